@@ -1,0 +1,54 @@
+"""Installs ilm_jax; `tasks/` and `gin/` stand at the top for people and install inside the package.
+
+The mapping keeps anything called `tasks` or `gin` out of site-packages, where the latter would
+shadow gin-config.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ilm_jax/__init__.py").read_text()).group(1)
+README = ROOT / "README.md"
+
+setuptools.setup(
+    name="ilm_jax",
+    version=VERSION,
+    description="Item-language models in JAX and Flax, TPU first",
+    long_description=README.read_text() if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*setuptools.find_packages(include=["ilm_jax", "ilm_jax.*"]), "ilm_jax.tasks", "ilm_jax.gin"],
+    package_dir={"ilm_jax.tasks": "tasks", "ilm_jax.gin": "gin"},
+    package_data={"ilm_jax.gin": ["*.gin", "*/*.gin"]},
+    entry_points={"console_scripts": ["ilm = ilm_jax.cli.main:main"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.5",
+        "flax>=0.12",
+        "gin-config>=0.5",
+        "grain>=0.2.10",
+        "jax>=0.8",
+        "jaxtyping>=0.2.36",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "safetensors>=0.4.5",
+        "scipy>=1.11",
+        "sentencepiece>=0.2",
+        "seqio>=0.0.20",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.7",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "mypy>=1.13", "pytest>=8", "ruff>=0.8"],
+        "tpu": ["jax[tpu]>=0.8"],
+        "cuda": ["jax[cuda12]>=0.8"],
+        "parity": ["torch>=2.4", "transformers>=4.46"],
+        "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4"],
+    },
+)
