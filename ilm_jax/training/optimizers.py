@@ -1,0 +1,83 @@
+"""Optimizers on flat parameter dictionaries: schedules, clipping, decay masks."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ilm_jax.errors import UserError
+
+# Biases, norms, temperatures and learned queries carry no weight decay (BLIP-2's rule: none for
+# one-dimensional parameters).
+NO_DECAY = (r"(^|/)bias$", r"(^|/)scale$", r"norm", r"temperature", r"query_embedding")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW or SGD with warm-up, a decay schedule and global-norm clipping.
+
+    Attributes:
+      name: "adamw" or "sgd".
+      learning_rate: peak, reached after `warmup_steps`.
+      schedule: "cosine", "linear" or "constant" after the warm-up.
+      warmup_steps: linear warm-up from 0.
+      end_fraction: the schedule ends at this fraction of the peak.
+      weight_decay: decoupled; not applied to paths that match `no_decay`.
+      clip_norm: global norm to which gradients are clipped; 0 for none.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    end_fraction: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    no_decay: tuple[str, ...] = NO_DECAY
+
+    def learning_rate_at(self, total_steps: int) -> optax.Schedule:
+        """The schedule as a function of the step."""
+        peak, end = self.learning_rate, self.learning_rate * self.end_fraction
+        decay_steps = max(1, total_steps - self.warmup_steps)
+        after = {
+            "cosine": lambda: optax.cosine_decay_schedule(peak, decay_steps, self.end_fraction),
+            "linear": lambda: optax.linear_schedule(peak, end, decay_steps),
+            "constant": lambda: optax.constant_schedule(peak),
+        }
+        if self.schedule not in after:
+            raise UserError(
+                f"OptimizerConfig.schedule = {self.schedule!r}: choose one of {sorted(after)}"
+            )
+        warmup = optax.linear_schedule(0.0, peak, max(1, self.warmup_steps))
+        if not self.warmup_steps:
+            return after[self.schedule]()
+        return optax.join_schedules([warmup, after[self.schedule]()], [self.warmup_steps])
+
+    def build(self, total_steps: int) -> optax.GradientTransformation:
+        """The optax transformation, for trees that are flat dictionaries {path: array}."""
+        rate = self.learning_rate_at(total_steps)
+        if self.name == "adamw":
+            update = optax.adamw(
+                rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=self.decays
+            )
+        elif self.name == "sgd":
+            update = optax.sgd(rate)
+        else:
+            raise UserError(f"OptimizerConfig.name = {self.name!r}: choose adamw or sgd")
+        clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+        return optax.chain(clip, update)
+
+    def decays(self, params: dict[str, jax.Array]) -> dict[str, bool]:
+        """Which parameters carry weight decay."""
+        patterns = [re.compile(pattern) for pattern in self.no_decay]
+        return {path: not any(p.search(path) for p in patterns) for path in params}
+
+
+def global_norm(tree: dict[str, jax.Array]) -> jax.Array:
+    """Euclidean norm over all leaves, in float32."""
+    return optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
