@@ -58,10 +58,10 @@ class Catalogue:
     content: list[list[tuple[int, int]]]
     categories: list[list[str]]
     user_ids: list[str]
-    offsets: Int64[np.ndarray, "users+1"]
-    items: Int32[np.ndarray, "interactions"]
-    ratings: Float32[np.ndarray, "interactions"]
-    timestamps: Int64[np.ndarray, "interactions"]
+    offsets: Int64[np.ndarray, " users+1"]
+    items: Int32[np.ndarray, " interactions"]
+    ratings: Float32[np.ndarray, " interactions"]
+    timestamps: Int64[np.ndarray, " interactions"]
     ties: int
     extras: dict
 
@@ -87,8 +87,8 @@ class Catalogue:
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} holds an id twice")
         for row, (text, spans) in enumerate(zip(self.texts, self.content, strict=True)):
-            bounds = [bound for span in spans for bound in span]
-            if bounds != sorted(bounds) or (bounds and not 0 <= bounds[0] <= bounds[-1] <= len(text)):
+            bounds = [0, *(bound for span in spans for bound in span), len(text)]
+            if bounds != sorted(bounds):
                 raise ValueError(f"content spans of item {self.item_ids[row]} do not fit its text")
 
     @property
@@ -101,7 +101,7 @@ class Catalogue:
         """Number of users."""
         return len(self.user_ids)
 
-    def sequence(self, user: int) -> Int32[np.ndarray, "length"]:
+    def sequence(self, user: int) -> Int32[np.ndarray, " length"]:
         """Item rows of user row `user`, oldest first (a view)."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
@@ -183,7 +183,7 @@ def stored_sources(path: str | os.PathLike) -> dict[str, str]:
 
 
 def count_ties(
-    offsets: Int64[np.ndarray, "users+1"], timestamps: Int64[np.ndarray, "interactions"]
+    offsets: Int64[np.ndarray, " users+1"], timestamps: Int64[np.ndarray, " interactions"]
 ) -> int:
     """Number of users whose last two interactions share a (known) timestamp."""
     ends = offsets[1:][np.diff(offsets) >= 2]

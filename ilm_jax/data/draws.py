@@ -54,7 +54,7 @@ def uniforms(shape: int | tuple[int, ...], *keys: Key) -> Float[np.ndarray, "...
 
 
 def normals(shape: int | tuple[int, ...], *keys: Key) -> Float[np.ndarray, "..."]:
-    """Standard normal float64 values by Box-Muller over `uniforms` (stable across NumPy versions)."""
+    """Standard normal float64 values by Box-Muller over `uniforms` (stable like them)."""
     count = int(np.prod(shape))
     first, second = uniforms((2, count), *keys)
     return (np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)).reshape(shape)

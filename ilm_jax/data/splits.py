@@ -21,7 +21,7 @@ from ilm_jax.files import sha256_json
 TRAIN, VALID, TEST = 0, 1, 2
 FOLDS = {"train": TRAIN, "validation": VALID, "test": TEST}
 
-History = Int32[np.ndarray, "history"]
+History = Int32[np.ndarray, " history"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Splits:
 
     catalogue: Catalogue
     config: SplitConfig
-    item_fold: Int8[np.ndarray, "items"]
+    item_fold: Int8[np.ndarray, " items"]
 
-    def train_sequence(self, user: int) -> Int32[np.ndarray, "length"]:
+    def train_sequence(self, user: int) -> Int32[np.ndarray, " length"]:
         """The user's training interactions: all but the last two.
 
         A user with fewer than three interactions has no targets and trains with all of them.
@@ -68,7 +68,7 @@ class Splits:
         return (sequence[:-1], int(sequence[-1])) if len(sequence) >= 3 else None
 
     @functools.cached_property
-    def train_mask(self) -> Bool[np.ndarray, "interactions"]:
+    def train_mask(self) -> Bool[np.ndarray, " interactions"]:
         """True for every interaction of the catalogue that training may see."""
         offsets = self.catalogue.offsets
         lengths = np.diff(offsets)
@@ -77,18 +77,18 @@ class Splits:
 
     def train_interactions(
         self,
-    ) -> tuple[Int32[np.ndarray, "interactions"], Int32[np.ndarray, "interactions"]]:
+    ) -> tuple[Int32[np.ndarray, " interactions"], Int32[np.ndarray, " interactions"]]:
         """(user rows, item rows) of all training interactions, by user and in time order."""
         lengths = np.diff(self.catalogue.offsets)
         users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         return users[self.train_mask], self.catalogue.items[self.train_mask]
 
-    def train_counts(self) -> Int64[np.ndarray, "items"]:
+    def train_counts(self) -> Int64[np.ndarray, " items"]:
         """Number of training interactions of every item."""
         items = self.catalogue.items[self.train_mask]
         return np.bincount(items, minlength=self.catalogue.num_items).astype(np.int64)
 
-    def items_in(self, fold: int) -> Int32[np.ndarray, "fold_items"]:
+    def items_in(self, fold: int) -> Int32[np.ndarray, " fold_items"]:
         """Rows of the items in fold TRAIN, VALID or TEST, ascending."""
         return np.flatnonzero(self.item_fold == fold).astype(np.int32)
 
@@ -121,7 +121,7 @@ class Splits:
         }
 
 
-def item_folds(name: str, item_ids: list[str], config: SplitConfig) -> Int8[np.ndarray, "items"]:
+def item_folds(name: str, item_ids: list[str], config: SplitConfig) -> Int8[np.ndarray, " items"]:
     """Fold of every item: a hash of seed, dataset family and raw id alone.
 
     The family is the part of `name` before "/", so an item keeps its fold when items are added
