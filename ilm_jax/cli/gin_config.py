@@ -1,0 +1,162 @@
+"""gin in t5x's spelling, and strict: what was parsed but never consumed is an error.
+
+gin itself accepts `BATCH_SIZ=3` (a new macro that nobody reads) and `trian/Run.seed=1` (a scope
+that nobody enters) in silence. After the root object is built, every binding must have been read.
+"""
+
+import difflib
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+from gin import config as gin_internals
+
+from ilm_jax.errors import UserError
+
+MACRO = "gin.macro"
+
+
+def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates `--gin.NAME=VALUE` words (returned without the prefix) from the others."""
+    bindings, others = [], []
+    for word in argv:
+        name = word.lstrip("-")
+        if word.startswith("-") and name.startswith("gin."):
+            if "=" not in name:
+                raise UserError(f"{word}: write it as --gin.NAME=VALUE")
+            bindings.append(name.removeprefix("gin."))
+        else:
+            others.append(word)
+    return bindings, others
+
+
+def recipe_folder() -> pathlib.Path:
+    """The folder of the shipped recipes (`gin/` of a checkout, ilm_jax/gin of a wheel)."""
+    spec = importlib.util.find_spec("ilm_jax.gin")
+    if spec is not None and spec.submodule_search_locations:
+        return pathlib.Path(next(iter(spec.submodule_search_locations)))
+    return pathlib.Path(__file__).parents[2] / "gin"
+
+
+def build(
+    root: Any, files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ()
+) -> Any:
+    """Parses recipes and bindings, builds `root` from them, and checks that all were consumed.
+
+    Args:
+      root: the class or function that gin configures and calls.
+      files: recipes; found in the current folder, `search_paths` or among the shipped ones.
+      bindings: "NAME=VALUE"; the recipes' imports apply to them too.
+      search_paths: folders in which recipes and their includes are looked for.
+
+    Raises:
+      UserError: for a missing file, an unknown name, a required macro without a value, or a
+        binding that nothing read (with the nearest name that exists).
+    """
+    gin.clear_config()
+    for folder in [recipe_folder(), *search_paths]:
+        gin.add_config_file_search_path(str(folder))
+    try:
+        for file in files:
+            gin.parse_config_file(_existing(file, search_paths))
+        imports = [statement.format() for statement in gin_internals._IMPORTS]
+        known = set(gin_internals._CONFIG)
+        gin.parse_config([*imports, *map(_quoted, bindings)] if imports else list(bindings))
+        _check_macros()
+        _check_required()
+        built = gin.get_configurable(root)()
+    except UserError:
+        raise
+    except (ValueError, NameError, TypeError, RuntimeError, SyntaxError, ImportError) as error:
+        raise UserError(_first_words(error)) from error
+    except (OSError, AttributeError) as error:
+        raise UserError(f"cannot read the recipe: {_first_words(error)}") from error
+    _check_consumed(known)
+    return built
+
+
+def operative_config() -> str:
+    """The text of config.gin: what was consumed, defaults included."""
+    return gin.operative_config_str()
+
+
+def _existing(file: str, search_paths: Sequence[str]) -> str:
+    folders = [pathlib.Path("."), *map(pathlib.Path, search_paths), recipe_folder()]
+    for folder in folders:
+        if (folder / file).is_file():
+            return str(folder / file)
+    names = [str(p.relative_to(recipe_folder())) for p in recipe_folder().rglob("*.gin")]
+    raise UserError(f"no recipe {file!r}{_nearest(file, names)}; shipped: {', '.join(sorted(names))}")
+
+
+def _quoted(binding: str) -> str:
+    """Values that are not gin (a bare path, say) are strings, as a shell user expects."""
+    name, _, value = binding.partition("=")
+    try:
+        gin_internals.parse_value(value)
+        return f"{name.strip()} = {value}"
+    except Exception:  # noqa: BLE001 - gin raises many kinds; all mean "not a gin value"
+        return f"{name.strip()} = {value!r}"
+
+
+def _check_macros() -> None:
+    """Each macro that is bound must be referred to somewhere: catches BATCH_SIZ=3 before a call."""
+    referred = {name for values in gin_internals._CONFIG.values() for value in values.values()
+                for name in _macros_in(value)}  # fmt: skip
+    for scope, selector in gin_internals._CONFIG:
+        if selector == MACRO and scope not in referred:
+            raise UserError(f"nothing reads the macro {scope}{_nearest(scope, referred)}")
+
+
+def _check_required() -> None:
+    for (scope, selector), values in gin_internals._CONFIG.items():
+        for name, value in values.items():
+            if value is gin.REQUIRED or repr(value) == "%gin.REQUIRED":
+                shown = scope if selector == MACRO else f"{selector}.{name}"
+                raise UserError(f"{shown} has no value: add --gin.{shown}=…")
+
+
+def _macros_in(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set().union(*map(_macros_in, value.keys()), *map(_macros_in, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(_macros_in, value))
+    text = repr(value)
+    return {text[1:]} if text.startswith("%") else set()
+
+
+def _check_consumed(known: set[tuple[str, str]]) -> None:
+    """Every parsed binding must appear in the operative configuration."""
+    operative = gin_internals._OPERATIVE_CONFIG
+    scopes = {scope for scope, selector in operative if selector != MACRO}
+    for (scope, selector), values in gin_internals._CONFIG.items():
+        for name in values:
+            used = any(
+                chosen == selector
+                and name in parameters
+                and (not scope or active == scope or active.startswith(scope + "/"))
+                for (active, chosen), parameters in operative.items()
+            )
+            if used:
+                continue
+            prefix = f"{scope}/" if scope and selector != MACRO else ""
+            shown = scope if selector == MACRO else f"{prefix}{selector}.{name}"
+            hint = _nearest(scope, scopes) if prefix else ""
+            where = "in the recipe" if (scope, selector) in known else "on the command line"
+            raise UserError(f"the binding {shown} {where} was never read{hint}: remove or correct it")
+
+
+def _nearest(word: str, names: Any) -> str:
+    close = difflib.get_close_matches(word, [name for name in names if name], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _first_words(error: BaseException) -> str:
+    """gin appends call chains on further lines; the first says what is wrong."""
+    text = str(error)
+    cause = error.__cause__
+    if isinstance(cause, UserError):
+        return str(cause)
+    return " ".join(line.strip() for line in text.splitlines()[:3] if line.strip())

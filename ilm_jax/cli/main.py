@@ -1,0 +1,87 @@
+"""`ilm VERB …`: finds the verb's module and turns expected errors into one line."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "train": "train one stage from gin recipes",
+    "evaluate": "measure a trained run on held-out items and users",
+    "fit_cf": "fit collaborative-filtering vectors for items and users",
+    "cache_tasks": "prepare a dataset: catalogue, tokenizer, task caches",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns the exit code: 0, 2 for wrong input, 130 for an interrupt."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        print(f"ilm: error: no verb {verb!r}{_hint(verb)}; `ilm --help` lists them", file=sys.stderr)
+        return 2
+    if importlib.util.find_spec("ilm_jax.tasks") is None:
+        print(
+            "ilm: error: ilm_jax.tasks is not importable: an installed wheel is shadowed by the "
+            "checkout in the current folder; run from another folder, or `pip install -e .` here",
+            file=sys.stderr,
+        )
+        return 2
+    from ilm_jax.errors import UserError
+
+    try:
+        return importlib.import_module(f"ilm_jax.cli.{verb}").main(rest) or 0
+    except UserError as error:
+        print(f"ilm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ilm: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse_flags(flags: object, name: str, argv: Sequence[str]) -> list[str]:
+    """Parses absl flags; prints the help where asked for. Returns what is left over.
+
+    Args:
+      flags: an absl FlagValues.
+      name: the verb, for messages.
+      argv: the words after the verb.
+
+    Raises:
+      UserError: for an unknown flag or a bad value.
+      SystemExit: with code 0 after --help.
+    """
+    from absl import flags as absl_flags
+
+    from ilm_jax.errors import UserError
+
+    if any(word in ("--help", "-h", "-help") for word in argv):
+        print(f"ilm {name}: {VERBS[name]}\n\n{flags.get_help()}")  # type: ignore[attr-defined]
+        raise SystemExit(0)
+    try:
+        rest = flags([f"ilm {name}", *argv])[1:]  # type: ignore[operator]
+    except absl_flags.Error as error:
+        raise UserError(f"{error}; `ilm {name} --help` lists the flags") from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; `ilm {name} --help` lists the flags")
+    return rest
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  ilm {verb:<{width}}  {text}" for verb, text in VERBS.items()]
+    return "\n".join(["usage: ilm VERB [flags]   (`ilm VERB --help` for its flags)", "", *lines])
+
+
+def _hint(verb: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(verb, VERBS, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

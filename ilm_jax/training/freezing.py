@@ -1,0 +1,59 @@
+"""Which parameters train: path patterns split one flat dictionary into two.
+
+Frozen is structural: gradients are taken of the trainable dictionary only, so frozen leaves have
+no optimizer slot and no weight-gradient product.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilm_jax.errors import UserError
+
+
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether any regular expression is found in the path."""
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+def split_by_patterns(
+    params: Mapping[str, Any], trainable: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits {path: leaf} into (trainable, frozen).
+
+    Raises:
+      UserError: if a pattern matches no parameter, or none trains at all.
+    """
+    for pattern in trainable:
+        if not any(re.search(pattern, path) for path in params):
+            tops = ", ".join(sorted({path.split("/")[0] for path in params}))
+            raise UserError(
+                f"trainable pattern {pattern!r} matches no parameter (top-level names: {tops}): "
+                "correct Run.trainable; model-info.txt lists all paths"
+            )
+    chosen = {path: leaf for path, leaf in params.items() if matches(path, trainable)}
+    if not chosen:
+        raise UserError("nothing would train: Run.trainable is empty")
+    return chosen, {path: leaf for path, leaf in params.items() if path not in chosen}
+
+
+def count(params: Mapping[str, Any]) -> int:
+    """Number of scalars in a flat dictionary of arrays or shapes."""
+    return sum(math.prod(leaf.shape) for leaf in params.values())
+
+
+def what_trains(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
+    """A table by top-level name: parameters that train and that are frozen."""
+    tops = sorted({path.split("/")[0] for path in (*trainable, *frozen)})
+    rows = [("", "trains", "frozen")]
+    for top in [*tops, "total"]:
+        numbers = (
+            count({p: x for p, x in tree.items() if top in ("total", p.split("/")[0])})
+            for tree in (trainable, frozen)
+        )
+        rows.append((top, *(f"{number:,}" for number in numbers)))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows
+    )

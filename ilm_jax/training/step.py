@@ -1,0 +1,147 @@
+"""One compiled update: loss, gradient of what trains, clip, optimizer, guard."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.training.optimizers import global_norm
+from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.state import FlatParams, TrainState, nested
+
+Batch = dict[str, jax.Array]
+StepFunction = Callable[
+    [TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, dict[str, Any]]
+]
+
+
+def gradient(
+    objective: Objective,
+    kind: str,
+    trainable: FlatParams,
+    frozen: FlatParams,
+    batch: Batch,
+    table: jax.Array,
+    key: jax.Array,
+) -> tuple[FlatParams, dict[str, Sums]]:
+    """Gradient of the *summed* loss with respect to `trainable` only, and the sums."""
+
+    def summed(trainable: FlatParams) -> tuple[jax.Array, dict[str, Sums]]:
+        sums = objective.loss(nested({**trainable, **frozen}), kind, batch, table, key)
+        return sums["loss"].total, sums
+
+    return jax.grad(summed, has_aux=True)(trainable)
+
+
+def accumulated_gradient(
+    objective: Objective,
+    kind: str,
+    state: TrainState,
+    batch: Batch,
+    table: jax.Array,
+    key: jax.Array,
+    microbatches: int,
+) -> tuple[FlatParams, dict[str, Sums]]:
+    """As `gradient`, over equal microbatches in turn; sums add, so weights stay exact."""
+    if microbatches == 1:
+        return gradient(objective, kind, state.trainable, state.frozen, batch, table, key)
+
+    # Row r goes to microbatch r % n: each microbatch keeps rows of every batch shard.
+    parts = jax.tree.map(
+        lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def body(carry: Any, xs: Any) -> tuple[Any, None]:
+        part, index = xs
+        grads = gradient(
+            objective, kind, state.trainable, state.frozen, part, table,
+            jax.random.fold_in(key, index),
+        )  # fmt: skip
+        return jax.tree.map(jnp.add, carry, grads), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(
+        lambda p: gradient(objective, kind, state.trainable, state.frozen, p, table, key), first
+    )
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(body, zeros, (parts, jnp.arange(microbatches)))[0]
+
+
+def make_train_step(
+    objective: Objective,
+    kind: str,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+    state: TrainState,
+    batch_size: int,
+    *,
+    microbatches: int = 1,
+) -> StepFunction:
+    """Compiles the update for one kind of batch, with given in- and out-shardings.
+
+    A step whose loss or gradient is not finite changes nothing but the step count and reports
+    `finite` = 0: the trainer stops there with the last good parameters in hand.
+
+    Args:
+      objective: what is minimised.
+      kind: which of its batch kinds this step takes.
+      optimizer: over `state.trainable`.
+      partitioner: mesh and rules.
+      state: gives shapes and shardings only.
+      batch_size: global.
+      microbatches: the batch is split into so many, gradients summed before the update.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+
+    def step(state: TrainState, batch: Batch, table: jax.Array, key: jax.Array):
+        grads, sums = accumulated_gradient(
+            objective, kind, state, batch, table, jax.random.fold_in(key, state.step), microbatches
+        )
+        weight = jnp.maximum(sums["loss"].weight, 1e-8)
+        # Unconstrained, gradients of sharded parameters may come out replicated.
+        grads = {
+            path: jax.lax.with_sharding_constraint(g / weight, shardings.trainable[path])
+            for path, g in grads.items()
+        }
+        norm = global_norm(grads)
+        finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+
+        def guard(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        state = state.replace(
+            step=state.step + 1,
+            trainable=guard(trainable, state.trainable),
+            opt_state=guard(opt_state, state.opt_state),
+        )
+        report = {"grad_norm": norm, "finite": finite.astype(jnp.float32)}
+        return state, {"sums": sums, **report}
+
+    rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
+    return jax.jit(
+        step,
+        in_shardings=(shardings, rows, None, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(
+    objective: Objective, kind: str, partitioner: Partitioner, batch_size: int
+) -> Callable[[FlatParams, FlatParams, Batch, jax.Array], dict[str, Sums]]:
+    """Compiles the loss without dropout or noise: (trainable, frozen, batch, table) -> sums."""
+
+    def step(trainable: FlatParams, frozen: FlatParams, batch: Batch, table: jax.Array):
+        return objective.loss(nested({**trainable, **frozen}), kind, batch, table, None)
+
+    rows = partitioner.batch_sharding(batch_size)
+    return jax.jit(
+        step, in_shardings=(None, None, rows, None), out_shardings=partitioner.replicated
+    )
+
+
