@@ -94,6 +94,8 @@ def _existing(file: str, search_paths: Sequence[str]) -> str:
 def _quoted(binding: str) -> str:
     """Values that are not gin (a bare path, say) are strings, as a shell user expects."""
     name, _, value = binding.partition("=")
+    if value.lstrip()[:1] in ("@", "%"):
+        return f"{name.strip()} = {value}"
     try:
         gin_internals.parse_value(value)
         return f"{name.strip()} = {value}"

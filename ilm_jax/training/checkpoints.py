@@ -1,0 +1,238 @@
+"""Orbax checkpoints of what trains: parameters, optimizer, step and stream positions.
+
+On disk every layer has its own entry (`layer_07/…`), whatever the scan over layers in memory, so
+that a checkpoint does not depend on how the model was compiled. Frozen weights are not copied:
+a checkpoint names where they came from, with a fingerprint.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ilm_jax.errors import UserError
+from ilm_jax.training.layout import disk_layout, disk_names, to_disk, to_memory
+from ilm_jax.training.schedule import Positions
+from ilm_jax.training.state import FlatParams, TrainState, flat, nested
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep.
+
+    Attributes:
+      every: steps between checkpoints; the last step is always saved. 0: only the last.
+      keep_last: newest checkpoints kept.
+      keep_best: checkpoints kept with the lowest validation `loss`; 0 for none.
+      asynchronous: write in the background while training goes on.
+    """
+
+    every: int = 1000
+    keep_last: int = 2
+    keep_best: int = 1
+    asynchronous: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """Takes parameters from another run's checkpoint.
+
+    Attributes:
+      path: that run's MODEL_DIR.
+      parameters: patterns of paths to take.
+      allow_unused: patterns of paths there that may find no place here.
+      step: a step, "best" (lowest validation loss, else the last) or "last".
+    """
+
+    path: str
+    parameters: tuple[str, ...] = (".*",)
+    allow_unused: tuple[str, ...] = ()
+    step: int | str = "best"
+
+
+class Checkpoints:
+    """The checkpoints of one MODEL_DIR."""
+
+    def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
+        """Opens MODEL_DIR/checkpoints; for writing (clearing stale temporary folders) if `config`."""
+        self._folder = pathlib.Path(model_dir).absolute() / "checkpoints"
+        if config is None and not self._folder.is_dir():
+            raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
+        keep: list[Any] = []
+        if config is not None:
+            keep = [preservation_policy.LatestN(max(1, config.keep_last))]
+            if config.keep_best:
+                keep.append(
+                    preservation_policy.BestN(
+                        get_metric_fn=_loss, reverse=True, n=config.keep_best,
+                        keep_checkpoints_without_metrics=False,
+                    )
+                )  # fmt: skip
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=config is not None,
+                create=config is not None,
+                read_only=config is None,
+                best_fn=_loss,
+                best_mode="min",
+                preservation_policy=preservation_policy.AnyPreservationPolicy(keep) if keep else None,
+                enable_async_checkpointing=bool(config and config.asynchronous),
+            ),
+            item_names=("params", "optimizer", "meta"),
+            item_handlers={
+                "params": ocp.PyTreeCheckpointHandler(),
+                "optimizer": ocp.PyTreeCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def save(
+        self,
+        state: TrainState,
+        positions: Positions,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, float] | None,
+    ) -> None:
+        """Saves at the state's step; a step that is there already is left alone."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.PyTreeSave(nested(to_disk(state.trainable))),
+                optimizer=ocp.args.PyTreeSave(nested(to_disk(slots(state.opt_state)))),
+                meta=ocp.args.JsonSave({**meta, "next_example": dict(positions.next_example)}),
+            ),
+            metrics=dict(metrics) if metrics else None,
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def resolve(self, step: int | str) -> int:
+        """Turns "best" or "last" into a step.
+
+        Raises:
+          UserError: if there is no such checkpoint.
+        """
+        steps = self._manager.all_steps()
+        if step == "best":
+            found = self._manager.best_step() or self._manager.latest_step()
+        else:
+            found = self._manager.latest_step() if step == "last" else int(step)
+        if found is None or found not in steps:
+            raise UserError(f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}")
+        return found
+
+    def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:
+        """Restores the newest checkpoint into the shape and shardings of `state`."""
+        step = self._manager.latest_step()
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        trainable = self._read(step, "params", state.trainable)
+        like = slots(state.opt_state)
+        restored = self._read(step, "optimizer", like)
+        leaves = [restored[path] for path in like]
+        opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), leaves)
+        counter = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), state.step.sharding)
+        state = state.replace(step=counter, trainable=trainable, opt_state=opt_state)
+        return state, Positions(meta["meta"]["next_example"]), meta["meta"]
+
+    def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """{path on disk: shape and dtype} of the parameters saved at a step."""
+        metadata = flat(self._manager.item_metadata(step)["params"].tree)
+        return {p: jax.ShapeDtypeStruct(m.shape, m.dtype) for p, m in metadata.items()}
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON stored beside the parameters."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
+            "meta"
+        ]
+
+    def read_params(
+        self, step: int, like: Mapping[str, Any], names: Mapping[str, list[str]] | None = None
+    ) -> FlatParams:
+        """Reads the parameters `like` (in-memory paths, shapes, shardings) and no others.
+
+        `names` is `disk_names` of the whole tree where `like` is a part of it.
+        """
+        return self._read(step, "params", like, names)
+
+    def wait(self) -> None:
+        """Returns when everything that was asked to be saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and closes."""
+        self._manager.close()
+
+    def _read(
+        self,
+        step: int,
+        item: str,
+        like: Mapping[str, Any],
+        names: Mapping[str, list[str]] | None = None,
+    ) -> FlatParams:
+        names = names or disk_names(like)
+        wanted = disk_layout(like, names)
+        saved = flat(self._manager.item_metadata(step)[item].tree)
+        check_same(saved, wanted, f"{self._folder}/{step}/{item}")
+        arguments = {
+            name: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype)
+            for name, x in wanted.items()
+        }
+        restore = ocp.args.PyTreeRestore(
+            nested(wanted), restore_args=nested(arguments), partial_restore=True
+        )
+        tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
+        return to_memory(flat(tree), like, names)
+
+
+def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Raises UserError with three lists unless every wanted entry is saved in its shape."""
+    missing = [name for name in wanted if name not in saved]
+    shapes = [
+        f"{name}: saved {tuple(saved[name].shape)}, here {tuple(x.shape)}"
+        for name, x in wanted.items()
+        if name in saved and tuple(saved[name].shape) != tuple(x.shape)
+    ]
+    if missing or shapes:
+        unused = [name for name in saved if name not in wanted]
+        fits = len(wanted) - len(missing) - len(shapes)
+        raise UserError(
+            f"{where} is of another architecture: restored {fits}; fresh {len(missing)} "
+            f"{shorten(missing)}; unused {len(unused)} {shorten(unused)}; other shapes "
+            f"{len(shapes)} {shorten(shapes)}; use the configuration that the checkpoint was "
+            "trained with (its MODEL_DIR/config.gin) or another MODEL_DIR"
+        )
+
+
+def shorten(names: Sequence[str], limit: int = 4) -> str:
+    """A list for a one-line message."""
+    shown = ", ".join(names[:limit])
+    return f"[{shown}{', …' if len(names) > limit else ''}]"
+
+
+def slots(opt_state: Any) -> dict[str, jax.Array]:
+    """{readable path: array} of an optimizer state, in flattening order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(opt_state)
+    return {"/".join(_name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def _name(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics["loss"]

@@ -1,0 +1,66 @@
+"""Batches for the devices: the rows of this process, converted and assembled ahead of time."""
+
+import concurrent.futures
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.schedule import Positions, Schedule
+
+
+class ExampleSource(Protocol):
+    """One kind of batch: examples by index, and their conversion to arrays."""
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The batch rows for the examples at these stream indices; a pure function of them."""
+
+
+def global_batch(
+    source: ExampleSource, first: int, batch_size: int, partitioner: Partitioner
+) -> dict[str, jax.Array]:
+    """The global batch of examples [first, first + batch_size); reads this process's rows only."""
+    rows = partitioner.local_rows(batch_size)
+    return partitioner.global_batch(source.rows(first + rows), batch_size)
+
+
+def training_batches(
+    sources: Mapping[str, ExampleSource],
+    schedule: Schedule,
+    positions: Positions,
+    first_step: int,
+    last_step: int,
+    batch_size: int,
+    partitioner: Partitioner,
+    *,
+    ahead: int = 2,
+) -> Iterator[tuple[str, dict[str, jax.Array], Positions]]:
+    """Yields (kind, batch, positions after it) for the steps in [first_step, last_step).
+
+    A thread prepares `ahead` batches; what it prepares depends on the step alone.
+    """
+
+    def jobs() -> Iterator[tuple[str, Callable[[], dict[str, jax.Array]], Positions]]:
+        at = positions
+        for step in range(first_step, last_step):
+            kind = schedule.kind_at(step)
+            first = at.next_example.get(kind, 0)
+            at = at.advance(kind, batch_size)
+            yield kind, lambda k=kind, f=first: global_batch(
+                sources[k], f, batch_size, partitioner
+            ), at
+
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    waiting: list[tuple[str, concurrent.futures.Future, Positions]] = []
+    try:
+        for kind, job, after in jobs():
+            waiting.append((kind, pool.submit(job), after))
+            if len(waiting) > ahead:
+                kind, future, after = waiting.pop(0)
+                yield kind, future.result(), after
+        for kind, future, after in waiting:
+            yield kind, future.result(), after
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

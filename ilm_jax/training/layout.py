@@ -1,0 +1,73 @@
+"""Where each parameter stands on disk: one entry per layer, however layers are stacked in memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ilm_jax.models.stacking import unstack_layers
+
+
+def disk_names(shapes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """{path in memory: its entries on disk}; more than one entry where layers are stacked.
+
+    Args:
+      shapes: {path: anything with a shape} of a whole tree (the period is seen from siblings).
+    """
+    paths = list(shapes)
+    # Every leaf becomes rows (its number, the row): unstacking them shows what goes where.
+    marked = {
+        path: np.array([[i, row] for row in range(shapes[path].shape[0])])
+        if shapes[path].shape
+        else np.array(i)
+        for i, path in enumerate(paths)
+    }
+    names: dict[str, dict[int, str]] = {path: {} for path in paths}
+    for entry, mark in unstack_layers(marked).items():
+        number, row = (mark, 0) if np.ndim(mark) == 0 else np.reshape(mark, (-1, 2))[0]
+        names[paths[int(number)]][int(row)] = entry
+    return {path: [rows[row] for row in sorted(rows)] for path, rows in names.items()}
+
+
+def disk_layout(
+    like: Mapping[str, Any], names: Mapping[str, list[str]]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """{entry on disk: shape, dtype and sharding} for arrays in memory."""
+    layout = {}
+    for path, leaf in like.items():
+        shape, sharding = leaf.shape, leaf.sharding
+        if is_stacked(path, names):
+            spec = tuple(sharding.spec)[1:]
+            shape, sharding = shape[1:], NamedSharding(sharding.mesh, PartitionSpec(*spec))
+        for name in names[path]:
+            layout[name] = jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+    return layout
+
+
+def is_stacked(path: str, names: Mapping[str, list[str]]) -> bool:
+    """Whether the array at `path` holds several layers (a stack of one layer is renamed too)."""
+    return len(names[path]) > 1 or names[path] != [path]
+
+
+def to_disk(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Splits stacked arrays into entries on disk."""
+    return unstack_layers(dict(arrays))
+
+
+def to_memory(
+    entries: Mapping[str, jax.Array], like: Mapping[str, Any], names: Mapping[str, list[str]]
+) -> dict[str, jax.Array]:
+    """Joins entries on disk into arrays with the shapes and shardings of `like`."""
+
+    def join(entries: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {
+            path: jnp.stack([entries[name] for name in names[path]])
+            if is_stacked(path, names)
+            else entries[path]
+            for path in like
+        }
+
+    return jax.jit(join, out_shardings={p: x.sharding for p, x in like.items()})(dict(entries))

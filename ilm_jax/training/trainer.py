@@ -1,0 +1,326 @@
+"""The loop of all three stages: step, log, evaluate, save; resumes where it was."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ilm_jax import __version__
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
+from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.training.feeding import ExampleSource, global_batch, training_batches
+from ilm_jax.training.freezing import split_by_patterns, what_trains
+from ilm_jax.training.loading import fingerprint, load_sources
+from ilm_jax.training.optimizers import OptimizerConfig
+from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.schedule import Positions, Schedule
+from ilm_jax.training.state import TrainState, describe_variables, make_state, model_info
+from ilm_jax.training.step import make_eval_step, make_train_step
+from ilm_jax.training.writers import LiveLine, MetricWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How long, how often and from where.
+
+    Attributes:
+      total_steps: updates.
+      batch_size: global rows per step.
+      microbatches: rows are processed in so many parts, gradients summed.
+      trainable: path patterns of what trains; the rest is frozen.
+      init: checkpoints to take parameters from.
+      allow_fresh: patterns that may start fresh although `init` names sources.
+      log_every, eval_every: steps; eval_every 0: only at the end.
+      eval_batches: at most so many validation batches per kind.
+      seed: of parameters, dropout and drawn negatives.
+    """
+
+    total_steps: int
+    batch_size: int
+    microbatches: int = 1
+    trainable: tuple[str, ...] = (".*",)
+    init: tuple[InitFrom, ...] = ()
+    allow_fresh: tuple[str, ...] = ()
+    log_every: int = 50
+    eval_every: int = 0
+    eval_batches: int = 16
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class Trainer:
+    """One stage of training.
+
+    Attributes:
+      model_dir: where checkpoints, metrics and configuration go.
+      objective: what is minimised, with its sizes known.
+      table: embedding table [capacity, cf]; an argument of every step, neither trained nor frozen.
+      sources: training examples by batch kind.
+      eval_sources: (examples, their number) by batch kind.
+      schedule: which kind each step takes.
+      config_text: written to config.gin.
+    """
+
+    model_dir: str
+    objective: Objective
+    table: np.ndarray
+    sources: Mapping[str, ExampleSource]
+    eval_sources: Mapping[str, tuple[ExampleSource, int]]
+    schedule: Schedule
+    config: TrainerConfig
+    optimizer: OptimizerConfig
+    checkpoint: CheckpointConfig
+    partitioner: Partitioner
+    config_text: str = ""
+
+    def fit(self) -> dict[str, float]:
+        """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
+
+        Returns:
+          The last validation metrics (empty without evaluation).
+
+        Raises:
+          UserError: for what a person can mend; also where the loss is no longer finite.
+        """
+        self._check()
+        optimizer = self.optimizer.build(self.config.total_steps)
+        checkpoints = Checkpoints(self.model_dir, self.checkpoint)
+        try:
+            state, positions = self._start(optimizer, checkpoints)
+            with self.partitioner.context(), _StopRequest() as stop:
+                return self._loop(state, positions, optimizer, checkpoints, stop)
+        finally:
+            checkpoints.close()
+
+    def initial_state(self, optimizer: Any) -> tuple[TrainState, str]:
+        """The state before the first step, and the report of what was restored from where."""
+        variables = describe_variables(self.objective)
+        params, report = load_sources(
+            self.objective, variables, self.config.init, self.config.allow_fresh,
+            self.partitioner, jax.random.key(self.config.seed),
+        )  # fmt: skip
+        trainable, frozen = split_by_patterns(params, self.config.trainable)
+        return make_state(trainable, frozen, optimizer), report
+
+    def _check(self) -> None:
+        config = self.config
+        self.partitioner.batch_sharding(config.batch_size // max(1, config.microbatches))
+        if config.batch_size % config.microbatches:
+            raise UserError(
+                f"batch size {config.batch_size} is not divisible by microbatches "
+                f"{config.microbatches}"
+            )
+        if config.microbatches > 1 and not self.objective.splits_batches:
+            raise UserError(
+                "microbatches > 1 would change a contrastive loss, whose negatives are the whole "
+                "batch: set microbatches = 1, or remat = 'full' to save memory"
+            )
+        for kind in self.schedule.kinds:
+            if kind not in self.objective.kinds:
+                raise UserError(
+                    f"the schedule names {kind!r}; this objective has {self.objective.kinds}"
+                )
+
+    def _start(self, optimizer: Any, checkpoints: Checkpoints) -> tuple[TrainState, Positions]:
+        state, report = self.initial_state(optimizer)
+        positions = Positions(dict.fromkeys(self.schedule.kinds, 0))
+        self._frozen_fingerprint = fingerprint(state.frozen)
+        if checkpoints.latest_step is not None:
+            state, positions, meta = checkpoints.resume(state)
+            report = f"  resumed at step {int(state.step)} from {self.model_dir}"
+            self._check_resume(meta)
+        _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
+        if jax.process_index() == 0:
+            folder = pathlib.Path(self.model_dir)
+            variables = describe_variables(self.objective)
+            with atomic_write(folder / "model-info.txt") as stream:
+                stream.write(model_info(variables, list(state.trainable), self.partitioner))
+            with atomic_write(folder / "config.gin") as stream:
+                stream.write(self.config_text)
+        return state, positions
+
+    def _check_resume(self, meta: Mapping[str, Any]) -> None:
+        if meta["frozen"] != self._frozen_fingerprint:
+            raise UserError(
+                f"the frozen weights differ from those that {self.model_dir} was trained with: "
+                "restore the checkpoint named in Run.init, or start a new MODEL_DIR"
+            )
+        if meta["seed"] != self.config.seed:
+            raise UserError(
+                f"{self.model_dir} was started with seed {meta['seed']}, not {self.config.seed}: "
+                "start a new MODEL_DIR for another seed"
+            )
+        here = environment()
+        changed = [f"{k}: {meta['environment'].get(k)} -> {v}" for k, v in here.items()
+                   if meta["environment"].get(k) != v]  # fmt: skip
+        if changed:
+            _say(f"warning: resumed elsewhere, so equal to rounding only ({'; '.join(changed)})")
+
+    def _loop(
+        self,
+        state: TrainState,
+        positions: Positions,
+        optimizer: Any,
+        checkpoints: Checkpoints,
+        stop: "_StopRequest",
+    ) -> dict[str, float]:
+        config, first = self.config, int(state.step)
+        writer = MetricWriter(self.model_dir, first, active=jax.process_index() == 0)
+        line = LiveLine(config.total_steps, first, active=jax.process_index() == 0)
+        table = jax.device_put(self.table, self.partitioner.replicated)
+        key = jax.device_put(jax.random.key(config.seed + 1), self.partitioner.replicated)
+        steps = {
+            kind: make_train_step(
+                self.objective, kind, optimizer, self.partitioner, state, config.batch_size,
+                microbatches=config.microbatches,
+            )
+            for kind in self.schedule.kinds
+        }  # fmt: skip
+        evaluate = self._evaluator(table)
+        rate = self.optimizer.learning_rate_at(config.total_steps)
+        window, metrics, step = _Window(), {}, first
+        batches = training_batches(
+            self.sources, self.schedule, positions, first, config.total_steps,
+            config.batch_size, self.partitioner,
+        )  # fmt: skip
+        for kind, batch, after in batches:
+            state, report = steps[kind](state, batch, table, key)
+            positions, step = after, step + 1
+            window.add(report)
+            last = step == config.total_steps or stop.requested()
+            if step % config.log_every == 0 or last:
+                self._log(writer, line, window, step, float(rate(step - 1)))
+                window = _Window()
+            evaluated = None
+            if last or (config.eval_every and step % config.eval_every == 0):
+                evaluated = metrics = evaluate(state)
+                writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
+            if last or (self.checkpoint.every and step % self.checkpoint.every == 0):
+                checkpoints.save(state, positions, self._meta(), evaluated)
+            if last:
+                break
+        checkpoints.wait()
+        writer.close()
+        if stop.requested() and step < config.total_steps:
+            _say(f"stopped by SIGTERM; saved step {step}; the same command resumes there")
+        return metrics
+
+    def _evaluator(self, table: jax.Array) -> Callable[[TrainState], dict[str, float]]:
+        size = self.config.batch_size
+        steps = {kind: make_eval_step(self.objective, kind, self.partitioner, size)
+                 for kind in self.eval_sources}  # fmt: skip
+
+        def run(state: TrainState) -> dict[str, float]:
+            sums: dict[str, list[Sums]] = {}
+            for kind, (source, number) in self.eval_sources.items():
+                # Whole batches only: a contrastive loss depends on how many negatives it sees.
+                for b in range(min(self.config.eval_batches, max(1, number // size))):
+                    batch = global_batch(source, b * size, size, self.partitioner)
+                    for name, value in steps[kind](state.trainable, state.frozen, batch, table).items():
+                        sums.setdefault(name, []).append(value)
+            return {name: _mean(values) for name, values in sums.items()}
+
+        return run
+
+    def _log(
+        self, writer: MetricWriter, line: LiveLine, window: "_Window", step: int, rate: float
+    ) -> None:
+        metrics = window.metrics()
+        if metrics.pop("finite") < 1:
+            writer.close()
+            raise UserError(
+                f"loss or gradient is not finite at or before step {step} (since the last log, "
+                f"grad_norm {metrics['grad_norm']:.3g}); the last checkpoint is good: resume with a "
+                "lower learning rate or a longer warm-up"
+            )
+        speed = line.show(step, metrics["loss"], window.steps * self.config.batch_size)
+        writer.write(step, {**metrics, "learning_rate": rate, "examples_per_second": speed})
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "seed": self.config.seed,
+            "frozen": self._frozen_fingerprint,
+            "init": [dataclasses.asdict(source) for source in self.config.init],
+            "environment": environment(),
+            "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+class _Window:
+    """Device-side sums since the last log; read once per log."""
+
+    def __init__(self) -> None:
+        self.steps, self._reports = 0, []
+
+    def add(self, report: dict[str, Any]) -> None:
+        self.steps += 1
+        self._reports.append(report)
+
+    def metrics(self) -> dict[str, float]:
+        reports = jax.device_get(self._reports)
+        sums: dict[str, list[Sums]] = {}
+        for report in reports:
+            for name, value in report["sums"].items():
+                sums.setdefault(name, []).append(value)
+        return {
+            **{name: _mean(values) for name, values in sums.items()},
+            "grad_norm": float(np.mean([report["grad_norm"] for report in reports])),
+            "finite": float(min(report["finite"] for report in reports)),
+        }
+
+
+class _StopRequest:
+    """SIGTERM asks for a checkpoint and a clean exit; all processes agree on the step."""
+
+    def __enter__(self) -> "_StopRequest":
+        self._asked = False
+        try:
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        except ValueError:  # not the main thread (a notebook): no handler, no request
+            self._previous = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def requested(self) -> bool:
+        if jax.process_count() == 1:
+            return self._asked
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.process_allgather(np.array(self._asked)).any())
+
+
+def environment() -> dict[str, Any]:
+    """What must be equal for a resumed run to be equal bit for bit."""
+    return {
+        "jax": jax.__version__,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+        "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _mean(values: list[Sums]) -> float:
+    total, weight = (float(np.sum([np.asarray(v[i], np.float64) for v in values])) for i in (0, 1))
+    return total / max(weight, 1e-8)
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
