@@ -1,0 +1,29 @@
+# Sourced by the other scripts: an environment with ilm_jax in it, made on first use.
+# $1: extras to install, e.g. "test". Uses the active virtual environment, else .venv.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+EXTRAS="${1:-}"
+
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+  PYTHON="${PYTHON:-python3}"
+  if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "setup: error: ilm_jax needs Python 3.11 or newer, $PYTHON is $("$PYTHON" -V 2>&1);" \
+      "set PYTHON=/path/to/python3.11" >&2
+    exit 2
+  fi
+  if [ ! -x "$ROOT/.venv/bin/python" ]; then
+    echo "setup: making $ROOT/.venv"
+    "$PYTHON" -m venv --clear "$ROOT/.venv"
+  fi
+  # shellcheck disable=SC1091
+  source "$ROOT/.venv/bin/activate"
+fi
+
+# Reinstall only when setup.py changed or another extra is wanted.
+STAMP="$VIRTUAL_ENV/.ilm_jax-${EXTRAS:-base}"
+WANT="$(cat "$ROOT/setup.py" <(echo "$ROOT") | sha256sum)"
+if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANT" ]; then
+  echo "setup: installing ilm_jax into $VIRTUAL_ENV (a few minutes the first time)"
+  python -m pip install --quiet --disable-pip-version-check -e "$ROOT${EXTRAS:+[$EXTRAS]}"
+  echo "$WANT" > "$STAMP"
+fi
