@@ -1,0 +1,137 @@
+"""The table's file: what is written comes back, and a wrong file is one clear error."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors
+import worlds
+
+from ilm_jax.cf.ials import IALSConfig
+from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet
+from ilm_jax.cli import fit_cf
+from ilm_jax.errors import UserError
+
+CONFIG = IALSConfig(dim=4, epochs=1)
+
+
+@pytest.fixture
+def splits():
+    return worlds.two_tastes()
+
+
+@pytest.fixture
+def table(splits):
+    return fit_cf.fit_table(splits, CONFIG)
+
+
+def test_round_trip(tmp_path, splits, table):
+    path = tmp_path / "deep" / "table.safetensors"
+    table.save(path)
+    read = EmbeddingTable.load(path, splits)
+    for name, value in vars(table).items():
+        same = np.array_equal if isinstance(value, np.ndarray) else lambda a, b: a == b
+        assert same(getattr(read, name), value), name
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_items_outside_training_are_cold_and_zero(table):
+    assert table.item_cold[-1] and not table.item[-1].any()
+    assert not table.user_cold.any()
+
+
+def test_header_is_json_that_anybody_can_read(tmp_path, table):
+    table.save(tmp_path / "t")
+    with safetensors.safe_open(tmp_path / "t", framework="numpy") as stream:
+        header = json.loads(stream.metadata()["ilm_jax"])
+    assert header["format"] == "ilm_jax.table/1" and header["dim"] == 4
+    assert header["settings"]["method"] == "ials" and header["item_ids"][0] == "i0"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_file_is_a_user_error(tmp_path, table, keep):
+    path = tmp_path / "t"
+    table.save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="truncated or no safetensors file.*ilm fit_cf"):
+        EmbeddingTable.load(path)
+
+
+def test_absent_and_foreign_files_are_user_errors(tmp_path, table):
+    with pytest.raises(UserError, match="no such embedding table"):
+        EmbeddingTable.load(tmp_path / "absent")
+    safetensors.numpy.save_file({"item": np.zeros((2, 2), np.float32)}, tmp_path / "foreign")
+    with pytest.raises(UserError, match="format None instead of"):
+        EmbeddingTable.load(tmp_path / "foreign")
+    header = {"ilm_jax": json.dumps({"format": "ilm_jax.table/1"})}
+    safetensors.numpy.save_file({"item": np.zeros((2, 2))}, tmp_path / "half", header)
+    with pytest.raises(UserError, match="tensors"):
+        EmbeddingTable.load(tmp_path / "half")
+
+
+def test_a_table_of_another_split_is_refused(tmp_path, splits, table):
+    path = tmp_path / "t"
+    table.save(path)
+    other_split = dataclasses.replace(splits.config, seed=1)
+    with pytest.raises(UserError, match="another split"):
+        EmbeddingTable.load(path, dataclasses.replace(splits, config=other_split))
+    with pytest.raises(UserError, match="is of tiny, not of other"):
+        EmbeddingTable.load(path, worlds.two_tastes(name="other"))
+    with pytest.raises(UserError, match="61"):
+        EmbeddingTable.load(path, worlds.two_tastes(users=61))
+    renamed = dataclasses.replace(table, item_ids=["x", *table.item_ids[1:]])
+    with pytest.raises(UserError, match="row 0 is item 'x'"):
+        renamed.check(splits)
+
+
+def test_inconsistent_parts_are_refused(table):
+    broken = table.item.copy()
+    broken[0, 0] = np.inf
+    for change, message in (
+        ({"item": broken}, "not finite"),
+        ({"item_ids": table.item_ids[:-1]}, "ids"),
+        ({"item_ids": ["i1", *table.item_ids[1:]]}, "twice"),
+        ({"item_cold": ~table.item_cold}, "cold item"),
+        ({"user": table.user[:, :3]}, "user vectors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(table, **change)
+
+
+def test_tables_stack_into_blocks_with_room(table):
+    other = fit_cf.fit_table(worlds.two_tastes(users=700, name="other/b"), CONFIG)
+    stacked = TableSet(table, other)
+    sizes = {name: block.capacity for name, block in stacked.blocks.items()}
+    assert sizes == {
+        "tiny/item": BLOCK_MULTIPLE,
+        "tiny/user": BLOCK_MULTIPLE,
+        "other/b/item": BLOCK_MULTIPLE,
+        "other/b/user": 2 * BLOCK_MULTIPLE,
+    }
+    assert stacked.vectors.shape == (5 * BLOCK_MULTIPLE, 4)
+    row = stacked.row("other/b/user", 3)
+    assert row == 3 * BLOCK_MULTIPLE + 3
+    scale = stacked.vectors[row] / other.user[3]
+    np.testing.assert_allclose(scale, scale[0], rtol=1e-5)
+    rows = stacked.rows("other/b/user", np.arange(700))
+    assert np.mean(stacked.vectors[rows] ** 2) == pytest.approx(1.0, rel=1e-4)
+    assert stacked.cold.sum() == 5 * BLOCK_MULTIPLE - 24 - 60 - 24 - 700 + 4
+    plain = TableSet(table, normalise="none")
+    np.testing.assert_array_equal(plain.vectors[:24], table.item)
+    assert plain.fingerprint != TableSet(table).fingerprint == TableSet(table).fingerprint
+
+
+def test_wrong_rows_blocks_and_tables_are_user_errors(table):
+    stacked = TableSet(table)
+    with pytest.raises(UserError, match="outside block 'tiny/item'"):
+        stacked.row("tiny/item", 24)
+    with pytest.raises(UserError, match="outside"):
+        stacked.row("tiny/item", -1)
+    with pytest.raises(UserError, match="no block"):
+        stacked.row("large/item", 0)
+    with pytest.raises(UserError, match="once"):
+        TableSet(table, table)
+    wide = fit_cf.fit_table(worlds.two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
+    with pytest.raises(UserError, match="tiny has 4, wide has 5"):
+        TableSet(table, wide)
