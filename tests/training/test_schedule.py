@@ -1,0 +1,30 @@
+"""The schedule gives each kind its share, and positions count examples."""
+
+import collections
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ilm_jax.errors import UserError
+from ilm_jax.training.schedule import Positions, Schedule
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 7), min_size=1))
+def test_each_kind_gets_its_share_and_never_lags_by_more_than_one(shares):
+    if not sum(shares.values()):
+        with pytest.raises(UserError):
+            _ = Schedule(shares).cycle
+        return
+    cycle = Schedule(shares).cycle
+    counts = collections.Counter(cycle)
+    assert {kind: counts[kind] for kind in shares} == shares
+    for kind, share in shares.items():
+        for step in range(len(cycle)):
+            expected = share * (step + 1) / len(cycle)
+            assert abs(cycle[: step + 1].count(kind) - expected) <= len(shares)
+
+
+def test_positions_count_examples_so_that_the_batch_size_may_change():
+    at = Positions({"a": 0, "b": 0}).advance("a", 64).advance("a", 32).advance("b", 8)
+    assert at.next_example == {"a": 96, "b": 8}
