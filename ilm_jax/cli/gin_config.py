@@ -61,7 +61,9 @@ def build(
     try:
         for file in files:
             gin.parse_config_file(_existing(file, search_paths))
-        imports = [statement.format() for statement in gin_internals._IMPORTS]
+        # "from __gin__ import dynamic_registration" must come first.
+        lines = {statement.format() for statement in gin_internals._IMPORTS}
+        imports = sorted(lines, key=lambda line: ("__gin__" not in line, line))
         known = set(gin_internals._CONFIG)
         gin.parse_config([*imports, *map(_quoted, bindings)] if imports else list(bindings))
         _check_macros()
