@@ -31,6 +31,7 @@ setuptools.setup(
         "flax>=0.12",
         "gin-config>=0.5",
         "grain>=0.2.10",
+        "importlib-resources>=5.10",  # tensorflow-datasets uses it without declaring it
         "jax>=0.8",
         "jaxtyping>=0.2.36",
         "matplotlib>=3.8",

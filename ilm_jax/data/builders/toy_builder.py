@@ -1,0 +1,35 @@
+"""TFDS builder `toy`: the generated world, with no raw files and no network."""
+
+import dataclasses
+
+import tensorflow_datasets as tfds
+
+from ilm_jax.data import toy
+from ilm_jax.data.builders.catalogue_builder import CatalogueBuilder
+from ilm_jax.data.catalogue import Catalogue
+
+
+@dataclasses.dataclass
+class ToyConfig(tfds.core.BuilderConfig):
+    """World number `world`."""
+
+    world: int = 0
+
+
+class Toy(CatalogueBuilder, skip_registration=True):
+    """A generated world of items and users whose latent factors are known."""
+
+    name = "toy"
+    VERSION = tfds.core.Version(toy.VERSION)
+    BUILDER_CONFIGS = [ToyConfig(name="world0", description="The default world.")]
+
+    @classmethod
+    def config(cls, world: int) -> ToyConfig:
+        """The configuration of any world."""
+        if world == 0:  # TFDS refuses a second object of a listed name
+            return cls.BUILDER_CONFIGS[0]
+        return ToyConfig(name=f"world{world}", description=f"World {world}.", world=world)
+
+    def _catalogue(self, dl_manager: tfds.download.DownloadManager) -> Catalogue:
+        del dl_manager  # nothing to fetch
+        return toy.make_world(self.builder_config.world)
