@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -199,7 +200,7 @@ def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
                    integers[2])  # fmt: skip
 
 
-def _explain_rating(path: pathlib.Path, line: int, row: list[str]) -> None:
+def _explain_rating(path: pathlib.Path, line: int, row: list[str]) -> NoReturn:
     raw_lines.check_width(path, line, row, len(_RATING_COLUMNS))
     for name, text in zip(_RATING_COLUMNS, row, strict=True):
         if name != "rating":
@@ -225,9 +226,7 @@ def read_movies(release: Release, path: pathlib.Path) -> dict[int, tuple[str, li
     return movies
 
 
-def _movie_rows(
-    release: Release, path: pathlib.Path
-) -> Iterator[tuple[int, str, str, list[str]]]:
+def _movie_rows(release: Release, path: pathlib.Path) -> Iterator[tuple[int, str, str, list[str]]]:
     if release.separator == ",":
         for line, row in raw_lines.csv_rows(path, ("movieId", "title", "genres")):
             yield line, row[0], row[1], row[2].split("|")
@@ -266,8 +265,8 @@ def read_tags(path: pathlib.Path, movies: dict[int, tuple]) -> tuple[dict[int, l
         empty += not tag
         if tag:
             counts[movie][tag] += 1
-    ranked = {
-        movie: sorted(found, key=lambda tag, found=found: (-found[tag], tag))[:MAX_TAGS]
-        for movie, found in counts.items()
-    }
+    ranked = {}
+    for movie, found in counts.items():
+        by_count = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        ranked[movie] = [tag for tag, _ in by_count[:MAX_TAGS]]
     return ranked, empty

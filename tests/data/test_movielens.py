@@ -14,48 +14,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("ILM_TEST_DATA", ROOT.parent / "shared/data"))
 REAL = DATA / "ml-latest-small"
 
-MOVIES = ["10,Blue Hill (1999),Drama|War", '11,"Fog, The (2001)",(no genres listed)',
-          "12,Unseen (2002),Comedy", "13,Nameless,Comedy"]  # fmt: skip
-RATINGS = ["7,11,3.5,100", "7,10,4.0,90", "7,13,0.5,100", "5,10,5.0,50", "5,13,2.0,40"]
-TAGS = ["7,10,Slow  burn,1", "5,10,slow burn,2", "5,10,war,3", "5,10,art,3", '5,11,"a, ""b""",4']
-
-
-def write_csv(folder, movies=MOVIES, ratings=RATINGS, tags=TAGS, end="\n"):
-    files = {
-        "movies.csv": ["movieId,title,genres", *movies],
-        "ratings.csv": ["userId,movieId,rating,timestamp", *ratings],
-        "tags.csv": ["userId,movieId,tag,timestamp", *tags],
-    }
-    for name, rows in files.items():
-        (folder / name).write_bytes("".join(row + end for row in rows).encode())
-    return folder
-
-
-def write_older(folder, release):
-    """The CSV fixture in one of the older formats (latin-1, no tags)."""
-    titles = {10: "Blue Hill (1999)", 11: "Fog, The (2001)", 13: "Café"}
-    genres = {10: ["Drama", "War"], 11: [], 13: ["Comedy"]}
-    ratings = [(7, 11, 3, 100), (7, 10, 4, 90), (7, 13, 1, 100), (5, 10, 5, 50), (5, 13, 2, 40)]
-    if release == "1m":
-        movies = [f"{m}::{t}::{'|'.join(genres[m])}" for m, t in titles.items()]
-        lines = ["::".join(map(str, row)) for row in ratings]
-    else:
-        movies = []
-        for movie, title in titles.items():
-            flags = [str(int(name in genres[movie])) for name in movielens.GENRES_100K]
-            flags[0] = str(int(not genres[movie]))
-            movies.append("|".join([str(movie), title, "01-Jan-1999", "", "http://x", *flags]))
-        lines = ["\t".join(map(str, row)) for row in ratings]
-    names = movielens.RELEASES[release]
-    (folder / names.movies).write_bytes("".join(f"{m}\n" for m in movies).encode("latin-1"))
-    (folder / names.ratings).write_bytes("".join(f"{r}\n" for r in lines).encode("latin-1"))
-    return folder
-
 
 @pytest.mark.parametrize("release", ["latest_small", "25m"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_csv_releases_become_a_catalogue(tmp_path, release, end):
-    found = movielens.read(release, write_csv(tmp_path, end=end))
+def test_csv_releases_become_a_catalogue(tmp_path, release, end, raw_files):
+    found = movielens.read(release, raw_files.csv(tmp_path, end=end))
     assert found.name == f"movielens/{release}"
     assert found.item_ids == ["10", "11", "13"]  # 12 has no ratings
     assert found.user_ids == ["5", "7"]
@@ -75,8 +38,8 @@ def test_csv_releases_become_a_catalogue(tmp_path, release, end):
 
 
 @pytest.mark.parametrize("release", ["1m", "100k"])
-def test_older_releases_become_a_catalogue(tmp_path, release):
-    found = movielens.read(release, write_older(tmp_path, release))
+def test_older_releases_become_a_catalogue(tmp_path, release, raw_files):
+    found = movielens.read(release, raw_files.older(tmp_path, release))
     assert found.titles == ["Blue Hill (1999)", "Fog, The (2001)", "Café"]
     assert found.categories == [["Drama", "War"], [], ["Comedy"]]
     assert [found.sequence(user).tolist() for user in (0, 1)] == [[2, 0], [0, 1, 2]]
@@ -107,10 +70,6 @@ def test_year_is_taken_off_the_title(title, wanted):
     assert movie_text.name_and_year(title) == wanted
 
 
-def replaced(rows, number, row):
-    return [*rows[:number], row, *rows[number + 1 :]]
-
-
 @pytest.mark.parametrize(
     "row, message",
     [
@@ -131,8 +90,8 @@ def replaced(rows, number, row):
         ("7,11,4.0,90", "user 7 rates movie 11 again"),
     ],
 )
-def test_a_bad_rating_is_named_by_file_and_line(tmp_path, row, message):
-    write_csv(tmp_path, ratings=replaced(RATINGS, 1, row))
+def test_a_bad_rating_is_named_by_file_and_line(tmp_path, row, message, raw_files):
+    raw_files.csv(tmp_path, ratings=raw_files.replaced(raw_files.ratings, 1, row))
     with pytest.raises(UserError, match=re.escape(f"ratings.csv:3: {message}")) as caught:
         movielens.read("latest_small", tmp_path)
     assert ";" in str(caught.value)  # a remedy follows
@@ -149,8 +108,8 @@ def test_a_bad_rating_is_named_by_file_and_line(tmp_path, row, message):
         ("11, ,Drama", "movies.csv:3: movie 11 has no title"),
     ],
 )
-def test_a_bad_movie_is_named_by_file_and_line(tmp_path, row, message):
-    write_csv(tmp_path, movies=replaced(MOVIES, 1, row))
+def test_a_bad_movie_is_named_by_file_and_line(tmp_path, row, message, raw_files):
+    raw_files.csv(tmp_path, movies=raw_files.replaced(raw_files.movies, 1, row))
     with pytest.raises(UserError, match=re.escape(message)):
         movielens.read("latest_small", tmp_path)
 
@@ -163,17 +122,17 @@ def test_a_bad_movie_is_named_by_file_and_line(tmp_path, row, message):
         ("7,10,dull", "tags.csv:3: 3 columns"),
     ],
 )
-def test_a_bad_tag_is_named_by_file_and_line(tmp_path, row, message):
-    write_csv(tmp_path, tags=replaced(TAGS, 1, row))
+def test_a_bad_tag_is_named_by_file_and_line(tmp_path, row, message, raw_files):
+    raw_files.csv(tmp_path, tags=raw_files.replaced(raw_files.tags, 1, row))
     with pytest.raises(UserError, match=re.escape(message)):
         movielens.read("latest_small", tmp_path)
 
 
 @pytest.mark.parametrize("release", ["1m", "100k"])
-def test_older_formats_are_as_strict(tmp_path, release):
+def test_older_formats_are_as_strict(tmp_path, release, raw_files):
     names = movielens.RELEASES[release]
     for name in (names.ratings, names.movies):
-        path = write_older(tmp_path, release) / name
+        path = raw_files.older(tmp_path, release) / name
         data = path.read_bytes()
         path.write_bytes(b"x" + data)
         with pytest.raises(UserError, match=f"{name}:1: "):
@@ -183,29 +142,29 @@ def test_older_formats_are_as_strict(tmp_path, release):
             movielens.read(release, tmp_path)
 
 
-def test_bad_flag_of_a_genre(tmp_path):
-    path = write_older(tmp_path, "100k") / "u.item"
+def test_bad_flag_of_a_genre(tmp_path, raw_files):
+    path = raw_files.older(tmp_path, "100k") / "u.item"
     path.write_bytes(path.read_bytes().replace(b"|1|", b"|2|", 1))
     with pytest.raises(UserError, match="u.item:1: genre Drama is '2'"):
         movielens.read("100k", tmp_path)
 
 
-def test_a_file_cut_off_within_its_last_line(tmp_path):
-    path = write_csv(tmp_path) / "ratings.csv"
+def test_a_file_cut_off_within_its_last_line(tmp_path, raw_files):
+    path = raw_files.csv(tmp_path) / "ratings.csv"
     path.write_bytes(path.read_bytes()[:-2])  # "5,13,2.0,4" reads well and is wrong
     with pytest.raises(UserError, match="ratings.csv:6: .*cut off"):
         movielens.read("latest_small", tmp_path)
 
 
-def test_bad_utf8(tmp_path):
-    path = write_csv(tmp_path) / "movies.csv"
+def test_bad_utf8(tmp_path, raw_files):
+    path = raw_files.csv(tmp_path) / "movies.csv"
     path.write_bytes(path.read_bytes().replace(b"Fog", b"F\xffg"))
     with pytest.raises(UserError, match="movies.csv:3: not utf-8 at byte 6"):
         movielens.read("latest_small", tmp_path)
 
 
-def test_a_missing_column_a_missing_file_and_no_ratings(tmp_path):
-    path = write_csv(tmp_path) / "ratings.csv"
+def test_a_missing_column_a_missing_file_and_no_ratings(tmp_path, raw_files):
+    path = raw_files.csv(tmp_path) / "ratings.csv"
     path.write_text("userId,movieId,timestamp\n7,10,90\n")
     with pytest.raises(UserError, match=r"ratings.csv:1: no column 'rating'.*header is"):
         movielens.read("latest_small", tmp_path)

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from ilm_jax.data.catalogue import Catalogue
 
 
-class CatalogueBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class CatalogueBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base of the builders; a subclass names itself and makes the catalogue.
 
     Attributes:
@@ -113,22 +113,21 @@ def _empty(row: int, key: str) -> dict[str, Any]:
 
 def _item_records(catalogue: Catalogue) -> Iterator[tuple[int, dict[str, Any]]]:
     for row, key in enumerate(catalogue.item_ids):
-        yield row, _empty(row, key) | {
-            "title": catalogue.titles[row],
-            "text": catalogue.texts[row],
-            "content": np.array(catalogue.content[row], np.int32).reshape(-1, 2),
-            "categories": catalogue.categories[row],
-        }
+        record = _empty(row, key)
+        record["title"] = catalogue.titles[row]
+        record["text"] = catalogue.texts[row]
+        record["content"] = np.array(catalogue.content[row], np.int32).reshape(-1, 2)
+        record["categories"] = catalogue.categories[row]
+        yield row, record
 
 
 def _user_records(catalogue: Catalogue) -> Iterator[tuple[int, dict[str, Any]]]:
     for row, key in enumerate(catalogue.user_ids):
         part = slice(catalogue.offsets[row], catalogue.offsets[row + 1])
-        yield row, _empty(row, key) | {
-            "items": catalogue.items[part],
-            "ratings": catalogue.ratings[part],
-            "timestamps": catalogue.timestamps[part],
-        }
+        record = _empty(row, key)
+        for name in ("items", "ratings", "timestamps"):
+            record[name] = getattr(catalogue, name)[part]
+        yield row, record
 
 
 def _catalogue_record(catalogue: Catalogue) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
 
-class Movielens(CatalogueBuilder, skip_registration=True):
+class Movielens(CatalogueBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Ratings of films by users in time order, with each film's title, year, genres and tags."""
 
     name = "movielens"

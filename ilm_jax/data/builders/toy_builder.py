@@ -16,7 +16,7 @@ class ToyConfig(tfds.core.BuilderConfig):
     world: int = 0
 
 
-class Toy(CatalogueBuilder, skip_registration=True):
+class Toy(CatalogueBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A generated world of items and users whose latent factors are known."""
 
     name = "toy"

@@ -1,0 +1,147 @@
+"""A dataset's name leads to its catalogue, made again exactly when its source changed."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ilm_jax.data import movielens, prepare, toy
+from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.errors import UserError
+
+NO_TENSORFLOW = """
+import sys
+import ilm_jax.data.prepare
+assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "jax")]
+"""
+
+PREPARE_ALL = """
+import sys
+from ilm_jax.data import prepare
+cache, *names = sys.argv[1:]
+for name in names:
+    folder = None if name.startswith("toy") else f"{cache}/raw/{name}"
+    prepare.prepare(name, folder, cache)
+"""
+
+
+def refuse(*_, **__):
+    raise AssertionError("nothing was to be prepared")
+
+
+def test_importing_prepare_imports_no_tensorflow():
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW], check=True)
+
+
+@pytest.mark.parametrize("name", ["toi", "toy/", "toy/world0", "toy/world-1", "movielens", "toy/3"])
+def test_an_unknown_dataset_lists_the_known_ones(name, tmp_path):
+    with pytest.raises(UserError, match="no dataset .*toy/world1.*movielens/25m"):
+        prepare.load_catalogue(name, cache_dir=tmp_path)
+
+
+def test_cache_folder_defaults_to_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ILM_CACHE", str(tmp_path))
+    assert prepare.catalogue_dir("toy/world2") == tmp_path / "catalogues/toy_world2"
+    assert prepare.catalogue_dir("toy", "/elsewhere") == pathlib.Path("/elsewhere/catalogues/toy")
+    monkeypatch.delenv("ILM_CACHE")
+    assert prepare.default_cache_dir() == pathlib.Path.home() / ".cache/ilm_jax"
+
+
+def test_a_generated_dataset_refuses_raw_files(tmp_path):
+    with pytest.raises(UserError, match="leave data_dir out"):
+        prepare.load_catalogue("toy", data_dir=tmp_path, cache_dir=tmp_path)
+
+
+def test_a_missing_raw_file_is_found_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    with pytest.raises(UserError, match="ratings.csv: no such file; --data_dir is the folder"):
+        prepare.load_catalogue("movielens/25m", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.fixture
+def snapshot(tmp_path, raw_files):
+    raw, cache = tmp_path / "raw", tmp_path / "cache"
+    raw.mkdir()
+    catalogue = movielens.read("latest_small", raw_files.csv(raw))
+    path = prepare.catalogue_dir("movielens/latest_small", cache)
+    hashes = movielens.source_hashes("latest_small", raw)
+    catalogue.save(path, {"builder": movielens.VERSION} | hashes)
+    return raw, cache, catalogue
+
+
+def test_a_snapshot_of_the_same_files_is_loaded_as_it_is(snapshot, monkeypatch):
+    raw, cache, catalogue = snapshot
+    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    for data_dir in (raw, None):
+        found = prepare.load_catalogue("movielens/latest_small", data_dir=data_dir, cache_dir=cache)
+        assert found.fingerprint == catalogue.fingerprint
+
+
+@pytest.mark.parametrize("change", ["tags.csv", "version", "header"])
+def test_a_changed_source_asks_for_preparation(snapshot, monkeypatch, change):
+    raw, cache, _ = snapshot
+    path = prepare.catalogue_dir("movielens/latest_small", cache)
+    if change == "version":
+        monkeypatch.setattr(movielens, "VERSION", "1.0.1")
+    elif change == "header":
+        header = json.loads((path / "catalogue.json").read_text())
+        (path / "catalogue.json").write_text(json.dumps(header | {"format": "older"}))
+    else:
+        with open(raw / change, "a") as stream:
+            stream.write("5,13,odd,9\n")
+    assert not prepare.is_fresh("movielens/latest_small", raw, path)
+
+
+def test_a_message_from_the_subprocess_is_relayed_as_one_line(tmp_path, monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 2, stderr="noise\nfile:3: bad; mend it\n")
+
+    monkeypatch.setattr(prepare.subprocess, "run", run)
+    with pytest.raises(UserError, match="^file:3: bad; mend it$"):
+        prepare.load_catalogue("toy", cache_dir=tmp_path)
+
+
+def test_a_crash_of_the_subprocess_is_no_message_to_people(tmp_path, monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, -9, stderr="Killed")
+
+    monkeypatch.setattr(prepare.subprocess, "run", run)
+    with pytest.raises(RuntimeError, match="(?s)exited -9.*Killed"):
+        prepare.load_catalogue("toy", cache_dir=tmp_path)
+
+
+@pytest.mark.slow
+def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypatch, raw_files):
+    names = ["toy", *(f"movielens/{release}" for release in movielens.RELEASES)]
+    wanted = {"toy": toy.make_world(0).fingerprint}
+    for name in names[1:]:
+        folder, release = tmp_path / "raw" / name, name.split("/")[1]
+        folder.mkdir(parents=True)
+        older = release in ("1m", "100k")
+        raw_files.older(folder, release) if older else raw_files.csv(folder)
+        wanted[name] = movielens.read(release, folder).fingerprint
+    subprocess.run([sys.executable, "-c", PREPARE_ALL, tmp_path, *names], check=True)
+    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    for name in names:
+        folder = None if name == "toy" else tmp_path / "raw" / name
+        found = prepare.load_catalogue(name, data_dir=folder, cache_dir=tmp_path)
+        assert found.fingerprint == wanted[name]
+
+
+@pytest.mark.slow
+def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw_files):
+    raw, cache = tmp_path / "raw", tmp_path / "cache"
+    raw.mkdir()
+    name = "movielens/latest_small"
+    raw_files.csv(raw, ratings=["7,10,four,90"])
+    with pytest.raises(UserError) as caught:
+        prepare.load_catalogue(name, data_dir=raw, cache_dir=cache)
+    assert str(caught.value).startswith(f"{raw}/ratings.csv:2: rating 'four'")
+    assert "\n" not in str(caught.value)
+    assert not prepare.catalogue_dir(name, cache).exists()
+    found = prepare.load_catalogue(name, data_dir=raw_files.csv(raw), cache_dir=cache)
+    assert isinstance(found, Catalogue)
+    assert found.num_items == 3
