@@ -1,0 +1,176 @@
+"""The Q-Former: learned queries read collaborative-filtering vectors, and share BERT with text.
+
+The shape is BLIP-2's (Li et al. 2023, arXiv 2301.12597, section 3.1) with vectors of items and
+users in the place of image features, as in ILM (Yang et al. 2024, arXiv 2406.02844). Queries and
+text share self-attention; each has its feed-forward block; at every `cross_attention_period`-th
+layer the queries also attend to the vector's tokens. ILM's paper states 8 layers; the number of
+queries, width, heads and period are defaults of ours, after BLIP-2.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ilm_jax.models.bert import TextEmbedding, TextHead
+from ilm_jax.models.layers import Dense, LayerNorm, constrain, remat, unit
+from ilm_jax.models.qformer_layers import (
+    LogTemperature,
+    QFormerConfig,
+    QFormerLayer,
+    QFormerPeriod,
+    Queries,
+    Streams,
+)
+
+__all__ = ["TEXT_ONLY_PATTERNS", "QFormer", "QFormerConfig"]
+
+# Leaves that only stage 1 reads: text, and the heads of its losses. Stage 2 has none of them.
+TEXT_ONLY_PATTERNS = (
+    r"(^|/)text_(embedding|mlp|mlp_norm|head|projection)/",
+    r"(^|/)(query_projection|match_head)/",
+    r"(^|/)log_temperature/",
+)
+
+
+class QFormer(nn.Module):
+    """The Q-Former and the heads of its stage-1 losses.
+
+    `__call__` is what stage 2 uses, and initialising with it creates only its own leaves;
+    `init_all` creates those of stage 1 too. Vectors of absent entities are zeros: their outputs
+    are finite and mean nothing, and whoever reads them masks them.
+
+    Attributes:
+      config: sizes.
+    """
+
+    config: QFormerConfig
+
+    def setup(self) -> None:
+        """Names the parts; their leaves appear when they are first used."""
+        cfg = self.config
+        width, types = cfg.embed_dim, cfg.types
+        self.queries = Queries(cfg.num_queries, width, cfg.param_dtype)
+        self.vector_projection = Dense(cfg.num_item_tokens * width, ("cf", "embed"), True, **types)
+        self.vector_norm = LayerNorm(**types)
+        self.embedding_norm = LayerNorm(cfg.norm_eps, **types)
+        self.embedding_dropout = nn.Dropout(cfg.dropout)
+        if cfg.scan_layers:
+            self.layers = nn.scan(
+                remat(QFormerPeriod, cfg.remat, scanned=True, static=(4,)),
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=cfg.num_layers // cfg.cross_attention_period,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )(cfg)
+        else:
+            layer = remat(QFormerLayer, cfg.remat, scanned=False, static=(4,))
+            self.layer = [
+                layer(cfg, i % cfg.cross_attention_period == 0, name=f"layer_{i:02d}")
+                for i in range(cfg.num_layers)
+            ]
+        self.text_embedding = TextEmbedding(cfg.vocab_size, cfg.max_text_length, width, **types)
+        self.text_head = TextHead(cfg.vocab_size, width, cfg.norm_eps, **types)
+        self.text_projection = Dense(cfg.projection_dim, ("embed", None), True, **types)
+        self.query_projection = Dense(cfg.projection_dim, ("embed", None), True, **types)
+        self.match_head = Dense(2, ("embed", None), True, **types)
+        self.log_temperature = LogTemperature()
+
+    def __call__(
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries embed"]:
+        """What the queries read from each vector, in the computation's dtype."""
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        queries, _ = self._encode(flat, None, None, deterministic)
+        return queries.reshape(*vectors.shape[:-1], *queries.shape[1:])
+
+    def entity_features(
+        self, vectors: Float[Array, "batch cf"], deterministic: bool = True
+    ) -> Float[Array, "batch queries projection"]:
+        """Unit vectors (float32), one per query, for the contrastive losses."""
+        return unit(self.query_projection(self(vectors, deterministic)))
+
+    def text_features(
+        self, text: Int[Array, "batch length"], deterministic: bool = True
+    ) -> Float[Array, "batch projection"]:
+        """Unit vectors (float32) of texts, from their first token; padding is not seen."""
+        _, hidden = self._encode(None, text, self._visible(text), deterministic)
+        return unit(self.text_projection(hidden[:, 0]))
+
+    def match_logits(
+        self,
+        vectors: Float[Array, "batch cf"],
+        text: Int[Array, "batch length"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch 2"]:
+        """Logits of (no match, match), the mean over queries that see the whole text (ITM)."""
+        count = self.config.num_queries
+        seen = jnp.pad(self._visible(text), ((0, 0), (0, 0), (count, 0)), constant_values=True)
+        queries, _ = self._encode(vectors, text, seen, deterministic)
+        return jnp.mean(self.match_head(queries).astype(jnp.float32), axis=1)
+
+    def caption_logits(
+        self,
+        vectors: Float[Array, "batch cf"],
+        text: Int[Array, "batch length"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length vocab"]:
+        """Next-token logits (float32) of the text given the queries (ITG).
+
+        Position 0 is read as `dec_id`, whatever stands there; logits at t predict text[t + 1].
+        Queries see queries; text sees queries and the text up to itself (the mask of UniLM, Dong
+        et al. 2019, arXiv 1905.03197).
+        """
+        count, length = self.config.num_queries, text.shape[1]
+        row = jnp.arange(count + length)[:, None]
+        column = jnp.arange(count + length)[None, :]
+        causal = (column < count) | (column <= row)
+        seen = jnp.pad(self._visible(text), ((0, 0), (0, 0), (count, 0)), constant_values=True)
+        text = text.at[:, 0].set(self.config.dec_id)
+        _, hidden = self._encode(vectors, text, causal[None] & seen, deterministic)
+        return self.text_head(hidden, self.text_embedding.token)
+
+    def temperature(self, kind: str) -> Float[Array, ""]:
+        """The trained temperature of "item_text", "item_item" or "user_item"; 0.07 at first."""
+        return self.log_temperature(kind)
+
+    def init_all(self, vectors: Float[Array, "batch cf"], text: Int[Array, "batch length"]) -> None:
+        """Touches every part, for initialisation before stage 1."""
+        self.match_logits(vectors, text)
+        self.caption_logits(vectors, text)
+        self.entity_features(vectors)
+        self.text_features(text)
+        self.temperature("item_text")
+
+    def _visible(self, text: Int[Array, "batch length"]) -> Bool[Array, "batch 1 length"]:
+        """True at the tokens of a text that are not padding; its first token always counts."""
+        return (text != self.config.pad_id).at[:, 0].set(True)[:, None, :]
+
+    def _encode(
+        self,
+        vectors: Float[Array, "batch cf"] | None,
+        text: Int[Array, "batch length"] | None,
+        mask: Bool[Array, "#batch #length length"] | None,
+        deterministic: bool,
+    ) -> Streams:
+        """Runs queries (if there are vectors) and text (if there is any) through all layers."""
+        cfg = self.config
+
+        def embedded(x: Array) -> Array:
+            x = self.embedding_dropout(self.embedding_norm(x), deterministic)
+            return constrain(x, "batch", "length", "embed")
+
+        tokens = queries = words = None
+        if vectors is not None:
+            tokens = self.vector_projection(vectors)
+            tokens = tokens.reshape(-1, cfg.num_item_tokens, cfg.embed_dim)
+            tokens = constrain(self.vector_norm(tokens), "batch", "length", "embed")
+            queries = embedded(jnp.repeat(self.queries()[None], vectors.shape[0], axis=0))
+        if text is not None:
+            words = embedded(self.text_embedding(text))
+        streams = (queries, words)
+        if cfg.scan_layers:
+            return self.layers(streams, tokens, mask, deterministic)[0]
+        for layer in self.layer:
+            streams = layer(streams, tokens, mask, deterministic)
+        return streams
