@@ -80,4 +80,4 @@ class OptimizerConfig:
 
 def global_norm(tree: dict[str, jax.Array]) -> jax.Array:
     """Euclidean norm over all leaves, in float32."""
-    return optax.global_norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))

@@ -145,3 +145,23 @@ def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw
     found = prepare.load_catalogue(name, data_dir=raw_files.csv(raw), cache_dir=cache)
     assert isinstance(found, Catalogue)
     assert found.num_items == 3
+
+
+UNREACHABLE = """
+import dataclasses, sys
+from ilm_jax.data import movielens, prepare
+nowhere = dataclasses.replace(movielens.RELEASES["100k"], url="http://127.0.0.1:9/ml-100k.zip")
+movielens.RELEASES["100k"] = nowhere
+sys.exit(prepare.main(["--dataset=movielens/100k", f"--cache_dir={sys.argv[1]}"]))
+"""
+
+
+@pytest.mark.slow
+def test_without_a_network_the_remedy_is_a_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE, tmp_path], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("http://127.0.0.1:9/ml-100k.zip: download failed")
+    assert message.endswith("give its folder as --data_dir")

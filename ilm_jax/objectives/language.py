@@ -1,0 +1,138 @@
+"""Stages 0 and 2: next-token loss of a language model, alone or reading item vectors.
+
+Which row of a comparison it is depends on the parts alone: no adaptor (`text-zero`, `text-full`),
+an MLP from vector to soft tokens (`mlp`, CoLLM's), or a Q-Former and a linear adaptor (`ilm-rand`,
+`ilm`). What trains is the trainer's choice.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
+from ilm_jax.models.decoder import Decoder, DecoderConfig
+from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.models.layers import Dense
+from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.objectives.generation import token_cross_entropy, weighted
+from ilm_jax.objectives.objective import Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelling:
+    """Next-token loss on target tokens. Parameters: `lm`, and `qformer`, `adaptor` where present.
+
+    Attributes:
+      lm: sizes of the decoder.
+      qformer: sizes of the Q-Former; None for a text-only model.
+      mlp: use an MLP in the Q-Former's place, with as many soft tokens, and as many parameters as
+        that Q-Former and its linear adaptor to within 10 %.
+      target_length: logits are computed for at most so many target tokens per row, which must be
+        contiguous; None computes them everywhere.
+    """
+
+    lm: DecoderConfig
+    qformer: QFormerConfig | None = None
+    mlp: bool = False
+    target_length: int | None = None
+
+    kinds = ("prompt",)
+    splits_batches = True
+
+    def with_sizes(self, *, vocab_size: int, cf_dim: int) -> "LanguageModelling":
+        """The same objective for a tokenizer's vocabulary and a table's width."""
+        lm = dataclasses.replace(self.lm, vocab_size=vocab_size)
+        qformer = self.qformer
+        if qformer is not None:
+            qformer = dataclasses.replace(qformer, vocab_size=vocab_size, cf_dim=cf_dim)
+        return dataclasses.replace(self, lm=lm, qformer=qformer)
+
+    @property
+    def num_queries(self) -> int:
+        """Soft tokens per item; 0 for a text-only model."""
+        return self.qformer.num_queries if self.qformer else 0
+
+    @property
+    def model(self) -> ItemLanguageModel:
+        """The module whose parameters `loss` reads."""
+        width = self.lm.embed_dim
+        if self.qformer is None:
+            return ItemLanguageModel(qformer=None, adaptor=None, lm=Decoder(self.lm))
+        if self.mlp:
+            hidden = matching_hidden(self.qformer, width)
+            adaptor = MLPAdaptor(hidden, self.qformer.num_queries, width)
+            return ItemLanguageModel(qformer=None, adaptor=adaptor, lm=Decoder(self.lm))
+        adaptor = Dense(width, ("embed", None), use_bias=True)
+        return ItemLanguageModel(QFormer(self.qformer), adaptor, Decoder(self.lm))
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """All parameters, boxed with their logical axes."""
+        one = jnp.ones((1, 2), jnp.int32)
+        batch = {"tokens": one, "positions": one, "segment_ids": one, "slot_entity": one * 0,
+                 "slot_query": one * 0}  # fmt: skip
+        vectors = jnp.zeros((1, 1, self.qformer.cf_dim if self.qformer else 1))
+        return self.model.init(key, **batch, entity_vectors=vectors)["params"]
+
+    def loss(
+        self,
+        params: dict[str, Any],
+        kind: str,
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None,
+    ) -> dict[str, Sums]:
+        """Sums of `loss` (nll in nats per target token) and `nll_content`."""
+        losses, weights, content = self.token_losses(params, batch, table, key)
+        correct = weighted(losses, weights)
+        return {"loss": correct, "nll_content": weighted(losses, content)}
+
+    def token_losses(
+        self,
+        params: dict[str, Any],
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None = None,
+    ) -> tuple[
+        Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
+    ]:
+        """(nll in nats, loss weight, content weight) of each target token."""
+        entities = batch["entities"]
+        vectors = jnp.where(entities[..., None] >= 0, table[jnp.maximum(entities, 0)], 0)
+        hidden = self.model.apply(
+            {"params": params},
+            tokens=batch["tokens"],
+            positions=batch["positions"],
+            segment_ids=batch["segment_ids"],
+            slot_entity=batch["slot_entity"],
+            slot_query=batch["slot_query"],
+            entity_vectors=vectors,
+            deterministic=key is None,
+            rngs={} if key is None else {"dropout": key},
+        )
+        targets, weights = batch["targets"], batch["loss_weights"]
+        content = batch["content_weights"]
+        if self.target_length is not None:
+            window = target_window(weights, self.target_length)
+            hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
+            targets, weights, content = (
+                jnp.take_along_axis(x, window, axis=1) for x in (targets, weights, content)
+            )
+        logits = self.model.apply({"params": params}, hidden, method="logits")
+        return token_cross_entropy(logits, targets), weights, content
+
+
+def target_window(
+    weights: Float[Array, "batch length"], size: int
+) -> Int[Array, "batch window"]:
+    """Indices of `size` neighbouring positions that start at each row's first target.
+
+    Projecting these alone to the vocabulary saves most of the output layer's work, since prompts
+    are longer than answers.
+    """
+    length = weights.shape[1]
+    size = min(size, length)
+    first = jnp.minimum(jnp.argmax(weights > 0, axis=1), length - size)
+    return first[:, None] + jnp.arange(size)[None]
