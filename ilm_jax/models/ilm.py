@@ -1,0 +1,118 @@
+"""The item-language model: a language model that reads items and users as soft tokens.
+
+A Q-Former turns each collaborative-filtering vector into `num_queries` vectors, an adaptor (one
+linear layer) brings them to the decoder's width, and they stand in the prompt where a slot was
+(Yang et al. 2024, arXiv 2406.02844). Without the Q-Former the adaptor reads the vector itself
+(baselines.py); without both it is the bare language model.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ilm_jax.errors import UserError
+from ilm_jax.models.decoder import Decoder
+from ilm_jax.models.layers import constrain
+from ilm_jax.models.qformer import QFormer
+
+
+class ItemLanguageModel(nn.Module):
+    """Q-Former, adaptor and decoder; parameters under `qformer`, `adaptor` and `lm`.
+
+    Initialising by `__call__` creates what stage 2 needs and nothing of stage 1's text branch.
+
+    Attributes:
+      qformer: reads vectors; None for an adaptor that reads them itself.
+      adaptor: maps the queries [..., Q, embed] (or, without Q-Former, vectors [..., cf]) to soft
+        tokens [..., Q, lm_dim]; None for a text-only model.
+      lm: the language model.
+    """
+
+    qformer: QFormer | None
+    adaptor: nn.Module | None
+    lm: Decoder
+
+    def __call__(
+        self,
+        tokens: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        slot_entity: Int[Array, "batch length"],
+        slot_query: Int[Array, "batch length"],
+        entity_vectors: Float[Array, "batch entities cf"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length lm_dim"]:
+        """Final hidden states of prompts with slots; arguments as in `embed` and the decoder's."""
+        x = self.embed(tokens, slot_entity, slot_query, entity_vectors, deterministic)
+        return self.lm(x, positions, segment_ids)
+
+    def soft_tokens(
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries lm_dim"]:
+        """The vectors that stand for each item or user in a prompt.
+
+        Raises:
+          UserError: for a text-only model, or a Q-Former without an adaptor.
+        """
+        if self.adaptor is None:
+            raise UserError(
+                "ItemLanguageModel.adaptor is None: a text-only model has no soft tokens"
+            )
+        if self.qformer is None:
+            return self.adaptor(vectors)
+        return self.adaptor(self.qformer(vectors, deterministic))
+
+    def embed(
+        self,
+        tokens: Int[Array, "batch length"],
+        slot_entity: Int[Array, "batch length"],
+        slot_query: Int[Array, "batch length"],
+        entity_vectors: Float[Array, "batch entities cf"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length lm_dim"]:
+        """The decoder's input: token vectors, and soft tokens where there are slots.
+
+        Args:
+          tokens: ids; anything valid (padding) at slots.
+          slot_entity: which of the row's entities stands here; -1 where a token does.
+          slot_query: which of that entity's soft tokens.
+          entity_vectors: the row's entities, zeros for absent ones.
+          deterministic: no dropout.
+        """
+        if self.adaptor is None:
+            return self.lm.embed(tokens)
+        soft = self.soft_tokens(entity_vectors, deterministic)
+        return self.interleave(tokens, slot_entity, slot_query, soft)
+
+    def interleave(
+        self,
+        tokens: Int[Array, "batch length"],
+        slot_entity: Int[Array, "batch length"],
+        slot_query: Int[Array, "batch length"],
+        soft: Float[Array, "batch entities queries lm_dim"],
+    ) -> Float[Array, "batch length lm_dim"]:
+        """As `embed`, with soft tokens that were computed before (for a catalogue, once)."""
+        words = self.lm.embed(tokens)
+        queries = soft.shape[2]
+        soft = soft.reshape(soft.shape[0], -1, soft.shape[-1]).astype(words.dtype)
+        index = jnp.maximum(slot_entity, 0) * queries + jnp.maximum(slot_query, 0)
+        placed = jnp.take_along_axis(soft, index[..., None], axis=1)
+        # A selection, not a sum: rows without slots are the bare decoder's bit for bit.
+        x = jnp.where((slot_entity >= 0)[..., None], placed, words)
+        return constrain(x, "batch", "length", "embed")
+
+    def logits(
+        self,
+        hidden: Float[Array, "*batch lm_dim"],
+        token_subset: Int[Array, " subset"] | None = None,
+    ) -> Float[Array, "*batch vocab"]:
+        """Next-token logits in float32, as the decoder's."""
+        return self.lm.logits(hidden, token_subset)
+
+
+def gather_vectors(
+    table: Float[Array, "capacity cf"], entities: Int[Array, "*batch"]
+) -> Float[Array, "*batch cf"]:
+    """Rows of the embedding table; zeros where the entity is -1 (absent)."""
+    rows = jnp.take(table, jnp.maximum(entities, 0), axis=0)
+    return jnp.where((entities >= 0)[..., None], rows, 0)
