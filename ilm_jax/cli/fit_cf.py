@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # At the default, dim 16 and 64: toy .270 / .098 and .260 / .093, latest_small .118 / .029 and
 # .123 / .037.
 
+
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
@@ -167,9 +168,7 @@ def _splits(values: flags.FlagValues, cache_dir: pathlib.Path) -> "Splits":
     from ilm_jax.data.prepare import load_catalogue
     from ilm_jax.data.splits import SplitConfig, make_splits
 
-    catalogue = load_catalogue(
-        values.dataset, data_dir=values.data_dir, cache_dir=str(cache_dir)
-    )
+    catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=str(cache_dir))
     return make_splits(catalogue, SplitConfig(values.held_out_items, values.split_seed))
 
 

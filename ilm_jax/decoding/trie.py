@@ -39,9 +39,7 @@ class Trie:
     num_items: int = dataclasses.field(metadata={"static": True})
 
 
-def build_trie(
-    sequences: Sequence[Sequence[int]], names: Sequence[str] | None = None
-) -> Trie:
+def build_trie(sequences: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Trie:
     """The trie of `sequences`; leaf k carries item row k.
 
     Args:

@@ -1,0 +1,140 @@
+"""Language figures: negative log-likelihood over all and over content tokens, bits per byte.
+
+`nll` is the mean over target tokens, in nats, lower is better (`log_perplexity`): total nll of all
+examples over their total number of tokens. `nll_content` counts only tokens that carry information,
+template boilerplate removed. Sums are kept per example, so that two models can be compared pair by
+pair on the same examples.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
+
+from ilm_jax.evaluation.intervals import Interval, mean_interval
+
+
+class ExampleSums(NamedTuple):
+    """Sums over the target tokens of each row of a batch; see `example_sums`."""
+
+    nll: Float32[Array, " batch"]
+    tokens: Float32[Array, " batch"]
+    content_nll: Float32[Array, " batch"]
+    content_tokens: Float32[Array, " batch"]
+
+
+def token_nll(
+    logits: Float[Array, "*batch vocab"], targets: Int[Array, "*batch"]
+) -> Float32[Array, "*batch"]:
+    """-log softmax(logits)[target] in nats, in float32 whatever the logits are.
+
+    Targets outside the vocabulary are clipped into it: give them weight 0.
+    """
+    logits = logits.astype(jnp.float32)
+    index = jnp.clip(targets, 0, logits.shape[-1] - 1)[..., None]
+    picked = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def example_sums(
+    nll: Float[Array, "batch length"],
+    loss_weights: Float[Array, "batch length"],
+    content_weights: Float[Array, "batch length"],
+) -> ExampleSums:
+    """Sums per row, for use inside a compiled step; weights are 0 or 1.
+
+    Args:
+      nll: of every position, from `token_nll`.
+      loss_weights: 1 at target tokens.
+      content_weights: 1 at target tokens that carry information.
+    """
+    # where, not a product: 0 * inf would be NaN at a position that does not count.
+    return ExampleSums(
+        nll=jnp.sum(jnp.where(loss_weights > 0, nll, 0.0), axis=1),
+        tokens=jnp.sum(loss_weights > 0, axis=1, dtype=jnp.float32),
+        content_nll=jnp.sum(jnp.where(content_weights > 0, nll, 0.0), axis=1),
+        content_tokens=jnp.sum(content_weights > 0, axis=1, dtype=jnp.float32),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageResult:
+    """Per-example sums, in order of the example's index, and the figures that they give."""
+
+    index: Int64[np.ndarray, " examples"]
+    nll_sum: Float64[np.ndarray, " examples"]
+    tokens: Float64[np.ndarray, " examples"]
+    content_nll_sum: Float64[np.ndarray, " examples"]
+    content_tokens: Float64[np.ndarray, " examples"]
+
+    @property
+    def nll(self) -> float:
+        """Nats per target token."""
+        return float(self.nll_sum.sum() / self.tokens.sum())
+
+    @property
+    def nll_content(self) -> float:
+        """Nats per content token; NaN if no token carries information."""
+        total = self.content_tokens.sum()
+        return float(self.content_nll_sum.sum() / total) if total else math.nan
+
+    def bits_per_byte(self, num_bytes: Shaped[np.ndarray, " examples"]) -> float:
+        """Total nll in bits over the UTF-8 bytes of the target texts (given in order of index).
+
+        Compares models with different tokenizers. The end token's nll counts, its bytes do not.
+        """
+        return float(self.nll_sum.sum() / math.log(2) / np.sum(num_bytes))
+
+    def interval(self, content: bool = False, **settings: float) -> Interval:
+        """Bootstrap interval of `nll`, or of `nll_content`, over examples."""
+        if content:
+            return mean_interval(self.content_nll_sum, self.content_tokens, **settings)
+        return mean_interval(self.nll_sum, self.tokens, **settings)
+
+
+class LanguageAccumulator:
+    """Collects `ExampleSums` of batches; an example that comes twice counts once."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._rows: dict[int, tuple[float, float, float, float]] = {}
+
+    def add(self, example_index: Int[np.ndarray, " batch"], sums: ExampleSums) -> None:
+        """Adds a batch.
+
+        Args:
+          example_index: number of each example; rows with a negative one pad the batch.
+          sums: of the same rows.
+
+        Raises:
+          ValueError: if a sum is not finite.
+        """
+        columns = np.stack([np.asarray(column, np.float64) for column in sums], axis=1)
+        for index, row in zip(np.asarray(example_index).tolist(), columns, strict=True):
+            if index < 0 or not row[1]:
+                continue
+            if not np.isfinite(row).all():
+                raise ValueError(f"nll of example {index} is not finite")
+            self._rows.setdefault(index, tuple(row.tolist()))
+
+    def result(self) -> LanguageResult:
+        """Everything added so far.
+
+        Raises:
+          ValueError: if nothing was added.
+        """
+        if not self._rows:
+            raise ValueError("no example with target tokens")
+        index = np.array(sorted(self._rows), np.int64)
+        columns = np.array([self._rows[i] for i in index.tolist()], np.float64)
+        return LanguageResult(index, *columns.T)
+
+
+def figures(result: LanguageResult) -> Mapping[str, float]:
+    """The figures by the names used in reports."""
+    return {"nll": result.nll, "nll_content": result.nll_content}

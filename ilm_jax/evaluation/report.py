@@ -1,0 +1,194 @@
+"""A run's report: one table for people, report.json for programs, and what was measured how."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilm_jax.evaluation.intervals import Comparison, Interval
+from ilm_jax.files import atomic_write
+
+FIGURES = ("nll", "nll_content", "hr@10", "ndcg@10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model of a comparison.
+
+    Attributes:
+      model: "text-zero", "mlp", "ilm-rand", "ilm", "text-full" or another name.
+      figures: by name; those of `FIGURES` stand in the table, others in the file only.
+      intervals: of some of the figures.
+      trainable_params, frozen_params: numbers of parameters.
+      seconds: of training, earlier stages that only this row needs included.
+      note: short remark for the table, such as "trained LM".
+    """
+
+    model: str
+    figures: Mapping[str, float]
+    trainable_params: int = 0
+    frozen_params: int = 0
+    seconds: float = 0.0
+    intervals: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of report.json; a figure that was not measured is null."""
+        return {
+            "model": self.model,
+            **{name: _number(self.figures.get(name)) for name in FIGURES},
+            "trainable_params": int(self.trainable_params),
+            "frozen_params": int(self.frozen_params),
+            "seconds": round(float(self.seconds), 3),
+            "other": {
+                name: _number(value) for name, value in self.figures.items() if name not in FIGURES
+            },
+            "intervals": {name: _interval(value) for name, value in self.intervals.items()},
+            "note": self.note,
+        }
+
+
+def write_report(
+    path: str | os.PathLike,
+    dataset: str,
+    seed: int,
+    rows: Sequence[Row],
+    *,
+    protocol: Mapping[str, Any],
+    comparisons: Sequence[Comparison] = (),
+    ceiling: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Writes report.json atomically and returns its content.
+
+    `{"dataset", "seed", "rows": [{"model", "nll", "nll_content", "hr@10", "ndcg@10",
+    "trainable_params", "frozen_params", "seconds", …}], …}`. It is strict JSON: NaN and infinite
+    numbers are null.
+
+    Args:
+      path: the file.
+      dataset, seed: of the run.
+      rows: in the order of the table.
+      protocol: from `protocol_card`.
+      comparisons: paired verdicts.
+      ceiling: best possible value of some figures, where the dataset knows it.
+    """
+    report = {
+        "dataset": dataset,
+        "seed": seed,
+        "rows": [row.to_json() for row in rows],
+        "comparisons": [
+            {
+                "first": c.first,
+                "second": c.second,
+                "difference": _interval(c.difference),
+                "p_value": _number(c.p_value),
+                "verdict": c.verdict,
+            }
+            for c in comparisons
+        ],
+        "ceiling": None if ceiling is None else {k: _number(v) for k, v in ceiling.items()},
+        "protocol": dict(protocol),
+    }
+    with atomic_write(path) as stream:
+        json.dump(report, stream, indent=2, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+    return report
+
+
+def protocol_card(
+    splits: Mapping[str, Any],
+    *,
+    users: int,
+    users_total: int,
+    beams: int,
+    excludes_history: bool,
+    **more: Any,
+) -> dict[str, Any]:
+    """What the figures of a report mean, JSON-able; printed and stored beside them.
+
+    Args:
+      splits: `Splits.report()`.
+      users: users whose target was ranked.
+      users_total: users that have one.
+      beams: length of the decoded lists.
+      excludes_history: whether a user's earlier items are left out of the candidates.
+      **more: whatever else decides the figures (mention of items, history length, …).
+    """
+    sampled = "" if users == users_total else f", a fixed sample of {users_total}"
+    held_out = "off: no item's text is held out"
+    if splits.get("held_out_items"):
+        pairs = "do" if splits.get("item_pairs_of_held_out") else "do not"
+        held_out = (
+            f"{splits['held_out_items']:g} of the items for each of validation and test; their "
+            f"vectors {pairs} take part in item-item pairs"
+        )
+    return {
+        "interactions": "leave-one-out: last is test, the one before it validation",
+        "candidates": "full catalogue" + (", without the history" if excludes_history else ""),
+        "users": f"{users}{sampled}",
+        "beams": beams,
+        "score": "sum of log-probabilities of the target's tokens under the trie; a target "
+        "outside the beams counts 0",
+        "nll": "nats per target token over held-out items' texts, total over total; "
+        "nll_content: tokens that carry information only",
+        "intervals": "95 %, percentile bootstrap over users or examples (2000 samples, seed 0)",
+        "verdicts": "paired: interval of the difference and t-test must agree, else undecided",
+        "held_out_items": held_out,
+        "split": dict(splits),
+        **more,
+    }
+
+
+def format_table(
+    rows: Sequence[Row],
+    *,
+    ceiling: Mapping[str, float] | None = None,
+    floor: str = "text-zero",
+) -> str:
+    """The rows as aligned plain text; the floor is named, the ceiling stands last.
+
+    Args:
+      rows: in order.
+      ceiling: best possible value of some figures.
+      floor: the model that nothing was trained for.
+    """
+    head = ["model", *FIGURES, "trainable", "frozen", "seconds", ""]
+    lines = [head]
+    for row in rows:
+        figures = [_cell(row.figures.get(name)) for name in FIGURES]
+        note = row.note or ("floor" if row.model == floor else "")
+        sizes = [_count(row.trainable_params), _count(row.frozen_params)]
+        lines.append([row.model, *figures, *sizes, f"{row.seconds:.0f}", note])
+    if ceiling:
+        figures = [_cell(ceiling.get(name)) for name in FIGURES]
+        lines.append(["ceiling", *figures, "", "", "", "what the generator knows"])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in (0, len(head) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _interval(value: Interval) -> dict[str, Any]:
+    numbers = {name: _number(getattr(value, name)) for name in ("mean", "low", "high", "level")}
+    return numbers | {"units": value.units, "method": value.method}

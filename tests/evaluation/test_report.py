@@ -1,0 +1,58 @@
+"""report.json has the promised keys and is strict JSON; the table is aligned."""
+
+import json
+import math
+
+import numpy as np
+
+from ilm_jax.evaluation.intervals import compare, mean_interval
+from ilm_jax.evaluation.report import Row, format_table, protocol_card, write_report
+
+ROWS = [
+    Row("text-zero", {"nll": 5.25, "nll_content": 6.5}, 0, 1_234_567, 3.2),
+    Row(
+        "ilm",
+        {"nll": 1.5, "nll_content": 2.25, "hr@10": 0.5, "ndcg@10": 0.25, "hr@1": math.inf},
+        9_876,
+        1_234_567,
+        61.0,
+        {"nll": mean_interval(np.ones(1))},
+    ),
+]
+CARD = protocol_card(
+    {"dataset": "toy", "held_out_items": 0.1, "item_pairs_of_held_out": False},
+    users=200,
+    users_total=3000,
+    beams=10,
+    excludes_history=True,
+    history=10,
+)
+
+
+def test_report_json_has_the_promised_keys(tmp_path):
+    verdict = compare("ilm", np.zeros(40), "mlp", np.arange(40.0))
+    path = tmp_path / "run" / "report.json"
+    returned = write_report(
+        path, "toy", 3, ROWS, protocol=CARD, comparisons=[verdict], ceiling={"nll_content": 1.9}
+    )
+    read = json.loads(path.read_text(), parse_constant=lambda name: 1 / 0)
+    assert read == returned
+    assert read["dataset"] == "toy" and read["seed"] == 3
+    keys = {"model", "nll", "nll_content", "hr@10", "ndcg@10"}
+    keys |= {"trainable_params", "frozen_params", "seconds"}
+    assert all(keys <= set(row) for row in read["rows"])
+    assert read["rows"][0]["hr@10"] is None and read["rows"][1]["other"]["hr@1"] is None
+    assert read["rows"][1]["intervals"]["nll"]["low"] is None
+    assert read["comparisons"][0]["verdict"] == "ilm below mlp"
+    assert read["ceiling"]["nll_content"] == 1.9
+    assert read["protocol"]["users"] == "200, a fixed sample of 3000"
+    assert read["protocol"]["candidates"] == "full catalogue, without the history"
+
+
+def test_table_is_aligned_and_names_floor_and_ceiling():
+    lines = format_table(ROWS, ceiling={"nll_content": 1.9}).split("\n")
+    assert len(lines) == 4 and max(map(len, lines)) <= 110
+    column = lines[0].index("nll_content") + len("nll_content")
+    assert [line[column - 6 : column] for line in lines[1:]] == ["6.5000", "2.2500", "1.9000"]
+    assert lines[1].endswith("floor") and "1.23M" in lines[1] and "9.88k" in lines[2]
+    assert lines[3].startswith("ceiling")
