@@ -1,9 +1,13 @@
 """A dataset's name leads to its catalogue, made again exactly when its source changed."""
 
+import functools
+import http.server
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -147,21 +151,46 @@ def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw
     assert found.num_items == 3
 
 
-UNREACHABLE = """
+FROM_SITE = """
 import dataclasses, sys
 from ilm_jax.data import movielens, prepare
-nowhere = dataclasses.replace(movielens.RELEASES["100k"], url="http://127.0.0.1:9/ml-100k.zip")
-movielens.RELEASES["100k"] = nowhere
-sys.exit(prepare.main(["--dataset=movielens/100k", f"--cache_dir={sys.argv[1]}"]))
+cache, site = sys.argv[1:]
+release = dataclasses.replace(movielens.RELEASES["100k"], url=site + "/ml-100k.zip")
+movielens.RELEASES["100k"] = release
+sys.exit(prepare.main(["--dataset=movielens/100k", "--cache_dir=" + cache]))
 """
+
+
+def prepare_from(site, cache):
+    command = [sys.executable, "-c", FROM_SITE, str(cache), site]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.slow
 def test_without_a_network_the_remedy_is_a_folder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", UNREACHABLE, tmp_path], capture_output=True, text=True, timeout=120
-    )
+    done = prepare_from("http://127.0.0.1:9", tmp_path)
     assert done.returncode == 2
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("http://127.0.0.1:9/ml-100k.zip: download failed")
     assert message.endswith("give its folder as --data_dir")
+
+
+@pytest.mark.slow
+def test_with_a_network_the_published_archive_is_fetched(tmp_path, raw_files):
+    (tmp_path / "site/ml-100k").mkdir(parents=True)
+    raw = raw_files.older(tmp_path / "site/ml-100k", "100k")
+    shutil.make_archive(str(tmp_path / "site/ml-100k"), "zip", tmp_path / "site", "ml-100k")
+    handler = functools.partial(SilentHandler, directory=tmp_path / "site")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = prepare_from(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    path = prepare.catalogue_dir("movielens/100k", tmp_path / "cache")
+    assert Catalogue.load(path).fingerprint == movielens.read("100k", raw).fingerprint
+    assert prepare.is_fresh("movielens/100k", raw, path)  # the same files by hand are the same
+
+
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

@@ -5,6 +5,7 @@ registered and is used by importing its class.
 """
 
 import pathlib
+import urllib.request
 
 import tensorflow_datasets as tfds
 
@@ -12,6 +13,8 @@ from ilm_jax.data import movielens
 from ilm_jax.data.builders.catalogue_builder import CatalogueBuilder
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
+
+CONNECT_SECONDS = 20
 
 
 class Movielens(CatalogueBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -42,6 +45,9 @@ class Movielens(CatalogueBuilder, skip_registration=True):  # type: ignore[call-
             pass
         release = movielens.RELEASES[self.builder_config.name]
         try:
+            # TFDS retries for minutes where there is no network; ask once, briefly, first.
+            ask = urllib.request.Request(release.url, method="HEAD")
+            urllib.request.urlopen(ask, timeout=CONNECT_SECONDS).close()
             unpacked = dl_manager.download_and_extract(release.url)
         except (tfds.download.DownloadError, OSError) as error:
             raise UserError(
