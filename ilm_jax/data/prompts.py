@@ -1,0 +1,262 @@
+"""Prompts: templates in our own words, mentions of items and users, and their tokens.
+
+A template names places in braces: `{item}`, `{history}`, `{user}`. What stands in square brackets
+is left out when the mention inside is "none". A rendered prompt is a list of segments, each a text
+or a slot; a slot is where the model will read soft tokens. Slots are segments of their own kind,
+not characters, so no text of a catalogue can forge one.
+
+Seams. Every text segment is encoded on its own: pieces never cross a slot, the border of a history
+element, or the border between prompt and target. A prompt always ends in one space, so prompt and
+target read as one text, and the tokens of both together are those of the one then the other.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from ilm_jax.data.splits import TRAIN, Splits
+from ilm_jax.data.task_settings import TaskSettings
+
+ITEM_SLOT, USER_SLOT = -1, -2
+# How slots look where a prompt is shown as one string: private-use characters.
+SLOT_MARKS = {ITEM_SLOT: "\ue000", USER_SLOT: "\ue001"}
+FIRST_ITEM_NUMBER, FIRST_USER_NUMBER = 1001, 1
+
+DESCRIPTION_TEMPLATES = (
+    "Describe this item[: {item}].",
+    "Say in a few sentences what this item is like[: {item}].",
+    "Somebody asks about an item[: {item}]. Write its description.",
+    "Introduce the item[ {item}] to a person who has never met it.",
+    "Item[ {item}]. What is there to know about it?",
+)
+SEQUENTIAL_TEMPLATES = (
+    "[{user} ]chose, oldest first:{history}. The next choice is",
+    "Choices[ of {user}] so far, in order of time:{history}. Up next:",
+    "What comes[ for {user}] after these:{history}? Most likely",
+    "History[ of {user}]:{history}. Predict what follows:",
+    "Given the choices{history}[, made by {user}], the one to recommend now is",
+)
+
+_PLACE = re.compile(r"\{(\w+)\}")
+_OPTIONAL = re.compile(r"\[([^\]]*)\]")
+
+
+class Segment(NamedTuple):
+    """A text (kind 0), or a slot of kind ITEM_SLOT or USER_SLOT naming a local row."""
+
+    kind: int
+    text: str = ""
+    row: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """A prompt in segments.
+
+    Attributes:
+      segments: texts and slots in order.
+      elements: numbers of the segments at which the history's elements start, and after them the
+        number of the segment that follows the last one; empty without a history.
+    """
+
+    segments: tuple[Segment, ...]
+    elements: tuple[int, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The prompt as one string, slots as private-use characters."""
+        return "".join(s.text if s.kind == 0 else SLOT_MARKS[s.kind] for s in self.segments)
+
+
+def without_slots(mention: str, fallback: str) -> str:
+    """A mention in words alone: what remains of it without its slot, or else `fallback`."""
+    words = [part for part in mention.split("+") if part != "slot"]
+    return "+".join(words) or fallback
+
+
+class PromptRenderer:
+    """Renders the prompts of one catalogue under one setting."""
+
+    def __init__(self, splits: Splits, settings: TaskSettings) -> None:
+        self.catalogue = splits.catalogue
+        self.settings = settings
+        self._held_out = splits.item_fold != TRAIN
+        self.item_numbers = _numbers(self.catalogue.item_ids, FIRST_ITEM_NUMBER, settings, "item")
+        self.user_numbers = _numbers(self.catalogue.user_ids, FIRST_USER_NUMBER, settings, "user")
+        mentions = (settings.mention_description, settings.mention_history, settings.mention_user)
+        if settings.text_only:
+            mentions = tuple(map(without_slots, mentions, ("none", "id", "id")))
+        self._description, self._history, self._user = mentions
+        self._elements: dict[tuple[int, bool], list[Segment]] = {}
+
+    def item_id(self, row: int) -> str:
+        """The item's id string, such as "item_1042"."""
+        return f"item_{self.item_numbers[row]}"
+
+    def user_id(self, row: int) -> str:
+        """The user's id string, such as "user_7"."""
+        return f"user_{self.user_numbers[row]}"
+
+    def target(self, row: int) -> str:
+        """The words that stand for the item as an answer; a held-out item's are always its id."""
+        if self.settings.target == "id" or self._held_out[row]:
+            return self.item_id(row)
+        return self.catalogue.titles[row]
+
+    def description(self, row: int, template: int) -> Rendered:
+        """The prompt that asks for the item's text.
+
+        Where the setting names the item by its title, a held-out item's prompt does so too: such
+        a prompt occurs in evaluation only, and its target is the item's words anyway.
+        """
+        mention = self._mention_item(row, self._description, title_allowed=True)
+        return self._fill(DESCRIPTION_TEMPLATES[template], {"item": mention})
+
+    def sequential(self, user: int, history: Sequence[int], template: int) -> Rendered:
+        """The prompt that asks for the item after `history` (local rows, oldest first).
+
+        Held-out items are named by id where the setting says title.
+        """
+        last = len(history) - 1
+        elements = [self._element(int(row), k == last) for k, row in enumerate(history)]
+        return self._fill(
+            SEQUENTIAL_TEMPLATES[template], {"user": self._mention_user(user)}, elements
+        )
+
+    def _element(self, row: int, last: bool) -> list[Segment]:
+        """An item of a history with its separator; remembered, as items recur."""
+        element = self._elements.get((row, last))
+        if element is None:
+            mention = self._mention_item(row, self._history, not self._held_out[row])
+            comma = [] if last else [Segment(0, ",")]
+            element = self._elements[row, last] = _join([Segment(0, " "), *mention, *comma])
+        return element
+
+    def _mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
+        words = {"id": self.item_id, "title": self.catalogue.titles.__getitem__}
+        if not title_allowed:
+            words["title"] = self.item_id
+        return _mention(mention, ITEM_SLOT, row, words)
+
+    def _mention_user(self, row: int) -> list[Segment]:
+        return _mention(self._user, USER_SLOT, row, {"id": self.user_id})
+
+    def _fill(
+        self,
+        template: str,
+        mentions: dict[str, list[Segment]],
+        elements: Sequence[list[Segment]] = (),
+    ) -> Rendered:
+        absent = frozenset(name for name, mention in mentions.items() if not mention)
+        segments: list[Segment] = []
+        starts: list[int] = []
+        for text, name in _pieces(template, absent):
+            segments.append(Segment(0, text))
+            if name != "history":
+                segments.extend(mentions.get(name, ()))
+                continue
+            segments = _join(segments)
+            for element in elements:
+                starts.append(len(segments))
+                segments.extend(element)
+            starts.append(len(segments))
+        if not starts:
+            return Rendered(tuple(_join(segments)))
+        return Rendered((*segments[: starts[-1]], *_join(segments[starts[-1] :])), tuple(starts))
+
+
+def _mention(
+    mention: str, slot: int, row: int, words: dict[str, Callable[[int], str]]
+) -> list[Segment]:
+    """Words and slots of one mention; words are set apart by a space, a slot by nothing."""
+    segments: list[Segment] = []
+    for part in mention.split("+"):
+        if part == "slot":
+            segments.append(Segment(slot, "", row))
+        elif part != "none":
+            space = " " if segments else ""
+            segments.append(Segment(0, space + words[part](row)))
+    return segments
+
+
+def _join(segments: Sequence[Segment]) -> list[Segment]:
+    """Joins neighbouring texts and drops empty ones."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if segment.kind == 0 and joined and joined[-1].kind == 0:
+            joined[-1] = Segment(0, joined[-1].text + segment.text)
+        elif segment.kind != 0 or segment.text:
+            joined.append(segment)
+    return joined
+
+
+@functools.cache
+def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
+    """(text, place after it or "") in order; a prompt ends in one space."""
+
+    def keep(match: re.Match) -> str:
+        return "" if absent & set(_PLACE.findall(match[1])) else match[1]
+
+    parts = _PLACE.split(_OPTIONAL.sub(keep, template))
+    sentence = parts[0][:1].upper() + parts[0][1:]
+    texts, places = [sentence, *parts[2::2]], [*parts[1::2], ""]
+    return list(zip([*texts[:-1], texts[-1] + " "], places, strict=True))
+
+
+def _numbers(
+    ids: Sequence[str], first: int, settings: TaskSettings, kind: str
+) -> Int64[np.ndarray, " rows"]:
+    """A random number for each id, from `first` up without gaps: the order of their hashes.
+
+    The numbers know nothing of interactions or of the order of the files (OpenP5's random ids).
+    """
+    digests = [hashlib.sha256(f"{settings.seed}:{kind}:{raw}".encode()).digest() for raw in ids]
+    numbers = np.empty(len(ids), np.int64)
+    numbers[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(first, first + len(ids))
+    return numbers
+
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def encode_prompt(rendered: Rendered, encode: Encode) -> tuple[list[int], list[int], list[int]]:
+    """Tokens of a prompt.
+
+    Args:
+      rendered: the prompt.
+      encode: of the tokenizer, or a memo of it: the same few texts come again and again.
+
+    Returns:
+      inputs: tokens with one sentinel (ITEM_SLOT or USER_SLOT) for each slot.
+      slots: local row of each sentinel, in order.
+      history_bounds: element k of the history is inputs[bounds[k]:bounds[k + 1]]; empty without.
+    """
+    inputs: list[int] = []
+    slots: list[int] = []
+    offsets = []
+    for segment in rendered.segments:
+        offsets.append(len(inputs))
+        if segment.kind == 0:
+            inputs.extend(encode(segment.text))
+        else:
+            inputs.append(segment.kind)
+            slots.append(segment.row)
+    offsets.append(len(inputs))
+    return inputs, slots, [offsets[number] for number in rendered.elements]
+
+
+def decode_prompt(inputs: Sequence[int], decode: Callable[[Sequence[int]], str]) -> str:
+    """The prompt's text again, slots as private-use characters: the inverse of `encode_prompt`."""
+    text, run = "", []
+    for token in inputs:
+        if token in SLOT_MARKS:
+            text, run = text + decode(run) + SLOT_MARKS[int(token)], []
+        else:
+            run.append(int(token))
+    return text + decode(run)

@@ -1,0 +1,210 @@
+"""Task caches on disk: one folder per task and split, read by index and without TensorFlow.
+
+    <cache_dir>/tasks/<task>-<key>/<split>/info.json
+    <cache_dir>/tasks/<task>-<key>/<split>/part-00000.array_record ...
+
+The key is a hash of everything the bytes depend on, so a cache is never stale: other settings mean
+another folder. Part files hold a fixed number of records (`ilm_jax.data.records`) each, one per
+ArrayRecord group, so any worker can write any part and the bytes are the same.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.data.records import Features, decode_record, encode_record
+from ilm_jax.data.task_settings import CACHE_FORMAT
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_dir
+
+RECORDS_PER_PART = 1 << 20
+_WRITER_OPTIONS = "group_size:1"
+
+
+def write(
+    path: str | os.PathLike,
+    features: Features,
+    examples: Iterable[Mapping[str, Any]],
+    info: Mapping[str, Any],
+    total: int | None = None,
+) -> dict[str, Any]:
+    """Writes one split atomically and returns its info.
+
+    Args:
+      path: the split's folder.
+      features: (name, kind) in the order of the record.
+      examples: in order.
+      info: JSON-able fields of info.json beside those counted here (format, features, size,
+        lengths).
+      total: expected number of examples, for the progress line and as a check.
+
+    Raises:
+      ValueError: if the number of examples is not `total`.
+    """
+    path = pathlib.Path(path)
+    lengths = {name: _Lengths() for name, kind in features if kind == "ints"}
+    progress = _Progress(f"cache: {path.parent.name}/{path.name}", total)
+    count = 0
+    with atomic_dir(path) as folder:
+        writer = None
+        try:
+            for example in examples:
+                if count % RECORDS_PER_PART == 0:
+                    if writer:
+                        writer.close()
+                    writer = _open_writer(folder / f"part-{count // RECORDS_PER_PART:05d}")
+                writer.write(encode_record(features, example))
+                for name, statistic in lengths.items():
+                    statistic.add(len(example[name]))
+                count += 1
+                progress.show(count)
+        finally:
+            if writer:
+                writer.close()
+        if total is not None and count != total:
+            raise ValueError(f"{path}: {count} examples instead of {total}")
+        full = {
+            **info,
+            "format": CACHE_FORMAT,
+            "features": [list(feature) for feature in features],
+            "size": count,
+            "lengths": {name: statistic.summary() for name, statistic in lengths.items()},
+        }
+        text = json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / "info.json").write_text(text + "\n", encoding="utf-8")
+    progress.done(count)
+    return full
+
+
+def _open_writer(stem: pathlib.Path) -> Any:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    return ArrayRecordWriter(str(stem) + ".array_record", _WRITER_OPTIONS)
+
+
+class _Lengths:
+    def __init__(self) -> None:
+        self.count = self.total = self.longest = 0
+
+    def add(self, length: int) -> None:
+        self.count += 1
+        self.total += length
+        self.longest = max(self.longest, length)
+
+    def summary(self) -> dict[str, float]:
+        return {"mean": round(self.total / max(self.count, 1), 3), "max": self.longest}
+
+
+class _Progress:
+    """A line on stderr, at most twice a second and only on a terminal; a last one always."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what, self._total = what, total
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        if count % 256 or not sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        if now - self._last >= 0.5:
+            self._last = now
+            of = f" of {self._total}" if self._total else ""
+            print(f"\r{self._what}: {count}{of} examples", end="", file=sys.stderr, flush=True)
+
+    def done(self, count: int) -> None:
+        seconds = time.monotonic() - self._start
+        rate = count / max(seconds, 1e-9)
+        start = "\r" if sys.stderr.isatty() else ""
+        line = f"{start}{self._what}: {count} examples in {seconds:.1f} s ({rate:.0f}/s)"
+        print(line, file=sys.stderr, flush=True)
+
+
+class CachedTask:
+    """One split of a cached task by random access; example i is a pure function of i.
+
+    Attributes:
+      path: the folder.
+      info: parsed info.json.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Opens the folder.
+
+        Raises:
+          UserError: if it holds no cache of our format.
+        """
+        self.path = pathlib.Path(path)
+        file = self.path / "info.json"
+        try:
+            self.info = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such task cache; run ilm cache_tasks") from None
+        except ValueError as error:
+            raise UserError(f"{file}: not JSON ({error}); delete the folder") from error
+        if not isinstance(self.info, dict) or self.info.get("format") != CACHE_FORMAT:
+            raise UserError(f"{file}: not of format {CACHE_FORMAT}; delete the folder")
+        self._features = [tuple(feature) for feature in self.info["features"]]
+        self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
+        self._source: Any = None
+        if len(self) and self._reader_size() != len(self):
+            raise UserError(f"{self.path}: {self._reader_size()} records, info.json says {len(self)}")
+
+    def _reader_size(self) -> int:
+        return len(self._reader) if self._files else 0
+
+    @property
+    def _reader(self) -> Any:
+        if self._source is None:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+            self._source = ArrayRecordDataSource(self._files)
+        return self._source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+    def __len__(self) -> int:
+        return int(self.info["size"])
+
+    def __repr__(self) -> str:
+        return f"CachedTask({self.name!r}, {self.info.get('split')!r}, {len(self)} examples)"
+
+    @property
+    def name(self) -> str:
+        """Registered name of the task."""
+        return self.info.get("task", self.path.parent.name)
+
+    @property
+    def catalogue(self) -> str:
+        """Name of the catalogue that local rows count in."""
+        return self.info.get("dataset", "")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Example `index`: read-only int32 arrays, integers, strings, and "catalogue".
+
+        Raises:
+          IndexError: outside 0 to len - 1.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self!r} has no example {index}")
+        return self._decode(self._reader[int(index)])
+
+    def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
+        """Several examples at once, in the order asked for."""
+        wanted = [int(index) for index in indices]
+        return [self._decode(record) for record in self._reader.__getitems__(wanted)]
+
+    def _decode(self, record: bytes) -> dict[str, Any]:
+        example = decode_record(self._features, record)
+        example["catalogue"] = self.catalogue
+        return example
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self), 1024):
+            yield from self.__getitems__(np.arange(start, min(start + 1024, len(self))))

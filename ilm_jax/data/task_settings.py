@@ -1,0 +1,237 @@
+"""Names, settings and cache keys of the tasks, without TensorFlow.
+
+A training process computes from these where a cache lies; `tasks/` computes from the same what to
+write there.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilm_jax.data.splits import SplitConfig
+from ilm_jax.errors import UserError
+from ilm_jax.files import sha256_json
+
+CACHE_FORMAT = "ilm_jax.task_cache/1"
+SPLITS = ("train", "validation", "test")
+MENTIONS = (
+    "slot", "id", "title", "none",
+    "id+slot", "slot+id", "title+slot", "slot+title", "id+title", "title+id",
+)  # fmt: skip
+USER_MENTIONS = ("none", "id", "slot", "id+slot", "slot+id")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """What decides the bytes of a task cache, beside the catalogue and the tokenizer.
+
+    Attributes:
+      mention_description: how the prompt of a description names its item, one of MENTIONS.
+      mention_history: how the items of a history are named.
+      mention_user: how a sequential prompt names its user ("none": not at all).
+      target: "id" or "title" of the next item. A held-out item is always named by its id.
+      history: at most so many items before the target.
+      text_only: every slot mention falls back to words: description to "none", history to "id"
+        (what remains of a combination is kept), user to "id".
+      variants: renderings of each training example, each with a template drawn by hash.
+      seed: of these draws and of the random item and user numbers.
+      pair_distance: item-item pairs are interactions of one user at most so many steps apart.
+      corpus_sequential_examples: at most so many sequential examples of each split enter the
+        corpus, chosen by hash; 0 takes all.
+      vocab_size: upper limit for the trained tokenizer.
+      model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
+      tokenizer: path of a tokenizer model to use instead of a trained one; "" trains.
+      split: both splits.
+    """
+
+    mention_description: str = "slot"
+    mention_history: str = "id+slot"
+    mention_user: str = "id"
+    target: str = "id"
+    history: int = 10
+    text_only: bool = False
+    variants: int = 1
+    seed: int = 0
+    pair_distance: int = 1
+    corpus_sequential_examples: int = 10_000
+    vocab_size: int = 2048
+    model_type: str = "bpe"
+    tokenizer: str = ""
+    split: SplitConfig = SplitConfig()
+
+    def __post_init__(self) -> None:
+        _choice("mention_description", self.mention_description, MENTIONS)
+        named = [mention for mention in MENTIONS if mention != "none"]
+        _choice("mention_history", self.mention_history, named)
+        _choice("mention_user", self.mention_user, USER_MENTIONS)
+        _choice("target", self.target, ("id", "title"))
+        for name in ("history", "variants", "pair_distance"):
+            if getattr(self, name) < 1:
+                raise UserError(f"task setting {name}={getattr(self, name)}: give at least 1")
+        if self.corpus_sequential_examples < 0:
+            raise UserError("task setting corpus_sequential_examples is negative; 0 takes all")
+
+    def replace(self, **changes: Any) -> "TaskSettings":
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def _choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"task setting {name}={value!r}: give one of {', '.join(choices)}")
+
+
+def settings_from(overrides: Mapping[str, Any]) -> TaskSettings:
+    """Settings from plain values, such as parsed JSON; `split` is a mapping.
+
+    Raises:
+      UserError: for an unknown name or a value of another type.
+    """
+    return _fill(TaskSettings(), dict(overrides), "task setting")
+
+
+def _fill(default: Any, overrides: dict[str, Any], what: str) -> Any:
+    known = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    changes = {}
+    for name, value in overrides.items():
+        if name not in known:
+            raise UserError(f"{what} {name!r} does not exist; known: {', '.join(known)}")
+        now = known[name]
+        if dataclasses.is_dataclass(now) and isinstance(value, Mapping):
+            value = _fill(now, dict(value), f"{what} {name}.")
+        elif isinstance(now, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(now):
+            raise UserError(f"{what} {name}={value!r}: give a {type(now).__name__}")
+        changes[name] = value
+    return dataclasses.replace(default, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """One kind of task.
+
+    Attributes:
+      family: prefix of the name, after the source of the task.
+      task: rest of the name.
+      version: raised whenever the examples of unchanged settings change.
+      features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
+      settings: the fields of TaskSettings that its examples depend on.
+      metrics: names of the figures that evaluation reports.
+    """
+
+    family: str
+    task: str
+    version: int
+    features: tuple[tuple[str, str], ...]
+    settings: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+
+    def name(self, dataset: str) -> str:
+        """Registered name for a dataset, such as "elm24_toy_world3_long_description"."""
+        return f"{self.family}_{dataset.replace('/', '_')}_{self.task}"
+
+
+_PROMPT = (
+    ("key", "text"), ("user", "text"), ("template", "text"), ("target_text", "text"),
+    ("inputs", "ints"), ("targets", "ints"), ("targets_content", "ints"), ("slots", "ints"),
+    ("history_bounds", "ints"), ("target_item", "int"),
+)  # fmt: skip
+_DESCRIPTION = ("mention_description", "text_only", "variants", "seed")
+_SEQUENTIAL = ("mention_history", "mention_user", "target", "history", *_DESCRIPTION[1:])
+_BOTH = tuple(sorted({*_DESCRIPTION, *_SEQUENTIAL} - {"text_only"}))
+
+SPECS: dict[str, TaskSpec] = {
+    "item_text": TaskSpec(
+        "align", "item_text", 1, (("key", "text"), ("row", "int"), ("text", "ints")), ()
+    ),
+    "item_item": TaskSpec(
+        "align", "item_item", 1, (("key", "text"), ("row", "int"), ("other", "int")),
+        ("pair_distance",),
+    ),
+    "user_item": TaskSpec(
+        "align", "user_item", 1, (("key", "text"), ("user", "int"), ("row", "int")), ()
+    ),
+    "long_description": TaskSpec(
+        "elm24", "long_description", 1, _PROMPT, _DESCRIPTION, ("nll", "nll_content")
+    ),
+    "sequential_random": TaskSpec(
+        "openp5", "sequential_random", 1, _PROMPT, _SEQUENTIAL,
+        ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"),
+    ),
+    "text": TaskSpec(
+        "corpus", "text", 1, _PROMPT, (*_BOTH, "corpus_sequential_examples"), ("nll",)
+    ),
+}  # fmt: skip
+
+
+def task_names(dataset: str) -> dict[str, TaskSpec]:
+    """The six tasks of a dataset by registered name."""
+    return {spec.name(dataset): spec for spec in SPECS.values()}
+
+
+def find_spec(dataset: str, name: str) -> TaskSpec:
+    """The task called `name` by its registered or its short name ("item_text").
+
+    Raises:
+      UserError: if the dataset has no such task.
+    """
+    known = task_names(dataset)
+    if name in SPECS:
+        return SPECS[name]
+    if name not in known:
+        raise UserError(f"no task {name!r} of dataset {dataset!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def plain_settings(spec: TaskSpec, settings: TaskSettings) -> dict[str, Any]:
+    """The settings that a task depends on, as plain values."""
+    plain = dataclasses.asdict(settings)
+    return {name: plain[name] for name in sorted({*spec.settings, "split"})}
+
+
+def tokenizer_key(settings: TaskSettings, catalogue_fingerprint: str) -> str:
+    """Hex key of the tokenizer that these settings train on a catalogue."""
+    corpus = SPECS["text"]
+    trained = {"vocab_size": settings.vocab_size, "model_type": settings.model_type}
+    return sha256_json(
+        [CACHE_FORMAT, corpus.version, plain_settings(corpus, settings), trained,
+         catalogue_fingerprint]
+    )  # fmt: skip
+
+
+def tokenizer_path(
+    dataset: str, settings: TaskSettings, catalogue_fingerprint: str, cache_dir: str | pathlib.Path
+) -> pathlib.Path:
+    """Where the tokenizer of a dataset lies: the path given in the settings, or in the cache."""
+    if settings.tokenizer:
+        return pathlib.Path(settings.tokenizer)
+    key = tokenizer_key(settings, catalogue_fingerprint)[:12]
+    return pathlib.Path(cache_dir) / "tokenizers" / f"{dataset.replace('/', '_')}-{key}.model"
+
+
+def task_key(
+    spec: TaskSpec, settings: TaskSettings, catalogue_fingerprint: str, tokenizer_fingerprint: str
+) -> str:
+    """Hex key of one task's cache: it changes with anything that its bytes depend on."""
+    uses_text = any(name in ("text", "targets") for name, _ in spec.features)
+    return sha256_json(
+        [CACHE_FORMAT, spec.family, spec.task, spec.version, spec.features,
+         plain_settings(spec, settings), catalogue_fingerprint,
+         tokenizer_fingerprint if uses_text else ""]
+    )  # fmt: skip
+
+
+def task_path(
+    name: str, key: str, cache_dir: str | pathlib.Path, split: str | None = None
+) -> pathlib.Path:
+    """Folder of a task's cache, or of one split of it."""
+    folder = pathlib.Path(cache_dir) / "tasks" / f"{name}-{key[:12]}"
+    return folder / split if split else folder
+
+
+def settings_json(settings: TaskSettings) -> str:
+    """JSON of all settings, as `--settings` takes it."""
+    return json.dumps(dataclasses.asdict(settings), sort_keys=True)

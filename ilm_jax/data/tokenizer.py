@@ -1,0 +1,188 @@
+"""Our tokenizer: SentencePiece without normalisation, so that text survives a round trip.
+
+Digits are single pieces, unknown characters fall back to their UTF-8 bytes, and no dummy prefix is
+added. One exception to the round trip: SentencePiece writes spaces as U+2581, so that character in
+a text comes back as a space. TensorFlow-free; `tasks/common.py` wraps it for SeqIO.
+"""
+
+import functools
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import sentencepiece
+
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
+
+PAD, EOS, UNK, BOS, CLS, DEC = range(6)
+# Six ids above and one piece for each byte value; the rest is learned.
+RESERVED = 6 + 256
+SMALLEST = RESERVED + 64
+
+
+class Tokenizer:
+    """A SentencePiece model and its fingerprint.
+
+    Attributes:
+      pad_id, eos_id, unk_id, bos_id, cls_id, dec_id: fixed ids 0 to 5. `cls` opens the text of the
+        text branch, `dec` opens a caption; no text encodes to any of the six.
+      vocab_size: number of ids.
+      fingerprint: hex SHA-256 of the model's bytes.
+    """
+
+    pad_id, eos_id, unk_id, bos_id, cls_id, dec_id = PAD, EOS, UNK, BOS, CLS, DEC
+
+    def __init__(self, model: bytes) -> None:
+        """Reads a serialised SentencePiece model.
+
+        Raises:
+          ValueError: if it is none, or its first ids are not ours.
+        """
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            special = [self._processor.id_to_piece(i) for i in range(6)]
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"not a SentencePiece model: {error}") from error
+        if special != ["<pad>", "</s>", "<unk>", "<s>", "<cls>", "<dec>"]:
+            raise ValueError(f"ids 0 to 5 are {special}, not pad, eos, unk, bos, cls, dec")
+        self.model = model
+        self.vocab_size = self._processor.get_piece_size()
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer, (self.model,)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, without bos or eos."""
+        return self._processor.encode(text)
+
+    def encode_with_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids and, per token, the [start, end) span of Unicode characters it stands for.
+
+        The byte pieces of one character all carry that character's span.
+        """
+        ids = self.encode(text)
+        spans, position, missing = [], 0, 0
+        for token in ids:
+            length = self._lengths[token]
+            if length > 0:
+                spans.append((position, position + length))
+                position += length
+                continue
+            # A byte piece: a lead byte opens a character, continuation bytes close it.
+            missing = missing - 1 if missing else _CONTINUATIONS[-length]
+            spans.append((position, position + 1))
+            if not missing:
+                position += 1
+        if position != len(text):
+            raise AssertionError(f"spans cover {position} of {len(text)} characters of {text!r}")
+        return ids, spans
+
+    @functools.cached_property
+    def _lengths(self) -> list[int]:
+        """Characters of every piece; minus the byte value for byte pieces, 0 for special ids.
+
+        Byte 0 and the special ids share the value 0; no special id occurs in encoded text.
+        """
+        processor = self._processor
+        lengths = []
+        for token in range(self.vocab_size):
+            piece = processor.id_to_piece(token)
+            if processor.is_byte(token):
+                lengths.append(-int(piece[1:-1], 16))
+            else:
+                lengths.append(0 if processor.is_control(token) else len(piece))
+        lengths[UNK] = 0
+        return lengths
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids; special ids (0 to 5) vanish.
+
+        Raises:
+          ValueError: for an id outside the vocabulary.
+        """
+        plain = np.asarray(list(ids), np.int64)
+        if len(plain) and not 0 <= plain.min() <= plain.max() < self.vocab_size:
+            raise ValueError(f"ids from {plain.min()} to {plain.max()}: outside the vocabulary")
+        return self._processor.decode(plain[plain > DEC].tolist())
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the model file atomically."""
+        with atomic_write(path, "wb") as stream:
+            stream.write(self.model)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Reads a model file.
+
+        Raises:
+          UserError: if it is absent or not one of our models.
+        """
+        try:
+            return cls(pathlib.Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: no tokenizer ({error.strerror}); run ilm cache_tasks") from None
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; delete it and run ilm cache_tasks") from error
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int = 2048,
+        path: str | os.PathLike | None = None,
+        model_type: str = "bpe",
+    ) -> "Tokenizer":
+        """Trains on `texts` in their order; the same texts give the same bytes.
+
+        Args:
+          texts: training strings.
+          vocab_size: upper limit; a corpus with too few different pieces gives fewer.
+          path: where to save the model, if anywhere.
+          model_type: "unigram" or "bpe".
+
+        Raises:
+          UserError: if vocab_size is too small, the model type is unknown or there is no text.
+        """
+        if vocab_size < SMALLEST:
+            raise UserError(
+                f"vocab_size={vocab_size}: special and byte pieces take {RESERVED}; "
+                f"give at least {SMALLEST}"
+            )
+        if model_type not in ("unigram", "bpe"):
+            raise UserError(f"model_type={model_type!r}: give 'unigram' or 'bpe'")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                vocab_size=vocab_size,
+                model_type=model_type,
+                hard_vocab_limit=False,
+                split_digits=True,
+                byte_fallback=True,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=False,
+                max_sentence_length=1 << 20,
+                input_sentence_size=0,
+                pad_id=PAD, eos_id=EOS, unk_id=UNK, bos_id=BOS,
+                control_symbols=["<cls>", "<dec>"],
+                num_threads=1,
+                minloglevel=2,
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"cannot train a tokenizer: {error}; give it more text") from error
+        tokenizer = cls(model.getvalue())
+        if path is not None:
+            tokenizer.save(path)
+        return tokenizer
+
+
+# Continuation bytes that follow each byte value in UTF-8.
+_CONTINUATIONS = [0] * 0xC0 + [1] * 0x20 + [2] * 0x10 + [3] * 0x10

@@ -1,0 +1,122 @@
+"""Stage 0's corpus: what the frozen language model is taught before it is frozen.
+
+Raw texts of the fold's items, and text-only renderings (prompt and answer as one text) of the two
+prompt tasks' examples, id strings included, so that the model can say what it will be asked for.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ilm_jax.data import draws
+from ilm_jax.data.splits import FOLDS, Splits
+from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.tasks import common
+from ilm_jax.tasks.elm24 import LongDescription
+from ilm_jax.tasks.openp5 import SequentialRandom
+from ilm_jax.tasks.prompted import Prompted, PromptTokenizer
+
+SPEC = SPECS["text"]
+_ITEM, _DESCRIPTION, _SEQUENTIAL = range(3)
+
+
+class CorpusText:
+    """Examples of `corpus_<dataset>_text`."""
+
+    spec = SPEC
+
+    def __init__(
+        self, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None = None
+    ) -> None:
+        """Without a tokenizer only `index`, `render` and `strings` work."""
+        self.splits = splits
+        self.settings = settings.replace(text_only=True)
+        self._descriptions = LongDescription(splits, self.settings)
+        self._sequences = SequentialRandom(splits, self.settings)
+        self._tokens = PromptTokenizer(tokenizer) if tokenizer else None
+
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """Kind of each example, and the integers that its task names it by."""
+        rows = self.splits.items_in(FOLDS[split])
+        zero = np.zeros_like(rows)
+        described = self._descriptions.index(split)
+        sequences = self._chosen_sequences(split)
+        parts = [
+            (_ITEM, rows, zero, zero),
+            (_DESCRIPTION, described["row"], np.zeros_like(described["row"]), described["variant"]),
+            (_SEQUENTIAL, sequences["user"], sequences["position"], sequences["variant"]),
+        ]
+        kinds = [np.full(len(part[1]), part[0], np.int32) for part in parts]
+        columns = [np.concatenate([part[k] for part in parts]) for k in (1, 2, 3)]
+        names = ("kind", "row", "position", "variant")
+        return dict(zip(names, [np.concatenate(kinds), *columns], strict=True))
+
+    def _chosen_sequences(self, split: str) -> dict[str, np.ndarray]:
+        index = self._sequences.index(split)
+        limit = self.settings.corpus_sequential_examples
+        if not limit or len(index["user"]) <= limit:
+            return index
+        users = self.splits.catalogue.user_ids
+        columns = (index["user"].tolist(), index["position"].tolist(), index["variant"].tolist())
+        draw = [
+            draws.uniform(self.settings.seed, SPEC.version, "corpus", users[user], position, variant)
+            for user, position, variant in zip(*columns, strict=True)
+        ]
+        chosen = np.sort(np.argsort(draw, kind="stable")[:limit])
+        return {name: column[chosen] for name, column in index.items()}
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """How many sequential examples were left out."""
+        left = len(self._sequences.index(split)["user"]) - len(self._chosen_sequences(split)["user"])
+        return {"sequential_examples_left_out": left}
+
+    def render(self, split: str, kind: int, row: int, position: int, variant: int) -> Prompted:
+        """The example in words; `row` is an item's or, for a sequence, the user's."""
+        if kind == _DESCRIPTION:
+            return self._descriptions.render(split, row, variant)
+        if kind == _SEQUENTIAL:
+            return self._sequences.render(split, row, position, variant)
+        catalogue = self.splits.catalogue
+        return Prompted(
+            key=catalogue.item_ids[row], user="", template="text", prompt=None,
+            target_text=catalogue.texts[row], target_item=row, content=catalogue.content[row],
+        )  # fmt: skip
+
+    def build(
+        self, split: str, kind: int, row: int, position: int, variant: int
+    ) -> dict[str, object]:
+        """The example's features; keys say which kind it is."""
+        features = self._tokens.corpus_features(self.render(split, kind, row, position, variant))
+        prefix = ("item", "description", "sequential")[kind]
+        return features | {"key": f"{prefix}/{features['key']}"}
+
+    def strings(self, split: str) -> Iterator[str]:
+        """Every example as one string."""
+        index = self.index(split)
+        for values in zip(*(column.tolist() for column in index.values()), strict=True):
+            example = self.render(split, *values)
+            yield (example.prompt.text if example.prompt else "") + example.target_text
+
+    def tokenizer_strings(self) -> Iterator[str]:
+        """What the tokenizer trains on: the training corpus, and every id string for its digits."""
+        yield from self.strings("train")
+        renderer = self._sequences.renderer
+        yield from map(renderer.item_id, range(self.splits.catalogue.num_items))
+        if self.settings.mention_user != "none":
+            yield from map(renderer.user_id, range(self.splits.catalogue.num_users))
+
+
+def train_tokenizer(splits: Splits, settings: TaskSettings) -> Tokenizer:
+    """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
+    strings = CorpusText(splits, settings).tokenizer_strings()
+    return Tokenizer.train(strings, settings.vocab_size, model_type=settings.model_type)
+
+
+def register(
+    dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
+) -> list[str]:
+    """Registers the task with SeqIO and returns its name, in a list."""
+    return common.register(
+        dataset, settings, [CorpusText(splits, settings, tokenizer)], tokenizer
+    )
