@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,10 +37,12 @@ class MLPAdaptor(nn.Module):
     @nn.compact
     def __call__(self, vectors: Float[Array, "*batch cf"]) -> Float[Array, "*batch queries lm_dim"]:
         """Soft tokens of each vector."""
-        types = {"use_bias": True, "dtype": self.dtype, "param_dtype": self.param_dtype}
-        hidden = jax.nn.relu(Dense(self.hidden_dim, ("cf", "mlp"), name="up", **types)(vectors))
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        hidden = jax.nn.relu(
+            Dense(self.hidden_dim, ("cf", "mlp"), True, name="up", **types)(vectors)
+        )
         width = self.num_queries * self.lm_dim
-        out = Dense(width, ("mlp", "embed"), name="down", **types)(hidden)
+        out = Dense(width, ("mlp", "embed"), True, name="down", **types)(hidden)
         return out.reshape(*vectors.shape[:-1], self.num_queries, self.lm_dim)
 
 

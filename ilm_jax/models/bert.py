@@ -1,5 +1,7 @@
 """The parts of a BERT-shaped encoder (Devlin et al. 2019, arXiv 1810.04805): post-norm, GELU."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ class BertAttention(nn.Module):
         """Creates the four projections."""
 
         def dense(axes: tuple[str, str]) -> Dense:
-            types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return Dense(self.embed_dim, axes, True, kernel_init=normal_002, **types)
 
         self.query = dense(("embed", "heads"))
@@ -73,7 +75,7 @@ class BertMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Applies the feed-forward block, without residual and norm."""
-        types = {
+        types: dict[str, Any] = {
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
             "use_bias": True,
@@ -98,7 +100,7 @@ class TextEmbedding(nn.Module):
 
     def setup(self) -> None:
         """Creates the two tables."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.token = Embed(self.vocab_size, self.embed_dim, **types)
         self.position = Embed(self.max_length, self.embed_dim, ("length", "embed"), **types)
 
@@ -134,7 +136,7 @@ class TextHead(nn.Module):
           x: hidden states of the text.
           token: the table whose rows are the output layer.
         """
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         # Both sides are `embed`, which one array may name once.
         transform = Dense(
             self.embed_dim, ("embed", None), True, kernel_init=normal_002, name="dense", **types

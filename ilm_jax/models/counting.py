@@ -68,13 +68,15 @@ def _count(jaxpr: Jaxpr, cost: Any) -> int:
             times = eqn.params["length"]
         elif name == "shard_map":
             mesh = eqn.params["mesh"]
-            times = math.prod(mesh.shape[axis] for axis in eqn.params["manual_axes"])
+            # Named `manual_axes` before jax 0.10.
+            axes = eqn.params.get("newly_manual_axes") or eqn.params["manual_axes"]
+            times = math.prod(mesh.shape[axis] for axis in axes)
         total += times * (max(inner) if name == "cond" else sum(inner))
     return total
 
 
 def _sub_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs that an equation calls; derivative rules of custom_vjp are functions, not run."""
+    """The programs that an equation calls (a custom_vjp's rules are functions, and not run)."""
     for value in params.values():
         for leaf in jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, Jaxpr)):
             if isinstance(leaf, Jaxpr):

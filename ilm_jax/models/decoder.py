@@ -103,7 +103,7 @@ class Decoder(nn.Module):
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `length` positions of `batch` rows; needs no parameters."""
         cfg = self.config
-        shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
+        shape = (cfg.num_layers, batch, length, cfg.kv_heads, cfg.head_width)
         return {name: jnp.zeros(shape, jnp.dtype(cfg.dtype)) for name in ("key", "value")}
 
     def _run(self, x: Array, cache: Cache | None, *args: Array) -> tuple[Array, Cache | None]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.attention import dot_product_attention, rotary, write_cache
-from ilm_jax.models.layers import Dense, DType, RMSNorm, constrain
+from ilm_jax.models.layers import Dense, RMSNorm, constrain
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
 
@@ -67,26 +67,32 @@ class DecoderConfig:
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
-        """Fills in what follows from other sizes and checks the rest."""
-        if self.num_kv_heads is None:
-            object.__setattr__(self, "num_kv_heads", self.num_heads)
-        if self.head_dim is None:
-            object.__setattr__(self, "head_dim", self.embed_dim // self.num_heads)
+        """Checks what would otherwise fail deep inside a trace."""
         # gin and JSON give lists, and a config is hashed.
         object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
-        if self.num_heads % self.num_kv_heads:
+        if self.num_heads % self.kv_heads:
             raise UserError(
                 f"DecoderConfig.num_heads={self.num_heads} is not a multiple of "
-                f"num_kv_heads={self.num_kv_heads}"
+                f"num_kv_heads={self.kv_heads}"
             )
-        if self.head_dim % 2:
-            raise UserError(f"DecoderConfig.head_dim={self.head_dim} is odd: rotary needs pairs")
+        if self.head_width % 2:
+            raise UserError(f"DecoderConfig.head_dim={self.head_width} is odd: rotary needs pairs")
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f'DecoderConfig.activation="{self.activation}" is not one of {known}')
 
     @property
-    def types(self) -> dict[str, DType]:
+    def kv_heads(self) -> int:
+        """num_kv_heads, or its default."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_width(self) -> int:
+        """head_dim, or its default."""
+        return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def types(self) -> dict[str, Any]:
         """Keyword arguments that every layer takes."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
@@ -122,22 +128,22 @@ class DecoderAttention(nn.Module):
         cfg = self.config
 
         def heads(name: str, count: int) -> Array:
-            width, bias = count * cfg.head_dim, cfg.attention_bias
+            width, bias = count * cfg.head_width, cfg.attention_bias
             y = cfg.dense(name, width, ("embed", "heads"), bias)(x)
-            y = y.reshape(*y.shape[:-1], count, cfg.head_dim)
+            y = y.reshape(*y.shape[:-1], count, cfg.head_width)
             if cfg.qk_norm and name != "value":
                 y = RMSNorm(cfg.norm_eps, ("kv",), name=f"{name}_norm", **cfg.types)(y)
             return constrain(y, "batch", "length", "heads", "kv")
 
         query = rotary(heads("query", cfg.num_heads), positions, cfg.rope_theta)
-        key = rotary(heads("key", cfg.num_kv_heads), positions, cfg.rope_theta)
-        value = heads("value", cfg.num_kv_heads)
+        key = rotary(heads("key", cfg.kv_heads), positions, cfg.rope_theta)
+        value = heads("value", cfg.kv_heads)
         if cache is not None:
             new = {"key": key, "value": value}
             cache = {name: write_cache(cache[name], new[name], positions, valid) for name in new}
             key, value = cache["key"].astype(key.dtype), cache["value"].astype(value.dtype)
         out = dot_product_attention(query, key, value, mask)
-        out = out.reshape(*x.shape[:-1], cfg.num_heads * cfg.head_dim)
+        out = out.reshape(*x.shape[:-1], cfg.num_heads * cfg.head_width)
         return cfg.dense("out", cfg.embed_dim, ("heads", "embed"))(out), cache
 
 

@@ -6,6 +6,8 @@ linear layer) brings them to the decoder's width, and they stand in the prompt w
 (baselines.py); without both it is the bare language model.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -44,7 +46,7 @@ class ItemLanguageModel(nn.Module):
     ) -> Float[Array, "batch length lm_dim"]:
         """Final hidden states of prompts with slots; arguments as in `embed` and the decoder's."""
         x = self.embed(tokens, slot_entity, slot_query, entity_vectors, deterministic)
-        return self.lm(x, positions, segment_ids)
+        return cast(Array, self.lm(x, positions, segment_ids))
 
     def soft_tokens(
         self, vectors: Float[Array, "*batch cf"], deterministic: bool = True

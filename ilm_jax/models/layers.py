@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.errors import UserError
 
-DType = str | Any
+DType = Any  # a name ("bfloat16") or a jnp dtype
 Axes = tuple[str | None, ...]
 Initializer = Callable[..., Array]
 
@@ -38,7 +38,7 @@ def constrain(x: Array, *names: str | None) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty:
         return x
-    spec = nn.logical_to_mesh_axes(names, rules)
+    spec = nn.logical_to_mesh_axes(names, rules) or ()
     kept = []
     for size, entry in zip(x.shape, spec, strict=True):
         axes = (entry,) if isinstance(entry, str) else tuple(entry or ())
@@ -80,7 +80,7 @@ def make_param(
     dtype: DType = jnp.float32,
 ) -> Array:
     """A parameter with logical axis names, seen unboxed by the caller."""
-    boxed = nn.with_logical_partitioning(init, axes)
+    boxed: Any = nn.with_logical_partitioning(init, axes)
     return module.param(name, boxed, tuple(shape), jnp.dtype(dtype))
 
 

@@ -1,6 +1,7 @@
 """Sizes and layers of the Q-Former (see qformer.py for the model and its sources)."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -74,12 +75,13 @@ class QFormerConfig:
             )
 
     @property
-    def types(self) -> dict[str, DType]:
+    def types(self) -> dict[str, Any]:
         """Keyword arguments that every layer takes."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
 
-Streams = tuple[Float[Array, "batch queries embed"] | None, Float[Array, "batch text embed"] | None]
+# Hidden states of (queries, text), each [batch, length, embed] or None where absent.
+Streams = tuple[Any, Any]
 
 
 class QFormerLayer(nn.Module):
@@ -92,7 +94,7 @@ class QFormerLayer(nn.Module):
     def __call__(
         self,
         streams: Streams,
-        tokens: Float[Array, "batch item_tokens embed"] | None,
+        tokens: Any,
         mask: Bool[Array, "#batch #length length"] | None,
         deterministic: bool,
     ) -> Streams:

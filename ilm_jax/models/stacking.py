@@ -72,7 +72,7 @@ def stack_layers(params: Mapping[str, Any], period: int | Mapping[str, int]) -> 
       UserError: if a layer lacks a leaf that its siblings have, or a path has no period.
     """
     flat: dict[str, Any] = {}
-    groups: dict[str, dict[int, Any]] = defaultdict(dict)
+    groups: dict[tuple[str, int, str], dict[int, Any]] = defaultdict(dict)
     for path, array in params.items():
         match = SINGLE.match(path)
         if match is None:
@@ -80,19 +80,16 @@ def stack_layers(params: Mapping[str, Any], period: int | Mapping[str, int]) -> 
             continue
         prefix, index = match["prefix"], int(match["index"])
         repetition, sub = divmod(index, _period(prefix, period))
-        groups[f"{prefix}layers/sub_{sub}/{match['leaf']}"][repetition] = array
+        groups[prefix, sub, match["leaf"]][repetition] = array
     counts: dict[str, int] = defaultdict(int)
-    for path, rows in groups.items():
-        prefix = STACKED.match(path)["prefix"]
+    for (prefix, _, _), rows in groups.items():
         counts[prefix] = max(counts[prefix], max(rows) + 1)
-    for path, rows in groups.items():
-        match = STACKED.match(path)
-        missing = sorted(set(range(counts[match["prefix"]])) - set(rows))
+    for (prefix, sub, leaf), rows in groups.items():
+        missing = sorted(set(range(counts[prefix])) - set(rows))
         if missing:
-            index = missing[0] * _period(match["prefix"], period) + int(match["sub"])
-            where = f"{match['prefix']}{layer_name(index)}/{match['leaf']}"
+            where = f"{prefix}{layer_name(missing[0] * _period(prefix, period) + sub)}/{leaf}"
             raise UserError(f"{where} is missing beside the same leaf of other layers")
-        flat[path] = _join([rows[i] for i in range(len(rows))])
+        flat[f"{prefix}layers/sub_{sub}/{leaf}"] = _join([rows[i] for i in range(len(rows))])
     return flat
 
 
