@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.objectives.contrastive import contrast
 from ilm_jax.objectives.generation import caption_loss
@@ -72,10 +73,12 @@ class Alignment:
             {"params": params["qformer"]},
             rngs={} if key is None else {"dropout": jax.random.fold_in(key, 0)},
         )
-        vectors = table[batch["entities"]]
+        vectors = gather_vectors(table, batch["entities"])
         if kind == "item_text":
             return self._item_text(bound, batch, vectors, key)
-        return self._pairs(bound, kind, batch, vectors, table[batch["others"]], key is None)
+        return self._pairs(
+            bound, kind, batch, vectors, gather_vectors(table, batch["others"]), key is None
+        )
 
     def _item_text(
         self,

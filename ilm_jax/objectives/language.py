@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
 from ilm_jax.models.decoder import Decoder, DecoderConfig
-from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.objectives.generation import token_cross_entropy, weighted
@@ -99,8 +99,6 @@ class LanguageModelling:
         Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
     ]:
         """(nll in nats, loss weight, content weight) of each target token."""
-        entities = batch["entities"]
-        vectors = jnp.where(entities[..., None] >= 0, table[jnp.maximum(entities, 0)], 0)
         hidden = self.model.apply(
             {"params": params},
             tokens=batch["tokens"],
@@ -108,7 +106,7 @@ class LanguageModelling:
             segment_ids=batch["segment_ids"],
             slot_entity=batch["slot_entity"],
             slot_query=batch["slot_query"],
-            entity_vectors=vectors,
+            entity_vectors=gather_vectors(table, batch["entities"]),
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
         )

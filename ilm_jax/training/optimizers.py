@@ -11,7 +11,7 @@ from ilm_jax.errors import UserError
 
 # Biases, norms, temperatures and learned queries carry no weight decay (BLIP-2's rule: none for
 # one-dimensional parameters).
-NO_DECAY = (r"(^|/)bias$", r"(^|/)scale$", r"norm", r"temperature", r"query_embedding")
+NO_DECAY = (r"(^|/)bias$", r"(^|/)scale$", r"norm", r"temperature", r"(^|/)queries/")
 
 
 @dataclasses.dataclass(frozen=True)
