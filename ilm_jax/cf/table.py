@@ -116,8 +116,8 @@ class EmbeddingTable:
         """
         header, tensors = _read(pathlib.Path(path))
         try:
-            fields = {name: header[name] for name in _FIELDS}
-            table = cls(**tensors, **fields)
+            fields: dict[str, Any] = {name: header[name] for name in _FIELDS}
+            table = cls(**(fields | tensors))
             if header["dim"] != table.dim:
                 raise ValueError(f"header says dim {header['dim']}, vectors have {table.dim}")
         except (KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ nothing is pruned and the ranking is that of exhaustive scoring.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,13 +58,17 @@ def _search(
     variables = {"params": params}
 
     def log_probs(hidden: Float[Array, "rows embed"]) -> Float32[Array, "rows vocab"]:
-        logits = decoder.apply(variables, hidden, method="logits")
+        logits: Any = decoder.apply(variables, hidden, method="logits")
         return jax.nn.log_softmax(logits.astype(jnp.float32))
+
+    def run(*inputs: Any) -> tuple[Array, Any]:
+        outputs: Any = decoder.apply(variables, *inputs)
+        return outputs
 
     positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
     real = (positions < lengths[:, None]).astype(jnp.int32)
-    cache = decoder.init_cache(batch, length + trie.depth)
-    hidden, cache = decoder.apply(variables, embeddings, positions, real, cache)
+    empty = decoder.init_cache(batch, length + trie.depth)
+    hidden, cache = run(embeddings, positions, real, empty)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
 
     nodes = jnp.full((batch, 1), ROOT, jnp.int32)
@@ -81,10 +86,8 @@ def _search(
     def step(state: tuple) -> tuple:
         depth, nodes, scores, cache = state
         open_ = _is_open(trie, nodes, scores).reshape(-1, 1)
-        words = decoder.apply(variables, trie.token[nodes].reshape(-1, 1), method="embed")
-        hidden, cache = decoder.apply(
-            variables, words, ends + depth, open_.astype(jnp.int32), cache
-        )
+        words: Any = decoder.apply(variables, trie.token[nodes].reshape(-1, 1), method="embed")
+        hidden, cache = run(words, ends + depth, open_.astype(jnp.int32), cache)
         steps = log_probs(hidden[:, 0]).reshape(batch, beams, -1)
         scores, parents, nodes = _extend(trie, trie.width, nodes, scores, steps, beams)
         cache = reorder_cache(cache, (first_row + parents).reshape(-1))

@@ -9,7 +9,7 @@ pair on the same examples.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ class LanguageResult:
         """
         return float(self.nll_sum.sum() / math.log(2) / np.sum(num_bytes))
 
-    def interval(self, content: bool = False, **settings: float) -> Interval:
+    def interval(self, content: bool = False, **settings: Any) -> Interval:
         """Bootstrap interval of `nll`, or of `nll_content`, over examples."""
         if content:
             return mean_interval(self.content_nll_sum, self.content_tokens, **settings)

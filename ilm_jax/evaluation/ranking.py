@@ -31,7 +31,7 @@ class RankingResult:
         return {name: float(values.mean()) for name, values in self.per_user(cutoffs).items()}
 
     def intervals(
-        self, cutoffs: Sequence[int] = (1, 5, 10), **settings: float
+        self, cutoffs: Sequence[int] = (1, 5, 10), **settings: Any
     ) -> dict[str, Interval]:
         """Bootstrap intervals over users by name."""
         values = self.per_user(cutoffs)
