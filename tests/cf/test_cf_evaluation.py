@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import worlds
 
 from ilm_jax.cf import evaluation
 from ilm_jax.cf.ials import IALSConfig
@@ -13,8 +12,8 @@ from ilm_jax.evaluation.metrics import rank_of_target
 
 
 @pytest.mark.parametrize("fold", [VALID, TEST])
-def test_ranks_equal_the_readable_definition(fold, monkeypatch):
-    splits = worlds.two_tastes()
+def test_ranks_equal_the_readable_definition(fold, monkeypatch, two_tastes):
+    splits = two_tastes()
     items = splits.catalogue.num_items
     # Few distinct scores, so that ties are everywhere.
     scores = np.random.default_rng(0).integers(0, 5, (splits.catalogue.num_users, items))
@@ -39,8 +38,8 @@ def test_history_is_masked_and_ties_count_against_the_target():
     assert evaluation.target_ranks(scores, np.array([0]), np.array([[0, 4]])).tolist() == [1]
 
 
-def test_nan_scores_are_refused():
-    splits = worlds.two_tastes()
+def test_nan_scores_are_refused(two_tastes):
+    splits = two_tastes()
     shape = (splits.catalogue.num_users, splits.catalogue.num_items)
     scores = np.full(shape, np.nan, np.float32)
     with pytest.raises(ValueError, match="NaN"):
@@ -49,8 +48,8 @@ def test_nan_scores_are_refused():
         evaluation.evaluate(lambda users: scores[users], splits, TRAIN)
 
 
-def test_cf_beats_popularity_where_users_have_tastes():
-    splits = worlds.two_tastes(users=200, items=60)
+def test_cf_beats_popularity_where_users_have_tastes(two_tastes):
+    splits = two_tastes(users=200, items=60)
     config = IALSConfig(dim=4, alpha=0.1, regularisation=0.01, epochs=8)
     cf, popular = fit_cf.measure(splits, fit_cf.fit_table(splits, config))
     assert cf.recall(20).mean() > popular.recall(20).mean()

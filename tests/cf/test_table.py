@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import safetensors
-import worlds
 
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet
@@ -17,8 +16,8 @@ CONFIG = IALSConfig(dim=4, epochs=1)
 
 
 @pytest.fixture
-def splits():
-    return worlds.two_tastes()
+def splits(two_tastes):
+    return two_tastes()
 
 
 @pytest.fixture
@@ -70,16 +69,16 @@ def test_absent_and_foreign_files_are_user_errors(tmp_path, table):
         EmbeddingTable.load(tmp_path / "half")
 
 
-def test_a_table_of_another_split_is_refused(tmp_path, splits, table):
+def test_a_table_of_another_split_is_refused(tmp_path, splits, table, two_tastes):
     path = tmp_path / "t"
     table.save(path)
     other_split = dataclasses.replace(splits.config, seed=1)
     with pytest.raises(UserError, match="another split"):
         EmbeddingTable.load(path, dataclasses.replace(splits, config=other_split))
     with pytest.raises(UserError, match="is of tiny, not of other"):
-        EmbeddingTable.load(path, worlds.two_tastes(name="other"))
+        EmbeddingTable.load(path, two_tastes(name="other"))
     with pytest.raises(UserError, match="61"):
-        EmbeddingTable.load(path, worlds.two_tastes(users=61))
+        EmbeddingTable.load(path, two_tastes(users=61))
     renamed = dataclasses.replace(table, item_ids=["x", *table.item_ids[1:]])
     with pytest.raises(UserError, match="row 0 is item 'x'"):
         renamed.check(splits)
@@ -99,8 +98,8 @@ def test_inconsistent_parts_are_refused(table):
             dataclasses.replace(table, **change)
 
 
-def test_tables_stack_into_blocks_with_room(table):
-    other = fit_cf.fit_table(worlds.two_tastes(users=700, name="other/b"), CONFIG)
+def test_tables_stack_into_blocks_with_room(table, two_tastes):
+    other = fit_cf.fit_table(two_tastes(users=700, name="other/b"), CONFIG)
     stacked = TableSet(table, other)
     sizes = {name: block.capacity for name, block in stacked.blocks.items()}
     assert sizes == {
@@ -122,7 +121,7 @@ def test_tables_stack_into_blocks_with_room(table):
     assert plain.fingerprint != TableSet(table).fingerprint == TableSet(table).fingerprint
 
 
-def test_wrong_rows_blocks_and_tables_are_user_errors(table):
+def test_wrong_rows_blocks_and_tables_are_user_errors(table, two_tastes):
     stacked = TableSet(table)
     with pytest.raises(UserError, match="outside block 'tiny/item'"):
         stacked.row("tiny/item", 24)
@@ -132,6 +131,6 @@ def test_wrong_rows_blocks_and_tables_are_user_errors(table):
         stacked.row("large/item", 0)
     with pytest.raises(UserError, match="once"):
         TableSet(table, table)
-    wide = fit_cf.fit_table(worlds.two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
+    wide = fit_cf.fit_table(two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
     with pytest.raises(UserError, match="tiny has 4, wide has 5"):
         TableSet(table, wide)

@@ -1,12 +1,15 @@
 """A tiny catalogue with two tastes, for the tests of this folder."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.splits import SplitConfig, Splits, make_splits
 
 
-def two_tastes(users: int = 60, items: int = 24, name: str = "tiny", seed: int = 0) -> Splits:
+def make_two_tastes(users: int = 60, items: int = 24, name: str = "tiny", seed: int = 0) -> Splits:
     """Even users like the first half of the items, odd ones the second; the last item is cold."""
     draw = np.random.default_rng(seed)
     half = (items - 1) // 2
@@ -32,3 +35,9 @@ def two_tastes(users: int = 60, items: int = 24, name: str = "tiny", seed: int =
         extras={},
     )
     return make_splits(catalogue, SplitConfig(held_out_items=0.0))
+
+
+@pytest.fixture
+def two_tastes() -> Callable[..., Splits]:
+    """`make_two_tastes`, which takes the sizes, the name and the seed."""
+    return make_two_tastes
