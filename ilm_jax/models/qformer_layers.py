@@ -98,7 +98,14 @@ class QFormerLayer(nn.Module):
         mask: Bool[Array, "#batch #length length"] | None,
         deterministic: bool,
     ) -> Streams:
-        """Attention, cross-attention of the queries, and feed-forward, each added and normed."""
+        """Attention, cross-attention of the queries, and feed-forward, each added and normed.
+
+        Args:
+          streams: queries and text.
+          tokens: what queries attend to, [batch, item_tokens, embed]; None without queries.
+          mask: True where a position (queries first, then text) may look; all if None.
+          deterministic: no dropout.
+        """
         cfg = self.config
         drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
 

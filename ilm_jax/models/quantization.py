@@ -1,0 +1,43 @@
+"""int8 weights for layers that are built with `quantized=True`: symmetric, a scale per output."""
+
+import re
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int8
+
+# The projections of the decoder's layers, stacked or not; embeddings and norms keep their floats.
+DECODER_KERNELS = r"(^|/)(layers|layer_\d+)/.*/kernel$"
+
+
+def quantize(
+    weights: Float[Array, "*stack in out"], axis: int = -2
+) -> tuple[Int8[Array, "*stack in out"], Float[Array, "*stack out"]]:
+    """(int8, scale) with int8 * scale closest to the weights, scale = max |w| / 127 per output.
+
+    Args:
+      weights: a kernel [in, out], or a stack of them.
+      axis: the dimension that shares a scale: -2 for kernels, -1 for the rows of a table.
+    """
+    scale = jnp.max(jnp.abs(weights), axis=axis, keepdims=True) / 127
+    safe = jnp.where(scale == 0, 1, scale)
+    return jnp.round(weights / safe).astype(jnp.int8), jnp.squeeze(scale, axis)
+
+
+def quantize_params(
+    params: Mapping[str, Array], pattern: str = DECODER_KERNELS
+) -> dict[str, Array]:
+    """A flat {path: array} with `…/kernel` replaced by `…/kernel_int8` and `…/scale`.
+
+    Args:
+      params: paths joined by "/".
+      pattern: regular expression; kernels whose path it finds are quantized.
+    """
+    result = {}
+    for path, array in params.items():
+        if path.endswith("kernel") and re.search(pattern, path):
+            stem = path.removesuffix("kernel")
+            result[stem + "kernel_int8"], result[stem + "scale"] = quantize(array)
+        else:
+            result[path] = array
+    return result
