@@ -72,7 +72,8 @@ class ItemItem(_Pairs):
         entries = np.arange(len(self._users))
         for step in range(1, self.settings.pair_distance + 1):
             first, second = entries[:-step], entries[step:]
-            keep = (self._users[first] == self._users[second]) & (self._split[second] == FOLDS[split])
+            keep = self._users[first] == self._users[second]
+            keep &= self._split[second] == FOLDS[split]
             keep &= self._allowed[first] & self._allowed[second]
             firsts.append(first[keep])
             seconds.append(second[keep])

@@ -5,11 +5,13 @@ TensorFlow and SeqIO are imported inside functions. Python builds examples in ba
 exceeds that of the work.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, TaskSpec, task_key
 from ilm_jax.data.tokenizer import Tokenizer
 
@@ -151,8 +153,13 @@ def _index_reader(indices: dict[str, dict[str, np.ndarray]]) -> Callable:
 
 
 def _build_step(examples: Examples) -> Callable:
-    """The preprocessor: from an example's integers to its features."""
-    kinds = dict(examples.spec.features)
+    """The preprocessor: from an example's integers to its features.
+
+    All arrays of an example cross into TensorFlow as one byte string, their lengths first.
+    """
+    features = examples.spec.features
+    arrays = [name for name, kind in features if kind == "ints"]
+    rest = {name: kind for name, kind in features if kind != "ints"}
 
     def build(split: np.ndarray, names: list[str], columns: list[np.ndarray]) -> list[np.ndarray]:
         rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -160,47 +167,45 @@ def _build_step(examples: Examples) -> Callable:
             examples.build(SPLITS[number], **dict(zip(names, row, strict=True)))
             for number, row in zip(split.tolist(), rows, strict=True)
         ]
-        return [
-            np.array([_to_bytes(kind, example[name]) for example in built], object)
-            for name, kind in kinds.items()
-        ]
+        packed = [_pack([example[name] for name in arrays]) for example in built]
+        return [np.array(packed, object)] + [
+            np.array([example[name].encode() for example in built], object)
+            if kind == "text" else np.array([example[name] for example in built], np.int32)
+            for name, kind in rest.items()
+        ]  # fmt: skip
 
     def step(dataset: Any) -> Any:
         import tensorflow as tf
 
+        types = [tf.string if kind == "text" else tf.int32 for kind in rest.values()]
+
         def whole(batch: dict[str, Any]) -> dict[str, Any]:
             names = sorted(set(batch) - {"split"})
-            found = tf.numpy_function(
+            packed, *others = tf.numpy_function(
                 lambda split, *columns: build(split, names, list(columns)),
                 [batch["split"], *(batch[name] for name in names)],
-                [tf.string] * len(kinds),
+                [tf.string, *types],
                 stateful=False,
             )
-            for tensor in found:
+            for tensor in (packed, *others):
                 tensor.set_shape([None])
-            return dict(zip(kinds, found, strict=True))
+            return {"arrays": packed, **dict(zip(rest, others, strict=True))}
 
-        def parse(example: dict[str, Any]) -> dict[str, Any]:
-            return {name: _from_bytes(kinds[name], value) for name, value in example.items()}
+        def unpack(example: dict[str, Any]) -> dict[str, Any]:
+            count = len(arrays)
+            values = tf.io.decode_raw(example.pop("arrays"), tf.int32, little_endian=True)
+            parts = tf.split(values[count:], values[:count], num=count) if count else []
+            return example | dict(zip(arrays, parts, strict=True))
 
-        return dataset.batch(_BATCH).map(whole).unbatch().map(parse)
+        return dataset.batch(_BATCH).map(whole).unbatch().map(unpack)
 
     return step
 
 
-def _to_bytes(kind: str, value: Any) -> bytes:
-    if kind == "text":
-        return value.encode()
-    return np.asarray(value, "<i4").tobytes()
-
-
-def _from_bytes(kind: str, value: Any) -> Any:
-    import tensorflow as tf
-
-    if kind == "text":
-        return value
-    decoded = tf.io.decode_raw(value, tf.int32, little_endian=True)
-    return decoded if kind == "ints" else tf.reshape(decoded, [])
+def _pack(arrays: list[list[int]]) -> bytes:
+    return np.array(
+        [*map(len, arrays), *itertools.chain.from_iterable(arrays)], "<i4"
+    ).tobytes()  # fmt: skip
 
 
 def task_examples(name: str, spec: TaskSpec, split: str) -> Iterator[dict[str, Any]]:
@@ -222,7 +227,22 @@ def task_examples(name: str, spec: TaskSpec, split: str) -> Iterator[dict[str, A
 
 def _column(tensor: Any, kind: str) -> list[Any]:
     if kind == "ints":
-        return np.split(tensor.values.numpy(), tensor.row_splits.numpy()[1:-1])
+        values, bounds = tensor.values.numpy(), tensor.row_splits.numpy().tolist()
+        return [values[start:end] for start, end in itertools.pairwise(bounds)]
     if kind == "int":
         return tensor.numpy().tolist()
     return [value.decode() for value in tensor.numpy()]
+
+
+def register_mixture(name: str, mixture: Mixture) -> None:
+    """Registers registered Tasks as a SeqIO Mixture with the shares that `mixture` gives them.
+
+    Raises:
+      UserError: as `Mixture.weights`.
+    """
+    import seqio
+
+    sizes = {task: num_examples(task, "train") for task in mixture.rates}
+    if name in seqio.MixtureRegistry.names():
+        seqio.MixtureRegistry.remove(name)
+    seqio.MixtureRegistry.add(name, list(mixture.weights(sizes).items()))

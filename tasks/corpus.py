@@ -58,18 +58,19 @@ class CorpusText:
         if not limit or len(index["user"]) <= limit:
             return index
         users = self.splits.catalogue.user_ids
-        columns = (index["user"].tolist(), index["position"].tolist(), index["variant"].tolist())
+        keys = (self.settings.seed, SPEC.version, "corpus")
+        rows = zip(*(column.tolist() for column in index.values()), strict=True)
         draw = [
-            draws.uniform(self.settings.seed, SPEC.version, "corpus", users[user], position, variant)
-            for user, position, variant in zip(*columns, strict=True)
+            draws.uniform(*keys, users[user], position, variant) for user, position, variant in rows
         ]
         chosen = np.sort(np.argsort(draw, kind="stable")[:limit])
         return {name: column[chosen] for name, column in index.items()}
 
     def truncations(self, split: str) -> dict[str, int]:
         """How many sequential examples were left out."""
-        left = len(self._sequences.index(split)["user"]) - len(self._chosen_sequences(split)["user"])
-        return {"sequential_examples_left_out": left}
+        everything = len(self._sequences.index(split)["user"])
+        chosen = len(self._chosen_sequences(split)["user"])
+        return {"sequential_examples_left_out": everything - chosen}
 
     def render(self, split: str, kind: int, row: int, position: int, variant: int) -> Prompted:
         """The example in words; `row` is an item's or, for a sequence, the user's."""
@@ -117,6 +118,4 @@ def register(
     dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
 ) -> list[str]:
     """Registers the task with SeqIO and returns its name, in a list."""
-    return common.register(
-        dataset, settings, [CorpusText(splits, settings, tokenizer)], tokenizer
-    )
+    return common.register(dataset, settings, [CorpusText(splits, settings, tokenizer)], tokenizer)

@@ -24,6 +24,9 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
 
 RECORDS_PER_PART = 1 << 20
+# A split of at most so many bytes on disk is held in memory once it is read from: a single record
+# costs ArrayRecord more than 100 microseconds, whatever its size.
+IN_MEMORY_BYTES = 64 << 20
 _WRITER_OPTIONS = "group_size:1"
 
 
@@ -152,11 +155,14 @@ class CachedTask:
         self._features = [tuple(feature) for feature in self.info["features"]]
         self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
         self._source: Any = None
-        if len(self) and self._reader_size() != len(self):
-            raise UserError(f"{self.path}: {self._reader_size()} records, info.json says {len(self)}")
-
-    def _reader_size(self) -> int:
-        return len(self._reader) if self._files else 0
+        self._held: list[bytes] | None = None
+        size = sum(os.path.getsize(part) for part in self._files)
+        self._hold = size <= IN_MEMORY_BYTES
+        found = len(self._reader) if self._files else 0
+        if found != len(self):
+            raise UserError(
+                f"{self.path}: {found} records where info.json says {len(self)}; delete the folder"
+            )
 
     @property
     def _reader(self) -> Any:
@@ -167,7 +173,7 @@ class CachedTask:
         return self._source
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": None}
+        return {**self.__dict__, "_source": None, "_held": None}
 
     def __len__(self) -> int:
         return int(self.info["size"])
@@ -193,12 +199,26 @@ class CachedTask:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self!r} has no example {index}")
+        if self._hold:
+            return self._decode(self._records[index])
         return self._decode(self._reader[int(index)])
 
     def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """Several examples at once, in the order asked for."""
         wanted = [int(index) for index in indices]
+        if self._hold:
+            return [self._decode(self._records[index]) for index in wanted]
         return [self._decode(record) for record in self._reader.__getitems__(wanted)]
+
+    @property
+    def _records(self) -> list[bytes]:
+        if self._held is None:
+            held: list[bytes] = []
+            for start in range(0, len(self), 4096):
+                stop = min(start + 4096, len(self))
+                held += self._reader.__getitems__(list(range(start, stop)))
+            self._held = held
+        return self._held
 
     def _decode(self, record: bytes) -> dict[str, Any]:
         example = decode_record(self._features, record)

@@ -125,7 +125,8 @@ class Tokenizer:
         try:
             return cls(pathlib.Path(path).read_bytes())
         except OSError as error:
-            raise UserError(f"{path}: no tokenizer ({error.strerror}); run ilm cache_tasks") from None
+            reason = error.strerror
+            raise UserError(f"{path}: no tokenizer ({reason}); run ilm cache_tasks") from None
         except ValueError as error:
             raise UserError(f"{path}: {error}; delete it and run ilm cache_tasks") from error
 

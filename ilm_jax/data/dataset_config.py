@@ -1,0 +1,172 @@
+"""From a recipe's few settings to batches: which tasks, mixed how, converted to which shapes."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
+from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows
+from ilm_jax.data.streams import Mixture, Stream
+from ilm_jax.data.task_cache import CachedTask
+from ilm_jax.data.task_settings import SPECS, TaskSettings, TaskSpec, find_spec
+from ilm_jax.data.tasks_on_disk import open_tasks
+from ilm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """One kind of batch, in t5x's spelling where t5x has the thing.
+
+    Attributes:
+      mixture_or_task_name: a task, or {task: rate} (rate None: by size); registered names
+        ("elm24_toy_long_description") or short ones ("long_description").
+      task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
+        item-text pairs.
+      split: "train", "validation" or "test".
+      batch_size: global rows; a trainer may have its own.
+      shuffle: False keeps the order of the cache.
+      repeat: endless; False for evaluation.
+      seed: of the shuffle.
+      temperature, cap: of rates by size, see `Mixture`.
+      truncate_targets: cut over-long targets and texts, and count them, instead of raising.
+      max_entities: slots per row at most; None: as many as the settings can bring.
+      dataset, data_dir, cache_dir: see `open_tasks`.
+      settings: of the tasks.
+    """
+
+    mixture_or_task_name: str | Mapping[str, float | None]
+    task_feature_lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    split: str = "train"
+    batch_size: int = 32
+    shuffle: bool = True
+    repeat: bool = True
+    seed: int = 0
+    temperature: float = 1.0
+    cap: int | None = None
+    truncate_targets: bool = False
+    max_entities: int | None = None
+    dataset: str = "toy"
+    data_dir: str | None = None
+    cache_dir: str | os.PathLike | None = None
+    settings: TaskSettings = TaskSettings()
+
+    def replace(self, **changes: object) -> "DatasetConfig":
+        """A copy with some fields changed, such as `split="validation", repeat=False`."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Rate of every task by its registered name.
+
+        Raises:
+          UserError: for an unknown task, or one named twice.
+        """
+        given = self.mixture_or_task_name
+        rates = {given: None} if isinstance(given, str) else dict(given)
+        full = {find_spec(self.dataset, name).name(self.dataset): r for name, r in rates.items()}
+        if len(full) < len(rates):
+            raise UserError(f"mixture {list(rates)} names a task twice")
+        return full
+
+    def specs(self) -> list[TaskSpec]:
+        """The tasks that are mixed; errors as `rates`."""
+        return [find_spec(self.dataset, name) for name in self.rates]
+
+    def open(self, catalogue: Catalogue | None = None) -> dict[str, CachedTask]:
+        """The cached tasks of the split; errors as `open_tasks`."""
+        return open_tasks(
+            self.dataset, self.settings, list(self.rates), self.split,
+            data_dir=self.data_dir, cache_dir=self.cache_dir, catalogue=catalogue,
+        )  # fmt: skip
+
+    def build(
+        self,
+        rows: Rows | None = None,
+        *,
+        num_queries: int = 1,
+        catalogue: Catalogue | None = None,
+    ) -> "Feed":
+        """Batches of this configuration.
+
+        Args:
+          rows: (block, local rows) -> global rows, as `TableSet.rows`; None for text alone.
+          num_queries: positions that a slot takes.
+          catalogue: the loaded catalogue, if the caller has it.
+
+        Raises:
+          UserError: if pairs and prompts are mixed, or as `open_tasks` and the converters.
+        """
+        converter = self._converter(rows, num_queries)
+        stream = Stream(
+            self.open(catalogue),
+            Mixture(self.rates, self.temperature, self.cap),
+            seed=self.seed, shuffle=self.shuffle, repeat=self.repeat,
+        )  # fmt: skip
+        return Feed(stream, converter, wrap=isinstance(converter, AlignmentConverter))
+
+    def _converter(self, rows: Rows | None, num_queries: int) -> "Converter":
+        kinds = [spec.task for spec in self.specs()]
+        lengths = self.task_feature_lengths
+        pairs = [kind for kind in kinds if kind in KINDS]
+        if not pairs:
+            entities = self._entities() if self.max_entities is None else self.max_entities
+            return PromptConverter(
+                lengths, num_queries=num_queries, max_entities=entities, rows=rows,
+                truncate_targets=self.truncate_targets,
+            )  # fmt: skip
+        if len(set(kinds)) > 1:
+            raise UserError(f"{', '.join(kinds)} cannot share a batch; give pairs a stream each")
+        if rows is None:
+            raise UserError(f"{kinds[0]} needs an embedding table; run ilm fit_cf")
+        return AlignmentConverter(
+            kinds[0], rows, text_length=lengths.get("text", 64),
+            truncate_text=self.truncate_targets,
+        )  # fmt: skip
+
+    def _entities(self) -> int:
+        """Slots that one prompt can have."""
+        settings, tasks = self.settings, {spec.task for spec in self.specs()}
+        most = 1
+        if not settings.text_only and SPECS["sequential_random"].task in tasks:
+            most = settings.history if "slot" in settings.mention_history else 0
+            most += "slot" in settings.mention_user
+        return max(1, most)
+
+
+Converter = Callable[[Sequence[Example], np.ndarray], Batch]
+
+
+class Feed:
+    """A stream and its converter: batch rows by the numbers of their examples.
+
+    Attributes:
+      stream: the examples.
+      converter: to arrays; its `counts` say what was cut.
+    """
+
+    def __init__(self, stream: Stream, converter: Converter, *, wrap: bool = False) -> None:
+        """Joins both.
+
+        Args:
+          wrap: past the end of a finite stream start over (contrastive losses need whole
+            batches; rows of one item share soft targets); else rows of padding follow.
+        """
+        self.stream, self.converter, self._wrap = stream, converter, wrap
+
+    @property
+    def len_epoch(self) -> int:
+        """Examples in one pass."""
+        return self.stream.len_epoch
+
+    def examples(self, indices: np.ndarray) -> list[Example | None]:
+        """The examples of these numbers; None past the end of a finite stream."""
+        total = len(self.stream)
+        numbers = [int(i) % total if self._wrap else int(i) for i in indices]
+        return [self.stream[i] if i < total else None for i in numbers]
+
+    def rows(self, indices: np.ndarray) -> Batch:
+        """The batch rows of these examples; a pure function of the numbers."""
+        return self.converter(self.examples(indices), np.asarray(indices))  # type: ignore[arg-type]

@@ -1,0 +1,178 @@
+"""Streams: an endless or a finite sequence of examples, each a pure function of its number.
+
+Grain's shuffle, repeat and mix compute where example i comes from without visiting those before
+it, so resuming anywhere costs the same as starting, and any number of processes read the same
+stream.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ilm_jax.data import draws
+from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
+
+Example = dict[str, Any]
+
+
+class Source(Protocol):
+    """What a stream reads: a `CachedTask`, or anything with a length and random access."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: int) -> Example:
+        """Example `index`, always the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """How tasks are mixed, in T5's terms (Raffel et al. 2020, section 3.5.2).
+
+    Attributes:
+      rates: relative rate of each task; None stands for its number of examples, at most `cap`.
+      temperature: a size-based rate is raised to 1 / temperature. Given rates stay as they are.
+      cap: limit on the number of examples; None for no limit.
+    """
+
+    rates: Mapping[str, float | None]
+    temperature: float = 1.0
+    cap: int | None = None
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Share of each task, summing to 1.
+
+        Args:
+          sizes: number of examples of each task.
+
+        Raises:
+          UserError: if there is no task, a rate is not positive, a task has no size or the
+            temperature or cap is out of range.
+        """
+        if not self.rates:
+            raise UserError("a mixture without tasks; name at least one")
+        if self.temperature <= 0 or (self.cap is not None and self.cap < 1):
+            raise UserError(
+                f"mixture temperature={self.temperature}, cap={self.cap}: both must be positive"
+            )
+        weights = {}
+        for name, rate in self.rates.items():
+            if name not in sizes:
+                raise UserError(f"mixture task {name!r} is not among {', '.join(sizes)}")
+            if rate is None:
+                rate = min(sizes[name], self.cap or sizes[name]) ** (1 / self.temperature)
+            if not rate > 0 or not np.isfinite(rate):
+                raise UserError(f"mixture rate of {name} is {rate}; give a positive number")
+            weights[name] = float(rate)
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}
+
+
+class Stream:
+    """Examples by number: `stream[i]` for any i >= 0, endless if `repeat`.
+
+    Attributes:
+      len_epoch: examples in one pass over all sources.
+      weights: share of each source.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        mixture: Mixture | None = None,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        repeat: bool = True,
+        transform: Callable[[Example, np.random.Generator], Example] | None = None,
+    ) -> None:
+        """Makes the stream; nothing is read yet.
+
+        Args:
+          sources: by task name. Each is shuffled on its own, anew in each epoch.
+          mixture: shares of the sources; None: by size. Only an endless stream is mixed; a finite
+            one is the sources one after the other.
+          seed: of the shuffle, together with the task's name.
+          shuffle: False keeps the sources' order.
+          repeat: False for evaluation: one pass.
+          transform: a cheap draw on an example, given a generator keyed by its number.
+
+        Raises:
+          UserError: if a source is empty or the mixture does not fit the sources.
+        """
+        for name, source in sources.items():
+            if not len(source):
+                raise UserError(f"{name} has no examples in this split")
+        sizes = {name: len(source) for name, source in sources.items()}
+        mixture = mixture or Mixture(dict.fromkeys(sources))
+        self.weights = mixture.weights(sizes)
+        self._sources = {name: sources[name] for name in self.weights}
+        self.len_epoch = sum(sizes[name] for name in self.weights)
+        self._options = (seed, shuffle, repeat, transform)
+        self._dataset: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_dataset": None}
+
+    @property
+    def dataset(self) -> "grain.MapDataset":
+        """The same stream as grain's MapDataset."""
+        if self._dataset is None:
+            self._dataset = self._build()
+        return self._dataset
+
+    def _build(self) -> "grain.MapDataset":
+        import grain
+
+        seed, shuffle, repeat, transform = self._options
+        parts = []
+        for name, source in self._sources.items():
+            part = grain.MapDataset.source(_Named(name, source))
+            if shuffle:
+                part = part.shuffle(seed=draws.integer(2**31, seed, "shuffle", name))
+            parts.append(part.repeat() if repeat else part)
+        if len(parts) == 1:
+            dataset = parts[0]
+        elif repeat:
+            dataset = grain.MapDataset.mix(parts, weights=list(self.weights.values()))
+        else:
+            dataset = grain.MapDataset.concatenate(parts)
+        if transform is not None:
+            dataset = dataset.seed(seed).random_map(transform)
+        return dataset
+
+    def __len__(self) -> int:
+        """Number of examples; for an endless stream, the largest number there is."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example number `index`, with its task's name under "task".
+
+        Raises:
+          IndexError: if the index is negative or past the end of a finite stream.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"stream has no example {index}")
+        return self.dataset[int(index)]
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
+        """The examples of these numbers, in this order."""
+        return [self[int(index)] for index in indices]
+
+
+class _Named:
+    """A source that says in each example which task it came from."""
+
+    def __init__(self, name: str, source: Source) -> None:
+        self._name, self._source = name, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        return {**self._source[int(index)], "task": self._name}
