@@ -6,7 +6,7 @@ nothing is pruned and the ranking is that of exhaustive scoring.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from ilm_jax.decoding.trie import ROOT, Trie
 from ilm_jax.errors import UserError
-from ilm_jax.models.decoder import Decoder, reorder_cache
+from ilm_jax.models.decoder import Decoder
 
 
 def beam_search(
@@ -28,8 +28,8 @@ def beam_search(
     """The best `beams` items for every prompt, best first.
 
     A beam that has reached its item stays with its score until all have. Equal scores keep the
-    order of the beams. Memory grows with batch * beams * (length + trie.depth): choose the batch
-    by it.
+    order of the beams. The cache holds length + beams * (trie.depth - 1) entries per prompt: the
+    beams of a prompt share its part of it, and none is ever moved (see `_Beams.path`).
 
     Args:
       decoder: the language model.
@@ -50,52 +50,75 @@ def beam_search(
     return _search(decoder, params, trie, embeddings, lengths, beams)
 
 
+class _Beams(NamedTuple):
+    """State of the search after `depth` tokens.
+
+    Attributes:
+      depth: number of tokens chosen, the same for all unfinished beams.
+      nodes: where each beam stands in the trie.
+      scores: log-probability of its tokens; -inf for a beam not yet in use.
+      path: True at the cache entries that hold its tokens; its line of ancestors, so that a
+        beam which branches leaves keys and values where they are.
+      cache: of keys and values, one row per prompt.
+    """
+
+    depth: Int32[Array, ""]
+    nodes: Int32[Array, "batch beams"]
+    scores: Float32[Array, "batch beams"]
+    path: Bool[Array, "batch beams entries"]
+    cache: Any
+
+
 @functools.partial(jax.jit, static_argnames=("decoder", "beams"))
 def _search(
     decoder: Decoder, params: dict, trie: Trie, embeddings: Array, lengths: Array, beams: int
 ) -> tuple[Array, Array]:
     batch, length = embeddings.shape[:2]
-    variables = {"params": params}
+    entries = length + beams * (trie.depth - 1)
 
-    def log_probs(hidden: Float[Array, "rows embed"]) -> Float32[Array, "rows vocab"]:
-        logits: Any = decoder.apply(variables, hidden, method="logits")
+    def run(x: Array, *inputs: Any) -> tuple[Array, Any]:
+        outputs: Any = decoder.apply({"params": params}, x, *inputs)
+        return outputs
+
+    def log_probs(hidden: Float[Array, "batch rows embed"]) -> Float32[Array, "batch rows vocab"]:
+        logits: Any = decoder.apply({"params": params}, hidden, method="logits")
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
-    def run(*inputs: Any) -> tuple[Array, Any]:
-        outputs: Any = decoder.apply(variables, *inputs)
-        return outputs
+    def step(state: _Beams) -> _Beams:
+        is_open = _is_open(trie, state.nodes, state.scores)
+        words: Any = decoder.apply({"params": params}, trie.token[state.nodes], method="embed")
+        # Every step has entries of its own, behind the prompt's.
+        slots = length + (state.depth - 1) * beams + jnp.arange(beams)
+        path = state.path | (jnp.arange(entries) == slots[:, None])
+        hidden, cache = run(
+            words,
+            jnp.broadcast_to(lengths[:, None] + state.depth - 1, is_open.shape),
+            is_open.astype(jnp.int32),
+            state.cache,
+            jnp.broadcast_to(slots, is_open.shape),
+            path,
+        )
+        scores, parents, nodes = _extend(
+            trie, trie.width, state.nodes, state.scores, log_probs(hidden), beams
+        )
+        path = jnp.take_along_axis(path, parents[..., None], axis=1)
+        return _Beams(state.depth + 1, nodes, scores, path, cache)
 
     positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
     real = (positions < lengths[:, None]).astype(jnp.int32)
-    empty = decoder.init_cache(batch, length + trie.depth)
-    hidden, cache = run(embeddings, positions, real, empty)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-
-    nodes = jnp.full((batch, 1), ROOT, jnp.int32)
+    hidden, cache = run(embeddings, positions, real, decoder.init_cache(batch, entries))
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+    root = jnp.full((batch, 1), ROOT, jnp.int32)
     scores, _, nodes = _extend(
-        trie, trie.root_width, nodes, jnp.zeros((batch, 1)), log_probs(last)[:, None], beams
+        trie, trie.root_width, root, jnp.zeros((batch, 1)), log_probs(last), beams
     )
-    first_row = jnp.arange(batch)[:, None] * beams
-    cache = reorder_cache(cache, jnp.repeat(jnp.arange(batch), beams))
-    ends = jnp.repeat(lengths, beams)[:, None]
-
-    def unfinished(state: tuple) -> Bool[Array, ""]:
-        _, nodes, scores, _ = state
-        return jnp.any(_is_open(trie, nodes, scores))
-
-    def step(state: tuple) -> tuple:
-        depth, nodes, scores, cache = state
-        open_ = _is_open(trie, nodes, scores).reshape(-1, 1)
-        words: Any = decoder.apply(variables, trie.token[nodes].reshape(-1, 1), method="embed")
-        hidden, cache = run(words, ends + depth, open_.astype(jnp.int32), cache)
-        steps = log_probs(hidden[:, 0]).reshape(batch, beams, -1)
-        scores, parents, nodes = _extend(trie, trie.width, nodes, scores, steps, beams)
-        cache = reorder_cache(cache, (first_row + parents).reshape(-1))
-        return depth + 1, nodes, scores, cache
-
-    state = (jnp.int32(0), nodes, scores, cache)
-    _, nodes, scores, _ = jax.lax.while_loop(unfinished, step, state)
-    return trie.item[nodes], scores
+    path = (jnp.arange(entries) < lengths[:, None])[:, None].repeat(beams, axis=1)
+    end = jax.lax.while_loop(
+        lambda state: jnp.any(_is_open(trie, state.nodes, state.scores)),
+        step,
+        _Beams(jnp.int32(1), nodes, scores, path, cache),
+    )
+    return trie.item[end.nodes], end.scores
 
 
 def _is_open(trie: Trie, nodes: Array, scores: Array) -> Bool[Array, "batch beams"]:

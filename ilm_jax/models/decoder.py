@@ -8,7 +8,7 @@ so that vectors from elsewhere can stand between words: `embed`, `__call__`, `lo
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, causal_segment_mask
 from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
                 remat(DecoderPeriod, cfg.remat, scanned=True),
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
                 length=cfg.num_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(cfg)
@@ -61,6 +61,8 @@ class Decoder(nn.Module):
         positions: Int[Array, "batch length"],
         segment_ids: Int[Array, "batch length"],
         cache: Cache | None = None,
+        slots: Int[Array, "batch length"] | None = None,
+        mask: Bool[Array, "batch length keys"] | None = None,
     ) -> Float[Array, "batch length embed"] | tuple[Float[Array, "batch length embed"], Cache]:
         """Final hidden states of a row, or of its next tokens given a cache.
 
@@ -72,16 +74,21 @@ class Decoder(nn.Module):
           cache: from `init_cache`. New tokens are written at `positions`, each row at its own;
             rows are left-aligned (position = index in the row), and positions stay below the
             cache's length, since entries beyond it would be dropped.
+          slots: cache entries to write at, where they are not the positions: several
+            continuations of one prompt (beams) share a row.
+          mask: True at the cache entries that each token sees, its own included; entries
+            0..position if None. Goes with `slots`.
 
         Returns:
           hidden states, or (hidden states, cache) if a cache is given.
         """
         valid = segment_ids > 0
+        slots = positions if slots is None else slots
         if cache is None:
             mask = causal_segment_mask(segment_ids)
-        else:
+        elif mask is None:
             mask = cache_mask(positions, cache["key"].shape[2])
-        x, cache = self._run(embeddings, cache, positions, mask, valid)
+        x, cache = self._run(embeddings, cache, positions, mask, valid, slots)
         hidden = self.final_norm(x)
         if self.is_initializing():
             self.embed(jnp.zeros((1, 1), jnp.int32))
