@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.main import parse_flags
+    from ilm_jax.cli.words import parse_flags
 
     values = _flags()
     parse_flags(values, "cache_tasks", argv)

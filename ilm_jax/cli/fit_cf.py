@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.main import parse_flags
+    from ilm_jax.cli.words import parse_flags
     from ilm_jax.data.prepare import default_cache_dir
 
     values = _flags()

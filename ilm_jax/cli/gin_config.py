@@ -18,20 +18,6 @@ from ilm_jax.errors import UserError
 MACRO = "gin.macro"
 
 
-def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates `--gin.NAME=VALUE` words (returned without the prefix) from the others."""
-    bindings, others = [], []
-    for word in argv:
-        name = word.lstrip("-")
-        if word.startswith("-") and name.startswith("gin."):
-            if "=" not in name:
-                raise UserError(f"{word}: write it as --gin.NAME=VALUE")
-            bindings.append(name.removeprefix("gin."))
-        else:
-            others.append(word)
-    return bindings, others
-
-
 def recipe_folder() -> pathlib.Path:
     """The folder of the shipped recipes (`gin/` of a checkout, ilm_jax/gin of a wheel)."""
     spec = importlib.util.find_spec("ilm_jax.gin")

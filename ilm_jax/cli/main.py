@@ -42,34 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parse_flags(flags: object, name: str, argv: Sequence[str]) -> list[str]:
-    """Parses absl flags; prints the help where asked for. Returns what is left over.
-
-    Args:
-      flags: an absl FlagValues.
-      name: the verb, for messages.
-      argv: the words after the verb.
-
-    Raises:
-      UserError: for an unknown flag or a bad value.
-      SystemExit: with code 0 after --help.
-    """
-    from absl import flags as absl_flags
-
-    from ilm_jax.errors import UserError
-
-    if any(word in ("--help", "-h", "-help") for word in argv):
-        print(f"ilm {name}: {VERBS[name]}\n\n{flags.get_help()}")  # type: ignore[attr-defined]
-        raise SystemExit(0)
-    try:
-        rest = flags([f"ilm {name}", *argv])[1:]  # type: ignore[operator]
-    except absl_flags.Error as error:
-        raise UserError(f"{error}; `ilm {name} --help` lists the flags") from error
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; `ilm {name} --help` lists the flags")
-    return rest
-
-
 def _usage() -> str:
     width = max(map(len, VERBS))
     lines = [f"  ilm {verb:<{width}}  {text}" for verb, text in VERBS.items()]

@@ -1,0 +1,54 @@
+"""`ilm train`: one stage, from gin recipes to a MODEL_DIR."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string(
+        "gin_file", [], "Recipe; found in the current folder, --gin_search_paths or among the "
+        "shipped ones (such as tiny/stage1.gin). Repeatable; later ones override.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
+    )
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    `--gin.NAME=VALUE` binds macros and parameters, as in t5x.
+
+    Raises:
+      UserError: for wrong input.
+    """
+    from ilm_jax.cli import words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "train", rest)
+
+    from ilm_jax.errors import UserError
+
+    if not values.gin_file:
+        raise UserError("name a recipe: ilm train --gin_file=tiny/stage0.gin --gin.MODEL_DIR=…")
+
+    import json
+    import pathlib
+    import time
+
+    from ilm_jax.cli import gin_config
+    from ilm_jax.files import atomic_write
+    from ilm_jax.training.run import Run
+
+    start = time.monotonic()
+    run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)
+    metrics = run.make_trainer(gin_config.operative_config()).fit()
+    print(f"wrote {run.model_dir}")
+    with atomic_write(pathlib.Path(run.model_dir) / "last_run.json") as stream:
+        json.dump({"seconds": time.monotonic() - start, "validation": metrics}, stream, indent=1)
+    return 0

@@ -1,0 +1,57 @@
+"""The words after a verb: flags, gin bindings, help."""
+
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from ilm_jax.errors import UserError
+
+
+def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates `--gin.NAME=VALUE` words (returned without the prefix) from the others.
+
+    Raises:
+      UserError: for a binding without a value.
+    """
+    bindings, others = [], []
+    for word in argv:
+        name = word.lstrip("-")
+        if word.startswith("-") and name.startswith("gin."):
+            if "=" not in name:
+                raise UserError(f"{word}: write it as --gin.NAME=VALUE")
+            bindings.append(name.removeprefix("gin."))
+        else:
+            others.append(word)
+    return bindings, others
+
+
+def parse_flags(flags: absl_flags.FlagValues, verb: str, argv: Sequence[str]) -> None:
+    """Parses absl flags; prints the help where asked for.
+
+    Raises:
+      UserError: for an unknown flag, a bad value or a word that is no flag.
+      SystemExit: with code 0 after --help.
+    """
+    if any(word in ("--help", "-h", "-help") for word in argv):
+        print(_help(flags, verb))
+        raise SystemExit(0)
+    try:
+        rest = flags([f"ilm {verb}", *argv])[1:]
+    except absl_flags.Error as error:
+        raise UserError(f"{error}; `ilm {verb} --help` lists the flags") from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; `ilm {verb} --help` lists the flags")
+
+
+def _help(flags: absl_flags.FlagValues, verb: str) -> str:
+    lines = [f"usage: ilm {verb} [flags]", ""]
+    own = [name for name in flags if name not in absl_flags.FLAGS and name != "undefok"]
+    for name in sorted(own):
+        if name in ("flagfile", "help", "helpfull", "helpshort", "helpxml"):
+            continue
+        flag = flags[name]
+        default = "" if flag.default in (None, []) else f" (default {flag.default_as_str})"
+        lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
+    if verb in ("train", "evaluate"):
+        lines.append("  --gin.NAME=VALUE: binds a macro or parameter of the recipe")
+    return "\n".join(lines)

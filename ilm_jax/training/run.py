@@ -1,0 +1,138 @@
+"""One run as a recipe describes it, and what it opens: catalogue, table, batches, objective."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.prepare import load_catalogue
+from ilm_jax.data.splits import Splits, make_splits
+from ilm_jax.data.tasks_on_disk import ensure_cached, open_tokenizer
+from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.errors import UserError
+from ilm_jax.objectives.alignment import Alignment
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.checkpoints import CheckpointConfig
+from ilm_jax.training.optimizers import OptimizerConfig
+from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.schedule import Schedule
+from ilm_jax.training.trainer import Trainer, TrainerConfig
+
+
+@dataclasses.dataclass
+class Run:
+    """The root of every training recipe.
+
+    Attributes:
+      model_dir: where everything that the run makes goes.
+      objective: `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); its vocabulary and
+        vector width are filled in from the tokenizer and the table.
+      train: dataset of each batch kind.
+      train_eval: the same for validation during training; may leave kinds out.
+      schedule: steps of each kind per cycle; one each if empty.
+      cf_table: file written by `ilm fit_cf`; "" for text-only models.
+      normalise: of the table's vectors, see `TableSet`.
+    """
+
+    model_dir: str
+    objective: Alignment | LanguageModelling
+    train: Mapping[str, DatasetConfig]
+    trainer: TrainerConfig
+    train_eval: Mapping[str, DatasetConfig] = dataclasses.field(default_factory=dict)
+    schedule: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    partitioner: Partitioner = Partitioner()
+    cf_table: str = ""
+    normalise: str = "rms"
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        """The first kind's dataset: names the catalogue, its settings and folders."""
+        return next(iter(self.train.values()))
+
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """Items, users and interactions."""
+        at = self.dataset
+        return load_catalogue(at.dataset, data_dir=at.data_dir, cache_dir=at.cache_dir)
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """What may be seen by whom."""
+        return make_splits(self.catalogue, self.dataset.settings.split)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the tasks; cached with them on first use."""
+        at = self.dataset
+        ensure_cached(
+            at.dataset, at.settings, list(at.rates), self.catalogue,
+            data_dir=at.data_dir, cache_dir=at.cache_dir,
+        )  # fmt: skip
+        return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
+
+    @functools.cached_property
+    def tables(self) -> TableSet | None:
+        """The embedding table, checked against the splits; None for text-only models."""
+        if not self.cf_table:
+            if isinstance(self.objective, Alignment) or self.objective.qformer is not None:
+                raise UserError("this model reads item vectors: give the file that `ilm fit_cf` "
+                                "wrote as --gin.CF_TABLE=…")  # fmt: skip
+            return None
+        if not pathlib.Path(self.cf_table).is_file():
+            raise UserError(f"no embedding table at {self.cf_table}: run `ilm fit_cf "
+                            f"--output={self.cf_table}`")  # fmt: skip
+        return TableSet(
+            EmbeddingTable.load(self.cf_table, self.splits), normalise=self.normalise
+        )
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The stacked vectors [capacity, cf]; one zero for text-only models."""
+        return self.tables.vectors if self.tables else np.zeros((1, 1), np.float32)
+
+    @functools.cached_property
+    def sized_objective(self) -> Alignment | LanguageModelling:
+        """The objective with the tokenizer's vocabulary and the table's width."""
+        sized = self.objective.with_sizes(
+            vocab_size=self.tokenizer.vocab_size, cf_dim=self.vectors.shape[1]
+        )
+        if isinstance(sized, LanguageModelling):
+            lengths = [d.task_feature_lengths["targets"] for d in self.train.values()]
+            sized = dataclasses.replace(sized, target_length=max(lengths))
+        return sized
+
+    def feed(self, dataset: DatasetConfig) -> Feed:
+        """Batches of a dataset for this run's model."""
+        queries = getattr(self.objective, "num_queries", 0)
+        return dataset.build(
+            self.tables.rows if self.tables else None,
+            num_queries=max(1, queries),
+            catalogue=self.catalogue,
+        )
+
+    def make_trainer(self, config_text: str = "") -> Trainer:
+        """Opens everything and returns the trainer, not yet started."""
+        evaluation = {
+            kind: self.feed(dataset.replace(shuffle=False, repeat=False))
+            for kind, dataset in self.train_eval.items()
+        }
+        return Trainer(
+            model_dir=self.model_dir,
+            objective=self.sized_objective,
+            table=self.vectors,
+            sources={kind: self.feed(dataset) for kind, dataset in self.train.items()},
+            eval_sources={kind: (feed, feed.len_epoch) for kind, feed in evaluation.items()},
+            schedule=Schedule(self.schedule or dict.fromkeys(self.train, 1)),
+            config=self.trainer,
+            optimizer=self.optimizer,
+            checkpoint=self.checkpoint,
+            partitioner=self.partitioner,
+            config_text=config_text,
+        )
