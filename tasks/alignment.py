@@ -6,6 +6,8 @@ later interaction. Unless the split says otherwise (`item_pairs_of_held_out`), b
 whose text is held out, so that the Q-Former meets their vectors in evaluation only.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
@@ -30,7 +32,7 @@ class ItemText:
         """Nothing is cut here."""
         return {}
 
-    def build(self, split: str, row: int) -> dict[str, object]:
+    def build(self, split: str, row: int) -> dict[str, Any]:
         """The item's row and the tokens of its text, without special ids."""
         catalogue = self.splits.catalogue
         tokens = self._tokenizer.encode(catalogue.texts[row])
@@ -81,7 +83,7 @@ class ItemItem(_Pairs):
         order = np.lexsort((first, second))
         return {"first": first[order], "second": second[order]}
 
-    def build(self, split: str, first: int, second: int) -> dict[str, object]:
+    def build(self, split: str, first: int, second: int) -> dict[str, Any]:
         """Rows of both items."""
         items = self.splits.catalogue.items
         key = f"{self._key(first)}-{second - first}"
@@ -97,7 +99,7 @@ class UserItem(_Pairs):
         """Entries (numbers of interactions)."""
         return {"entry": np.flatnonzero((self._split == FOLDS[split]) & self._allowed)}
 
-    def build(self, split: str, entry: int) -> dict[str, object]:
+    def build(self, split: str, entry: int) -> dict[str, Any]:
         """Rows of the user and of the item."""
         item = int(self.splits.catalogue.items[entry])
         return {"key": self._key(entry), "user": int(self._users[entry]), "row": item}

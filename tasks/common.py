@@ -35,7 +35,7 @@ class Examples(Protocol):
     def truncations(self, split: str) -> dict[str, int]:
         """What was cut, by name."""
 
-    def build(self, split: str, **integers: int) -> dict[str, object]:
+    def build(self, split: str, **integers: int) -> dict[str, Any]:
         """Features of the example that these integers name."""
 
 

@@ -5,6 +5,7 @@ prompt tasks' examples, id strings included, so that the model can say what it w
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class CorpusText:
         self.settings = settings.replace(text_only=True)
         self._descriptions = LongDescription(splits, self.settings)
         self._sequences = SequentialRandom(splits, self.settings)
-        self._tokens = PromptTokenizer(tokenizer) if tokenizer else None
+        self._tokens = PromptTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Kind of each example, and the integers that its task names it by."""
@@ -84,9 +85,7 @@ class CorpusText:
             target_text=catalogue.texts[row], target_item=row, content=catalogue.content[row],
         )  # fmt: skip
 
-    def build(
-        self, split: str, kind: int, row: int, position: int, variant: int
-    ) -> dict[str, object]:
+    def build(self, split: str, kind: int, row: int, position: int, variant: int) -> dict[str, Any]:
         """The example's features; keys say which kind it is."""
         features = self._tokens.corpus_features(self.render(split, kind, row, position, variant))
         prefix = ("item", "description", "sequential")[kind]

@@ -4,7 +4,7 @@ The templates are ours. Items of the training fold train; those of the validatio
 whose texts nothing else has seen, measure.
 """
 
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class LongDescription:
         """Without a tokenizer only `index` and `render` work."""
         self.splits, self.settings = splits, settings
         self.renderer = PromptRenderer(splits, settings)
-        self._tokens = PromptTokenizer(tokenizer) if tokenizer else None
+        self._tokens = PromptTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item row and variant of every example of a split."""
@@ -63,7 +63,7 @@ class LongDescription:
             content=catalogue.content[row],
         )
 
-    def build(self, split: str, row: int, variant: int) -> dict[str, object]:
+    def build(self, split: str, row: int, variant: int) -> dict[str, Any]:
         """The example's features."""
         return self._tokens.features(self.render(split, row, variant))
 
@@ -72,5 +72,5 @@ def register(
     dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
 ) -> list[str]:
     """Registers the task with SeqIO and returns its name, in a list."""
-    examples: Iterable[common.Examples] = [LongDescription(splits, settings, tokenizer)]
+    examples = [LongDescription(splits, settings, tokenizer)]
     return common.register(dataset, settings, examples, tokenizer)

@@ -4,6 +4,8 @@ Every position from the second of a user's training interactions is an example; 
 test are leave-one-out. The templates are ours.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ilm_jax.data import draws
@@ -28,7 +30,7 @@ class SequentialRandom:
         """Without a tokenizer only `index` and `render` work."""
         self.splits, self.settings = splits, settings
         self.renderer = PromptRenderer(splits, settings)
-        self._tokens = PromptTokenizer(tokenizer) if tokenizer else None
+        self._tokens = PromptTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the target in the user's sequence, and variant."""
@@ -64,7 +66,7 @@ class SequentialRandom:
             target_item=target,
         )
 
-    def build(self, split: str, user: int, position: int, variant: int) -> dict[str, object]:
+    def build(self, split: str, user: int, position: int, variant: int) -> dict[str, Any]:
         """The example's features."""
         return self._tokens.features(self.render(split, user, position, variant))
 

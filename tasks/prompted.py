@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from ilm_jax.data.prompts import Rendered, encode_prompt
 from ilm_jax.data.tokenizer import Tokenizer
@@ -33,9 +34,15 @@ class Prompted:
 class PromptTokenizer:
     """Turns prompted examples into features."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._given = tokenizer
         self._memo: dict[str, list[int]] = {}
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        if self._given is None:
+            raise TypeError("made without a tokenizer: nothing can be tokenized")
+        return self._given
 
     def _encode_run(self, text: str) -> list[int]:
         """Encodes a text run of a prompt; the memo is bounded by templates and items."""
@@ -44,18 +51,17 @@ class PromptTokenizer:
             ids = self._memo[text] = self._tokenizer.encode(text)
         return ids
 
-    def features(self, example: Prompted) -> dict[str, object]:
+    def features(self, example: Prompted) -> dict[str, Any]:
         """Features of a prompt task (see `ilm_jax.data.task_settings.SPECS`)."""
-        inputs, slots, bounds = [], [], []
-        if example.prompt is not None:
-            inputs, slots, bounds = encode_prompt(example.prompt, self._encode_run)
+        prompt = example.prompt or Rendered(())
+        inputs, slots, bounds = encode_prompt(prompt, self._encode_run)
         targets, content = self._target(example)
         return _features(
             example, inputs=inputs, targets=targets, targets_content=content, slots=slots,
             history_bounds=bounds,
         )  # fmt: skip
 
-    def corpus_features(self, example: Prompted) -> dict[str, object]:
+    def corpus_features(self, example: Prompted) -> dict[str, Any]:
         """The same as one text: no inputs; prompt, answer and eos are all target."""
         targets, content = self._target(example)
         if example.prompt is not None:
@@ -77,7 +83,7 @@ class PromptTokenizer:
         return targets + eos, [*overlaps(spans, example.content), 0]
 
 
-def _features(example: Prompted, **tokens: list[int]) -> dict[str, object]:
+def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:
     return {
         "key": example.key,
         "user": example.user,

@@ -179,8 +179,8 @@ class PromptConverter:
                 return inputs, np.delete(slots, gone)
         raise UserError(
             f"{example_name(example)}: inputs take {before[-1]} positions and {slots_before[-1]} "
-            f"slots ({self.num_queries} positions per slot), of which no more history can be dropped; "
-            f"there is room for {self.inputs_length} and {self.max_entities}: raise "
+            f"slots ({self.num_queries} positions per slot), and no more history can be "
+            f"dropped; there is room for {self.inputs_length} and {self.max_entities}: raise "
             "task_feature_lengths['inputs'] or max_entities"
         )
 

@@ -89,10 +89,12 @@ class PromptRenderer:
         self._held_out = splits.item_fold != TRAIN
         self.item_numbers = _numbers(self.catalogue.item_ids, FIRST_ITEM_NUMBER, settings, "item")
         self.user_numbers = _numbers(self.catalogue.user_ids, FIRST_USER_NUMBER, settings, "user")
-        mentions = (settings.mention_description, settings.mention_history, settings.mention_user)
+        self._description = settings.mention_description
+        self._history, self._user = settings.mention_history, settings.mention_user
         if settings.text_only:
-            mentions = tuple(map(without_slots, mentions, ("none", "id", "id")))
-        self._description, self._history, self._user = mentions
+            self._description = without_slots(self._description, "none")
+            self._history = without_slots(self._history, "id")
+            self._user = without_slots(self._user, "id")
         self._elements: dict[tuple[int, bool], list[Segment]] = {}
 
     def item_id(self, row: int) -> str:
@@ -139,10 +141,8 @@ class PromptRenderer:
         return element
 
     def _mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
-        words = {"id": self.item_id, "title": self.catalogue.titles.__getitem__}
-        if not title_allowed:
-            words["title"] = self.item_id
-        return _mention(mention, ITEM_SLOT, row, words)
+        title = self.catalogue.titles.__getitem__ if title_allowed else self.item_id
+        return _mention(mention, ITEM_SLOT, row, {"id": self.item_id, "title": title})
 
     def _mention_user(self, row: int) -> list[Segment]:
         return _mention(self._user, USER_SLOT, row, {"id": self.user_id})
@@ -253,7 +253,8 @@ def encode_prompt(rendered: Rendered, encode: Encode) -> tuple[list[int], list[i
 
 def decode_prompt(inputs: Sequence[int], decode: Callable[[Sequence[int]], str]) -> str:
     """The prompt's text again, slots as private-use characters: the inverse of `encode_prompt`."""
-    text, run = "", []
+    text = ""
+    run: list[int] = []
     for token in inputs:
         if token in SLOT_MARKS:
             text, run = text + decode(run) + SLOT_MARKS[int(token)], []

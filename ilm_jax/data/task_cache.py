@@ -55,7 +55,7 @@ def write(
     progress = _Progress(f"cache: {path.parent.name}/{path.name}", total)
     count = 0
     with atomic_dir(path) as folder:
-        writer = None
+        writer: Any = None
         try:
             for example in examples:
                 if count % RECORDS_PER_PART == 0:

@@ -1,0 +1,34 @@
+"""The task caches of the toy world, made once per test process and only if a test asks."""
+
+import atexit
+import functools
+import pathlib
+import shutil
+import tempfile
+
+from ilm_jax.cli import cache_tasks
+from ilm_jax.data import toy
+from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.prepare import catalogue_dir
+
+
+@functools.cache
+def toy_world() -> Catalogue:
+    """World 0."""
+    return toy.make_world(0)
+
+
+def with_catalogue(cache_dir: pathlib.Path) -> pathlib.Path:
+    """Puts the snapshot of world 0 there, without the TFDS builder (it has tests of its own)."""
+    path = catalogue_dir("toy", cache_dir)
+    toy_world().save(path, {"builder": toy.VERSION})
+    return cache_dir
+
+
+@functools.cache
+def cached_toy() -> pathlib.Path:
+    """A cache folder with all tasks of the toy world, with slots and in words alone."""
+    cache_dir = pathlib.Path(tempfile.mkdtemp(prefix="ilm-toy-"))
+    atexit.register(shutil.rmtree, cache_dir, ignore_errors=True)
+    cache_tasks.main(["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"])
+    return cache_dir

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+
+from ilm_jax.data.alignment_converter import AlignmentConverter
+from ilm_jax.data.converters import PromptConverter
+from ilm_jax.errors import UserError
+
+BOS, EOS, CLS = 3, 1, 4
+
+
+def rows(block, local):
+    return np.asarray(local) + {"toy/item": 100, "toy/user": 500, "film/item": 1000}[block]
+
+
+def example(inputs, targets, slots=(), bounds=(), content=None, catalogue="toy"):
+    return {
+        "key": "k", "catalogue": catalogue,
+        "inputs": np.array(inputs, np.int32), "targets": np.array(targets, np.int32),
+        "targets_content": np.array(content or [1] * len(targets), np.int32),
+        "slots": np.array(slots, np.int32), "history_bounds": np.array(bounds, np.int32),
+    }  # fmt: skip
+
+
+# user slot, then three elements of an id (2 tokens), a slot and a comma; then a question.
+HISTORY = example(
+    [50, -2, 51, 10, 11, -1, 9, 20, 21, -1, 9, 30, 31, -1, 60, 61],
+    [40, 41, EOS], slots=[7, 1, 2, 3], bounds=[3, 7, 11, 14],
+)  # fmt: skip
+
+
+def convert(given, inputs, targets=4, queries=2, entities=4, **options):
+    lengths = {"inputs": inputs, "targets": targets}
+    converter = PromptConverter(
+        lengths, num_queries=queries, max_entities=entities, rows=rows, **options
+    )
+    return {name: array[0].tolist() for name, array in converter([given]).items()}, converter
+
+
+def test_a_row_reads_bos_inputs_targets():
+    given = example([50, -1, 51], [40, 41, EOS], slots=[5], content=[1, 0, 0])
+    batch, _ = convert(given, inputs=5, entities=2)
+    assert batch == {
+        "tokens": [BOS, 50, 0, 0, 51, 40, 41, 0, 0],
+        "targets": [50, 0, 0, 51, 40, 41, EOS, 0, 0],
+        "loss_weights": [0, 0, 0, 0, 1, 1, 1, 0, 0],
+        "content_weights": [0, 0, 0, 0, 1, 0, 0, 0, 0],
+        "positions": [0, 1, 2, 3, 4, 5, 6, 0, 0],
+        "segment_ids": [1, 1, 1, 1, 1, 1, 1, 0, 0],
+        "slot_entity": [-1, -1, 0, 0, -1, -1, -1, -1, -1],
+        "slot_query": [-1, -1, 0, 1, -1, -1, -1, -1, -1],
+        "entities": [105, -1],
+        "example_index": 0,
+    }
+
+
+def test_a_corpus_text_is_all_target():
+    batch, _ = convert(example([], [40, 41, EOS]), inputs=0, entities=0)
+    assert batch["tokens"] == [BOS, 40, 41, 0]
+    assert batch["targets"] == [40, 41, EOS, 0]
+    assert batch["loss_weights"] == [1, 1, 1, 0]
+    assert batch["entities"] == [-1]
+
+
+def test_entities_are_in_the_order_of_their_slots():
+    batch, converter = convert(HISTORY, inputs=20)
+    assert batch["entities"] == [507, 101, 102, 103]
+    assert [e for e in batch["slot_entity"] if e >= 0] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert not converter.counts
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3])
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_too_long_inputs_lose_whole_elements_oldest_first(queries, dropped):
+    full = 16 + 4 * (queries - 1)
+    room = full - dropped * (3 + queries)
+    batch, converter = convert(HISTORY, inputs=room, queries=queries)
+    kept = [50, 51] + [[10, 11, 9], [20, 21, 9], [30, 31]][dropped:] + [60, 61]
+    flat = [t for part in kept for t in (part if isinstance(part, list) else [part])]
+    assert [t for t in batch["tokens"][1 : room + 1] if t] == flat
+    assert (
+        batch["entities"] == [507, 101, 102, 103][:1] + [101, 102, 103][dropped:] + [-1] * dropped
+    )
+    assert converter.counts["history"] == (1 if dropped else 0)
+    assert batch["slot_query"].count(queries - 1) == 4 - dropped
+
+
+def test_more_slots_than_entities_also_lose_the_oldest():
+    batch, _ = convert(HISTORY, inputs=20, entities=3)
+    assert batch["entities"] == [507, 102, 103]
+
+
+def test_what_cannot_be_dropped_is_an_error_that_names_the_example():
+    for inputs, entities in ((9, 4), (20, 1)):
+        with pytest.raises(UserError, match="example 'k'.*inputs take 20 positions and 4 slots"):
+            convert(HISTORY, inputs=inputs, entities=entities)
+    with pytest.raises(UserError, match="example 'k'"):
+        convert(example([50] * 6, [EOS]), inputs=5)
+
+
+def test_over_long_targets_are_an_error_unless_cut_and_counted():
+    given = example([50], [40, 41, 42, 43, EOS])
+    with pytest.raises(UserError, match="targets take 5 tokens.*truncate_targets=True"):
+        convert(given, inputs=1)
+    batch, converter = convert(given, inputs=1, truncate_targets=True)
+    assert batch["targets"] == [50, 40, 41, 42, 43] and converter.counts == {"targets": 1}
+
+
+def test_several_catalogues_share_a_batch():
+    converter = PromptConverter({"inputs": 3, "targets": 1}, max_entities=1, rows=rows)
+    given = [
+        example([-1], [EOS], [2], catalogue=name) for name in ("toy", "film", "toy")
+    ]  # fmt: skip
+    assert converter(given)["entities"].tolist() == [[102], [1002], [102]]
+
+
+def test_padding_rows_weigh_nothing_and_say_so():
+    converter = PromptConverter({"inputs": 20, "targets": 3}, max_entities=4, rows=rows)
+    batch = converter([HISTORY, None], [8, 9])
+    assert batch["example_index"].tolist() == [8, -1]
+    assert not batch["loss_weights"][1].any() and not batch["segment_ids"][1].any()
+    assert (batch["entities"][1] == -1).all()
+
+
+def test_prompts_stop_where_the_answer_begins():
+    converter = PromptConverter({"inputs": 22, "targets": 3}, num_queries=2, max_entities=4,
+                                rows=rows)  # fmt: skip
+    whole, prompt = converter([HISTORY, None]), converter.prompts([HISTORY, None])
+    assert prompt["lengths"].tolist() == [21, 0]
+    for name in ("tokens", "slot_entity", "slot_query", "positions"):
+        assert (prompt[name][0, :21] == whole[name][0, :21]).all()
+    assert not prompt["tokens"][0, 21:].any() and prompt["tokens"].shape == (2, 23)
+    assert "targets" not in prompt
+
+
+def test_a_slot_without_a_table_is_an_error():
+    with pytest.raises(UserError, match="no embedding table"):
+        PromptConverter({"inputs": 20, "targets": 3}, max_entities=4)([HISTORY])
+    with pytest.raises(UserError, match="task_feature_lengths"):
+        PromptConverter({"inputs": 20})
+
+
+def test_pairs():
+    pair = {"catalogue": "toy", "key": "k", "row": 1, "other": 2, "user": 3}
+
+    def converted(kind):
+        batch = AlignmentConverter(kind, rows)([pair], [6])
+        return {name: array.tolist() for name, array in batch.items()}
+
+    assert converted("item_item") == {"entities": [101], "others": [102], "example_index": [6]}
+    assert converted("user_item") == {"entities": [503], "others": [101], "example_index": [6]}
+    with pytest.raises(UserError, match="no kind of pair"):
+        AlignmentConverter("item_user", rows)
+
+
+def test_item_texts():
+    given = {"catalogue": "toy", "key": "k", "row": 1, "text": np.array([7, 8, 9], np.int32)}
+    batch = AlignmentConverter("item_text", rows, text_length=5)([given])
+    assert batch["text"].tolist() == [[CLS, 7, 8, 9, 0]] and batch["entities"].tolist() == [101]
+    with pytest.raises(UserError, match="text takes 4 tokens"):
+        AlignmentConverter("item_text", rows, text_length=3)([given])
+    cut = AlignmentConverter("item_text", rows, text_length=3, truncate_text=True)
+    assert cut([given])["text"].tolist() == [[CLS, 7, 8]] and cut.counts == {"text": 1}

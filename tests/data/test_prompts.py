@@ -1,0 +1,114 @@
+import itertools
+import re
+
+import pytest
+
+from ilm_jax.data.prompts import (
+    DESCRIPTION_TEMPLATES,
+    ITEM_SLOT,
+    SEQUENTIAL_TEMPLATES,
+    SLOT_MARKS,
+    USER_SLOT,
+    PromptRenderer,
+    decode_prompt,
+    encode_prompt,
+)
+from ilm_jax.data.splits import TEST, TRAIN, make_splits
+from ilm_jax.data.task_settings import MENTIONS, USER_MENTIONS, TaskSettings
+from ilm_jax.data.tokenizer import Tokenizer
+from tests.data.small_catalogue import small_catalogue
+
+CATALOGUE = small_catalogue()
+SPLITS = make_splits(CATALOGUE)
+TOKENIZER = Tokenizer.train([*CATALOGUE.texts, *CATALOGUE.titles, "item_1234567890 user_0"], 500)
+ALL_MENTIONS = [
+    *itertools.product(MENTIONS, MENTIONS[:3] + MENTIONS[4:], USER_MENTIONS[:1]),
+    *itertools.product(MENTIONS[:1], MENTIONS[:1], USER_MENTIONS),
+]
+
+
+def prompts(settings, history=(3, 0, 7, 14)):
+    renderer = PromptRenderer(SPLITS, settings)
+    for template in range(len(DESCRIPTION_TEMPLATES)):
+        yield renderer.description(3, template)
+    for template in range(len(SEQUENTIAL_TEMPLATES)):
+        yield renderer.sequential(4, history, template)
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+@pytest.mark.parametrize(("description", "history", "user"), ALL_MENTIONS)
+def test_tokens_decode_to_the_rendered_text(description, history, user, text_only):
+    settings = TaskSettings(description, history, user, text_only=text_only)
+    for prompt in prompts(settings):
+        inputs, slots, bounds = encode_prompt(prompt, TOKENIZER.encode)
+        assert decode_prompt(inputs, TOKENIZER.decode) == prompt.text
+        assert len(slots) == sum(token < 0 for token in inputs)
+        assert bounds == sorted(bounds)
+        assert prompt.text.endswith(" ") and not prompt.text.endswith("  ")
+        assert not re.search(r"[{}\[\]]", prompt.text)
+        assert not (text_only and slots)
+
+
+def test_every_run_between_seams_is_encoded_on_its_own():
+    prompt = PromptRenderer(SPLITS, TaskSettings()).sequential(4, (0, 7), 0)
+    inputs, _, _ = encode_prompt(prompt, TOKENIZER.encode)
+    expected = []
+    for segment in prompt.segments:
+        expected += [segment.kind] if segment.kind else TOKENIZER.encode(segment.text)
+    assert inputs == expected
+
+
+def test_an_element_of_the_history_is_one_item_with_its_separator():
+    renderer = PromptRenderer(SPLITS, TaskSettings(mention_user="slot"))
+    history = (5, 0, 7)
+    inputs, slots, bounds = encode_prompt(renderer.sequential(4, history, 0), TOKENIZER.encode)
+    assert slots == [4, 5, 0, 7] and [t for t in inputs if t < 0] == [USER_SLOT] + 3 * [ITEM_SLOT]
+    mark = SLOT_MARKS[ITEM_SLOT]
+    elements = [
+        decode_prompt(inputs[start:end], TOKENIZER.decode)
+        for start, end in itertools.pairwise(bounds)
+    ]
+    ids = [renderer.item_id(row) for row in history]
+    assert elements == [f" {ids[0]}{mark},", f" {ids[1]}{mark},", f" {ids[2]}{mark}"]
+
+
+def test_a_text_cannot_forge_a_slot():
+    settings = TaskSettings(mention_history="title", mention_description="title")
+    assert any(SLOT_MARKS[ITEM_SLOT] in prompt.text for prompt in prompts(settings))
+    for prompt in prompts(settings):
+        inputs, slots, _ = encode_prompt(prompt, TOKENIZER.encode)
+        assert not slots and min(inputs) >= 0
+
+
+def test_a_recommendation_names_held_out_items_by_id():
+    held_out = int(SPLITS.items_in(TEST)[0])
+    known = int(SPLITS.items_in(TRAIN)[0])
+    renderer = PromptRenderer(SPLITS, TaskSettings(mention_history="title+slot", target="title"))
+    text = renderer.sequential(0, (known, held_out), 0).text
+    assert CATALOGUE.titles[known] in text and CATALOGUE.titles[held_out] not in text
+    assert renderer.item_id(held_out) in text
+    assert renderer.target(known) == CATALOGUE.titles[known]
+    assert renderer.target(held_out) == renderer.item_id(held_out)
+
+
+def test_words_alone_keep_what_a_mention_says_in_words():
+    def described(mention):
+        settings = TaskSettings(mention_description=mention, text_only=True)
+        return PromptRenderer(SPLITS, settings).description(1, 0).text
+
+    title = CATALOGUE.titles[1]
+    assert described("slot") == described("none") == "Describe this item. "
+    assert described("title+slot") == f"Describe this item: {title}. "
+    settings = TaskSettings(mention_history="slot", mention_user="slot", text_only=True)
+    renderer = PromptRenderer(SPLITS, settings)
+    assert renderer.item_id(1) in renderer.sequential(0, (1,), 0).text
+    assert renderer.user_id(0) in renderer.sequential(0, (1,), 0).text
+
+
+def test_numbers_are_random_and_know_nothing_of_interactions():
+    numbers = PromptRenderer(SPLITS, TaskSettings()).item_numbers
+    assert sorted(numbers) == list(range(1001, 1001 + CATALOGUE.num_items))
+    assert list(numbers) != sorted(numbers)
+    other = make_splits(small_catalogue(seed=9))
+    assert (PromptRenderer(other, TaskSettings()).item_numbers == numbers).all()
+    assert (PromptRenderer(SPLITS, TaskSettings(seed=1)).item_numbers != numbers).any()

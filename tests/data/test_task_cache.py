@@ -1,0 +1,115 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from ilm_jax.data import task_cache
+from ilm_jax.data.records import decode_record, encode_record
+from ilm_jax.data.task_cache import CachedTask
+from ilm_jax.errors import UserError
+
+FEATURES = (("key", "text"), ("tokens", "ints"), ("row", "int"))
+
+
+def examples(count):
+    return [
+        {"key": f"ключ{i}", "tokens": np.arange(-2, i % 5, dtype=np.int32), "row": -i}
+        for i in range(count)
+    ]
+
+
+def same(left, right):
+    return all(np.array_equal(left[name], right[name]) for name, _ in FEATURES)
+
+
+def write(path, count=10, **info):
+    rows = examples(count)
+    return task_cache.write(path, FEATURES, iter(rows), {"dataset": "toy", **info}, count)
+
+
+def test_a_record_is_what_its_documentation_says():
+    record = encode_record(FEATURES, {"key": "é", "tokens": [-1, 256], "row": 7})
+    assert record == (b"\x01\x02\0\0\0\xc3\xa9\x02\0\0\0\xff\xff\xff\xff\0\x01\0\0\x07\0\0\0")
+    found = decode_record(FEATURES, record)
+    assert found["key"] == "é" and found["row"] == 7
+    assert found["tokens"].dtype == np.int32 and found["tokens"].tolist() == [-1, 256]
+
+
+@pytest.mark.parametrize("damage", [lambda r: r[:-1], lambda r: r + b"\0", lambda r: b"\x02" + r])
+def test_a_damaged_record_is_refused(damage):
+    record = encode_record(FEATURES, examples(3)[2])
+    with pytest.raises(ValueError, match="record"):
+        decode_record(FEATURES, damage(record))
+
+
+@pytest.mark.parametrize("tokens", [[2**31], [[1]], [0.5]])
+def test_what_does_not_fit_int32_is_refused(tokens):
+    with pytest.raises(ValueError, match="feature tokens"):
+        encode_record(FEATURES, {"key": "", "tokens": tokens, "row": 0})
+
+
+@pytest.mark.parametrize("hold", [0, 1 << 20])
+def test_examples_come_back_by_number(tmp_path, monkeypatch, hold):
+    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 4)
+    monkeypatch.setattr(task_cache, "IN_MEMORY_BYTES", hold)
+    write(tmp_path / "t-1" / "train")
+    task = CachedTask(tmp_path / "t-1" / "train")
+    assert len(task) == 10 and len(list((tmp_path / "t-1" / "train").glob("part-*"))) == 3
+    rows = examples(10)
+    assert all(same(task[i], rows[i]) for i in (9, 0, 4, 3))
+    assert all(same(a, b) for a, b in zip(task, rows, strict=True))
+    assert same(pickle.loads(pickle.dumps(task))[5], rows[5])
+    assert task[0]["catalogue"] == "toy"
+    for outside in (10, -1):
+        with pytest.raises(IndexError):
+            task[outside]
+
+
+def test_the_same_examples_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name / "train", count=500)
+    for file in ("info.json", "part-00000.array_record"):
+        first, second = ((tmp_path / name / "train" / file).read_bytes() for name in ("a", "b"))
+        assert first == second
+
+
+def test_info_counts(tmp_path):
+    info = write(tmp_path / "train", truncations={"history": 3})
+    assert info == json.loads((tmp_path / "train" / "info.json").read_text())
+    assert info["size"] == 10 and info["truncations"] == {"history": 3}
+    assert info["lengths"]["tokens"] == {"max": 6, "mean": 4.0}
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def broken():
+        yield from examples(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        task_cache.write(tmp_path / "t" / "train", FEATURES, broken(), {})
+    assert not list((tmp_path / "t").iterdir())
+    with pytest.raises(ValueError, match="3 examples instead of 4"):
+        task_cache.write(tmp_path / "t" / "train", FEATURES, examples(3), {}, 4)
+    assert not list((tmp_path / "t").iterdir())
+
+
+def test_an_empty_split_is_written_and_has_length_zero(tmp_path):
+    write(tmp_path / "train", count=0)
+    assert len(CachedTask(tmp_path / "train")) == 0
+
+
+def test_what_is_no_cache_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such task cache"):
+        CachedTask(tmp_path / "absent")
+    write(tmp_path / "train")
+    info = tmp_path / "train" / "info.json"
+    text = info.read_text()
+    for changed, message in (
+        (text.replace('"size": 10', '"size": 11'), "10 records"),
+        (text.replace("task_cache/1", "task_cache/0"), "not of format"),
+        (text[:-5], "not JSON"),
+    ):
+        info.write_text(changed)
+        with pytest.raises(UserError, match=message):
+            CachedTask(tmp_path / "train")

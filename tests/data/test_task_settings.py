@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from ilm_jax.data.splits import SplitConfig
+from ilm_jax.data.task_settings import (
+    SPECS,
+    TaskSettings,
+    find_spec,
+    settings_from,
+    settings_json,
+    task_key,
+    task_names,
+    tokenizer_key,
+)
+from ilm_jax.errors import UserError
+
+
+def keys(settings, catalogue="c", tokenizer="t"):
+    return {n: task_key(spec, settings, catalogue, tokenizer) for n, spec in SPECS.items()}
+
+
+def changed(**settings):
+    before, after = keys(TaskSettings()), keys(TaskSettings(**settings))
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_names():
+    assert list(task_names("toy/world3")) == [
+        "align_toy_world3_item_text", "align_toy_world3_item_item", "align_toy_world3_user_item",
+        "elm24_toy_world3_long_description", "openp5_toy_world3_sequential_random",
+        "corpus_toy_world3_text",
+    ]  # fmt: skip
+    assert find_spec("toy", "item_text") is find_spec("toy", "align_toy_item_text")
+    with pytest.raises(UserError, match="no task 'align_toy_item_text' of dataset 'toy/world3'"):
+        find_spec("toy/world3", "align_toy_item_text")
+
+
+def test_a_key_changes_with_what_the_bytes_depend_on_and_nothing_else():
+    assert changed(history=5) == {"sequential_random", "text"}
+    assert changed(mention_description="title") == {"long_description", "text"}
+    assert changed(text_only=True) == {"long_description", "sequential_random"}
+    assert changed(pair_distance=2) == {"item_item"}
+    assert changed(split=SplitConfig(seed=1)) == set(SPECS)
+    assert changed(tokenizer="elsewhere.model") == set()
+    base = keys(TaskSettings())
+    for name, other in keys(TaskSettings(), catalogue="d").items():
+        assert other != base[name]
+    same = {n for n, other in keys(TaskSettings(), tokenizer="u").items() if other == base[n]}
+    assert same == {"item_item", "user_item"}
+
+
+def test_the_tokenizer_does_not_depend_on_text_only():
+    assert tokenizer_key(TaskSettings(), "c") == tokenizer_key(TaskSettings(text_only=True), "c")
+    assert tokenizer_key(TaskSettings(), "c") != tokenizer_key(TaskSettings(vocab_size=900), "c")
+
+
+def test_settings_survive_json():
+    settings = TaskSettings(history=3, split=SplitConfig(held_out_items=0.2))
+    assert settings_from(json.loads(settings_json(settings))) == settings
+    assert settings_from({"split": {"held_out_items": 0}}).split.held_out_items == 0.0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"hisotry": 3}, {"history": "3"}, {"history": 0}, {"history": True}, {"target": "name"},
+        {"mention_history": "none"}, {"mention_user": "title"}, {"split": {"sede": 1}},
+        {"split": 3}, {"text_only": 1}, {"corpus_sequential_examples": -1},
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_named(overrides):
+    with pytest.raises(UserError, match=next(iter(overrides))):
+        settings_from(overrides)
