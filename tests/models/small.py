@@ -4,6 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ilm_jax.models.decoder import DecoderConfig
@@ -33,12 +35,19 @@ def decoder_config(**changes: Any) -> DecoderConfig:
 
 
 def init(module: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Unboxed parameters, moved off their special initial values (zero biases, unit scales)."""
-    params = nn.unbox(jax.jit(lambda key: module.init(key, *args, **kwargs))(jax.random.key(0)))
-    leaves, tree = jax.tree.flatten(params["params"])
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+    """Random parameters in the module's shapes and dtypes, none of them at a special value.
+
+    Drawn by NumPy: compiling a model's own initialisation would take longer than most tests.
+    """
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        around = 1.0 if path[-1].key == "scale" else 0.0
+        values = around + 0.15 * rng.normal(size=leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, nn.unbox(shapes)["params"])
 
 
 def flat(params: dict[str, Any]) -> dict[str, Any]:

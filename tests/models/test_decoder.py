@@ -1,0 +1,190 @@
+"""The decoder: cached, packed, scanned, remade or sharded, the numbers are the same."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.models.decoder import Decoder, reorder_cache
+from ilm_jax.models.stacking import unstack_layers
+from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from tests.models.small import decoder_config, flat, init, nested
+
+TOKENS = jax.random.randint(jax.random.key(3), (2, 9), 1, 40)
+POSITIONS = jnp.broadcast_to(jnp.arange(9), (2, 9))
+ONES = jnp.ones_like(TOKENS)
+
+KINDS = {
+    "llama": {"tie_embeddings": False},
+    "gemma": {"activation": "gelu", "scale_embeddings": True, "head_dim": 16},
+    "qwen": {"attention_bias": True, "qk_norm": True, "num_kv_heads": 1},
+    "unrolled": {"scan_layers": False},
+}
+
+
+def make(**changes):
+    config = decoder_config(**changes)
+    return Decoder(config), init(Decoder(config), jnp.zeros((2, 9, 32)), POSITIONS, ONES)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def logits(model, params, tokens=TOKENS, positions=POSITIONS, segments=ONES):
+    bound = model.bind({"params": params})
+    return bound.logits(bound(bound.embed(tokens), positions, segments))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def step(model, params, tokens, positions, segments, cache):
+    bound = model.bind({"params": params})
+    hidden, cache = bound(bound.embed(tokens), positions, segments, cache)
+    return bound.logits(hidden), cache
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def loss_and_grad(model, params, segments=ONES):
+    def loss(params):
+        return jax.nn.logsumexp(logits(model, params, segments=segments), -1).sum()
+
+    return jax.value_and_grad(loss)(params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_decoding_of_ragged_prompts_is_the_full_forward_pass(kind):
+    model, params = make(**KINDS[kind])
+    full = logits(model, params)
+    lengths = jnp.array([5, 2])
+
+    prompt = (POSITIONS[:, :5] < lengths[:, None]).astype(jnp.int32)
+    # What stands in the padding must not matter: it is neither written nor seen.
+    tokens = jnp.where(prompt > 0, TOKENS[:, :5], 39)
+    got, cache = step(model, params, tokens, POSITIONS[:, :5], prompt, model.init_cache(2, 10))
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(got[row, :length], full[row, :length], atol=2e-5)
+    for i in range(4):
+        at = (lengths + i)[:, None]
+        token = jnp.take_along_axis(TOKENS, at, axis=1)
+        got, cache = step(model, params, token, at, jnp.ones_like(at), cache)
+        expected = jnp.take_along_axis(full, at[..., None], axis=1)
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_a_reordered_cache_continues_the_picked_rows():
+    model, params = make()
+    _, cache = step(model, params, TOKENS, POSITIONS, ONES, model.init_cache(2, 10))
+    token, at = jnp.full((2, 1), 7), jnp.full((2, 1), 9)
+    straight, _ = step(model, params, token, at, ONES[:, :1], cache)
+    cache = reorder_cache(cache, jnp.array([1, 0]))
+    swapped, _ = step(model, params, token, at, ONES[:, :1], cache)
+    np.testing.assert_allclose(swapped, straight[::-1], atol=1e-5)
+
+
+def test_packed_segments_and_padding_are_as_if_alone():
+    model, params = make()
+    row = jnp.concatenate([TOKENS[0, :4], TOKENS[1, :3], jnp.zeros(2, jnp.int32)])[None]
+    positions = jnp.array([[0, 1, 2, 3, 0, 1, 2, 0, 0]])
+    segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0, 0]])
+    packed = logits(model, params, row, positions, segments)
+    full = logits(model, params)
+    np.testing.assert_allclose(packed[0, :4], full[0, :4], atol=2e-5)
+    np.testing.assert_allclose(packed[0, 4:7], full[1, :3], atol=2e-5)
+    assert np.isfinite(packed).all()
+
+
+def test_a_row_of_padding_alone_has_finite_gradients():
+    model, params = make()
+    _, grads = loss_and_grad(model, params, 0 * ONES)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_the_future_is_not_seen():
+    model, params = make()
+    before, after = logits(model, params), logits(model, params, TOKENS.at[:, 4].set(0))
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert (jnp.abs(before[:, 4:] - after[:, 4:]).max(-1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_logits_of_a_subset_are_those_columns(kind):
+    model, params = make(**KINDS[kind])
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 32))
+    full = model.apply({"params": params}, hidden, method="logits")
+    subset = jnp.array([9, 1])
+    part = model.apply({"params": params}, hidden, subset, method="logits")
+    np.testing.assert_allclose(part, full[..., subset], rtol=1e-5, atol=1e-6)
+
+
+def test_logits_and_softmax_stay_float32_in_a_bfloat16_model():
+    model, params = make(dtype="bfloat16", param_dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    out = logits(model, params)
+    assert out.dtype == jnp.float32
+    jaxpr = str(
+        jax.make_jaxpr(lambda e: model.apply({"params": params}, e, POSITIONS, ONES))(
+            jnp.zeros((2, 9, 32), jnp.bfloat16)
+        )
+    )
+    assert ":f32[2,2,2,9,9]" in jaxpr and "exp" in jaxpr
+    assert not any("exp " in line and ":bf16" in line for line in jaxpr.splitlines())
+
+
+def test_scanned_and_unrolled_layers_agree_in_value_and_gradient():
+    model, params = make()
+    one, g_one = loss_and_grad(model, params)
+    unrolled = Decoder(decoder_config(scan_layers=False))
+    two, g_two = loss_and_grad(unrolled, nested(unstack_layers(flat(params))))
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+    g_one = unstack_layers(flat(g_one))
+    for path, leaf in flat(g_two).items():
+        np.testing.assert_allclose(g_one[path], leaf, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("remat", ["full", "minimal"])
+def test_remade_layers_have_the_same_gradient(remat):
+    model, params = make()
+    kept, g_kept = loss_and_grad(model, params)
+    made, g_made = loss_and_grad(Decoder(decoder_config(remat=remat)), params)
+    np.testing.assert_allclose(kept, made, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), g_kept, g_made)
+
+
+def test_a_mesh_changes_nothing_beyond_rounding():
+    model, params = make()
+    tokens, ones = jnp.tile(TOKENS, (2, 1)), jnp.tile(ONES, (2, 1))
+    positions = jnp.tile(POSITIONS, (2, 1))
+    plain = logits(model, params, tokens, positions, ones)
+    partitioner = Partitioner(MeshConfig(data=2, fsdp=2, tensor=2))
+    with partitioner.context():
+        shapes = jax.eval_shape(model.init, jax.random.key(0), plain[..., :32], positions, ones)
+        axes = flat(nn.get_partition_spec(shapes)["params"])
+        placed = nested(
+            {
+                path: jax.device_put(leaf, partitioner.sharding(axes[path], leaf.shape))
+                for path, leaf in flat(params).items()
+            }
+        )
+        tokens = jax.device_put(tokens, partitioner.batch_sharding(4))
+        meshed = logits(model, placed, tokens, positions, ones)
+    np.testing.assert_allclose(plain, meshed, atol=2e-5)
+
+
+def test_lora_and_int8_reach_the_projections_they_name():
+    model = Decoder(decoder_config(lora_rank=2, lora_targets=["query", "down"], quantized=True))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 9, 32)), POSITIONS, ONES)
+    paths = set(flat(nn.unbox(shapes)["params"]))
+    adapted = {path.split("/")[-2] for path in paths if path.endswith("lora_b")}
+    assert adapted == {"query", "down"}
+    assert not any(path.endswith("/kernel") for path in paths)
+    assert "layers/sub_0/mlp/up/kernel_int8" in paths
+
+
+def test_sizes_that_do_not_fit_are_named():
+    with pytest.raises(UserError, match="num_kv_heads=3"):
+        decoder_config(num_kv_heads=3)
+    with pytest.raises(UserError, match="head_dim=5"):
+        decoder_config(head_dim=5)
+    with pytest.raises(UserError, match='activation="tanh"'):
+        decoder_config(activation="tanh")

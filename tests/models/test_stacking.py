@@ -1,0 +1,72 @@
+"""Stacked layers and one entry per layer are two views of the same tree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.models.stacking import stack_layers, unstack_layers
+
+PERIODS = {"qformer": 2, "lm": 1}
+
+
+@pytest.fixture
+def stacked():
+    rng = np.random.default_rng(0)
+    return {
+        "qformer/queries/embedding": rng.normal(size=(3, 4)),
+        "qformer/layers/sub_0/attention/query/kernel": rng.normal(size=(2, 4, 4)),
+        "qformer/layers/sub_0/cross_attention/query/kernel": rng.normal(size=(2, 4, 4)),
+        "qformer/layers/sub_1/attention/query/kernel": rng.normal(size=(2, 4, 4)),
+        "lm/layers/sub_0/mlp/up/kernel": rng.normal(size=(12, 4, 5)),
+    }
+
+
+def test_layers_are_numbered_across_periods(stacked):
+    apart = unstack_layers(stacked)
+    assert len([path for path in apart if path.startswith("lm/layer_")]) == 12
+    key = "qformer/layer_{:02d}/attention/query/kernel"
+    for i in range(4):
+        source = stacked[f"qformer/layers/sub_{i % 2}/attention/query/kernel"][i // 2]
+        np.testing.assert_array_equal(apart[key.format(i)], source)
+    crossing = {path.split("/")[1] for path in apart if "cross_attention" in path}
+    assert crossing == {"layer_00", "layer_02"}
+
+
+def test_there_and_back_is_the_identity(stacked):
+    back = stack_layers(unstack_layers(stacked), PERIODS)
+    assert set(back) == set(stacked)
+    for path, leaf in stacked.items():
+        assert isinstance(back[path], np.ndarray)
+        np.testing.assert_array_equal(back[path], leaf)
+
+
+def test_what_comes_before_the_model_does_not_matter(stacked):
+    slots = {f"opt_state/0/mu/{path}": jnp.asarray(leaf) for path, leaf in stacked.items()}
+    apart = unstack_layers(slots)
+    assert "opt_state/0/mu/lm/layer_11/mlp/up/kernel" in apart
+    assert set(stack_layers(apart, PERIODS)) == set(slots)
+
+
+def test_a_part_of_a_tree_keeps_its_numbers_when_the_period_is_told(stacked):
+    crossing = {path: leaf for path, leaf in stacked.items() if "cross_attention" in path}
+    apart = unstack_layers(crossing, PERIODS)
+    assert {path.split("/")[1] for path in apart} == {"layer_00", "layer_02"}
+    assert set(stack_layers(apart, PERIODS)) == set(crossing)
+
+
+def test_shapes_alone_convert_too(stacked):
+    shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in stacked.items()}
+    apart = unstack_layers(shapes)
+    assert apart["lm/layer_03/mlp/up/kernel"].shape == (4, 5)
+    assert stack_layers(apart, PERIODS) == shapes
+
+
+def test_a_missing_layer_is_named(stacked):
+    apart = unstack_layers(stacked)
+    del apart["lm/layer_04/mlp/up/kernel"]
+    with pytest.raises(UserError, match="lm/layer_04/mlp/up/kernel is missing"):
+        stack_layers(apart, PERIODS)
+    with pytest.raises(UserError, match="no period"):
+        stack_layers(apart, {"qformer": 2})
