@@ -129,11 +129,10 @@ def test_temperatures_start_at_their_published_value_and_train_apart():
         assert {name for name, grad in grads.items() if grad != 0} == {kind}
 
 
-@pytest.mark.parametrize("method", ["match_logits", "caption_logits"])
-def test_absent_entities_and_empty_texts_give_finite_values_and_gradients(params, method):
+def test_absent_entities_and_empty_texts_give_finite_values_and_gradients(params):
     def total(params, vectors):
-        out = QFormer(CONFIG).apply({"params": params}, vectors, 0 * TEXT, method=method)
-        return unit(out).sum()
+        model = QFormer(CONFIG).bind({"params": params})
+        return model.caption_logits(vectors, 0 * TEXT).sum() + unit(vectors).sum()
 
     value, grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(params, 0 * VECTORS)
     assert np.isfinite(value)
@@ -142,7 +141,7 @@ def test_absent_entities_and_empty_texts_give_finite_values_and_gradients(params
 
 @pytest.mark.parametrize("tokens, learns", [(1, False), (2, True)])
 def test_attention_to_a_single_item_token_cannot_learn_where_to_look(tokens, learns):
-    config = qformer_config(num_item_tokens=tokens)
+    config = qformer_config(num_item_tokens=tokens, num_layers=2)
     params = init(QFormer(config), VECTORS)
     grads = jax.jit(
         jax.grad(lambda p: (QFormer(config).apply({"params": p}, VECTORS)[..., 0] ** 2).sum())
@@ -166,10 +165,9 @@ def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(params):
         np.testing.assert_allclose(g_one[path], leaf, atol=1e-4, err_msg=path)
 
 
-@pytest.mark.parametrize("remat", ["full", "minimal"])
-def test_remade_layers_have_the_same_gradient(params, remat):
+def test_remade_layers_have_the_same_gradient(params):
     kept, g_kept = caption_grad(params, CONFIG)
-    made, g_made = caption_grad(params, qformer_config(remat=remat))
+    made, g_made = caption_grad(params, qformer_config(remat="minimal"))
     np.testing.assert_allclose(kept, made, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), g_kept, g_made)
 
