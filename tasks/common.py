@@ -58,10 +58,11 @@ def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
             return tokenizer.decode(ids)
 
         def _encode_tf(self, s: Any) -> Any:
-            def encode(text: bytes) -> np.ndarray:
-                return np.array(tokenizer.encode(text.decode()), np.int32)
+            def encode(text: bytes | np.ndarray) -> np.ndarray:
+                plain = np.asarray(text, object).item()  # eager calls bring an array
+                return np.array(tokenizer.encode(plain.decode()), np.int32)
 
-            ids = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+            ids = tf.numpy_function(encode, [tf.convert_to_tensor(s)], tf.int32, stateful=False)
             ids.set_shape([None])
             return ids
 
@@ -153,13 +154,8 @@ def _index_reader(indices: dict[str, dict[str, np.ndarray]]) -> Callable:
 
 
 def _build_step(examples: Examples) -> Callable:
-    """The preprocessor: from an example's integers to its features.
-
-    All arrays of an example cross into TensorFlow as one byte string, their lengths first.
-    """
+    """The preprocessor: from an example's integers to its features."""
     features = examples.spec.features
-    arrays = [name for name, kind in features if kind == "ints"]
-    rest = {name: kind for name, kind in features if kind != "ints"}
 
     def build(split: np.ndarray, names: list[str], columns: list[np.ndarray]) -> list[np.ndarray]:
         rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -167,45 +163,54 @@ def _build_step(examples: Examples) -> Callable:
             examples.build(SPLITS[number], **dict(zip(names, row, strict=True)))
             for number, row in zip(split.tolist(), rows, strict=True)
         ]
-        packed = [_pack([example[name] for name in arrays]) for example in built]
-        return [np.array(packed, object)] + [
-            np.array([example[name].encode() for example in built], object)
-            if kind == "text" else np.array([example[name] for example in built], np.int32)
-            for name, kind in rest.items()
-        ]  # fmt: skip
+        tensors = []
+        for name, kind in features:
+            tensors += _flat(kind, [example[name] for example in built])
+        return tensors
 
     def step(dataset: Any) -> Any:
         import tensorflow as tf
 
-        types = [tf.string if kind == "text" else tf.int32 for kind in rest.values()]
+        types = []
+        for _, kind in features:
+            types += {"ints": [tf.int32] * 2, "int": [tf.int32], "text": [tf.string]}[kind]
 
         def whole(batch: dict[str, Any]) -> dict[str, Any]:
             names = sorted(set(batch) - {"split"})
-            packed, *others = tf.numpy_function(
+            tensors = tf.numpy_function(
                 lambda split, *columns: build(split, names, list(columns)),
                 [batch["split"], *(batch[name] for name in names)],
-                [tf.string, *types],
+                types,
                 stateful=False,
             )
-            for tensor in (packed, *others):
+            for tensor in tensors:
                 tensor.set_shape([None])
-            return {"arrays": packed, **dict(zip(rest, others, strict=True))}
+            found = iter(tensors)
+            return {name: _stacked(kind, found) for name, kind in features}
 
-        def unpack(example: dict[str, Any]) -> dict[str, Any]:
-            count = len(arrays)
-            values = tf.io.decode_raw(example.pop("arrays"), tf.int32, little_endian=True)
-            parts = tf.split(values[count:], values[:count], num=count) if count else []
-            return example | dict(zip(arrays, parts, strict=True))
-
-        return dataset.batch(_BATCH).map(whole).unbatch().map(unpack)
+        # The identity turns the ragged rows of the batches into plain tensors.
+        return dataset.batch(_BATCH).map(whole).unbatch().map(lambda example: example)
 
     return step
 
 
-def _pack(arrays: list[list[int]]) -> bytes:
-    return np.array(
-        [*map(len, arrays), *itertools.chain.from_iterable(arrays)], "<i4"
-    ).tobytes()  # fmt: skip
+def _flat(kind: str, column: list[Any]) -> list[np.ndarray]:
+    """A feature of a batch as vectors: values, and for arrays their lengths."""
+    if kind == "text":
+        return [np.array([text.encode() for text in column], object)]
+    if kind == "int":
+        return [np.array(column, np.int32)]
+    values = np.array(list(itertools.chain.from_iterable(column)), np.int32)
+    return [values, np.array(list(map(len, column)), np.int32)]
+
+
+def _stacked(kind: str, tensors: Iterator[Any]) -> Any:
+    """The feature that `_flat` took apart."""
+    import tensorflow as tf
+
+    if kind != "ints":
+        return next(tensors)
+    return tf.RaggedTensor.from_row_lengths(next(tensors), next(tensors), validate=False)
 
 
 def task_examples(name: str, spec: TaskSpec, split: str) -> Iterator[dict[str, Any]]:

@@ -27,8 +27,10 @@ def with_catalogue(cache_dir: pathlib.Path) -> pathlib.Path:
 
 @functools.cache
 def cached_toy() -> pathlib.Path:
-    """A cache folder with all tasks of the toy world, with slots and in words alone."""
+    """A cache folder with all tasks of the toy world; descriptions also in words alone."""
     cache_dir = pathlib.Path(tempfile.mkdtemp(prefix="ilm-toy-"))
     atexit.register(shutil.rmtree, cache_dir, ignore_errors=True)
-    cache_tasks.main(["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"])
+    base = ["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"]
+    cache_tasks.main([*base, "--nowith_text_only"])
+    cache_tasks.main([*base, "--tasks=long_description"])
     return cache_dir

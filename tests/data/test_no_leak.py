@@ -1,0 +1,191 @@
+"""No training stream of any stage knows a held-out interaction or a held-out item's words."""
+
+import functools
+import re
+
+import numpy as np
+import pytest
+
+from ilm_jax.data.prompts import PromptRenderer
+from ilm_jax.data.splits import SplitConfig, make_splits
+from ilm_jax.data.task_settings import SPECS, TaskSettings, find_spec
+from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
+from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.tasks.alignment import ItemItem, ItemText, UserItem
+from ilm_jax.tasks.corpus import CorpusText
+from ilm_jax.tasks.elm24 import LongDescription
+from ilm_jax.tasks.openp5 import SequentialRandom
+from tests.data.cached_toy import cached_toy, toy_world
+from tests.data.small_catalogue import small_catalogue, words_of
+
+SETTINGS = TaskSettings()
+WORDS = SETTINGS.replace(text_only=True)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return make_splits(toy_world(), SETTINGS.split)
+
+
+@functools.cache
+def sequences(split, text_only):
+    """Sequential examples: those with slots from the cache, those in words as it would get them."""
+    if not text_only:
+        return list(opened("sequential_random", SETTINGS, split))
+    world = toy_world()
+    tokenizer = open_tokenizer("toy", SETTINGS, world, cached_toy())
+    examples = SequentialRandom(make_splits(world, SETTINGS.split), WORDS, tokenizer)
+    index = examples.index(split)
+    rows = zip(*(column.tolist() for column in index.values()), strict=True)
+    return [examples.build(split, **dict(zip(index, row, strict=True))) for row in rows]
+
+
+def opened(name, settings=SETTINGS, split="train"):
+    tasks = open_tasks(
+        "toy", settings, [name], split, cache_dir=cached_toy(), catalogue=toy_world()
+    )
+    return tasks[find_spec("toy", name).name("toy")]
+
+
+def test_toy_users_choose_no_item_twice():
+    """So "the item is among the user's last two" below is the same as "the interaction is"."""
+    world = toy_world()
+    assert all(len(set(s)) == len(s) for s in map(world.sequence, range(world.num_users)))
+
+
+def held_out_of(world, user, split):
+    """Items of the user that examples of this split may not know."""
+    return set(world.sequence(user)[-2 if split == "train" else -1 :].tolist())
+
+
+class Reader:
+    """Finds the user and the items that an example speaks of, by slot, by id and by target."""
+
+    def __init__(self, splits, tokenizer):
+        renderer = PromptRenderer(splits, SETTINGS)
+        self.tokenizer = tokenizer
+        self.item = {renderer.item_id(r): r for r in range(splits.catalogue.num_items)}
+        self.user = {renderer.user_id(u): u for u in range(splits.catalogue.num_users)}
+
+    def text(self, example):
+        tokens = np.concatenate([example["inputs"], example["targets"]]).astype(int)
+        return self.tokenizer.decode(tokens[tokens >= 0])
+
+    def read(self, text):
+        items = {self.item[name] for name in re.findall(r"item_\d+", text)}
+        users = {self.user[name] for name in re.findall(r"user_\d+", text)}
+        return users, items
+
+
+@pytest.fixture(scope="module")
+def reader(splits):
+    return Reader(splits, open_tokenizer("toy", SETTINGS, toy_world(), cached_toy()))
+
+
+@pytest.mark.parametrize("text_only", [False, True])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_sequential_examples_know_no_later_interaction(text_only, split, reader):
+    world = toy_world()
+    row = {raw: user for user, raw in enumerate(world.user_ids)}
+    for example in sequences(split, text_only):
+        users, items = reader.read(reader.text(example))
+        user = row[example["user"]]
+        assert users == {user}
+        items |= {*map(int, example["slots"]), example["target_item"]}
+        hidden = held_out_of(world, user, split)
+        assert not items & hidden
+        assert split == "train" or example["target_item"] == world.sequence(user)[-2]
+
+
+def test_pairs_know_no_later_interaction(splits):
+    world = toy_world()
+    row = {raw: user for user, raw in enumerate(world.user_ids)}
+    for example in opened("user_item"):
+        assert example["row"] not in held_out_of(world, example["user"], "train")
+    for example in opened("item_item"):
+        user, position, step = re.fullmatch(r"(.+)@(\d+)-(\d+)", example["key"]).groups()
+        sequence, position = world.sequence(row[user]), int(position)
+        pair = (sequence[position], sequence[position + int(step)])
+        assert pair == (example["row"], example["other"])
+        assert not set(pair) & held_out_of(world, row[user], "train")
+    folds = {name: splits.item_fold for name in ("item_item", "user_item")}
+    for name, fold in folds.items():
+        columns = ("row", "other") if name == "item_item" else ("row",)
+        assert all(fold[example[c]] == 0 for example in opened(name) for c in columns)
+
+
+def test_the_corpus_and_the_tokenizer_know_no_later_interaction(splits, reader):
+    world = toy_world()
+    corpus = [reader.text(example) for example in opened("text")]
+    known = list(CorpusText(splits, SETTINGS).tokenizer_strings())
+    assert known[: len(corpus)] == corpus
+    # After the corpus come only the id strings, each by itself.
+    assert all(re.fullmatch(r"(item|user)_\d+", text) for text in known[len(corpus) :])
+    found = 0
+    for text in corpus:
+        users, items = reader.read(text)
+        for user in users:
+            found += 1
+            assert not items & held_out_of(world, user, "train")
+    assert found == SETTINGS.corpus_sequential_examples
+
+
+def test_no_training_string_names_a_held_out_item_by_its_words(splits, reader):
+    world = toy_world()
+    prompts = [*sequences("train", False), *sequences("train", True)]
+    for settings in (SETTINGS, WORDS):
+        prompts += opened("long_description", settings)
+    strings = [reader.text(example) for example in prompts]
+    strings += [example["target_text"] for example in opened("long_description")]
+    strings += [reader.tokenizer.decode(example["text"]) for example in opened("item_text")]
+    strings += CorpusText(splits, SETTINGS).tokenizer_strings()
+    everything = "\n".join(dict.fromkeys(strings))
+    # Five items of the world describe themselves in the words of some training item, by chance.
+    known = {world.texts[row] for row in splits.items_in(0)}
+    for row in np.flatnonzero(splits.item_fold):
+        assert world.titles[row] not in everything
+        assert (world.texts[row] in everything) == (world.texts[row] in known)
+    assert all(text in everything for text in known)
+    assert sum(world.texts[row] in known for row in np.flatnonzero(splits.item_fold)) == 5
+    for name in ("item_text", "long_description"):
+        rows = [e["row" if name == "item_text" else "target_item"] for e in opened(name)]
+        assert sorted(rows) == splits.items_in(0).tolist()
+
+
+@pytest.mark.parametrize("held_out_pairs", [False, True])
+@pytest.mark.parametrize("target", ["id", "title"])
+@pytest.mark.parametrize("mention", ["slot", "title", "title+slot", "id+title"])
+@pytest.mark.parametrize("text_only", [False, True])
+def test_no_setting_lets_held_out_words_into_training(mention, target, text_only, held_out_pairs):
+    catalogue = small_catalogue()
+    splits = make_splits(catalogue, SplitConfig(0.2, item_pairs_of_held_out=held_out_pairs))
+    settings = TaskSettings(
+        mention_description=mention, mention_history=mention, target=target,
+        text_only=text_only, split=splits.config, corpus_sequential_examples=0, variants=2,
+    )  # fmt: skip
+    corpus = CorpusText(splits, settings)
+    tokenizer = Tokenizer.train([*catalogue.texts, *catalogue.titles], 600)
+    strings = list(corpus.tokenizer_strings())
+    for kind in (ItemText, LongDescription, SequentialRandom, CorpusText, ItemItem, UserItem):
+        examples = kind(splits, settings, tokenizer)
+        index = examples.index("train")
+        for values in zip(*(column.tolist() for column in index.values()), strict=True):
+            example = examples.build("train", **dict(zip(index, values, strict=True)))
+            for feature, form in examples.spec.features:
+                if form == "text":
+                    strings.append(example[feature])
+                elif feature in ("inputs", "targets", "text"):
+                    strings.append(tokenizer.decode(t for t in example[feature] if t >= 0))
+            if kind is ItemItem and not held_out_pairs:
+                assert splits.item_fold[[example["row"], example["other"]]].tolist() == [0, 0]
+    everything = "\n".join(strings)
+    for row in range(catalogue.num_items):
+        used = any(word in everything for word in words_of(catalogue, row))
+        # Training items are the positive control: their texts are all there.
+        assert used == (splits.item_fold[row] == 0)
+
+
+def test_every_task_is_walked_above():
+    assert set(SPECS) == {
+        "item_text", "item_item", "user_item", "long_description", "sequential_random", "text",
+    }  # fmt: skip

@@ -1,0 +1,218 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from ilm_jax.data import task_cache
+from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
+from ilm_jax.data.splits import make_splits
+from ilm_jax.data.streams import Mixture
+from ilm_jax.data.task_settings import SPLITS, TaskSettings
+from ilm_jax.tasks import alignment, common, corpus, elm24, openp5
+from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
+from ilm_jax.tasks.prompted import overlaps
+from tests.data.small_catalogue import small_catalogue
+
+CATALOGUE = small_catalogue()
+SETTINGS = TaskSettings(history=3, variants=2, mention_user="slot")
+SPLIT = make_splits(CATALOGUE, SETTINGS.split)
+TOKENIZER = train_tokenizer(SPLIT, SETTINGS)
+EXAMPLES = {
+    kind.spec.task: kind(SPLIT, SETTINGS, TOKENIZER)
+    for kind in (
+        alignment.ItemText, alignment.ItemItem, alignment.UserItem,
+        elm24.LongDescription, openp5.SequentialRandom, CorpusText,
+    )
+}  # fmt: skip
+
+
+def built(examples, split):
+    index = examples.index(split)
+    rows = zip(*(column.tolist() for column in index.values()), strict=True)
+    return [examples.build(split, **dict(zip(index, row, strict=True))) for row in rows]
+
+
+def registered():
+    names = []
+    for module in (alignment, elm24, openp5, corpus):
+        names += module.register("toy", SETTINGS, SPLIT, TOKENIZER)
+    return names
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_seqio_gives_what_the_examples_say(task, split):
+    examples = EXAMPLES[task]
+    name = examples.spec.name("toy")
+    assert name in registered()
+    expected = built(examples, split)
+    found = list(common.task_examples(name, examples.spec, split))
+    assert common.num_examples(name, split) == len(found) == len(expected)
+    for left, right in zip(found, expected, strict=True):
+        for feature, _ in examples.spec.features:
+            assert np.array_equal(left[feature], right[feature]), feature
+
+
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_keys_are_unique_over_all_splits(task):
+    keys = [example["key"] for split in SPLITS for example in built(EXAMPLES[task], split)]
+    assert keys and len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("task", ["sequential_random", "text"])
+def test_batches_of_any_size_write_the_same_bytes(tmp_path, monkeypatch, task):
+    spec = EXAMPLES[task].spec
+    files = []
+    for size in (1, 7, 256):
+        monkeypatch.setattr(common, "_BATCH", size)
+        registered()
+        rows = common.task_examples(spec.name("toy"), spec, "train")
+        task_cache.write(tmp_path / str(size), spec.features, rows, {})
+        files.append((tmp_path / str(size) / "part-00000.array_record").read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+def test_registering_twice_changes_nothing_and_other_settings_replace():
+    import seqio
+
+    names = registered()
+    before = [seqio.TaskRegistry.get(name) for name in names]
+    assert registered() == names
+    assert all(seqio.TaskRegistry.get(n) is t for n, t in zip(names, before, strict=True))
+    elm24.register("toy", SETTINGS.replace(variants=1), SPLIT, TOKENIZER)
+    description = EXAMPLES["long_description"].spec.name("toy")
+    assert common.num_examples(description, "train") == len(SPLIT.items_in(0))
+    registered()
+    assert common.num_examples(description, "train") == 2 * len(SPLIT.items_in(0))
+
+
+def test_a_mixture_carries_its_shares_to_seqio():
+    import seqio
+
+    names = registered()[3:5]
+    common.register_mixture("toy_mix", Mixture({names[0]: 3, names[1]: 1}))
+    mixture = seqio.MixtureRegistry.get("toy_mix")
+    assert mixture.get_rate(seqio.TaskRegistry.get(names[0])) == pytest.approx(0.75)
+
+
+def test_the_seqio_vocabulary_is_our_tokenizer():
+    import tensorflow as tf
+
+    vocabulary = common.seqio_vocabulary(TOKENIZER)
+    text = CATALOGUE.texts[0]
+    assert vocabulary.encode(text) == TOKENIZER.encode(text)
+    assert vocabulary.encode_tf(text).numpy().tolist() == TOKENIZER.encode(text)
+    assert vocabulary.decode(TOKENIZER.encode(text)) == text
+    assert vocabulary.decode_tf(tf.constant(TOKENIZER.encode(text))).numpy().decode() == text
+    assert vocabulary.vocab_size == TOKENIZER.vocab_size
+    assert vocabulary == common.seqio_vocabulary(TOKENIZER)
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
+
+
+def test_descriptions_mark_the_words_that_carry_information():
+    for example in built(EXAMPLES["long_description"], "test"):
+        row = example["target_item"]
+        content = np.array(example["targets_content"], bool)
+        targets = np.array(example["targets"])
+        assert targets[-1] == TOKENIZER.eos_id and not content[-1]
+        assert TOKENIZER.decode(targets) == example["target_text"] == CATALOGUE.texts[row]
+        for start, end in CATALOGUE.content[row]:
+            assert CATALOGUE.texts[row][start:end] in TOKENIZER.decode(targets[content])
+        boilerplate = TOKENIZER.decode(targets[~content])
+        assert "tells of" in boilerplate and len(boilerplate) > 20
+
+
+def test_overlaps():
+    spans = [(0, 2), (2, 2), (2, 5), (5, 6), (6, 9), (9, 12)]
+    assert overlaps(spans, [(4, 6), (8, 9)]) == [0, 0, 1, 1, 1, 0]
+    assert overlaps(spans, []) == [0] * 6
+
+
+def test_sequences_are_leave_one_out_with_a_bounded_history():
+    examples = EXAMPLES["sequential_random"]
+    for split, back in (("validation", 2), ("test", 1)):
+        index = examples.index(split)
+        lengths = np.diff(CATALOGUE.offsets)[index["user"]]
+        assert (index["position"] == lengths - back).all() and (lengths >= 3).all()
+    assert examples.truncations("test")["history"] > 0
+    for split in SPLITS:
+        for example in built(examples, split):
+            user, position = example["key"].split("#")[0].split("@")
+            position = int(position)
+            sequence = CATALOGUE.sequence(CATALOGUE.user_ids.index(user)).tolist()
+            assert example["target_item"] == sequence[position]
+            history = sequence[max(0, position - 3) : position]
+            kinds = [token for token in example["inputs"] if token < 0]
+            slots = list(zip(kinds, example["slots"], strict=True))
+            assert [row for kind, row in slots if kind == USER_SLOT] == [int(user[1:])]
+            assert [row for kind, row in slots if kind == ITEM_SLOT] == history
+            assert len(example["history_bounds"]) == len(history) + 1
+            for start, end in itertools.pairwise(example["history_bounds"]):
+                assert example["inputs"][start:end].count(-1) == 1
+
+
+def test_training_positions_start_at_the_second_interaction():
+    index = EXAMPLES["sequential_random"].index("train")
+    expected = [
+        (user, position)
+        for user in range(CATALOGUE.num_users)
+        for position in range(1, len(SPLIT.train_sequence(user)))
+        for _ in range(2)
+    ]
+    assert list(zip(index["user"].tolist(), index["position"].tolist(), strict=True)) == expected
+
+
+def test_variants_read_different_templates_and_evaluation_reads_the_first():
+    for task in ("long_description", "sequential_random"):
+        train = built(EXAMPLES[task], "train")
+        assert all(
+            first["template"] != second["template"]
+            for first, second in zip(train[::2], train[1::2], strict=True)
+        )
+        assert len({example["template"] for example in train}) == 5
+        tested = {example["template"] for example in built(EXAMPLES[task], "test")}
+        assert tested == {f"{task}/0"}
+
+
+def test_a_corpus_text_is_the_prompt_and_its_answer():
+    words = SETTINGS.replace(text_only=True)
+    prompts = {}
+    for kind, prefix in (
+        (elm24.LongDescription, "description"), (openp5.SequentialRandom, "sequential"),
+    ):  # fmt: skip
+        for example in built(kind(SPLIT, words, TOKENIZER), "train"):
+            prompts[f"{prefix}/{example['key']}"] = example["inputs"] + example["targets"]
+    texts = {example["key"]: example["targets"] for example in built(EXAMPLES["text"], "train")}
+    assert {key: text for key, text in texts.items() if not key.startswith("item/")} == prompts
+    for row in SPLIT.items_in(0):
+        text = texts[f"item/{CATALOGUE.item_ids[row]}"]
+        assert text == [*TOKENIZER.encode(CATALOGUE.texts[row]), TOKENIZER.eos_id]
+
+
+def test_the_corpus_takes_a_fixed_sample_of_sequences():
+    def chosen(limit):
+        settings = SETTINGS.replace(corpus_sequential_examples=limit)
+        index = CorpusText(SPLIT, settings, TOKENIZER).index("train")
+        columns = [index[n].tolist() for n in ("kind", "row", "position", "variant")]
+        return {row for row in zip(*columns, strict=True) if row[0] == 2}
+
+    assert len(chosen(20)) == 20 and chosen(20) < chosen(40) < chosen(0)
+
+
+def test_pairs_are_of_one_user_and_belong_to_the_split_of_the_later():
+    settings = SETTINGS.replace(pair_distance=2)
+    examples = alignment.ItemItem(SPLIT, settings)
+    found = {split: built(examples, split) for split in SPLITS}
+    expected = {split: [] for split in SPLITS}
+    for user in range(CATALOGUE.num_users):
+        sequence = CATALOGUE.sequence(user).tolist()
+        trained = len(SPLIT.train_sequence(user))
+        for later in range(1, len(sequence)):
+            for earlier in range(max(0, later - 2), later):
+                pair = sequence[earlier], sequence[later]
+                if not SPLIT.item_fold[list(pair)].any():
+                    split = SPLITS[max(0, later - trained + 1)]
+                    expected[split].append(pair)
+    for split in SPLITS:
+        pairs = [(example["row"], example["other"]) for example in found[split]]
+        assert sorted(pairs) == sorted(expected[split]) and pairs
