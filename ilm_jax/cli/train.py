@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.cli import gin_config
     from ilm_jax.files import atomic_write
+    from ilm_jax.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()
     from ilm_jax.training.run import Run
 
     start = time.monotonic()
