@@ -14,9 +14,7 @@ from ilm_jax.models.attention import cache_mask, causal_segment_mask
 from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod
 from ilm_jax.models.layers import Embed, RMSNorm, constrain, remat
 
-__all__ = ["CACHE_BATCH_AXIS", "Cache", "Decoder", "DecoderConfig", "reorder_cache"]
-
-CACHE_BATCH_AXIS = 1
+__all__ = ["Cache", "Decoder", "DecoderConfig"]
 
 
 class Decoder(nn.Module):
@@ -61,7 +59,7 @@ class Decoder(nn.Module):
         positions: Int[Array, "batch length"],
         segment_ids: Int[Array, "batch length"],
         cache: Cache | None = None,
-        slots: Int[Array, "batch length"] | None = None,
+        entries: Int[Array, "batch length"] | None = None,
         mask: Bool[Array, "batch length keys"] | None = None,
     ) -> Float[Array, "batch length embed"] | tuple[Float[Array, "batch length embed"], Cache]:
         """Final hidden states of a row, or of its next tokens given a cache.
@@ -74,21 +72,21 @@ class Decoder(nn.Module):
           cache: from `init_cache`. New tokens are written at `positions`, each row at its own;
             rows are left-aligned (position = index in the row), and positions stay below the
             cache's length, since entries beyond it would be dropped.
-          slots: cache entries to write at, where they are not the positions: several
-            continuations of one prompt (beams) share a row.
+          entries: where in the cache to write, if not at the positions: several continuations
+            of one prompt (beams) share a row.
           mask: True at the cache entries that each token sees, its own included; entries
-            0..position if None. Goes with `slots`.
+            0..position if None. Goes with `entries`.
 
         Returns:
           hidden states, or (hidden states, cache) if a cache is given.
         """
         valid = segment_ids > 0
-        slots = positions if slots is None else slots
+        entries = positions if entries is None else entries
         if cache is None:
             mask = causal_segment_mask(segment_ids)
         elif mask is None:
             mask = cache_mask(positions, cache["key"].shape[2])
-        x, cache = self._run(embeddings, cache, positions, mask, valid, slots)
+        x, cache = self._run(embeddings, cache, positions, mask, valid, entries)
         hidden = self.final_norm(x)
         if self.is_initializing():
             self.embed(jnp.zeros((1, 1), jnp.int32))
@@ -125,8 +123,3 @@ class Decoder(nn.Module):
         if cache is None:
             return x, None
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
-
-
-def reorder_cache(cache: Cache, rows: Int[Array, " new_batch"]) -> Cache:
-    """The cache with batch rows picked by index, as beam search does after every step."""
-    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=CACHE_BATCH_AXIS), cache)

@@ -122,7 +122,7 @@ class DecoderAttention(nn.Module):
         positions: Int[Array, "batch length"],
         mask: Bool[Array, "batch length keys"],
         valid: Bool[Array, "batch length"],
-        slots: Int[Array, "batch length"],
+        entries: Int[Array, "batch length"],
         cache: Cache | None,
     ) -> tuple[Float[Array, "batch length embed"], Cache | None]:
         """Returns the update and this layer's cache with the new keys and values (or None)."""
@@ -141,7 +141,7 @@ class DecoderAttention(nn.Module):
         value = heads("value", cfg.kv_heads)
         if cache is not None:
             new = {"key": key, "value": value}
-            cache = {name: write_cache(cache[name], new[name], slots, valid) for name in new}
+            cache = {name: write_cache(cache[name], new[name], entries, valid) for name in new}
             key, value = cache["key"].astype(key.dtype), cache["value"].astype(value.dtype)
         out = dot_product_attention(query, key, value, mask)
         out = out.reshape(*x.shape[:-1], cfg.num_heads * cfg.head_width)
@@ -176,13 +176,13 @@ class DecoderLayer(nn.Module):
         positions: Int[Array, "batch length"],
         mask: Bool[Array, "batch length keys"],
         valid: Bool[Array, "batch length"],
-        slots: Int[Array, "batch length"],
+        entries: Int[Array, "batch length"],
     ) -> tuple[Float[Array, "batch length embed"], Cache | None]:
         """Returns the new hidden states and this layer's cache."""
         cfg = self.config
         normed = RMSNorm(cfg.norm_eps, name="attention_norm", **cfg.types)(x)
         attention = DecoderAttention(cfg, name="attention")
-        update, cache = attention(normed, positions, mask, valid, slots, cache)
+        update, cache = attention(normed, positions, mask, valid, entries, cache)
         x = constrain(x + update, "batch", "length", "embed")
         normed = RMSNorm(cfg.norm_eps, name="mlp_norm", **cfg.types)(x)
         x = x + GatedMLP(cfg, name="mlp")(normed)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.decoder import Decoder, reorder_cache
+from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.stacking import unstack_layers
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from tests.models.small import decoder_config, flat, init, nested
@@ -44,9 +44,9 @@ def logits(model, params, tokens=TOKENS, positions=POSITIONS, segments=ONES):
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def step(model, params, tokens, positions, segments, cache):
+def step(model, params, tokens, positions, segments, cache, *where):
     bound = model.bind({"params": params})
-    hidden, cache = bound(bound.embed(tokens), positions, segments, cache)
+    hidden, cache = bound(bound.embed(tokens), positions, segments, cache, *where)
     return bound.logits(hidden), cache
 
 
@@ -78,14 +78,19 @@ def test_cached_decoding_of_ragged_prompts_is_the_full_forward_pass(kind):
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-def test_a_reordered_cache_continues_the_picked_rows():
+def test_two_continuations_share_the_cache_of_their_prompt():
     model, params = make()
-    _, cache = step(model, params, TOKENS, POSITIONS, ONES, model.init_cache(2, 10))
-    token, at = jnp.full((2, 1), 7), jnp.full((2, 1), 9)
-    straight, _ = step(model, params, token, at, ONES[:, :1], cache)
-    cache = reorder_cache(cache, jnp.array([1, 0]))
-    swapped, _ = step(model, params, token, at, ONES[:, :1], cache)
-    np.testing.assert_allclose(swapped, straight[::-1], atol=1e-5)
+    prompt, row = TOKENS[:1, :5], ONES[:1, :5]
+    _, cache = step(model, params, prompt, POSITIONS[:1, :5], row, model.init_cache(1, 8))
+    new, entries = jnp.array([[7, 9]]), jnp.array([[5, 6]])
+    mask = jnp.arange(8) < 5
+    mask = jnp.stack([mask.at[5].set(True), mask.at[6].set(True)])[None]
+    at = jnp.full((1, 2), 5)
+    got, _ = step(model, params, new, at, ONES[:1, :2], cache, entries, mask)
+    for i in range(2):
+        alone = jnp.concatenate([prompt, new[:, i : i + 1]], axis=1)
+        full = logits(model, params, alone, POSITIONS[:1, :6], ONES[:1, :6])
+        np.testing.assert_allclose(got[:, i], full[:, 5], atol=2e-5)
 
 
 def test_packed_segments_and_padding_are_as_if_alone():
