@@ -261,3 +261,12 @@ def decode_prompt(inputs: Sequence[int], decode: Callable[[Sequence[int]], str])
         else:
             run.append(int(token))
     return text + decode(run)
+
+
+def target_tokens(renderer: PromptRenderer, encode: Encode, eos_id: int) -> list[list[int]]:
+    """Tokens of every item as an answer, eos last: what a ranking searches among.
+
+    Two items can share their tokens where the setting answers by title.
+    """
+    rows = range(renderer.catalogue.num_items)
+    return [[*encode(renderer.target(row)), eos_id] for row in rows]

@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.dataset_config import DatasetConfig
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, task_names
+from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, settings_from, task_names
 from ilm_jax.data.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
 from tests.data.cached_toy import cached_toy, toy_world, with_catalogue
@@ -120,6 +120,22 @@ def test_an_error_of_the_other_process_is_one_line_here(tmp_path):
     settings = TaskSettings(tokenizer=str(tmp_path / "bad.model"))
     with pytest.raises(UserError, match="bad.model: not a SentencePiece model"):
         open_tasks("toy", settings, ["item_text"], "train", cache_dir=tmp_path)
+
+
+def test_an_empty_split_is_an_error_where_it_is_opened(tmp_path):
+    overrides = {"split": {"held_out_items": 0}, "corpus_sequential_examples": 10}
+    cache_tasks.main(
+        ["--dataset=toy", f"--cache_dir={with_catalogue(tmp_path)}", "--nowith_text_only",
+         "--tasks=long_description", "--settings=" + json.dumps(overrides)]
+    )  # fmt: skip
+    settings = settings_from(overrides)
+    where = dict(cache_dir=tmp_path, catalogue=toy_world())
+    (task,) = open_tasks("toy", settings, ["long_description"], "train", **where).values()
+    assert len(task) == toy_world().num_items
+    with pytest.raises(UserError, match="split 'validation' is empty .held_out_items=0.0"):
+        open_tasks("toy", settings, ["long_description"], "validation", **where)
+    with pytest.raises(UserError, match="no split 'valid'"):
+        open_tasks("toy", settings, ["long_description"], "valid", **where)
 
 
 @pytest.mark.parametrize(

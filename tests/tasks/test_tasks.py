@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.data import task_cache
-from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
+from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT, target_tokens
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings
@@ -51,6 +51,22 @@ def test_seqio_gives_what_the_examples_say(task, split):
     for left, right in zip(found, expected, strict=True):
         for feature, _ in examples.spec.features:
             assert np.array_equal(left[feature], right[feature]), feature
+
+
+def test_seqio_trims_and_shards_a_task_like_any_other():
+    import seqio
+
+    registered()
+    examples = EXAMPLES["sequential_random"]
+    expected = [example["inputs"][:5] for example in built(examples, "test")]
+    found = []
+    for shard in range(2):
+        dataset = seqio.get_mixture_or_task(examples.spec.name("toy")).get_dataset(
+            {"inputs": 5, "targets": 99}, "test", shuffle=False, num_epochs=1,
+            shard_info=seqio.ShardInfo(shard, 2),
+        )  # fmt: skip
+        found.append([example["inputs"].tolist() for example in dataset.as_numpy_iterator()])
+    assert found == [expected[0::2], expected[1::2]]
 
 
 @pytest.mark.parametrize("task", EXAMPLES)
@@ -149,6 +165,14 @@ def test_sequences_are_leave_one_out_with_a_bounded_history():
             assert len(example["history_bounds"]) == len(history) + 1
             for start, end in itertools.pairwise(example["history_bounds"]):
                 assert example["inputs"][start:end].count(-1) == 1
+
+
+def test_every_item_as_an_answer_is_the_target_that_training_sees():
+    examples = EXAMPLES["sequential_random"]
+    answers = target_tokens(examples.renderer, TOKENIZER.encode, TOKENIZER.eos_id)
+    assert len(set(map(tuple, answers))) == CATALOGUE.num_items
+    for example in built(examples, "test"):
+        assert answers[example["target_item"]] == example["targets"]
 
 
 def test_training_positions_start_at_the_second_interaction():
