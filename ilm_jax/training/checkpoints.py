@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.errors import UserError
-from ilm_jax.training.layout import disk_layout, disk_names, to_disk, to_memory
+from ilm_jax.training.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
 from ilm_jax.training.schedule import Positions
 from ilm_jax.training.state import FlatParams, TrainState, flat, nested
 
@@ -103,11 +103,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        names = disk_names({**state.trainable, **state.frozen})
+        moments = slots(state.opt_state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(nested(to_disk(state.trainable))),
-                optimizer=ocp.args.PyTreeSave(nested(to_disk(slots(state.opt_state)))),
+                params=ocp.args.PyTreeSave(nested(to_disk(state.trainable, names))),
+                optimizer=ocp.args.PyTreeSave(
+                    nested(to_disk(moments, slot_names(moments, names)))
+                ),
                 meta=ocp.args.JsonSave({**meta, "next_example": dict(positions.next_example)}),
             ),
             metrics=dict(metrics) if metrics else None,
@@ -137,9 +141,10 @@ class Checkpoints:
         """Restores the newest checkpoint into the shape and shardings of `state`."""
         step = self._manager.latest_step()
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        trainable = self._read(step, "params", state.trainable)
+        names = disk_names({**state.trainable, **state.frozen})
+        trainable = self._read(step, "params", state.trainable, names)
         like = slots(state.opt_state)
-        restored = self._read(step, "optimizer", like)
+        restored = self._read(step, "optimizer", like, slot_names(like, names))
         leaves = [restored[path] for path in like]
         opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), leaves)
         counter = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), state.step.sharding)

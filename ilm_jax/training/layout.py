@@ -52,9 +52,29 @@ def is_stacked(path: str, names: Mapping[str, list[str]]) -> bool:
     return len(names[path]) > 1 or names[path] != [path]
 
 
-def to_disk(arrays: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def to_disk(
+    arrays: Mapping[str, jax.Array], names: Mapping[str, list[str]]
+) -> dict[str, jax.Array]:
     """Splits stacked arrays into entries on disk."""
-    return unstack_layers(dict(arrays))
+    entries = {}
+    for path, array in arrays.items():
+        parts = list(array) if is_stacked(path, names) else [array]
+        entries |= dict(zip(names[path], parts, strict=True))
+    return entries
+
+
+def slot_names(
+    slots: Mapping[str, Any], names: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """`disk_names` of optimizer slots, whose paths end in their parameter's."""
+    found = {}
+    for slot in slots:
+        parts = slot.split("/")
+        tails = ["/".join(parts[i:]) for i in range(1, len(parts))]
+        path = next((tail for tail in tails if tail in names), None)
+        prefix = slot.removesuffix(path) if path else ""
+        found[slot] = [prefix + name for name in names[path]] if path else [slot]
+    return found
 
 
 def to_memory(
