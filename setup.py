@@ -21,7 +21,11 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*setuptools.find_packages(include=["ilm_jax", "ilm_jax.*"]), "ilm_jax.tasks", "ilm_jax.gin"],
+    packages=[
+        *setuptools.find_packages(include=["ilm_jax", "ilm_jax.*"]),
+        "ilm_jax.tasks",
+        "ilm_jax.gin",
+    ],
     package_dir={"ilm_jax.tasks": "tasks", "ilm_jax.gin": "gin"},
     package_data={"ilm_jax.gin": ["*.gin", "*/*.gin"]},
     entry_points={"console_scripts": ["ilm = ilm_jax.cli.main:main"]},

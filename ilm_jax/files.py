@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
 @contextlib.contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields an empty temporary folder that becomes `path` (replacing it) when the block succeeds."""
+    """Yields a temporary folder that becomes `path` (replacing it) when the block succeeds."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import gin
 from gin import config as gin_internals
-
 from ilm_jax.errors import UserError
 
 MACRO = "gin.macro"
@@ -89,7 +88,9 @@ def _existing(file: str, search_paths: Sequence[str]) -> str:
         if (folder / file).is_file():
             return str(folder / file)
     names = [str(p.relative_to(recipe_folder())) for p in recipe_folder().rglob("*.gin")]
-    raise UserError(f"no recipe {file!r}{_nearest(file, names)}; shipped: {', '.join(sorted(names))}")
+    raise UserError(
+        f"no recipe {file!r}{_nearest(file, names)}; shipped: {', '.join(sorted(names))}"
+    )
 
 
 def _quoted(binding: str) -> str:
@@ -148,7 +149,9 @@ def _check_consumed(known: set[tuple[str, str]]) -> None:
             shown = scope if selector == MACRO else f"{prefix}{selector}.{name}"
             hint = _nearest(scope, scopes) if prefix else ""
             where = "in the recipe" if (scope, selector) in known else "on the command line"
-            raise UserError(f"the binding {shown} {where} was never read{hint}: remove or correct it")
+            raise UserError(
+                f"the binding {shown} {where} was never read{hint}: remove or correct it"
+            )
 
 
 def _nearest(word: str, names: Any) -> str:

@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        print(f"ilm: error: no verb {verb!r}{_hint(verb)}; `ilm --help` lists them", file=sys.stderr)
+        print(
+            f"ilm: error: no verb {verb!r}{_hint(verb)}; `ilm --help` lists them", file=sys.stderr
+        )
         return 2
     if importlib.util.find_spec("ilm_jax.tasks") is None:
         print(

@@ -31,7 +31,7 @@ def write(
     splits = trained.run.splits
     figures = dict(language_figures.figures(language))
     intervals = {"nll": language.interval(), "nll_content": language.interval(content=True)}
-    arrays = {
+    arrays: dict[str, Any] = {
         "item_nll": language.nll_sum,
         "item_tokens": language.tokens,
         "item_content_nll": language.content_nll_sum,
@@ -106,21 +106,16 @@ def read(folder: str | os.PathLike) -> Stored:
         return Stored(json.loads((folder / "evaluation.json").read_text()), dict(arrays))
 
 
-def compare_content(
-    first: str, a: Stored, second: str, b: Stored
-) -> Comparison:
+def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -> Comparison:
     """Paired test of nll_content (nats per content token) on the same held-out items.
 
+    Args:
+      first, second: names of the models.
+      a, b: their evaluations, pair by pair on the same items; several pairs are pooled.
+
     Raises:
-      UserError: if the two were not measured on the same items.
+      UserError: if two of a pair were not measured on the same items.
     """
-    return compare_pooled(first, [a], second, [b])
-
-
-def compare_pooled(
-    first: str, a: list[Stored], second: str, b: list[Stored]
-) -> Comparison:
-    """As `compare_content`, over the items of several runs of each model."""
     for x, y in zip(a, b, strict=True):
         if not np.array_equal(x.arrays["item_index"], y.arrays["item_index"]):
             raise UserError(f"{first} and {second} were measured on different items")

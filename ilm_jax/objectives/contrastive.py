@@ -45,16 +45,16 @@ class Contrast(NamedTuple):
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
-    negative_right: Int[Array, "batch"]
-    negative_left: Int[Array, "batch"]
+    negative_right: Int[Array, " batch"]
+    negative_left: Int[Array, " batch"]
 
 
 def contrast(
     left: Float[Array, "batch left_queries dim"],
     right: Float[Array, "batch right_queries dim"],
     temperature: Float[Array, ""],
-    left_ids: Int[Array, "batch"],
-    right_ids: Int[Array, "batch"],
+    left_ids: Int[Array, " batch"],
+    right_ids: Int[Array, " batch"],
     *,
     key: jax.Array | None = None,
     label_smoothing: float = LABEL_SMOOTHING,
@@ -80,18 +80,17 @@ def contrast(
     pairs = size // shards * left.shape[1] * right.shape[1] * 4
     block = block or _divisor_at_most(size, max(1, BLOCK_BYTES // pairs))
     counter_key = None if key is None else jax.random.key_data(key).astype(jnp.uint32)
-    run = functools.partial(
-        _contrast_rows, axes=axes, block=block, label_smoothing=label_smoothing
-    )
+    run = functools.partial(_contrast_rows, axes=axes, block=block, label_smoothing=label_smoothing)
     args = (left, right, temperature, left_ids, right_ids, counter_key)
     if not axes:
         return run(*args)
     rows, whole = PartitionSpec(axes), PartitionSpec()
-    return jax.shard_map(
-        run,
+    result = jax.shard_map(
+        lambda *shards: tuple(run(*shards)),
         in_specs=(rows, rows, whole, rows, rows, whole),
-        out_specs=Contrast(whole, whole, rows, rows),
+        out_specs=(whole, whole, rows, rows),
     )(*args)
+    return Contrast(*result)
 
 
 def _batch_axes() -> tuple[str, ...]:
@@ -117,7 +116,7 @@ def similarity(
 
 
 def gumbel_at(
-    key: UInt32[Array, "2"], rows: Int[Array, "rows"], columns: Int[Array, "columns"]
+    key: UInt32[Array, "2"], rows: Int[Array, " rows"], columns: Int[Array, " columns"]
 ) -> Float[Array, "2 rows columns"]:
     """Two independent standard Gumbel draws for each global (row, column) pair."""
     shape = (rows.shape[0], columns.shape[0])
@@ -133,15 +132,15 @@ def gumbel_at(
 class _Rows(NamedTuple):
     """Running statistics of this device's rows over the columns seen so far."""
 
-    max: Float[Array, "rows"]
-    sum: Float[Array, "rows"]  # of exp(s - max)
-    same: Float[Array, "rows"]  # sum of s over positives
-    count: Float[Array, "rows"]  # number of positives
-    all: Float[Array, "rows"]  # sum of s
-    best_positive: Float[Array, "rows"]
-    best_negative: Float[Array, "rows"]
-    drawn: Float[Array, "rows"]  # largest noisy score among non-positives …
-    drawn_at: Int[Array, "rows"]  # … and its column
+    max: Float[Array, " rows"]
+    sum: Float[Array, " rows"]  # of exp(s - max)
+    same: Float[Array, " rows"]  # sum of s over positives
+    positives: Float[Array, " rows"]  # number of positives
+    all: Float[Array, " rows"]  # sum of s
+    best_positive: Float[Array, " rows"]
+    best_negative: Float[Array, " rows"]
+    drawn: Float[Array, " rows"]  # largest noisy score among non-positives …
+    drawn_at: Int[Array, " rows"]  # … and its column
 
 
 def _contrast_rows(
@@ -182,7 +181,7 @@ def _contrast_rows(
         carry = jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), carry)
     row, column = jax.lax.scan(body, carry, jnp.arange(0, size, block))
     cross_entropy = functools.partial(_cross_entropy, size=size, smoothing=label_smoothing)
-    row_loss = cross_entropy(jnp.log(row.sum) + row.max, row.same, row.count, row.all)
+    row_loss = cross_entropy(jnp.log(row.sum) + row.max, row.same, row.positives, row.all)
     *statistics, negative_left = (x.reshape(-1) for x in column)
     return Contrast(
         loss=0.5 * (total(row_loss.sum()) + cross_entropy(*statistics).sum()) / size,
@@ -208,7 +207,7 @@ def _fold_columns(carry: _Rows, sim, same, noisy, columns) -> _Rows:
         max=top,
         sum=carry.sum * jnp.exp(carry.max - top) + jnp.exp(sim - top[:, None]).sum(1),
         same=carry.same + jnp.where(same, sim, 0).sum(1),
-        count=carry.count + same.sum(1),
+        positives=carry.positives + same.sum(1),
         all=carry.all + sim.sum(1),
         best_positive=jnp.maximum(carry.best_positive, jnp.where(same, fixed, NEGATIVE).max(1)),
         best_negative=jnp.maximum(carry.best_negative, jnp.where(same, NEGATIVE, fixed).max(1)),

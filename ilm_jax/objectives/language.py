@@ -63,18 +63,16 @@ class LanguageModelling:
             return ItemLanguageModel(qformer=None, adaptor=None, lm=Decoder(self.lm))
         if self.mlp:
             hidden = matching_hidden(self.qformer, width)
-            adaptor = MLPAdaptor(hidden, self.qformer.num_queries, width)
-            return ItemLanguageModel(qformer=None, adaptor=adaptor, lm=Decoder(self.lm))
-        adaptor = Dense(width, ("embed", None), use_bias=True)
-        return ItemLanguageModel(QFormer(self.qformer), adaptor, Decoder(self.lm))
+            reader = MLPAdaptor(hidden, self.qformer.num_queries, width, **self.qformer.types)
+            return ItemLanguageModel(qformer=None, adaptor=reader, lm=Decoder(self.lm))
+        linear = Dense(width, ("embed", None), use_bias=True, **self.qformer.types)
+        return ItemLanguageModel(QFormer(self.qformer), linear, Decoder(self.lm))
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """All parameters, boxed with their logical axes."""
-        one = jnp.ones((1, 2), jnp.int32)
-        batch = {"tokens": one, "positions": one, "segment_ids": one, "slot_entity": one * 0,
-                 "slot_query": one * 0}  # fmt: skip
+        ids = jnp.ones((1, 2), jnp.int32)
         vectors = jnp.zeros((1, 1, self.qformer.cf_dim if self.qformer else 1))
-        return self.model.init(key, **batch, entity_vectors=vectors)["params"]
+        return self.model.init(key, ids, ids, ids, 0 * ids, 0 * ids, vectors)["params"]
 
     def loss(
         self,
@@ -99,7 +97,7 @@ class LanguageModelling:
         Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
     ]:
         """(nll in nats, loss weight, content weight) of each target token."""
-        hidden = self.model.apply(
+        hidden: Any = self.model.apply(
             {"params": params},
             tokens=batch["tokens"],
             positions=batch["positions"],
@@ -118,13 +116,11 @@ class LanguageModelling:
             targets, weights, content = (
                 jnp.take_along_axis(x, window, axis=1) for x in (targets, weights, content)
             )
-        logits = self.model.apply({"params": params}, hidden, method="logits")
+        logits: Any = self.model.apply({"params": params}, hidden, method="logits")
         return token_cross_entropy(logits, targets), weights, content
 
 
-def target_window(
-    weights: Float[Array, "batch length"], size: int
-) -> Int[Array, "batch window"]:
+def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:
     """Indices of `size` neighbouring positions that start at each row's first target.
 
     Projecting these alone to the vocabulary saves most of the output layer's work, since prompts

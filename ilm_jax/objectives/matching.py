@@ -14,15 +14,15 @@ class MatchingBatch(NamedTuple):
 
     vectors: Float[Array, "pairs cf"]
     text: Int[Array, "pairs length"]
-    labels: Int[Array, "pairs"]
-    weights: Float[Array, "pairs"]
+    labels: Int[Array, " pairs"]
+    weights: Float[Array, " pairs"]
 
 
 def with_hard_negatives(
     vectors: Float[Array, "batch cf"],
     text: Int[Array, "batch length"],
-    negative_left: Int[Array, "batch"],
-    negative_right: Int[Array, "batch"],
+    negative_left: Int[Array, " batch"],
+    negative_right: Int[Array, " batch"],
 ) -> MatchingBatch:
     """Pairs each text with a drawn wrong item and each item with a drawn wrong text.
 
@@ -40,7 +40,7 @@ def with_hard_negatives(
 
 
 def matching_loss(
-    logits: Float[Array, "pairs 2"], labels: Int[Array, "pairs"], weights: Float[Array, "pairs"]
+    logits: Float[Array, "pairs 2"], labels: Int[Array, " pairs"], weights: Float[Array, " pairs"]
 ) -> dict[str, Sums]:
     """Two-class cross-entropy (label 1: matched) and accuracy, over pairs of weight 1."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))

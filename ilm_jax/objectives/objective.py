@@ -16,12 +16,16 @@ class Sums(NamedTuple):
 class Objective(Protocol):
     """A loss with the modules whose parameters it trains."""
 
-    kinds: tuple[str, ...]
-    """Names of the batch kinds that `loss` takes, each with its own compiled step."""
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the batch kinds that `loss` takes, each with its own compiled step."""
 
-    splits_batches: bool
-    """Whether microbatches give the same gradient; not so for contrastive losses, whose
-    negatives are the whole global batch."""
+    @property
+    def splits_batches(self) -> bool:
+        """Whether microbatches give the same gradient.
+
+        Not so for contrastive losses, whose negatives are the whole global batch.
+        """
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Parameters with their logical axes (boxed), nested, top keys as in the house style."""

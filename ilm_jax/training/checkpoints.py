@@ -59,7 +59,7 @@ class Checkpoints:
     """The checkpoints of one MODEL_DIR."""
 
     def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
-        """Opens MODEL_DIR/checkpoints; for writing (clearing stale temporary folders) if `config`."""
+        """Opens MODEL_DIR/checkpoints; with `config` for writing, after clearing stale folders."""
         self._folder = pathlib.Path(model_dir).absolute() / "checkpoints"
         if config is None and not self._folder.is_dir():
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
@@ -81,7 +81,9 @@ class Checkpoints:
                 read_only=config is None,
                 best_fn=_loss,
                 best_mode="min",
-                preservation_policy=preservation_policy.AnyPreservationPolicy(keep) if keep else None,
+                preservation_policy=preservation_policy.AnyPreservationPolicy(keep)
+                if keep
+                else None,
                 enable_async_checkpointing=bool(config and config.asynchronous),
             ),
             item_names=("params", "optimizer", "meta"),
@@ -109,9 +111,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 params=ocp.args.PyTreeSave(nested(to_disk(state.trainable, names))),
-                optimizer=ocp.args.PyTreeSave(
-                    nested(to_disk(moments, slot_names(moments, names)))
-                ),
+                optimizer=ocp.args.PyTreeSave(nested(to_disk(moments, slot_names(moments, names)))),
                 meta=ocp.args.JsonSave({**meta, "next_example": dict(positions.next_example)}),
             ),
             metrics=dict(metrics) if metrics else None,
@@ -134,7 +134,9 @@ class Checkpoints:
         else:
             found = self._manager.latest_step() if step == "last" else int(step)
         if found is None or found not in steps:
-            raise UserError(f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}")
+            raise UserError(
+                f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}"
+            )
         return found
 
     def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Batches for the devices: the rows of this process, converted and assembled ahead of time."""
 
 import concurrent.futures
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -48,9 +49,8 @@ def training_batches(
             kind = schedule.kind_at(step)
             first = at.next_example.get(kind, 0)
             at = at.advance(kind, batch_size)
-            yield kind, lambda k=kind, f=first: global_batch(
-                sources[k], f, batch_size, partitioner
-            ), at
+            job = functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
+            yield kind, job, at
 
     pool = concurrent.futures.ThreadPoolExecutor(1)
     waiting: list[tuple[str, concurrent.futures.Future, Positions]] = []

@@ -46,7 +46,7 @@ def count(params: Mapping[str, Any]) -> int:
 def what_trains(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
     """A table by top-level name: parameters that train and that are frozen."""
     tops = sorted({path.split("/")[0] for path in (*trainable, *frozen)})
-    rows = [("", "trains", "frozen")]
+    rows: list[tuple[str, ...]] = [("", "trains", "frozen")]
     for top in [*tops, "total"]:
         numbers = (
             count({p: x for p, x in tree.items() if top in ("total", p.split("/")[0])})

@@ -1,4 +1,4 @@
-"""Where each parameter stands on disk: one entry per layer, however layers are stacked in memory."""
+"""Where each parameter stands on disk: an entry per layer, however layers are stacked in memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,16 +56,14 @@ def to_disk(
     arrays: Mapping[str, jax.Array], names: Mapping[str, list[str]]
 ) -> dict[str, jax.Array]:
     """Splits stacked arrays into entries on disk."""
-    entries = {}
+    entries: dict[str, jax.Array] = {}
     for path, array in arrays.items():
         parts = list(array) if is_stacked(path, names) else [array]
         entries |= dict(zip(names[path], parts, strict=True))
     return entries
 
 
-def slot_names(
-    slots: Mapping[str, Any], names: Mapping[str, list[str]]
-) -> dict[str, list[str]]:
+def slot_names(slots: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """`disk_names` of optimizer slots, whose paths end in their parameter's."""
     found = {}
     for slot in slots:

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ilm_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
-LogicalRules = Sequence[tuple[str, str | Sequence[str] | None]]
+LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
 # A mesh axis serves at most one dimension of an array, first rule first: activations ("batch"
 # first) keep "embed" whole, parameters (which have no batch) shard it over "fsdp".
@@ -65,7 +65,9 @@ class MeshConfig:
         dcn = (self.dcn_data, self.dcn_fsdp, self.dcn_tensor)
         shown = f"MeshConfig(data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}, dcn={dcn})"
         if any(size == 0 or size < -1 for size in ici) or any(size < 1 for size in dcn):
-            raise UserError(f"{shown}: sizes must be at least 1 (one of data, fsdp, tensor may be -1)")
+            raise UserError(
+                f"{shown}: sizes must be at least 1 (one of data, fsdp, tensor may be -1)"
+            )
         if ici.count(-1) > 1:
             raise UserError(f"{shown}: at most one of data, fsdp, tensor may be -1")
         if -1 in ici:
@@ -118,7 +120,7 @@ class Partitioner:
 
         A dimension that its mesh axes do not divide stays whole (model-info.txt shows it so).
         """
-        spec = nn.logical_to_mesh_axes(tuple(axes), self.rules)
+        spec = nn.logical_to_mesh_axes(tuple(axes), self.rules) or ()
         return PartitionSpec(
             *(
                 names if names and size % self._size(names) == 0 else None
@@ -138,7 +140,7 @@ class Partitioner:
     @property
     def batch_axes(self) -> tuple[str, ...]:
         """Mesh axes over which the rows of a batch are split."""
-        names = nn.logical_to_mesh_axes(("batch",), self.rules)[0]
+        (names,) = nn.logical_to_mesh_axes(("batch",), self.rules) or (None,)
         return (names,) if isinstance(names, str) else tuple(names or ())
 
     def batch_sharding(self, batch_size: int) -> NamedSharding:
@@ -162,7 +164,8 @@ class Partitioner:
         batch is not split over processes.
         """
         index_map = self.batch_sharding(batch_size).addressable_devices_indices_map((batch_size,))
-        rows = {row for (index,) in index_map.values() for row in range(*index.indices(batch_size))}
+        slices = [index[0] for index in index_map.values() if index is not None]
+        rows = {row for part in slices for row in range(*part.indices(batch_size))}
         return np.array(sorted(rows))
 
     def global_batch(self, local: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
@@ -171,7 +174,8 @@ class Partitioner:
         where = {row: i for i, row in enumerate(self.local_rows(batch_size))}
 
         def place(array: np.ndarray) -> jax.Array:
-            def rows(index: tuple[slice, ...]) -> np.ndarray:
+            def rows(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
                 start, stop, _ = index[0].indices(batch_size)
                 return array[where[start] : where[stop - 1] + 1]
 

@@ -88,9 +88,7 @@ class Run:
         if not pathlib.Path(self.cf_table).is_file():
             raise UserError(f"no embedding table at {self.cf_table}: run `ilm fit_cf "
                             f"--output={self.cf_table}`")  # fmt: skip
-        return TableSet(
-            EmbeddingTable.load(self.cf_table, self.splits), normalise=self.normalise
-        )
+        return TableSet(EmbeddingTable.load(self.cf_table, self.splits), normalise=self.normalise)
 
     @property
     def vectors(self) -> np.ndarray:

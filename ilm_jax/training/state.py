@@ -117,7 +117,9 @@ def optimizer_shardings(
 ) -> optax.OptState:
     """Shardings of the optimizer's state: slots follow their parameter, counters are replicated."""
     shardings = {path: leaf.sharding for path, leaf in trainable.items()}
-    mesh = next(iter(shardings.values())).mesh
+    first = next(iter(shardings.values()))
+    assert isinstance(first, NamedSharding)
+    mesh = first.mesh
     return optax.tree.map_params(
         optimizer,
         lambda _, sharding: sharding,

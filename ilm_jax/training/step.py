@@ -50,9 +50,7 @@ def accumulated_gradient(
         return gradient(objective, kind, state.trainable, state.frozen, batch, table, key)
 
     # Row r goes to microbatch r % n: each microbatch keeps rows of every batch shard.
-    parts = jax.tree.map(
-        lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
-    )
+    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def body(carry: Any, xs: Any) -> tuple[Any, None]:
         part, index = xs
@@ -143,5 +141,3 @@ def make_eval_step(
     return jax.jit(
         step, in_shardings=(None, None, rows, None), out_shardings=partitioner.replicated
     )
-
-

@@ -225,7 +225,9 @@ class Trainer:
                 # Whole batches only: a contrastive loss depends on how many negatives it sees.
                 for b in range(min(self.config.eval_batches, max(1, number // size))):
                     batch = global_batch(source, b * size, size, self.partitioner)
-                    for name, value in steps[kind](state.trainable, state.frozen, batch, table).items():
+                    for name, value in steps[kind](
+                        state.trainable, state.frozen, batch, table
+                    ).items():
                         sums.setdefault(name, []).append(value)
             return {name: _mean(values) for name, values in sums.items()}
 
@@ -239,8 +241,8 @@ class Trainer:
             writer.close()
             raise UserError(
                 f"loss or gradient is not finite at or before step {step} (since the last log, "
-                f"grad_norm {metrics['grad_norm']:.3g}); the last checkpoint is good: resume with a "
-                "lower learning rate or a longer warm-up"
+                f"grad_norm {metrics['grad_norm']:.3g}); the last checkpoint is good: resume with "
+                "a lower learning rate or a longer warm-up"
             )
         speed = line.show(step, metrics["loss"], window.steps * self.config.batch_size)
         writer.write(step, {**metrics, "learning_rate": rate, "examples_per_second": speed})
@@ -260,7 +262,8 @@ class _Window:
     """Device-side sums since the last log; read once per log."""
 
     def __init__(self) -> None:
-        self.steps, self._reports = 0, []
+        self.steps = 0
+        self._reports: list[dict[str, Any]] = []
 
     def add(self, report: dict[str, Any]) -> None:
         self.steps += 1

@@ -30,7 +30,9 @@ class MetricWriter:
         with atomic_write(path) as stream:
             stream.writelines(json.dumps(record) + "\n" for record in kept)
         self._stream: TextIO = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(model_dir), purge_step=start_step + 1 if start_step else None)
+        self._board = SummaryWriter(
+            str(model_dir), purge_step=start_step + 1 if start_step else None
+        )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One record {"step", name: value, …}, flushed at once."""
