@@ -34,7 +34,7 @@ ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
 # nll_content of the first is expected below the second's.
 ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
 # What tiny/data.gin sets, for the verb that prepares the caches.
-SETTINGS = '{"history": 5}'
+SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}'
 TEXT_ZERO_LENGTHS = "{'inputs': 80, 'targets': 36}"
 
 

@@ -2,6 +2,8 @@
 
 Raw texts of the fold's items, and text-only renderings (prompt and answer as one text) of the two
 prompt tasks' examples, id strings included, so that the model can say what it will be asked for.
+Training items are also named by their content words: without that a small model would never have
+seen anything informative in an item's place, and a frozen one could not be told to look there.
 """
 
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.data import draws
-from ilm_jax.data.splits import FOLDS, Splits
+from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
 from ilm_jax.data.tokenizer import Tokenizer
 from ilm_jax.tasks import common
@@ -19,7 +21,7 @@ from ilm_jax.tasks.openp5 import SequentialRandom
 from ilm_jax.tasks.prompted import Prompted, PromptTokenizer
 
 SPEC = SPECS["text"]
-_ITEM, _DESCRIPTION, _SEQUENTIAL = range(3)
+_ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
 
 
 class CorpusText:
@@ -48,6 +50,10 @@ class CorpusText:
             (_DESCRIPTION, described["row"], np.zeros_like(described["row"]), described["variant"]),
             (_SEQUENTIAL, sequences["user"], sequences["position"], sequences["variant"]),
         ]
+        if FOLDS[split] == TRAIN:
+            variants = np.arange(self.settings.corpus_word_variants)
+            named = np.repeat(rows, len(variants))
+            parts.append((_WORDS, named, np.zeros_like(named), np.tile(variants, len(rows))))
         kinds = [np.full(len(part[1]), part[0], np.int32) for part in parts]
         columns = [np.concatenate([part[k] for part in parts]) for k in (1, 2, 3)]
         names = ("kind", "row", "position", "variant")
@@ -79,6 +85,8 @@ class CorpusText:
             return self._descriptions.render(split, row, variant)
         if kind == _SEQUENTIAL:
             return self._sequences.render(split, row, position, variant)
+        if kind == _WORDS:
+            return self._descriptions.render_words(row, variant)
         catalogue = self.splits.catalogue
         return Prompted(
             key=catalogue.item_ids[row], user="", template="text", prompt=None,
@@ -88,7 +96,7 @@ class CorpusText:
     def build(self, split: str, kind: int, row: int, position: int, variant: int) -> dict[str, Any]:
         """The example's features; keys say which kind it is."""
         features = self._tokens.corpus_features(self.render(split, kind, row, position, variant))
-        prefix = ("item", "description", "sequential")[kind]
+        prefix = ("item", "description", "sequential", "words")[kind]
         return features | {"key": f"{prefix}/{features['key']}"}
 
     def strings(self, split: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ The templates are ours. Items of the training fold train; those of the validatio
 whose texts nothing else has seen, measure.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,13 @@ class LongDescription:
             target_item=row,
             content=catalogue.content[row],
         )
+
+    def render_words(self, row: int, variant: int) -> Prompted:
+        """A training example that names the item by its content words, for stage 0's corpus."""
+        example = self.render("train", row, variant)
+        template = int(example.template.rsplit("/", 1)[1])
+        prompt = self.renderer.description_of_words(row, template, variant)
+        return dataclasses.replace(example, prompt=prompt)
 
     def build(self, split: str, row: int, variant: int) -> dict[str, Any]:
         """The example's features."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from ilm_jax.data import draws
 from ilm_jax.data.splits import TRAIN, Splits
 from ilm_jax.data.task_settings import TaskSettings
 
@@ -118,6 +119,20 @@ class PromptRenderer:
         a prompt occurs in evaluation only, and its target is the item's words anyway.
         """
         mention = self._mention_item(row, self._description, title_allowed=True)
+        return self._fill(DESCRIPTION_TEMPLATES[template], {"item": mention})
+
+    def description_of_words(self, row: int, template: int, variant: int) -> Rendered:
+        """The prompt that asks for the text of an item named by its content words, shuffled.
+
+        For training items' renderings alone: it teaches a language model to read what stands in
+        an item's place, as a model that has read the world does.
+        """
+        assert not self._held_out[row], "a held-out item is never named by its words"
+        text = self.catalogue.texts[row]
+        words = [text[start:end] for start, end in self.catalogue.content[row]]
+        key = (self.settings.seed, "words", self.catalogue.item_ids[row], variant)
+        order = sorted(range(len(words)), key=lambda k: draws.uniform(*key, k))
+        mention = [Segment(0, ", ".join(words[k] for k in order))] if words else []
         return self._fill(DESCRIPTION_TEMPLATES[template], {"item": mention})
 
     def sequential(self, user: int, history: Sequence[int], template: int) -> Rendered:

@@ -40,6 +40,8 @@ class TaskSettings:
       pair_distance: item-item pairs are interactions of one user at most so many steps apart.
       corpus_sequential_examples: at most so many sequential examples of each split enter the
         corpus, chosen by hash; 0 takes all.
+      corpus_word_variants: renderings per training item in the corpus that name it by its content
+        words, in several orders; 0 for none.
       vocab_size: upper limit for the trained tokenizer.
       model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
       tokenizer: path of a tokenizer model to use instead of a trained one; "" trains.
@@ -56,6 +58,7 @@ class TaskSettings:
     seed: int = 0
     pair_distance: int = 1
     corpus_sequential_examples: int = 10_000
+    corpus_word_variants: int = 4
     vocab_size: int = 2048
     model_type: str = "bpe"
     tokenizer: str = ""
@@ -70,8 +73,9 @@ class TaskSettings:
         for name in ("history", "variants", "pair_distance"):
             if getattr(self, name) < 1:
                 raise UserError(f"task setting {name}={getattr(self, name)}: give at least 1")
-        if self.corpus_sequential_examples < 0:
-            raise UserError("task setting corpus_sequential_examples is negative; 0 takes all")
+        for name in ("corpus_sequential_examples", "corpus_word_variants"):
+            if getattr(self, name) < 0:
+                raise UserError(f"task setting {name}={getattr(self, name)}: give at least 0")
 
     def replace(self, **changes: Any) -> "TaskSettings":
         """A copy with some settings changed."""
@@ -162,7 +166,8 @@ SPECS: dict[str, TaskSpec] = {
         ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"),
     ),
     "text": TaskSpec(
-        "corpus", "text", 1, _PROMPT, (*_BOTH, "corpus_sequential_examples"), ("nll",)
+        "corpus", "text", 2, _PROMPT,
+        (*_BOTH, "corpus_sequential_examples", "corpus_word_variants"), ("nll",),
     ),
 }  # fmt: skip
 

@@ -1,0 +1,246 @@
+"""Shows that training survives SIGKILL: the same bits as a run that nothing disturbed.
+
+    python launch/kill_and_resume.py [--kills 10] [--seed 0] [--stages 1 2] [--steps 60] [--folder DIR]
+
+Trains the tiny recipes, shrunk, through `python -m ilm_jax train`: once undisturbed and once killed
+at random steps and started again each time, every second time while a checkpoint is being written.
+Then compares the last checkpoints (parameters and optimizer, bit for bit; the streams' positions)
+and the logged losses. Exit code 1 if anything differs.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.errors import UserError
+
+SAVE_EVERY = 5
+STEP_POLL = 0.002  # seconds
+PATIENCE = 600  # seconds without the step that a kill waits for
+
+_EVERYWHERE = {
+    "BATCH_SIZE": 8,
+    "WARMUP_STEPS": 0,
+    "checkpoints.CheckpointConfig.every": SAVE_EVERY,
+    "dataset_config.DatasetConfig.truncate_targets": True,
+    "trainer.TrainerConfig.eval_batches": 1,
+    "trainer.TrainerConfig.log_every": 1,
+}
+_DECODER = {"decoder.DecoderConfig.embed_dim": 32, "decoder.DecoderConfig.mlp_dim": 64}
+# With dropout, since its random bits must resume too.
+_QFORMER = {
+    "qformer.QFormerConfig.num_layers": 2,
+    "qformer.QFormerConfig.embed_dim": 32,
+    "qformer.QFormerConfig.mlp_dim": 64,
+    "qformer.QFormerConfig.dropout": 0.1,
+    "trainer.TrainerConfig.eval_every": 10,
+}
+RECIPES = {
+    0: ("tiny/stage0.gin", _EVERYWHERE | _DECODER),
+    1: ("tiny/stage1.gin", _EVERYWHERE | _QFORMER),
+    2: ("tiny/stage2_ilm.gin", _EVERYWHERE | _DECODER | _QFORMER),
+}
+
+
+def run(words: Sequence[str]) -> None:
+    """Runs one verb to its end.
+
+    Raises:
+      UserError: if it fails.
+    """
+    done = subprocess.run([sys.executable, "-m", "ilm_jax", *words], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(f"`ilm {words[0]}` failed (exit code {done.returncode}); see above")
+
+
+def train_words(stage: int, model_dir: pathlib.Path, steps: int, **macros: object) -> list[str]:
+    """The words after `ilm` that train a stage."""
+    recipe, bindings = RECIPES[stage]
+    values = {"MODEL_DIR": model_dir, "TRAIN_STEPS": steps, **bindings, **macros}
+    return ["train", f"--gin_file={recipe}", *(f"--gin.{k}={v}" for k, v in values.items())]
+
+
+def last_logged(model_dir: pathlib.Path) -> int:
+    """The last step in metrics.jsonl; 0 before the first."""
+    try:
+        lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+        return json.loads(lines[-1])["step"] if lines else 0
+    except (OSError, ValueError):  # not there yet, or in the middle of a line
+        return 0
+
+
+def is_saving(model_dir: pathlib.Path) -> bool:
+    """Whether a checkpoint is being written: orbax does so in a temporary folder."""
+    return any((model_dir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> bool:
+    """Polls until the condition holds (True) or the process has ended (False)."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > end:
+            process.kill()
+            raise UserError(f"training made no progress in {PATIENCE} s")
+        time.sleep(STEP_POLL)
+    return True
+
+
+def train_with_kills(
+    words: Sequence[str], model_dir: pathlib.Path, steps: int, kills: int, draw: random.Random
+) -> int:
+    """Starts training, kills it, starts it again, …, and lets the last start finish.
+
+    Returns:
+      How many kills hit a running process.
+
+    Raises:
+      UserError: if training itself fails.
+    """
+    hits = 0
+    for number, target in enumerate(sorted(draw.sample(range(1, steps - 1), kills))):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ilm_jax", *words],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        running = wait_until(lambda at=target: last_logged(model_dir) >= at, process)
+        during_save = number % 2 == 1
+        if running and during_save:
+            running = wait_until(lambda: is_saving(model_dir), process)
+        time.sleep(draw.uniform(0, 0.02))
+        process.kill()
+        if process.wait() == -9:
+            hits += 1
+            moment = " during a save" if is_saving(model_dir) else ""
+            print(f"  killed at step {last_logged(model_dir)} (wanted {target}){moment}", flush=True)
+        elif process.returncode:
+            break  # the run below fails in the same way and shows why
+    run(words)
+    return hits
+
+
+def arrays(model_dir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """{path: array} of the parameters and the optimizer in a checkpoint."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    found: dict[str, np.ndarray] = {}
+    for item in ("params", "optimizer"):
+        path = model_dir.absolute() / "checkpoints" / str(step) / item
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(path)
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            found[item + jax.tree_util.keystr(keys)] = np.asarray(leaf)
+    return found
+
+
+def records(model_dir: pathlib.Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds, the speed left out."""
+    from ilm_jax.training.writers import read_metrics
+
+    return [
+        {name: value for name, value in record.items() if name != "examples_per_second"}
+        for record in read_metrics(model_dir / "metrics.jsonl")
+    ]
+
+
+def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """What differs between two finished runs; empty if they are equal to the bit."""
+    from ilm_jax.training.checkpoints import Checkpoints
+
+    opened = [Checkpoints(folder) for folder in (one, other)]
+    steps = [checkpoints.resolve("last") for checkpoints in opened]
+    if steps[0] != steps[1]:
+        return [f"the last checkpoints are of steps {steps[0]} and {steps[1]}"]
+    places = [c.meta(step)["next_example"] for c, step in zip(opened, steps, strict=True)]
+    found = [] if places[0] == places[1] else [f"positions {places[0]} and {places[1]}"]
+    a, b = arrays(one, steps[0]), arrays(other, steps[1])
+    found += [f"{path} is in one of them only" for path in sorted(set(a) ^ set(b))]
+    for path in sorted(set(a) & set(b)):
+        same = a[path].dtype == b[path].dtype and a[path].shape == b[path].shape
+        if not same or a[path].tobytes() != b[path].tobytes():
+            found.append(f"{path} differs")
+    if records(one) != records(other):
+        found.append("metrics.jsonl differs")
+    return found
+
+
+def check_stage(
+    stage: int, folder: pathlib.Path, steps: int, kills: int, seed: int, macros: dict[str, object]
+) -> bool:
+    """Trains a stage twice (in `stage<k>` and `stage<k>-killed`), compares, prints the verdict."""
+    whole, killed = folder / f"stage{stage}", folder / f"stage{stage}-killed"
+    if not whole.exists():
+        run(train_words(stage, whole, steps, **macros))
+    words = train_words(stage, killed, steps, **macros)
+    hits = train_with_kills(words, killed, steps, kills, random.Random(f"{seed} {stage}"))
+    found = differences(whole, killed)
+    verdict = "DIFFERS: " + "; ".join(found[:5]) if found else "equal to the bit"
+    print(f"stage {stage}: {hits} of {kills} kills hit; after {steps} steps {verdict}", flush=True)
+    return not found and hits == kills
+
+
+def check(
+    folder: pathlib.Path,
+    *,
+    stages: Sequence[int] = (1, 2),
+    steps: int = 60,
+    kills: int = 10,
+    seed: int = 0,
+    cache_dir: pathlib.Path | None = None,
+) -> bool:
+    """Prepares data, stage 0 and the table of the toy world, then checks the stages."""
+    if steps < kills + 2:
+        raise UserError(f"--kills={kills} needs at least {kills + 2} --steps")
+    cache_dir, table = cache_dir or folder / "cache", folder / "cf.safetensors"
+    common: dict[str, object] = {"CACHE_DIR": cache_dir}
+    sources: dict[int, dict[str, object]] = {
+        0: {},
+        1: {"CF_TABLE": table},
+        2: {"CF_TABLE": table, "LM_FROM": folder / "stage0", "QFORMER_FROM": folder / "stage1"},
+    }
+    run(["fit_cf", "--dataset=toy", f"--cache_dir={cache_dir}", f"--output={table}"])
+    # What stage 2 starts from; stage 1 is its own undisturbed run.
+    for stage in (0, 1) if 2 in stages else ():
+        if stage not in stages and not (folder / f"stage{stage}").exists():
+            run(train_words(stage, folder / f"stage{stage}", steps, **common, **sources[stage]))
+    return all(
+        [check_stage(s, folder, steps, kills, seed, common | sources[s]) for s in sorted(stages)]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the check; 0 if all is equal, 1 if not, 2 for wrong input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the steps at which it kills")
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2], choices=sorted(RECIPES))
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--folder", type=pathlib.Path, help="default: a temporary one")
+    parser.add_argument("--cache_dir", type=pathlib.Path, help="default: in the folder")
+    flags = vars(parser.parse_args(argv))
+    folder = flags.pop("folder")
+    try:
+        if folder is not None:
+            return 0 if check(folder, **flags) else 1
+        with tempfile.TemporaryDirectory(prefix="ilm-kills-") as temporary:
+            return 0 if check(pathlib.Path(temporary), **flags) else 1
+    except UserError as error:
+        print(f"kill_and_resume: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
