@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the verb with the words after it; returns the exit code.
 
     `--gin.NAME=VALUE` overrides what the run was trained with, such as
-    `--gin.TASK_FEATURE_LENGTHS="{'inputs': 80, 'targets': 36}"`.
+    `--gin.TASK_FEATURE_LENGTHS="{'inputs': 76, 'targets': 36}"`.
 
     Raises:
       UserError: for wrong input.
