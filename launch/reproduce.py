@@ -35,7 +35,18 @@ ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
 ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
 # What tiny/data.gin sets, for the verb that prepares the caches.
 SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}'
-TEXT_ZERO_LENGTHS = "{'inputs': 76, 'targets': 36}"
+# Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
+PROMPT_LENGTHS = {"toy": {"inputs": 76, "targets": 36}}
+# MovieLens texts are longer than the toy world's, for which the tiny recipes are cut.
+PROMPT_LENGTHS["movielens"] = {"inputs": 112, "targets": 112}
+LONGER = {
+    "stage0": {"TASK_FEATURE_LENGTHS": {"inputs": 0, "targets": 208}},
+    "stage1": {
+        "TASK_FEATURE_LENGTHS": {"text": 112},
+        "qformer.QFormerConfig.max_text_length": 112,
+    },
+    "stage2": {"TASK_FEATURE_LENGTHS": PROMPT_LENGTHS["movielens"]},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +70,17 @@ class Study:
         flags += [f"--data_dir={self.data_dir}"] if self.data_dir else []
         return flags + ([f"--cache_dir={self.cache_dir}"] if self.cache_dir else [])
 
+    @property
+    def family(self) -> str:
+        """The dataset's name without its configuration."""
+        return self.dataset.split("/")[0]
+
+    def longer(self, stage: str) -> dict[str, object]:
+        """Bindings that make room for a dataset's longer texts."""
+        if self.family == "toy":
+            return {}
+        return LONGER.get(stage, LONGER["stage2"])
+
     def train(self, stage: str, recipe: str, **bindings: object) -> list[str]:
         """The command that trains one stage or row."""
         values = {
@@ -67,6 +89,7 @@ class Study:
             "SEED": self.seed,
             **({"DATA_DIR": self.data_dir} if self.data_dir else {}),
             **({"CACHE_DIR": self.cache_dir} if self.cache_dir else {}),
+            **self.longer(stage),
             **bindings,
         }
         words = [f"--gin.{name}={value!r}" for name, value in values.items()]
@@ -100,8 +123,8 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
         command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
         command += [] if ranking else ["--noranking"]
         if recipe is None:
-            # Stage 0 was trained without prompts, so its lengths leave no room for them.
-            command.append(f"--gin.TASK_FEATURE_LENGTHS={TEXT_ZERO_LENGTHS}")
+            lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
+            command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")
         steps.append((f"evaluate {row}", command, output / "evaluation.json"))
     return steps
 

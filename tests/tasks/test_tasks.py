@@ -198,6 +198,18 @@ def test_variants_read_different_templates_and_evaluation_reads_the_first():
         assert tested == {f"{task}/0"}
 
 
+def test_the_corpus_names_training_items_by_their_content_words_and_no_others():
+    catalogue, renderer = SPLIT.catalogue, EXAMPLES["text"]
+    for split in ("train", "validation", "test"):
+        index = renderer.index(split)
+        rows = index["row"][index["kind"] == 3]
+        assert (SPLIT.item_fold[rows] == 0).all() and bool(len(rows)) == (split == "train")
+    row = int(rows[0]) if len(rows) else int(renderer.index("train")["row"][0])
+    prompt = renderer.render("train", 3, row, 0, 1).prompt.text
+    for start, end in catalogue.content[row]:
+        assert catalogue.texts[row][start:end] in prompt
+
+
 def test_a_corpus_text_is_the_prompt_and_its_answer():
     words = SETTINGS.replace(text_only=True)
     prompts = {}
@@ -207,7 +219,8 @@ def test_a_corpus_text_is_the_prompt_and_its_answer():
         for example in built(kind(SPLIT, words, TOKENIZER), "train"):
             prompts[f"{prefix}/{example['key']}"] = example["inputs"] + example["targets"]
     texts = {example["key"]: example["targets"] for example in built(EXAMPLES["text"], "train")}
-    assert {key: text for key, text in texts.items() if not key.startswith("item/")} == prompts
+    kinds = {key: text for key, text in texts.items() if not key.startswith(("item/", "words/"))}
+    assert kinds == prompts
     for row in SPLIT.items_in(0):
         text = texts[f"item/{CATALOGUE.item_ids[row]}"]
         assert text == [*TOKENIZER.encode(CATALOGUE.texts[row]), TOKENIZER.eos_id]
