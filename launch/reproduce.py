@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import plots, results
@@ -193,14 +194,8 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
         study.folder / "report.json", study.dataset, study.seed, table,
         protocol=first.record["protocol"], comparisons=comparisons, ceiling=ceiling,
     )  # fmt: skip
-    curves = {
-        stage: study.folder / stage / "metrics.jsonl"
-        for stage in ("stage0", "stage1", *rows)
-        if (study.folder / stage / "metrics.jsonl").exists()
-    }
-    plots.loss_curves(
-        curves, study.folder / "loss.png", title=f"{study.dataset}, seed {study.seed}"
-    )
+    draw_curves(study, ("stage0", "stage1"), "pretraining.png")
+    draw_curves(study, rows, "stage2.png")
     lines = [
         reports.format_table(table, ceiling=ceiling),
         "",
@@ -208,11 +203,23 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
     ]
     lines += [f"  {comparison}" for comparison in comparisons]
     protocol = first.record["protocol"]
-    lines += ["", f"ranking: {protocol['candidates']}, users {protocol['users']}, "
-              f"{protocol['beams']} beams; nll: {protocol['nll']}"]  # fmt: skip
-    lines += ["", f"report {study.folder}/report.json", f"curves {study.folder}/loss.png",
-              f"runs   {study.folder}/{{stage0,stage1,{','.join(rows)}}}"]  # fmt: skip
+    lines += [
+        "",
+        f"ranking: {protocol['candidates']}, users {protocol['users']}, {protocol['beams']} beams",
+        f"nll: {protocol['nll']}",
+        "",
+        f"report {study.folder}/report.json",
+        f"curves {study.folder}/pretraining.png, {study.folder}/stage2.png",
+        f"runs   {study.folder}/{{stage0,stage1,{','.join(rows)}}}",
+    ]
     return "\n".join(lines)
+
+
+def draw_curves(study: Study, stages: Sequence[str], name: str) -> None:
+    """Draws the training loss of those stages that have any, into a PNG of the study's folder."""
+    paths = {stage: study.folder / stage / "metrics.jsonl" for stage in stages}
+    curves = {stage: path for stage, path in paths.items() if path.exists()}
+    plots.loss_curves(curves, study.folder / name, title=f"{study.dataset}, seed {study.seed}")
 
 
 def quickstart(arguments: argparse.Namespace) -> None:
