@@ -92,9 +92,7 @@ def test_microbatches_give_the_gradient_of_the_whole_batch(tmp_path):
     results = []
     for parts in (1, 4):
         trainer = make_trainer(tmp_path / str(parts), steps=1, **still)
-        trainer.config = type(trainer.config)(
-            **{**trainer.config.__dict__, "microbatches": parts}
-        )
+        trainer.config = type(trainer.config)(**{**trainer.config.__dict__, "microbatches": parts})
         trainer.partitioner = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
         object.__setattr__(trainer.objective, "loss", _without_dropout(trainer.objective))
         trainer.fit()
