@@ -40,7 +40,7 @@ SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_vari
 PROMPT_LENGTHS = {"toy": {"inputs": 76, "targets": 36}}
 # MovieLens texts are longer than the toy world's, for which the tiny recipes are cut.
 PROMPT_LENGTHS["movielens"] = {"inputs": 112, "targets": 112}
-LONGER = {
+LONGER: dict[str, dict[str, object]] = {
     "stage0": {"TASK_FEATURE_LENGTHS": {"inputs": 0, "targets": 208}},
     "stage1": {
         "TASK_FEATURE_LENGTHS": {"text": 112},
