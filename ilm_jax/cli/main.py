@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from ilm_jax.errors import UserError
 
+    _quiet_libraries()
     try:
         return importlib.import_module(f"ilm_jax.cli.{verb}").main(rest) or 0
     except UserError as error:
@@ -42,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ilm: interrupted", file=sys.stderr)
         return 130
+
+
+def _quiet_libraries() -> None:
+    """orbax warns of its own defaults through absl's logger; people cannot act on that."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def _usage() -> str:

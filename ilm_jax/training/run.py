@@ -117,6 +117,8 @@ class Run:
 
     def make_trainer(self, config_text: str = "") -> Trainer:
         """Opens everything and returns the trainer, not yet started."""
+        # A mesh or batch size that does not fit should not wait for data to be opened.
+        self.partitioner.batch_sharding(self.trainer.batch_size)
         evaluation = {
             kind: self.feed(dataset.replace(shuffle=False, repeat=False))
             for kind, dataset in self.train_eval.items()
