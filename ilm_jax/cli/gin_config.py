@@ -4,12 +4,11 @@ gin itself accepts `BATCH_SIZ=3` (a new macro that nobody reads) and `trian/Run.
 that nobody enters) in silence. After the root object is built, every binding must have been read.
 """
 
-import contextlib
 import difflib
 import importlib.util
-import logging
+import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gin
@@ -43,12 +42,14 @@ def build(
         binding that nothing read (with the nearest name that exists).
     """
     gin.clear_config()
+    # Files alone: gin's other reader takes `runs/stage0.gin` for a resource of a Python package
+    # and fails wherever the current folder has a folder `runs`, or logs an error for each miss.
+    gin_internals._FILE_READERS[:] = [(open, os.path.isfile)]
     for folder in [recipe_folder(), *search_paths]:
         gin.add_config_file_search_path(str(folder))
     try:
-        with _quiet_search():
-            for file in files:
-                gin.parse_config_file(_existing(file, search_paths))
+        for file in files:
+            gin.parse_config_file(_existing(file, search_paths))
         # "from __gin__ import dynamic_registration" must come first.
         lines = {statement.format() for statement in gin_internals._IMPORTS}
         imports = sorted(lines, key=lambda line: ("__gin__" not in line, line))
@@ -70,16 +71,6 @@ def build(
 def operative_config() -> str:
     """The text of config.gin: what was consumed, defaults included."""
     return gin.operative_config_str()
-
-
-@contextlib.contextmanager
-def _quiet_search() -> Iterator[None]:
-    """gin logs an error for every folder in which it does not find an included file."""
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _existing(file: str, search_paths: Sequence[str]) -> str:

@@ -88,3 +88,11 @@ def test_the_operative_config_builds_the_same_again(recipe, tmp_path):
     again = tmp_path / "config.gin"
     again.write_text(gin_config.operative_config())
     assert gin_config.build(Root, [str(again)], []) == first
+
+
+def test_a_folder_called_like_a_recipes_folder_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="MODEL_DIR has no value"):
+        gin_config.build(Root, ["tiny/stage0.gin"], [])
