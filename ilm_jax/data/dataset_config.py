@@ -26,7 +26,6 @@ class DatasetConfig:
       task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
         item-text pairs.
       split: "train", "validation" or "test".
-      batch_size: global rows; a trainer may have its own.
       shuffle: False keeps the order of the cache.
       repeat: endless; False for evaluation.
       seed: of the shuffle.
@@ -40,7 +39,6 @@ class DatasetConfig:
     mixture_or_task_name: str | Mapping[str, float | None]
     task_feature_lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     split: str = "train"
-    batch_size: int = 32
     shuffle: bool = True
     repeat: bool = True
     seed: int = 0

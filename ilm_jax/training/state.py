@@ -33,11 +33,6 @@ class TrainState(flax.struct.PyTreeNode):
     frozen: FlatParams
     opt_state: optax.OptState
 
-    @property
-    def params(self) -> dict[str, Any]:
-        """The nested parameter dictionary that models read."""
-        return nested({**self.trainable, **self.frozen})
-
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """{"a/b": x} -> {"a": {"b": x}}."""
