@@ -50,7 +50,14 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.7",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "mypy>=1.13", "pytest>=8", "ruff>=0.8"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "pytest>=8",
+            "ruff>=0.8",
+            "setuptools>=68",
+            "wheel>=0.40",  # a test builds the wheel
+        ],
         "tpu": ["jax[tpu]>=0.8"],
         "cuda": ["jax[cuda12]>=0.8"],
         "parity": ["torch>=2.4", "transformers>=4.46"],

@@ -1,7 +1,5 @@
 """Wrong input gives one line that names the thing and the remedy, exit code 2, and no files."""
 
-import importlib.util
-
 import jax
 import pytest
 
@@ -175,14 +173,3 @@ def test_a_checkpoint_of_another_architecture_gives_three_lists(refused, cache, 
     line = refused(*words, "--gin.decoder.DecoderConfig.num_layers=2", "--gin.TRAIN_STEPS=2")
     assert "fresh 9 " in line and "layer_01/" in line
     assert {p: p.read_bytes() for p in model_dir.rglob("*") if p.is_file()} == before
-
-
-def test_a_wheel_shadowed_by_a_checkout_is_recognised(refused, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: None if name == "ilm_jax.tasks" else find(name),
-    )
-    line = refused("train", "--help")
-    assert "shadowed by the checkout" in line and "pip install -e ." in line
