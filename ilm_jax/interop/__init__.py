@@ -1,0 +1,1 @@
+"""Models and checkpoints of others: read into this framework's names, and written back."""

@@ -1,0 +1,57 @@
+"""How each entry of our checkpoints is made of the tensors of somebody else's.
+
+A family of models gives one rule for every entry on disk (`layer_07/attention/query/kernel`), so
+the same table reads, writes and names what is missing or left over.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Where one entry comes from.
+
+    Attributes:
+      source: the name of the other checkpoint's tensor.
+      transposed: a matrix stands there as [out, in], here as [in, out].
+      plus_row: name of another tensor whose row 0 is added to every row (BERT's token type 0,
+        which is a constant part of the positions).
+      shape: what is reshaped to on reading, after transposition; None keeps it.
+    """
+
+    source: str
+    transposed: bool = False
+    plus_row: str | None = None
+    shape: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One kind of published model.
+
+    Attributes:
+      model_types: `model_type` in the Hugging Face config.json of these models.
+      config: turns that config.json into ours (DecoderConfig, T5Config, ...). Raises UserError for
+        an option that our module does not have, naming it.
+      rules: {entry on disk without the top key ("lm/"): Rule} of such a config.
+      unused: patterns of tensors that such checkpoints hold and no entry needs (rotary buffers).
+    """
+
+    model_types: tuple[str, ...]
+    config: Callable[[Mapping[str, Any]], Any]
+    rules: Callable[[Any], dict[str, Rule]]
+    unused: tuple[str, ...] = ()
+
+
+def apply(rule: Rule, read: Callable[[str], np.ndarray]) -> np.ndarray:
+    """The whole entry, where `read` gives a tensor by its name."""
+    value = read(rule.source)
+    if rule.transposed:
+        value = value.T
+    if rule.plus_row:
+        value = value + read(rule.plus_row)[:1]
+    return value if rule.shape is None else value.reshape(rule.shape)
