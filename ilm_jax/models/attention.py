@@ -16,6 +16,8 @@ def dot_product_attention(
     value: Float[Array, "batch keys kv_heads dim"],
     mask: Bool[Array, "#batch #length keys"] | None = None,
     dropout: Callable[[Array], Array] | None = None,
+    bias: Float[Array, "#batch heads #length keys"] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "batch length heads dim"]:
     """softmax(q k^T / sqrt(dim)) v, several query heads to a key head (GQA, arXiv 2305.13245).
 
@@ -24,6 +26,8 @@ def dot_product_attention(
       key, value: key heads.
       mask: True where a query may look; all if None.
       dropout: applied to the attention weights.
+      bias: added to the scaled scores, as T5's relative positions are.
+      scale: of the scores, dim^-0.5 if None.
 
     Returns:
       In query's dtype. Scores, softmax and sums are float32.
@@ -32,7 +36,10 @@ def dot_product_attention(
     kv_heads = key.shape[2]
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)
     scores = jnp.einsum("bskgd,btkd->bkgst", grouped, key, preferred_element_type=jnp.float32)
-    scores = scores * dim**-0.5
+    scores = scores * (dim**-0.5 if scale is None else scale)
+    if bias is not None:
+        shape = (bias.shape[0], *scores.shape[1:3], *bias.shape[2:])
+        scores = scores + bias.astype(jnp.float32).reshape(shape)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
     weights = jax.nn.softmax(scores, axis=-1)
