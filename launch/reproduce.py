@@ -1,165 +1,37 @@
 """Runs whole studies by the verbs a person would type, and prints one table.
 
     python launch/reproduce.py quickstart [--dataset toy] [--data_dir DIR] [--model_dir DIR]
+    python launch/reproduce.py rates [--model_dir DIR]
     python launch/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset.
+`rates` trains the three adaptor rows of one toy world at every learning rate of one grid and picks
+each row's by nll_content of the validation items; the tiny recipes hold what it found.
 `order` repeats the three adaptor rows on several (toy world, seed) pairs and tests whether
 nll_content of ilm is below ilm-rand, and that below mlp. Finished steps are skipped, half-done
 ones resume, so an interrupted study goes on where it was.
 """
 
 import argparse
-import dataclasses
-import json
 import pathlib
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
+from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_study, run_verb
+
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import plots, results
 from ilm_jax.evaluation import report as reports
-from ilm_jax.files import atomic_write
 
-# Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
-RECIPES = {
-    "text-zero": None,
-    "mlp": "tiny/stage2_mlp.gin",
-    "ilm-rand": "tiny/stage2_ilm_rand.gin",
-    "ilm": "tiny/stage2_ilm.gin",
-    "text-full": "tiny/stage2_text_full.gin",
-}
-ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
 # nll_content of the first is expected below the second's.
 ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
-# What tiny/data.gin sets, for the verb that prepares the caches.
-SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}'
-# Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
-PROMPT_LENGTHS = {"toy": {"inputs": 76, "targets": 36}}
-# MovieLens texts are longer than the toy world's, for which the tiny recipes are cut.
-PROMPT_LENGTHS["movielens"] = {"inputs": 112, "targets": 112}
-LONGER: dict[str, dict[str, object]] = {
-    "stage0": {"TASK_FEATURE_LENGTHS": {"inputs": 0, "targets": 208}},
-    "stage1": {
-        "TASK_FEATURE_LENGTHS": {"text": 112},
-        "qformer.QFormerConfig.max_text_length": 112,
-    },
-    "stage2": {"TASK_FEATURE_LENGTHS": PROMPT_LENGTHS["movielens"]},
+# Every row tries each; see `rates`.
+RATES = (2e-3, 5e-3, 1e-2)
+# Texts of validation items alone, as rows are compared on texts of test items.
+VALIDATE_ON_TEXTS = {
+    "train_eval/dataset_config.DatasetConfig.mixture_or_task_name": "long_description"
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One dataset, one seed, one folder."""
-
-    dataset: str
-    seed: int
-    folder: pathlib.Path
-    data_dir: str | None = None
-    cache_dir: str | None = None
-
-    @property
-    def table(self) -> pathlib.Path:
-        """The CF vectors of this study."""
-        return self.folder / "cf.safetensors"
-
-    def data_flags(self) -> list[str]:
-        """Flags that name the dataset to every data verb."""
-        flags = [f"--dataset={self.dataset}"]
-        flags += [f"--data_dir={self.data_dir}"] if self.data_dir else []
-        return flags + ([f"--cache_dir={self.cache_dir}"] if self.cache_dir else [])
-
-    @property
-    def family(self) -> str:
-        """The dataset's name without its configuration."""
-        return self.dataset.split("/")[0]
-
-    def longer(self, stage: str) -> dict[str, object]:
-        """Bindings that make room for a dataset's longer texts."""
-        if self.family == "toy":
-            return {}
-        return LONGER.get(stage, LONGER["stage2"])
-
-    def train(self, stage: str, recipe: str, **bindings: object) -> list[str]:
-        """The command that trains one stage or row."""
-        values = {
-            "MODEL_DIR": str(self.folder / stage),
-            "DATASET": self.dataset,
-            "SEED": self.seed,
-            **({"DATA_DIR": self.data_dir} if self.data_dir else {}),
-            **({"CACHE_DIR": self.cache_dir} if self.cache_dir else {}),
-            **self.longer(stage),
-            **bindings,
-        }
-        words = [f"--gin.{name}={value!r}" for name, value in values.items()]
-        return ["train", f"--gin_file={recipe}", *words]
-
-
-def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[str], pathlib.Path]]:
-    """(name, words after `ilm`, file that says it is done) of every step, in order."""
-    folder = study.folder
-    steps = [
-        ("data", ["cache_tasks", *study.data_flags(), f"--settings={SETTINGS}"],
-         folder / "data_is_ready"),
-        ("cf", ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
-         study.table),
-        ("stage0", study.train("stage0", "tiny/stage0.gin"), folder / "stage0/last_run.json"),
-    ]  # fmt: skip
-    table, stage0, stage1 = str(study.table), str(folder / "stage0"), str(folder / "stage1")
-    if "ilm" in rows:
-        steps.append(("stage1", study.train("stage1", "tiny/stage1.gin", CF_TABLE=table),
-                      folder / "stage1/last_run.json"))  # fmt: skip
-    for row in rows:
-        recipe = RECIPES[row]
-        if recipe is not None:
-            sources = {"LM_FROM": stage0}
-            sources |= {"CF_TABLE": table} if row in ADAPTOR_ROWS else {}
-            sources |= {"QFORMER_FROM": stage1} if row == "ilm" else {}
-            command = study.train(row, recipe, **sources)
-            steps.append((row, command, folder / row / "last_run.json"))
-        trained = folder / (row if recipe else "stage0")
-        output = folder / row / "evaluation"
-        command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
-        command += [] if ranking else ["--noranking"]
-        if recipe is None:
-            lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
-            command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")
-        steps.append((f"evaluate {row}", command, output / "evaluation.json"))
-    return steps
-
-
-def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[str, float]:
-    """Runs every missing step. Returns seconds by step, kept in the folder."""
-    folder = study.folder
-    steps = plan(study, rows, ranking)
-    seconds = _read_json(folder / "seconds.json")
-    for number, (name, command, done) in enumerate(steps, 1):
-        if done.exists():
-            continue
-        print(f"[{number}/{len(steps)}] {name}: ilm {' '.join(command)}", flush=True)
-        start = time.monotonic()
-        _run(command, name)
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-        with atomic_write(folder / "seconds.json") as stream:
-            json.dump(seconds, stream, indent=1)
-        if not done.exists():
-            done.parent.mkdir(parents=True, exist_ok=True)
-            done.touch()
-    return seconds
-
-
-def _run(command: list[str], name: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "ilm_jax", *command], check=False)
-    if result.returncode:
-        raise UserError(
-            f"step {name!r} failed (exit code {result.returncode}); its message is above"
-        )
-
-
-def _read_json(path: pathlib.Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def row_seconds(row: str, seconds: dict[str, float]) -> float:
@@ -238,6 +110,34 @@ def quickstart(arguments: argparse.Namespace) -> None:
     print(report_study(study, rows, seconds))
 
 
+def rates(arguments: argparse.Namespace) -> None:
+    """Each adaptor row at each learning rate, judged on validation items."""
+    study = Study(
+        "toy",
+        arguments.seed,
+        pathlib.Path(arguments.model_dir or "runs/order") / f"world0_seed{arguments.seed}",
+        cache_dir=arguments.cache_dir,
+    )
+    run_study(study, ["ilm"], ranking=False)
+    lines = [
+        "validation nll_content at learning rate",
+        "model     " + "".join(f"{r:>9g}" for r in RATES),
+    ]
+    for row in ADAPTOR_ROWS:
+        figures = []
+        for rate in RATES:
+            stage = f"rates/{row}_{rate:g}"
+            done = study.folder / stage / "last_run.json"
+            if not done.exists():
+                words = study.train_row(row, stage, LEARNING_RATE=rate, **VALIDATE_ON_TEXTS)
+                run_verb(words, stage)
+            figures.append(read_json(done)["validation"]["nll_content"])
+        best = min(figures)
+        cells = "".join(f"{x:8.4f}{'*' if x == best else ' '}" for x in figures)
+        lines.append(f"{row:<10}{cells}")
+    print("\n" + "\n".join(lines))
+
+
 def order(arguments: argparse.Namespace) -> None:
     """The order of the adaptor rows over (toy world, seed) pairs."""
     stored: dict[str, list[results.Stored]] = {row: [] for row in ADAPTOR_ROWS}
@@ -276,10 +176,13 @@ def main() -> int:
     one.add_argument("--data_dir", help="folder of the raw files (not for toy)")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(run=quickstart)
+    grid = studies.add_parser("rates", help="each adaptor row at each learning rate")
+    grid.add_argument("--seed", type=int, default=0)
+    grid.set_defaults(run=rates)
     several = studies.add_parser("order", help="ilm < ilm-rand < mlp on several worlds and seeds")
     several.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
     several.set_defaults(run=order)
-    for study in (one, several):
+    for study in (one, grid, several):
         study.add_argument("--model_dir", help="where everything is written (default: runs/…)")
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
     arguments = parser.parse_args()
