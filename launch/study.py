@@ -1,0 +1,158 @@
+"""One study: the steps from raw data to evaluated rows, each a verb that a person would type.
+
+Finished steps are skipped and half-done ones resume, so an interrupted study goes on where it was.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
+
+# Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
+RECIPES = {
+    "text-zero": None,
+    "mlp": "tiny/stage2_mlp.gin",
+    "ilm-rand": "tiny/stage2_ilm_rand.gin",
+    "ilm": "tiny/stage2_ilm.gin",
+    "text-full": "tiny/stage2_text_full.gin",
+}
+ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
+# What tiny/data.gin sets, for the verb that prepares the caches.
+SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}'
+# Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
+PROMPT_LENGTHS = {"toy": {"inputs": 76, "targets": 36}}
+# MovieLens texts are longer than the toy world's, for which the tiny recipes are cut.
+PROMPT_LENGTHS["movielens"] = {"inputs": 112, "targets": 112}
+LONGER: dict[str, dict[str, object]] = {
+    "stage0": {"TASK_FEATURE_LENGTHS": {"inputs": 0, "targets": 208}},
+    "stage1": {
+        "TASK_FEATURE_LENGTHS": {"text": 112},
+        "qformer.QFormerConfig.max_text_length": 112,
+    },
+    "stage2": {"TASK_FEATURE_LENGTHS": PROMPT_LENGTHS["movielens"]},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One dataset, one seed, one folder."""
+
+    dataset: str
+    seed: int
+    folder: pathlib.Path
+    data_dir: str | None = None
+    cache_dir: str | None = None
+
+    @property
+    def table(self) -> pathlib.Path:
+        """The CF vectors of this study."""
+        return self.folder / "cf.safetensors"
+
+    def data_flags(self) -> list[str]:
+        """Flags that name the dataset to every data verb."""
+        flags = [f"--dataset={self.dataset}"]
+        flags += [f"--data_dir={self.data_dir}"] if self.data_dir else []
+        return flags + ([f"--cache_dir={self.cache_dir}"] if self.cache_dir else [])
+
+    @property
+    def family(self) -> str:
+        """The dataset's name without its configuration."""
+        return self.dataset.split("/")[0]
+
+    def longer(self, stage: str) -> dict[str, object]:
+        """Bindings that make room for a dataset's longer texts."""
+        if self.family == "toy":
+            return {}
+        return LONGER.get(stage, LONGER["stage2"])
+
+    def train(self, stage: str, recipe: str, **bindings: object) -> list[str]:
+        """The command that trains one stage or row."""
+        values = {
+            "MODEL_DIR": str(self.folder / stage),
+            "DATASET": self.dataset,
+            "SEED": self.seed,
+            **({"DATA_DIR": self.data_dir} if self.data_dir else {}),
+            **({"CACHE_DIR": self.cache_dir} if self.cache_dir else {}),
+            **self.longer(stage),
+            **bindings,
+        }
+        words = [f"--gin.{name}={value!r}" for name, value in values.items()]
+        return ["train", f"--gin_file={recipe}", *words]
+
+    def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
+        """The command that trains a row of the comparison, in the folder `stage` or its own."""
+        sources: dict[str, object] = {"LM_FROM": str(self.folder / "stage0")}
+        if row in ADAPTOR_ROWS:
+            sources["CF_TABLE"] = str(self.table)
+        if row == "ilm":
+            sources["QFORMER_FROM"] = str(self.folder / "stage1")
+        recipe = RECIPES[row]
+        assert recipe is not None, f"{row} is not trained"
+        return self.train(stage or row, recipe, **sources, **bindings)
+
+
+def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[str], pathlib.Path]]:
+    """(name, words after `ilm`, file that says it is done) of every step, in order."""
+    folder = study.folder
+    steps = [
+        ("data", ["cache_tasks", *study.data_flags(), f"--settings={SETTINGS}"],
+         folder / "data_is_ready"),
+        ("cf", ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
+         study.table),
+        ("stage0", study.train("stage0", "tiny/stage0.gin"), folder / "stage0/last_run.json"),
+    ]  # fmt: skip
+    if "ilm" in rows:
+        steps.append(("stage1", study.train("stage1", "tiny/stage1.gin", CF_TABLE=str(study.table)),
+                      folder / "stage1/last_run.json"))  # fmt: skip
+    for row in rows:
+        recipe = RECIPES[row]
+        if recipe is not None:
+            steps.append((row, study.train_row(row), folder / row / "last_run.json"))
+        trained = folder / (row if recipe else "stage0")
+        output = folder / row / "evaluation"
+        command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
+        command += [] if ranking else ["--noranking"]
+        if recipe is None:
+            lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
+            command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")
+        steps.append((f"evaluate {row}", command, output / "evaluation.json"))
+    return steps
+
+
+def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[str, float]:
+    """Runs every missing step. Returns seconds by step, kept in the folder."""
+    folder = study.folder
+    steps = plan(study, rows, ranking)
+    seconds = read_json(folder / "seconds.json")
+    for number, (name, command, done) in enumerate(steps, 1):
+        if done.exists():
+            continue
+        print(f"[{number}/{len(steps)}] {name}: ilm {' '.join(command)}", flush=True)
+        start = time.monotonic()
+        run_verb(command, name)
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
+        with atomic_write(folder / "seconds.json") as stream:
+            json.dump(seconds, stream, indent=1)
+        if not done.exists():
+            done.parent.mkdir(parents=True, exist_ok=True)
+            done.touch()
+    return seconds
+
+
+def run_verb(command: list[str], name: str) -> None:
+    """Runs `ilm …`; raises UserError if it fails."""
+    result = subprocess.run([sys.executable, "-m", "ilm_jax", *command], check=False)
+    if result.returncode:
+        raise UserError(
+            f"step {name!r} failed (exit code {result.returncode}); its message is above"
+        )
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """The parsed file; empty if there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
