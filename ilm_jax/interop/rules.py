@@ -20,13 +20,15 @@ class Rule:
       transposed: a matrix stands there as [out, in], here as [in, out].
       plus_row: name of another tensor whose row 0 is added to every row (BERT's token type 0,
         which is a constant part of the positions).
-      shape: what is reshaped to on reading, after transposition; None keeps it.
+      shape: what is reshaped to on reading, after all else; None keeps it.
+      rows: the table is cut to this many rows, or filled up with zeros; None keeps it.
     """
 
     source: str
     transposed: bool = False
     plus_row: str | None = None
     shape: tuple[int, ...] | None = None
+    rows: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +41,15 @@ class Family:
         an option that our module does not have, naming it.
       rules: {entry on disk without the top key ("lm/"): Rule} of such a config.
       unused: patterns of tensors that such checkpoints hold and no entry needs (rotary buffers).
+      rename: gives the name that rules speak of, of a tensor's name in the file: the same model is
+        saved with and without a prefix.
     """
 
     model_types: tuple[str, ...]
     config: Callable[[Mapping[str, Any]], Any]
     rules: Callable[[Any], dict[str, Rule]]
     unused: tuple[str, ...] = ()
+    rename: Callable[[str], str] = str
 
 
 def apply(rule: Rule, read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -54,4 +59,8 @@ def apply(rule: Rule, read: Callable[[str], np.ndarray]) -> np.ndarray:
         value = value.T
     if rule.plus_row:
         value = value + read(rule.plus_row)[:1]
+    if rule.rows is not None:
+        value = value[: rule.rows]
+        missing = rule.rows - len(value)
+        value = np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) if missing else value
     return value if rule.shape is None else value.reshape(rule.shape)
