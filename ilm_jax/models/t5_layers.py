@@ -1,0 +1,320 @@
+"""Sizes and layers of the encoder-decoder (see t5.py for the model and its sources)."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ilm_jax.errors import UserError
+from ilm_jax.models.attention import dot_product_attention, write_cache
+from ilm_jax.models.layers import (
+    Dense,
+    Initializer,
+    RMSNorm,
+    constrain,
+    make_param,
+    normal_002,
+)
+
+# gelu is the tanh form here, as it is in T5 1.1.
+ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
+
+# Of one layer: what was decoded, and the prompt.
+CACHED = ("key", "value", "memory_key", "memory_value")
+LayerCache = dict[str, Array]
+Positions = tuple[Int[Array, "#batch length"], Int[Array, "#batch keys"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes and kind of an encoder-decoder; T5 1.1 and FLAN-T5 by default.
+
+    Attributes:
+      vocab_size, embed_dim, mlp_dim, num_heads: sizes.
+      num_layers: of the encoder. num_decoder_layers: of the decoder; as many if None.
+      head_dim: width of a head; embed_dim / num_heads if None.
+      activation: "gelu" (its tanh form), "relu" or "silu".
+      gated: the feed-forward is gated (T5 1.1); else up, activation, down (T5 1.0).
+      tie_embeddings: the output layer is the token table, on states times embed_dim^-0.5 (T5 1.0).
+      position_buckets, max_distance: of the relative positions.
+      layer_positions: every layer has its table of positions (umT5); else one per stack.
+      start_id: token that the decoder starts with. eos_id: token that ends what the encoder reads.
+      norm_eps: of the RMS norms.
+      lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
+      lora_targets: of "query", "key", "value", "out", "gate", "up", "down".
+      quantized: int8 weights in the layers' projections.
+      dtype, param_dtype: of the computation and of the weights.
+      remat: "none", "full" or "minimal" (products with weights are kept).
+      scan_layers: one compiled body for all layers, weights stacked; else `layer_00`, `layer_01`...
+
+    Raises:
+      UserError: for an unknown activation, or buckets that do not split.
+    """
+
+    vocab_size: int
+    num_layers: int
+    embed_dim: int
+    num_heads: int
+    mlp_dim: int
+    num_decoder_layers: int | None = None
+    head_dim: int | None = None
+    activation: str = "gelu"
+    gated: bool = True
+    tie_embeddings: bool = False
+    position_buckets: int = 32
+    max_distance: int = 128
+    layer_positions: bool = False
+    start_id: int = 0
+    eos_id: int = 1
+    norm_eps: float = 1e-6
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = ("query", "value")
+    quantized: bool = False
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    scan_layers: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks what would otherwise fail deep inside a trace."""
+        # gin and JSON give lists, and a config is hashed.
+        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise UserError(f'T5Config.activation="{self.activation}" is not one of {known}')
+        buckets, distance = self.position_buckets, self.max_distance
+        if buckets < 4 or buckets % 4 or distance <= buckets // 2:
+            raise UserError(
+                f"T5Config.position_buckets={buckets}, max_distance={distance}: give a multiple of "
+                "4 buckets, and a distance above half of them"
+            )
+
+    @property
+    def decoder_layers(self) -> int:
+        """num_decoder_layers, or its default."""
+        return self.num_layers if self.num_decoder_layers is None else self.num_decoder_layers
+
+    @property
+    def head_width(self) -> int:
+        """head_dim, or its default."""
+        return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """Keyword arguments that every layer takes."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    def dense(
+        self, name: str, features: int, axes: tuple[str, str], init: Initializer | None = None
+    ) -> Dense:
+        """A projection of a layer, with the low-rank update that the config asks for."""
+        return Dense(
+            features,
+            axes,
+            kernel_init=init or nn.initializers.lecun_normal(),
+            lora_rank=self.lora_rank if name in self.lora_targets else 0,
+            lora_alpha=self.lora_alpha,
+            quantized=self.quantized,
+            name=name,
+            **self.types,
+        )
+
+
+@functools.cache
+def distance_buckets(buckets: int, max_distance: int) -> tuple[int, ...]:
+    """The bucket of each distance 0, ..., max_distance, which stands for all beyond.
+
+    Half of the buckets hold one distance each; the others grow by a constant factor up to
+    max_distance (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+    """
+    exact = buckets // 2
+    distance = np.arange(max_distance + 1)
+    growth = np.log(np.maximum(distance, exact) / exact) / math.log(max_distance / exact)
+    # Bounds that are whole numbers must not fall into the bucket below for a rounding error.
+    far = exact + np.floor(growth * (buckets - exact) + 1e-6).astype(int)
+    return tuple(np.where(distance < exact, distance, np.minimum(far, buckets - 1)).tolist())
+
+
+class PositionBias(nn.Module):
+    """A learned number per head and bucket of relative positions, added to attention scores.
+
+    Attributes:
+      config: buckets and heads.
+      bidirectional: keys after the query have half of the buckets; else they share bucket 0.
+    """
+
+    config: T5Config
+    bidirectional: bool
+
+    @nn.compact
+    def __call__(
+        self, query: Int[Array, "#batch length"], key: Int[Array, "#batch keys"]
+    ) -> Float[Array, "#batch heads length keys"]:
+        """The bias of every pair of positions."""
+        cfg = self.config
+        count = cfg.position_buckets // (2 if self.bidirectional else 1)
+        ahead = key[:, None, :] - query[:, :, None]
+        distance = jnp.abs(ahead) if self.bidirectional else jnp.maximum(-ahead, 0)
+        table = jnp.asarray(distance_buckets(count, cfg.max_distance))
+        bucket = table[jnp.minimum(distance, cfg.max_distance)]
+        if self.bidirectional:
+            bucket = bucket + count * (ahead > 0)
+        shape, axes = (cfg.position_buckets, cfg.num_heads), (None, "heads")
+        values = make_param(self, "embedding", normal_002, shape, axes, cfg.param_dtype)
+        # Float32 whatever the model computes in: it goes into a float32 softmax.
+        return jnp.moveaxis(values.astype(jnp.float32)[bucket], -1, 1)
+
+
+class T5Attention(nn.Module):
+    """Attention without scaling, over the row itself, a memory, or a cache."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        source: Float[Array, "batch source embed"] | None,
+        mask: Bool[Array, "#batch #length keys"],
+        bias: Float[Array, "#batch heads #length keys"] | None = None,
+        cached: tuple[Array, Array] | None = None,
+        where: tuple[Array, Array] | None = None,
+    ) -> tuple[Float[Array, "batch length embed"], tuple[Array, Array]]:
+        """Returns the update, and keys and values [batch, keys, heads, kv] that were looked at.
+
+        Args:
+          x: what looks.
+          source: what is looked at; None for the cached keys and values alone.
+          mask: True where a query may look.
+          bias: added to the scores.
+          cached: earlier keys and values; those of `source` are written among them.
+          where: (entries, valid) for that writing, as in `write_cache`.
+        """
+        cfg = self.config
+        width = cfg.num_heads * cfg.head_width
+        # Scores are not divided by sqrt(head_dim): the query's initialisation is.
+        small = nn.initializers.variance_scaling(1 / cfg.head_width, "fan_in", "normal")
+
+        def heads(name: str, of: Array, init: Initializer | None = None) -> Array:
+            y = cfg.dense(name, width, ("embed", "heads"), init)(of)
+            y = y.reshape(*y.shape[:-1], cfg.num_heads, cfg.head_width)
+            return constrain(y, "batch", "length", "heads", "kv")
+
+        query = heads("query", x, small)
+        if source is not None:
+            new = heads("key", source), heads("value", source)
+            if cached is None or where is None:
+                cached = new
+            else:
+                old_key, old_value = cached
+                cached = (
+                    write_cache(old_key, new[0], *where),
+                    write_cache(old_value, new[1], *where),
+                )
+        assert cached is not None
+        key, value = (part.astype(query.dtype) for part in cached)
+        out = dot_product_attention(query, key, value, mask, bias=bias, scale=1.0)
+        out = cfg.dense("out", cfg.embed_dim, ("heads", "embed"))(out.reshape(*x.shape[:-1], width))
+        return out, cached
+
+
+class T5MLP(nn.Module):
+    """down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """Applies the feed-forward block, without residual and norm."""
+        cfg = self.config
+        hidden = cfg.dense("up", cfg.mlp_dim, ("embed", "mlp"))(x)
+        activation = ACTIVATIONS[cfg.activation]
+        if cfg.gated:
+            gate = cfg.dense("gate", cfg.mlp_dim, ("embed", "mlp"))(x)
+            hidden = activation(gate) * hidden
+        else:
+            hidden = activation(hidden)
+        hidden = constrain(hidden, "batch", "length", "mlp")
+        return cfg.dense("down", cfg.embed_dim, ("mlp", "embed"))(hidden)
+
+
+class T5Layer(nn.Module):
+    """Self-attention, attention to a memory if it decodes, feed-forward; normed before and added.
+
+    Attributes:
+      config: sizes.
+      decodes: a layer of the decoder.
+    """
+
+    config: T5Config
+    decodes: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        cache: LayerCache | None,
+        positions: Positions,
+        mask: Bool[Array, "batch length keys"],
+        bias: Float[Array, "#batch heads length keys"] | None,
+        memory: Float[Array, "batch source embed"] | None = None,
+        memory_mask: Bool[Array, "#batch #length source"] | None = None,
+        where: tuple[Array, Array] | None = None,
+    ) -> tuple[Float[Array, "batch length embed"], LayerCache | None]:
+        """Returns the new hidden states and this layer's cache.
+
+        Args:
+          x: hidden states.
+          cache: of this layer; None to look at the row itself.
+          positions: of queries and of keys.
+          mask: what self-attention may look at.
+          bias: of the positions; None asks for this layer's own.
+          memory: what the encoder read; None if the cache holds its keys and values.
+          memory_mask: what may be looked at of it.
+          where: (entries, valid) to write to in the cache.
+        """
+        cfg = self.config
+        if bias is None:
+            bias = PositionBias(cfg, not self.decodes, name="positions")(*positions)
+        said = None if cache is None else (cache["key"], cache["value"])
+        normed = RMSNorm(cfg.norm_eps, name="attention_norm", **cfg.types)(x)
+        attention = T5Attention(cfg, name="attention")
+        update, said = attention(normed, normed, mask, bias, said, where)
+        x = constrain(x + update, "batch", "length", "embed")
+        if self.decodes:
+            assert memory_mask is not None
+            read = None if cache is None or memory is not None else _memory(cache)
+            normed = RMSNorm(cfg.norm_eps, name="cross_attention_norm", **cfg.types)(x)
+            attention = T5Attention(cfg, name="cross_attention")
+            update, read = attention(normed, memory, memory_mask, cached=read)
+            x = constrain(x + update, "batch", "length", "embed")
+            if cache is not None:
+                cache = dict(zip(CACHED, (*said, *read), strict=True))
+        normed = RMSNorm(cfg.norm_eps, name="mlp_norm", **cfg.types)(x)
+        x = x + T5MLP(cfg, name="mlp")(normed)
+        return constrain(x, "batch", "length", "embed"), cache
+
+
+def _memory(cache: LayerCache) -> tuple[Array, Array]:
+    return cache["memory_key"], cache["memory_value"]
+
+
+class T5Period(nn.Module):
+    """The body of the scan: one layer, `sub_0`, since all layers of a stack are of one kind."""
+
+    config: T5Config
+    decodes: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Array, cache: LayerCache | None, *args: Any
+    ) -> tuple[Array, LayerCache | None]:
+        """Applies the layer to a slice of the cache."""
+        return T5Layer(self.config, self.decodes, name="sub_0")(x, cache, *args)
