@@ -27,7 +27,7 @@ from ilm_jax.evaluation import report as reports
 # nll_content of the first is expected below the second's.
 ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
 # Every row tries each; see `rates`.
-RATES = (2e-3, 5e-3, 1e-2)
+RATES = (1e-3, 2e-3, 5e-3, 1e-2)
 # Texts of validation items alone, as rows are compared on texts of test items.
 VALIDATE_ON_TEXTS = {
     "train_eval/dataset_config.DatasetConfig.mixture_or_task_name": "long_description"
