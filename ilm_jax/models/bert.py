@@ -49,7 +49,7 @@ class BertAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        keys: Float[Array, "batch keys embed"],
+        keys: Float[Array, "batch keys key_dim"],
         mask: Bool[Array, "#batch #length keys"] | None,
         deterministic: bool,
     ) -> Float[Array, "batch length embed"]:

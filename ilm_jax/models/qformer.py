@@ -50,7 +50,8 @@ class QFormer(nn.Module):
         cfg = self.config
         width, types = cfg.embed_dim, cfg.types
         self.queries = Queries(cfg.num_queries, width, cfg.param_dtype)
-        self.vector_projection = Dense(cfg.num_item_tokens * width, ("cf", "embed"), True, **types)
+        tokens = cfg.num_item_tokens * cfg.token_width
+        self.vector_projection = Dense(tokens, ("cf", "embed"), True, **types)
         self.vector_norm = LayerNorm(**types)
         self.embedding_norm = LayerNorm(cfg.norm_eps, **types)
         self.embedding_dropout = nn.Dropout(cfg.dropout)
@@ -81,8 +82,30 @@ class QFormer(nn.Module):
     ) -> Float[Array, "*batch queries embed"]:
         """What the queries read from each vector, in the computation's dtype."""
         flat = vectors.reshape(-1, vectors.shape[-1])
-        queries, _ = self._encode(flat, None, None, deterministic)
+        queries, _ = self._encode(self._project(flat), None, None, deterministic)
         return queries.reshape(*vectors.shape[:-1], *queries.shape[1:])
+
+    def read_tokens(
+        self,
+        tokens: Float[Array, "batch item_tokens token"],
+        text: Int[Array, "batch length"] | None = None,
+        deterministic: bool = True,
+    ) -> Streams:
+        """Hidden states of queries that read these tokens, and of the text beside them.
+
+        For tokens that do not come from a vector, such as image features. Queries and text see
+        each other; padding is not seen.
+
+        Args:
+          tokens: any number, of width `config.token_width`.
+          text: ids, if any.
+          deterministic: no dropout.
+
+        Returns:
+          (queries [batch, queries, embed], text [batch, length, embed] or None).
+        """
+        mask = None if text is None else self._seen_by_all(text)
+        return self._encode(tokens, text, mask, deterministic)
 
     def entity_features(
         self, vectors: Float[Array, "batch cf"], deterministic: bool = True
@@ -104,9 +127,7 @@ class QFormer(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "batch 2"]:
         """Logits of (no match, match), the mean over queries that see the whole text (ITM)."""
-        count = self.config.num_queries
-        seen = jnp.pad(self._visible(text), ((0, 0), (0, 0), (count, 0)), constant_values=True)
-        queries, _ = self._encode(vectors, text, seen, deterministic)
+        queries, _ = self.read_tokens(self._project(vectors), text, deterministic)
         return jnp.mean(self.match_head(queries).astype(jnp.float32), axis=1)
 
     def caption_logits(
@@ -125,9 +146,10 @@ class QFormer(nn.Module):
         row = jnp.arange(count + length)[:, None]
         column = jnp.arange(count + length)[None, :]
         causal = (column < count) | (column <= row)
-        seen = jnp.pad(self._visible(text), ((0, 0), (0, 0), (count, 0)), constant_values=True)
+        seen = self._seen_by_all(text)
         text = text.at[:, 0].set(self.config.dec_id)
-        _, hidden = self._encode(vectors, text, causal[None] & seen, deterministic)
+        tokens = self._project(vectors)
+        _, hidden = self._encode(tokens, text, causal[None] & seen, deterministic)
         return self.text_head(hidden, self.text_embedding.token)
 
     def temperature(self, kind: str) -> Float[Array, ""]:
@@ -146,26 +168,36 @@ class QFormer(nn.Module):
         """True at the tokens of a text that are not padding; its first token always counts."""
         return (text != self.config.pad_id).at[:, 0].set(True)[:, None, :]
 
+    def _seen_by_all(self, text: Int[Array, "batch length"]) -> Bool[Array, "batch 1 positions"]:
+        """True at the queries and at the text's tokens that are not padding."""
+        count = self.config.num_queries
+        return jnp.pad(self._visible(text), ((0, 0), (0, 0), (count, 0)), constant_values=True)
+
+    def _project(
+        self, vectors: Float[Array, "batch cf"]
+    ) -> Float[Array, "batch item_tokens token"]:
+        """The tokens that queries read of each vector."""
+        tokens = self.vector_projection(vectors)
+        tokens = tokens.reshape(-1, self.config.num_item_tokens, self.config.token_width)
+        return constrain(self.vector_norm(tokens), "batch", "length", "embed")
+
     def _encode(
         self,
-        vectors: Float[Array, "batch cf"] | None,
+        tokens: Float[Array, "batch item_tokens token"] | None,
         text: Int[Array, "batch length"] | None,
         mask: Bool[Array, "#batch #length length"] | None,
         deterministic: bool,
     ) -> Streams:
-        """Runs queries (if there are vectors) and text (if there is any) through all layers."""
+        """Runs queries (if there are tokens) and text (if there is any) through all layers."""
         cfg = self.config
 
         def embedded(x: Array) -> Array:
             x = self.embedding_dropout(self.embedding_norm(x), deterministic)
             return constrain(x, "batch", "length", "embed")
 
-        tokens = queries = words = None
-        if vectors is not None:
-            tokens = self.vector_projection(vectors)
-            tokens = tokens.reshape(-1, cfg.num_item_tokens, cfg.embed_dim)
-            tokens = constrain(self.vector_norm(tokens), "batch", "length", "embed")
-            queries = embedded(jnp.repeat(self.queries()[None], vectors.shape[0], axis=0))
+        queries = words = None
+        if tokens is not None:
+            queries = embedded(jnp.repeat(self.queries()[None], tokens.shape[0], axis=0))
         if text is not None:
             words = embedded(self.text_embedding(text))
         streams = (queries, words)

@@ -27,6 +27,8 @@ class QFormerConfig:
       cross_attention_period: layers 0, p, 2p, ... have cross-attention.
       num_item_tokens: tokens into which a vector is projected. With one, the softmax over a single
         key is constant, and every query reads the same thing.
+      token_dim: width of these tokens, which cross-attention reads; embed_dim if None. BLIP-2's
+        weights read image features of width 1408.
       max_text_length: longest text.
       projection_dim: width of the contrastive features.
       dropout: rate, also on attention weights.
@@ -49,6 +51,7 @@ class QFormerConfig:
     mlp_dim: int = 3072
     cross_attention_period: int = 2
     num_item_tokens: int = 1
+    token_dim: int | None = None
     max_text_length: int = 64
     projection_dim: int = 256
     dropout: float = 0.1
@@ -73,6 +76,11 @@ class QFormerConfig:
                 f"cross_attention_period={self.cross_attention_period}: change one, or set "
                 "scan_layers=False"
             )
+
+    @property
+    def token_width(self) -> int:
+        """Width of what cross-attention reads."""
+        return self.token_dim or self.embed_dim
 
     @property
     def types(self) -> dict[str, Any]:
@@ -102,7 +110,7 @@ class QFormerLayer(nn.Module):
 
         Args:
           streams: queries and text.
-          tokens: what queries attend to, [batch, item_tokens, embed]; None without queries.
+          tokens: what queries attend to, [batch, item_tokens, token]; None without queries.
           mask: True where a position (queries first, then text) may look; all if None.
           deterministic: no dropout.
         """

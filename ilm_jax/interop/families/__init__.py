@@ -6,7 +6,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.interop.rules import Family
 
 # Modules that define FAMILY; imported when asked for.
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {"bert": "bert", "t5": "t5"}
 
 
 def find(model_type: str) -> Family:

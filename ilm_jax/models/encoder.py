@@ -1,0 +1,154 @@
+"""A BERT encoder (Devlin et al. 2019, arXiv 1810.04805), also MiniLM's shape (arXiv 2002.10957).
+
+Word, position and token-type vectors, then post-norm layers; no pooler. The token type is always
+0, so that its vector is a constant part of the positions.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ilm_jax.errors import UserError
+from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
+from ilm_jax.models.layers import LayerNorm, constrain, remat
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of an encoder; the defaults are BERT-base's.
+
+    Attributes:
+      vocab_size: of its tokenizer.
+      num_layers, embed_dim, num_heads, mlp_dim: BERT's sizes.
+      max_text_length: positions.
+      dropout: rate, also on attention weights.
+      norm_eps: of the norms.
+      dtype, param_dtype: of the computation and of the weights.
+      remat: "none", "full" or "minimal" (products with weights are kept).
+      scan_layers: one compiled body for all layers, weights stacked; else `layer_00`, `layer_01`...
+
+    Raises:
+      UserError: if heads do not divide the width.
+    """
+
+    vocab_size: int = 30522
+    num_layers: int = 12
+    embed_dim: int = 768
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    max_text_length: int = 512
+    dropout: float = 0.1
+    norm_eps: float = 1e-12
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    scan_layers: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks what would otherwise fail deep inside a trace."""
+        if self.embed_dim % self.num_heads:
+            raise UserError(
+                f"BertConfig.embed_dim={self.embed_dim} is not divisible by "
+                f"num_heads={self.num_heads}"
+            )
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """Keyword arguments that every layer takes."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+class BertLayer(nn.Module):
+    """Attention and feed-forward, each added and normed."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        mask: Bool[Array, "batch 1 length"],
+        deterministic: bool,
+    ) -> Float[Array, "batch length embed"]:
+        """Applies the layer; every position sees those where the mask is True."""
+        cfg = self.config
+        drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+
+        def add(x: Array, update: Array, name: str) -> Array:
+            x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update))
+            return constrain(x, "batch", "length", "embed")
+
+        sizes = (cfg.embed_dim, cfg.num_heads, cfg.dropout)
+        attention = BertAttention(*sizes, name="attention", **cfg.types)
+        x = add(x, attention(x, x, mask, deterministic), "attention_norm")
+        mlp = BertMLP(cfg.embed_dim, cfg.mlp_dim, name="mlp", **cfg.types)
+        return add(x, mlp(x), "mlp_norm")
+
+
+class BertPeriod(nn.Module):
+    """One layer: the body of the scan."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, None]:
+        """Applies `sub_0`."""
+        return BertLayer(self.config, name="sub_0")(x, mask, deterministic), None
+
+
+class Bert(nn.Module):
+    """The encoder.
+
+    Attributes:
+      config: sizes.
+    """
+
+    config: BertConfig
+
+    def setup(self) -> None:
+        """Names the parts."""
+        cfg = self.config
+        sizes = (cfg.vocab_size, cfg.max_text_length, cfg.embed_dim)
+        self.embedding = TextEmbedding(*sizes, **cfg.types)
+        self.embedding_norm = LayerNorm(cfg.norm_eps, **cfg.types)
+        self.embedding_dropout = nn.Dropout(cfg.dropout)
+        if cfg.scan_layers:
+            self.layers = nn.scan(
+                remat(BertPeriod, cfg.remat, scanned=True, static=(3,)),
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=cfg.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )(cfg)
+        else:
+            layer = remat(BertLayer, cfg.remat, scanned=False, static=(3,))
+            self.layer = [layer(cfg, name=f"layer_{i:02d}") for i in range(cfg.num_layers)]
+
+    def __call__(
+        self,
+        tokens: Int[Array, "batch length"],
+        visible: Bool[Array, "batch length"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length embed"]:
+        """Final hidden states; what stands where `visible` is False is seen by nobody."""
+        return self.encode(self.embedding(tokens), visible, deterministic)
+
+    def encode(
+        self,
+        words: Float[Array, "batch length embed"],
+        visible: Bool[Array, "batch length"],
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length embed"]:
+        """As `__call__`, from vectors with their positions added, before the first norm."""
+        x = self.embedding_dropout(self.embedding_norm(words), deterministic)
+        x = constrain(x, "batch", "length", "embed")
+        mask = visible.astype(jnp.bool_)[:, None, :]
+        if self.config.scan_layers:
+            return self.layers(x, mask, deterministic)[0]
+        for layer in self.layer:
+            x = layer(x, mask, deterministic)
+        return x
