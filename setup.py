@@ -42,12 +42,14 @@ setuptools.setup(
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "protobuf>=4.25",  # reads what sentencepiece says of spans
         "safetensors>=0.4.5",
         "scipy>=1.11",
         "sentencepiece>=0.2",
         "seqio>=0.0.20",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.7",
+        "tokenizers>=0.20",
     ],
     extras_require={
         "test": [

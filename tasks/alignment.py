@@ -12,7 +12,7 @@ import numpy as np
 
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
 
 

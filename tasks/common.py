@@ -13,7 +13,7 @@ import numpy as np
 
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, TaskSpec, task_key
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     import seqio
@@ -40,14 +40,15 @@ class Examples(Protocol):
 
 
 def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
-    """Our tokenizer in SeqIO's interface."""
+    """Any of our tokenizers in SeqIO's interface."""
     import seqio
     import tensorflow as tf
 
     class Vocabulary(seqio.Vocabulary):
-        """Wraps `ilm_jax.data.tokenizer.Tokenizer`."""
+        """Wraps `ilm_jax.data.tokenizers.Tokenizer`."""
 
         bos_id, eos_id, unk_id = tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id
+        pad_id = tokenizer.pad_id
         _base_vocab_size = tokenizer.vocab_size
         fingerprint = tokenizer.fingerprint
 

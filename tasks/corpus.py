@@ -14,11 +14,11 @@ import numpy as np
 from ilm_jax.data import draws
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
 from ilm_jax.tasks import common
 from ilm_jax.tasks.elm24 import LongDescription
 from ilm_jax.tasks.openp5 import SequentialRandom
-from ilm_jax.tasks.prompted import Prompted, PromptTokenizer
+from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 
 SPEC = SPECS["text"]
 _ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
@@ -37,7 +37,7 @@ class CorpusText:
         self.settings = settings.replace(text_only=True)
         self._descriptions = LongDescription(splits, self.settings)
         self._sequences = SequentialRandom(splits, self.settings)
-        self._tokens = PromptTokenizer(tokenizer)
+        self._tokens = ExampleTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Kind of each example, and the integers that its task names it by."""
@@ -115,10 +115,10 @@ class CorpusText:
             yield from map(renderer.user_id, range(self.splits.catalogue.num_users))
 
 
-def train_tokenizer(splits: Splits, settings: TaskSettings) -> Tokenizer:
+def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
     """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
     strings = CorpusText(splits, settings).tokenizer_strings()
-    return Tokenizer.train(strings, settings.vocab_size, model_type=settings.model_type)
+    return OwnTokenizer.train(strings, settings.vocab_size, model_type=settings.model_type)
 
 
 def register(

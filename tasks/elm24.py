@@ -13,9 +13,9 @@ from ilm_jax.data import draws
 from ilm_jax.data.prompts import DESCRIPTION_TEMPLATES, PromptRenderer
 from ilm_jax.data.splits import FOLDS, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
-from ilm_jax.tasks.prompted import Prompted, PromptTokenizer, template_number
+from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted, template_number
 
 SPEC = SPECS["long_description"]
 
@@ -31,7 +31,7 @@ class LongDescription:
         """Without a tokenizer only `index` and `render` work."""
         self.splits, self.settings = splits, settings
         self.renderer = PromptRenderer(splits, settings)
-        self._tokens = PromptTokenizer(tokenizer)
+        self._tokens = ExampleTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item row and variant of every example of a split."""

@@ -12,9 +12,9 @@ from ilm_jax.data import draws
 from ilm_jax.data.prompts import SEQUENTIAL_TEMPLATES, PromptRenderer
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
-from ilm_jax.tasks.prompted import Prompted, PromptTokenizer, template_number
+from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted, template_number
 
 SPEC = SPECS["sequential_random"]
 
@@ -30,7 +30,7 @@ class SequentialRandom:
         """Without a tokenizer only `index` and `render` work."""
         self.splits, self.settings = splits, settings
         self.renderer = PromptRenderer(splits, settings)
-        self._tokens = PromptTokenizer(tokenizer)
+        self._tokens = ExampleTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the target in the user's sequence, and variant."""

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ilm_jax.data.prompts import Rendered, encode_prompt
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.prompt_tokens import PromptTokenizer
+from ilm_jax.data.prompts import Rendered
+from ilm_jax.data.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,30 +32,22 @@ class Prompted:
     content: list[tuple[int, int]] | None = None
 
 
-class PromptTokenizer:
+class ExampleTokenizer:
     """Turns prompted examples into features."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
-        self._given = tokenizer
-        self._memo: dict[str, list[int]] = {}
+        self._given = PromptTokenizer(tokenizer) if tokenizer is not None else None
 
     @property
-    def _tokenizer(self) -> Tokenizer:
+    def _tokens(self) -> PromptTokenizer:
         if self._given is None:
             raise TypeError("made without a tokenizer: nothing can be tokenized")
         return self._given
 
-    def _encode_run(self, text: str) -> list[int]:
-        """Encodes a text run of a prompt; the memo is bounded by templates and items."""
-        ids = self._memo.get(text)
-        if ids is None:
-            ids = self._memo[text] = self._tokenizer.encode(text)
-        return ids
-
     def features(self, example: Prompted) -> dict[str, Any]:
         """Features of a prompt task (see `ilm_jax.data.task_settings.SPECS`)."""
         prompt = example.prompt or Rendered(())
-        inputs, slots, bounds = encode_prompt(prompt, self._encode_run)
+        inputs, slots, bounds = self._tokens.prompt(prompt)
         targets, content = self._target(example)
         return _features(
             example, inputs=inputs, targets=targets, targets_content=content, slots=slots,
@@ -65,7 +58,7 @@ class PromptTokenizer:
         """The same as one text: no inputs; prompt, answer and eos are all target."""
         targets, content = self._target(example)
         if example.prompt is not None:
-            prompt, slots, _ = encode_prompt(example.prompt, self._encode_run)
+            prompt, slots, _ = self._tokens.prompt(example.prompt)
             if slots:
                 raise AssertionError(f"{example.key}: a corpus text has a slot")
             targets, content = prompt + targets, [0] * len(prompt) + content
@@ -75,12 +68,11 @@ class PromptTokenizer:
         )  # fmt: skip
 
     def _target(self, example: Prompted) -> tuple[list[int], list[int]]:
-        eos = [self._tokenizer.eos_id]
-        if example.content is None:
-            targets = self._tokenizer.encode(example.target_text)
-            return targets + eos, [1] * len(targets) + [0]
-        targets, spans = self._tokenizer.encode_with_spans(example.target_text)
-        return targets + eos, [*overlaps(spans, example.content), 0]
+        behind = example.prompt is not None
+        targets, spans = self._tokens.answer(example.target_text, behind_prompt=behind)
+        everything = [1] * len(targets)
+        content = everything if example.content is None else overlaps(spans, example.content)
+        return [*targets, self._tokens.tokenizer.eos_id], [*content, 0]
 
 
 def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from absl import flags
 if TYPE_CHECKING:
     from ilm_jax.data.splits import Splits
     from ilm_jax.data.task_settings import TaskSettings, TaskSpec
-    from ilm_jax.data.tokenizer import Tokenizer
+    from ilm_jax.data.tokenizers import Tokenizer
 
 # Module of `ilm_jax.tasks` that registers each task, by short name.
 _MODULES = {
@@ -99,7 +99,7 @@ def ensure_tokenizer(
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
     from ilm_jax.data.task_settings import tokenizer_path
-    from ilm_jax.data.tokenizer import Tokenizer
+    from ilm_jax.data.tokenizers import open_tokenizer_at
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
     if not settings.tokenizer and not path.exists():
@@ -108,7 +108,7 @@ def ensure_tokenizer(
         tokenizer = train_tokenizer(splits, settings)
         tokenizer.save(path)
         print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
-    return Tokenizer.load(path)
+    return open_tokenizer_at(path)
 
 
 def cache(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ilm_jax.data.converters import Batch, Example, Rows, example_name, index_column
-from ilm_jax.data.tokenizer import CLS, PAD
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 KINDS = ("item_text", "item_item", "user_item")
@@ -23,6 +23,7 @@ class AlignmentConverter:
         self,
         kind: str,
         rows: Rows,
+        tokenizer: Tokenizer,
         *,
         text_length: int = 64,
         truncate_text: bool = False,
@@ -32,6 +33,7 @@ class AlignmentConverter:
         Args:
           kind: "item_text", "item_item" or "user_item".
           rows: global rows of local ones.
+          tokenizer: gives cls and pad.
           text_length: tokens of a text, with cls.
           truncate_text: cut over-long texts (and count them) instead of raising.
 
@@ -42,6 +44,7 @@ class AlignmentConverter:
             raise UserError(f"no kind of pair {kind!r}; give one of {', '.join(KINDS)}")
         self.kind, self.text_length, self.truncate_text = kind, text_length, truncate_text
         self._rows = rows
+        self._pad, self._cls = tokenizer.pad_id, tokenizer.cls_id
         self.counts: Counter[str] = Counter()
 
     def __call__(
@@ -78,8 +81,8 @@ class AlignmentConverter:
         return found
 
     def _text(self, examples: Sequence[Example]) -> np.ndarray:
-        text = np.full((len(examples), self.text_length), PAD, np.int32)
-        text[:, 0] = CLS
+        text = np.full((len(examples), self.text_length), self._pad, np.int32)
+        text[:, 0] = self._cls
         room = self.text_length - 1
         for row, example in enumerate(examples):
             tokens = example["text"]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
-from ilm_jax.data.tokenizer import BOS, PAD
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 Example = Mapping[str, Any]
@@ -25,8 +25,10 @@ class PromptConverter:
     """Prompt examples (and corpus texts) to language-model batches.
 
     A row reads [bos] inputs targets, without the last token, and its labels are the same shifted
-    by one. A slot is widened to `num_queries` positions that hold pad ids. Inputs that are too
-    long lose whole elements of their history, the oldest first, and never a part of a slot.
+    by one. A model that was trained without bos reads none: then nothing predicts a row's first
+    token, which costs a corpus text one target. A slot is widened to `num_queries` positions that
+    hold pad ids. Inputs that are too long lose whole elements of their history, the oldest first,
+    and never a part of a slot.
 
     Attributes:
       counts: examples cut so far: "history" (elements dropped), "targets" (tokens dropped).
@@ -35,6 +37,7 @@ class PromptConverter:
     def __init__(
         self,
         lengths: Mapping[str, int],
+        tokenizer: Tokenizer,
         *,
         num_queries: int = 1,
         max_entities: int = 1,
@@ -45,6 +48,7 @@ class PromptConverter:
 
         Args:
           lengths: {"inputs": …, "targets": …} in positions; inputs after widening, without bos.
+          tokenizer: gives bos and pad.
           num_queries: positions per slot.
           max_entities: slots per row at most.
           rows: global rows of local ones; None where no example has a slot.
@@ -53,10 +57,9 @@ class PromptConverter:
         Raises:
           UserError: if a length is missing or not positive.
         """
-        for name in ("inputs", "targets"):
-            least = 1 if name == "targets" else 0
-            if lengths.get(name, -1) < least:
-                raise UserError(f"task_feature_lengths lacks {name!r} of at least {least}")
+        check_lengths(lengths)
+        self._pad = tokenizer.pad_id
+        self._opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         self.inputs_length, self.targets_length = lengths["inputs"], lengths["targets"]
         self.num_queries = num_queries
         self.max_entities = max(1, max_entities)
@@ -88,7 +91,7 @@ class PromptConverter:
         """
         length = self.inputs_length + self.targets_length
         batch = self._empty(len(examples), length)
-        batch["targets"] = np.full((len(examples), length), PAD, np.int32)
+        batch["targets"] = np.full((len(examples), length), self._pad, np.int32)
         batch["loss_weights"] = np.zeros((len(examples), length), np.float32)
         batch["content_weights"] = np.zeros((len(examples), length), np.float32)
         local = _LocalRows(len(examples), self.max_entities)
@@ -96,13 +99,16 @@ class PromptConverter:
             if example is None:
                 continue
             targets = self._targets(example)
+            content = example["targets_content"][: len(targets)]
             read = self._write_inputs(batch, row, example, local)
-            end = read + len(targets)
-            batch["tokens"][row, read + 1 : end] = targets[:-1]
-            batch["targets"][row, :read] = batch["tokens"][row, 1 : read + 1]
-            batch["targets"][row, read:end] = targets
-            batch["loss_weights"][row, read:end] = 1
-            batch["content_weights"][row, read:end] = example["targets_content"][: len(targets)]
+            end = read + len(targets) - 1
+            batch["tokens"][row, read:end] = targets[:-1]
+            if not read:  # nothing stands in front of the first target: nothing predicts it
+                read, targets, content = 1, targets[1:], content[1:]
+            batch["targets"][row, : read - 1] = batch["tokens"][row, 1:read]
+            batch["targets"][row, read - 1 : end] = targets
+            batch["loss_weights"][row, read - 1 : end] = 1
+            batch["content_weights"][row, read - 1 : end] = content
             batch["positions"][row, :end] = np.arange(end)
             batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
@@ -114,17 +120,17 @@ class PromptConverter:
         examples: Sequence[Example | None],
         indices: Sequence[int] | np.ndarray | None = None,
     ) -> Batch:
-        """Prompts alone, for decoding: [bos] inputs, right-padded to 1 + inputs length.
+        """Prompts alone, for decoding: [bos] inputs, right-padded to inputs length (+ 1 with bos).
 
         Returns:
-          tokens, positions, segment_ids, slot_entity, slot_query [B, 1 + inputs], entities
-          [B, E], example_index[B] as above, and lengths[B]: real tokens of each row.
+          tokens, positions, segment_ids, slot_entity, slot_query [B, that], entities [B, E],
+          example_index[B] as above, and lengths[B]: real tokens of each row.
         """
-        batch = self._empty(len(examples), 1 + self.inputs_length)
+        batch = self._empty(len(examples), len(self._opening) + self.inputs_length)
         local = _LocalRows(len(examples), self.max_entities)
         for row, example in enumerate(examples):
             if example is not None:
-                end = 1 + self._write_inputs(batch, row, example, local)
+                end = self._write_inputs(batch, row, example, local)
                 batch["positions"][row, :end] = np.arange(end)
                 batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
@@ -133,19 +139,19 @@ class PromptConverter:
         return batch
 
     def _empty(self, rows: int, length: int) -> Batch:
-        fills = {"tokens": PAD, "positions": 0, "segment_ids": 0, "slot_entity": -1,
+        fills = {"tokens": self._pad, "positions": 0, "segment_ids": 0, "slot_entity": -1,
                  "slot_query": -1}  # fmt: skip
         return {name: np.full((rows, length), fill, np.int32) for name, fill in fills.items()}
 
     def _write_inputs(self, batch: Batch, row: int, example: Example, local: "_LocalRows") -> int:
-        """Writes bos and the widened inputs; returns the number of widened positions."""
+        """Writes bos and the widened inputs; returns the number of positions."""
         inputs, slots = self._fitted(example)
         is_slot = inputs < 0
         width = np.where(is_slot, self.num_queries, 1)
-        total = int(width.sum())
-        where = slice(1, 1 + total)
-        batch["tokens"][row, 0] = BOS
-        batch["tokens"][row, where] = np.repeat(np.where(is_slot, PAD, inputs), width)
+        total, start = int(width.sum()), len(self._opening)
+        where = slice(start, start + total)
+        batch["tokens"][row, :start] = self._opening
+        batch["tokens"][row, where] = np.repeat(np.where(is_slot, self._pad, inputs), width)
         if len(slots):
             wide = np.repeat(is_slot, width)
             number = np.repeat(np.cumsum(is_slot) - 1, width)
@@ -153,7 +159,7 @@ class PromptConverter:
             batch["slot_entity"][row, where] = np.where(wide, number, -1)
             batch["slot_query"][row, where] = np.where(wide, query, -1)
             local.put(row, example["catalogue"], inputs[is_slot], slots)
-        return total
+        return start + total
 
     def _fitted(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and slots, without as many of the oldest history elements as do not fit."""
@@ -222,6 +228,14 @@ class _LocalRows:
             columns = np.concatenate([columns for _, columns, _ in entries])
             entities[at, columns] = rows(block, np.concatenate([found for *_, found in entries]))
         return entities
+
+
+def check_lengths(lengths: Mapping[str, int]) -> None:
+    """Raises UserError unless "inputs" and "targets" are there and of use."""
+    for name in ("inputs", "targets"):
+        least = 1 if name == "targets" else 0
+        if lengths.get(name, -1) < least:
+            raise UserError(f"task_feature_lengths lacks {name!r} of at least {least}")
 
 
 def example_name(example: Example) -> str:

@@ -8,11 +8,13 @@ import numpy as np
 
 from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
 from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows
+from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.streams import Mixture, Stream
 from ilm_jax.data.task_cache import CachedTask
 from ilm_jax.data.task_settings import SPECS, TaskSettings, TaskSpec, find_spec
-from ilm_jax.data.tasks_on_disk import open_tasks
+from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 
@@ -97,31 +99,40 @@ class DatasetConfig:
         Raises:
           UserError: if pairs and prompts are mixed, or as `open_tasks` and the converters.
         """
-        converter = self._converter(rows, num_queries)
+        self._check(rows)  # before data is opened, which may take minutes
+        catalogue = catalogue or load_catalogue(
+            self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
+        )
+        tasks = self.open(catalogue)
+        tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
+        converter = self._converter(rows, num_queries, tokenizer)
         stream = Stream(
-            self.open(catalogue),
+            tasks,
             Mixture(self.rates, self.temperature, self.cap),
             seed=self.seed, shuffle=self.shuffle, repeat=self.repeat,
         )  # fmt: skip
         return Feed(stream, converter, wrap=isinstance(converter, AlignmentConverter))
 
-    def _converter(self, rows: Rows | None, num_queries: int) -> "Converter":
+    def _check(self, rows: Rows | None) -> None:
         kinds = [spec.task for spec in self.specs()]
-        lengths = self.task_feature_lengths
-        pairs = [kind for kind in kinds if kind in KINDS]
-        if not pairs:
-            entities = self._entities() if self.max_entities is None else self.max_entities
-            return PromptConverter(
-                lengths, num_queries=num_queries, max_entities=entities, rows=rows,
-                truncate_targets=self.truncate_targets,
-            )  # fmt: skip
-        if len(set(kinds)) > 1:
+        if not any(kind in KINDS for kind in kinds):
+            check_lengths(self.task_feature_lengths)
+        elif len(set(kinds)) > 1:
             raise UserError(f"{', '.join(kinds)} cannot share a batch; give pairs a stream each")
-        if rows is None:
+        elif rows is None:
             raise UserError(f"{kinds[0]} needs an embedding table; run ilm fit_cf")
-        return AlignmentConverter(
-            kinds[0], rows, text_length=lengths.get("text", 64),
-            truncate_text=self.truncate_targets,
+
+    def _converter(self, rows: Rows | None, num_queries: int, tokenizer: Tokenizer) -> "Converter":
+        kind, lengths = self.specs()[0].task, self.task_feature_lengths
+        if kind in KINDS and rows is not None:
+            return AlignmentConverter(
+                kind, rows, tokenizer, text_length=lengths.get("text", 64),
+                truncate_text=self.truncate_targets,
+            )  # fmt: skip
+        entities = self._entities() if self.max_entities is None else self.max_entities
+        return PromptConverter(
+            lengths, tokenizer, num_queries=num_queries, max_entities=entities, rows=rows,
+            truncate_targets=self.truncate_targets,
         )  # fmt: skip
 
     def _entities(self) -> int:

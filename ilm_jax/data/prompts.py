@@ -5,9 +5,8 @@ is left out when the mention inside is "none". A rendered prompt is a list of se
 or a slot; a slot is where the model will read soft tokens. Slots are segments of their own kind,
 not characters, so no text of a catalogue can forge one.
 
-Seams. Every text segment is encoded on its own: pieces never cross a slot, the border of a history
-element, or the border between prompt and target. A prompt always ends in one space, so prompt and
-target read as one text, and the tokens of both together are those of the one then the other.
+A prompt always ends in one space, so prompt and target read as one text. How segments become tokens
+stands in `prompt_tokens`.
 """
 
 import dataclasses
@@ -235,53 +234,3 @@ def _numbers(
     numbers = np.empty(len(ids), np.int64)
     numbers[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(first, first + len(ids))
     return numbers
-
-
-Encode = Callable[[str], Sequence[int]]
-
-
-def encode_prompt(rendered: Rendered, encode: Encode) -> tuple[list[int], list[int], list[int]]:
-    """Tokens of a prompt.
-
-    Args:
-      rendered: the prompt.
-      encode: of the tokenizer, or a memo of it: the same few texts come again and again.
-
-    Returns:
-      inputs: tokens with one sentinel (ITEM_SLOT or USER_SLOT) for each slot.
-      slots: local row of each sentinel, in order.
-      history_bounds: element k of the history is inputs[bounds[k]:bounds[k + 1]]; empty without.
-    """
-    inputs: list[int] = []
-    slots: list[int] = []
-    offsets = []
-    for segment in rendered.segments:
-        offsets.append(len(inputs))
-        if segment.kind == 0:
-            inputs.extend(encode(segment.text))
-        else:
-            inputs.append(segment.kind)
-            slots.append(segment.row)
-    offsets.append(len(inputs))
-    return inputs, slots, [offsets[number] for number in rendered.elements]
-
-
-def decode_prompt(inputs: Sequence[int], decode: Callable[[Sequence[int]], str]) -> str:
-    """The prompt's text again, slots as private-use characters: the inverse of `encode_prompt`."""
-    text = ""
-    run: list[int] = []
-    for token in inputs:
-        if token in SLOT_MARKS:
-            text, run = text + decode(run) + SLOT_MARKS[int(token)], []
-        else:
-            run.append(int(token))
-    return text + decode(run)
-
-
-def target_tokens(renderer: PromptRenderer, encode: Encode, eos_id: int) -> list[list[int]]:
-    """Tokens of every item as an answer, eos last: what a ranking searches among.
-
-    Two items can share their tokens where the setting answers by title.
-    """
-    rows = range(renderer.catalogue.num_items)
-    return [[*encode(renderer.target(row)), eos_id] for row in rows]

@@ -44,7 +44,8 @@ class TaskSettings:
         words, in several orders; 0 for none.
       vocab_size: upper limit for the trained tokenizer.
       model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
-      tokenizer: path of a tokenizer model to use instead of a trained one; "" trains.
+      tokenizer: folder or file of a tokenizer to use instead of a trained one (see
+        `tokenizers.open_tokenizer_at`); "" trains.
       split: both splits.
     """
 
@@ -212,7 +213,7 @@ def tokenizer_path(
 ) -> pathlib.Path:
     """Where the tokenizer of a dataset lies: the path given in the settings, or in the cache."""
     if settings.tokenizer:
-        return pathlib.Path(settings.tokenizer)
+        return pathlib.Path(settings.tokenizer).expanduser()
     key = tokenizer_key(settings, catalogue_fingerprint)[:12]
     return pathlib.Path(cache_dir) / "tokenizers" / f"{dataset.replace('/', '_')}-{key}.model"
 

@@ -23,7 +23,7 @@ from ilm_jax.data.task_settings import (
     task_path,
     tokenizer_path,
 )
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
 
 StrPath = str | os.PathLike
@@ -94,7 +94,7 @@ def open_tokenizer(
       UserError: if it is absent: no task has been cached with these settings.
     """
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, _cache_dir(cache_dir))
-    return Tokenizer.load(path)
+    return open_tokenizer_at(path)
 
 
 def ensure_cached(
@@ -145,7 +145,7 @@ def missing_tasks(
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, cache)
     if not settings.tokenizer and not path.exists():
         return [spec.name(dataset) for spec in specs.values()]
-    tokenizer = Tokenizer.load(path).fingerprint
+    tokenizer = open_tokenizer_at(path).fingerprint
     missing = []
     for spec in specs.values():
         name = spec.name(dataset)

@@ -11,8 +11,8 @@ import numpy as np
 
 from ilm_jax.data.converters import PromptConverter
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.prompt_tokens import target_tokens
 from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.data.tokenizer import EOS
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
@@ -165,7 +165,7 @@ def target_trie(trained: Trained) -> Trie:
     settings = trained.dataset("sequential_random", "test").settings
     prompts = PromptRenderer(trained.run.splits, settings)
     names = [prompts.target(row) for row in range(trained.run.catalogue.num_items)]
-    return build_trie([[*trained.run.tokenizer.encode(name), EOS] for name in names], names)
+    return build_trie(target_tokens(prompts, trained.run.tokenizer), names)
 
 
 def _embed_function(trained: Trained) -> Any:

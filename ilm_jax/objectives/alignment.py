@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.objectives.contrastive import contrast
 from ilm_jax.objectives.generation import caption_loss
 from ilm_jax.objectives.matching import matching_loss, with_hard_negatives
-from ilm_jax.objectives.objective import Sums
-
-PAD_ID = 0
+from ilm_jax.objectives.objective import Sums, vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +43,17 @@ class Alignment:
     kinds = ("item_text", "item_item", "user_item")
     splits_batches = False
 
-    def with_sizes(self, *, vocab_size: int, cf_dim: int) -> "Alignment":
-        """The same objective for a tokenizer's vocabulary and a table's width."""
-        sized = dataclasses.replace(self.qformer, vocab_size=vocab_size, cf_dim=cf_dim)
+    def with_sizes(self, *, tokenizer: Tokenizer, cf_dim: int) -> "Alignment":
+        """The same objective for a tokenizer's ids and a table's width.
+
+        Raises:
+          UserError: if the Q-Former has fewer token rows than the tokenizer's ids.
+        """
+        size = vocabulary(self.qformer.vocab_size, tokenizer.text_vocab_size, self.qformer)
+        sized = dataclasses.replace(
+            self.qformer, vocab_size=size, cf_dim=cf_dim,
+            pad_id=tokenizer.pad_id, dec_id=tokenizer.dec_id,
+        )  # fmt: skip
         return dataclasses.replace(self, qformer=sized)
 
     @property
@@ -111,7 +118,7 @@ class Alignment:
             pairs.weights,
         )
         captions = model.caption_logits(vectors, text, deterministic=still)
-        itg = caption_loss(captions, text, PAD_ID, self.label_smoothing)
+        itg = caption_loss(captions, text, self.qformer.pad_id, self.label_smoothing)
         rows = jnp.float32(text.shape[0])
         mean = (
             self.itc_weight * itc.loss

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
 from ilm_jax.models.decoder import Decoder, DecoderConfig
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.objectives.generation import token_cross_entropy, weighted
-from ilm_jax.objectives.objective import Sums
+from ilm_jax.objectives.objective import Sums, vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +43,18 @@ class LanguageModelling:
     kinds = ("prompt",)
     splits_batches = True
 
-    def with_sizes(self, *, vocab_size: int, cf_dim: int) -> "LanguageModelling":
-        """The same objective for a tokenizer's vocabulary and a table's width."""
-        lm = dataclasses.replace(self.lm, vocab_size=vocab_size)
+    def with_sizes(self, *, tokenizer: Tokenizer, cf_dim: int) -> "LanguageModelling":
+        """The same objective for a tokenizer's ids and a table's width.
+
+        Raises:
+          UserError: if the language model has fewer token rows than the tokenizer's ids.
+        """
+        size = vocabulary(self.lm.vocab_size, tokenizer.vocab_size, self.lm)
+        lm = dataclasses.replace(self.lm, vocab_size=size)
         qformer = self.qformer
-        if qformer is not None:
-            qformer = dataclasses.replace(qformer, vocab_size=vocab_size, cf_dim=cf_dim)
+        if qformer is not None:  # its text branch, hence its vocabulary, is stage 1's alone
+            words = qformer.vocab_size or size
+            qformer = dataclasses.replace(qformer, vocab_size=words, cf_dim=cf_dim)
         return dataclasses.replace(self, lm=lm, qformer=qformer)
 
     @property

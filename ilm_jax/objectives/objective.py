@@ -5,12 +5,30 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from jaxtyping import Array, Float
 
+from ilm_jax.errors import UserError
+
 
 class Sums(NamedTuple):
     """A mean kept as its parts, so that averages over microbatches and batches are exact."""
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
+
+
+def vocabulary(given: int, tokenizer_ids: int, config: object) -> int:
+    """Rows of a token table: as many as the config says, or as the tokenizer has ids if it says 0.
+
+    Published tables are often larger than their tokenizer, padded to a round number.
+
+    Raises:
+      UserError: if the config says fewer than there are ids.
+    """
+    if 0 < given < tokenizer_ids:
+        raise UserError(
+            f"{type(config).__name__}.vocab_size={given}, but the tokenizer has {tokenizer_ids} "
+            "ids: give at least as many, or 0 for as many"
+        )
+    return given or tokenizer_ids
 
 
 class Objective(Protocol):

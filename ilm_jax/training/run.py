@@ -13,7 +13,7 @@ from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.splits import Splits, make_splits
 from ilm_jax.data.tasks_on_disk import ensure_cached, open_tokenizer
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
@@ -30,8 +30,8 @@ class Run:
 
     Attributes:
       model_dir: where everything that the run makes goes.
-      objective: `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); its vocabulary and
-        vector width are filled in from the tokenizer and the table.
+      objective: `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); what it
+        leaves open of vocabulary and vector width comes from the tokenizer and the table.
       train: dataset of each batch kind.
       train_eval: the same for validation during training; may leave kinds out.
       schedule: steps of each kind per cycle; one each if empty.
@@ -98,9 +98,7 @@ class Run:
     @functools.cached_property
     def sized_objective(self) -> Alignment | LanguageModelling:
         """The objective with the tokenizer's vocabulary and the table's width."""
-        sized = self.objective.with_sizes(
-            vocab_size=self.tokenizer.vocab_size, cf_dim=self.vectors.shape[1]
-        )
+        sized = self.objective.with_sizes(tokenizer=self.tokenizer, cf_dim=self.vectors.shape[1])
         if isinstance(sized, LanguageModelling):
             lengths = [d.task_feature_lengths["targets"] for d in self.train.values()]
             sized = dataclasses.replace(sized, target_length=max(lengths))

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,8 @@ from ilm_jax.data.converters import PromptConverter
 from ilm_jax.errors import UserError
 
 BOS, EOS, CLS = 3, 1, 4
+IDS = types.SimpleNamespace(pad_id=0, bos_id=BOS, cls_id=CLS)
+NO_BOS = types.SimpleNamespace(pad_id=9, bos_id=None, cls_id=99)
 
 
 def rows(block, local):
@@ -28,10 +32,10 @@ HISTORY = example(
 )  # fmt: skip
 
 
-def convert(given, inputs, targets=4, queries=2, entities=4, **options):
+def convert(given, inputs, targets=4, queries=2, entities=4, tokenizer=IDS, **options):
     lengths = {"inputs": inputs, "targets": targets}
     converter = PromptConverter(
-        lengths, num_queries=queries, max_entities=entities, rows=rows, **options
+        lengths, tokenizer, num_queries=queries, max_entities=entities, rows=rows, **options
     )
     return {name: array[0].tolist() for name, array in converter([given]).items()}, converter
 
@@ -59,6 +63,29 @@ def test_a_corpus_text_is_all_target():
     assert batch["targets"] == [40, 41, EOS, 0]
     assert batch["loss_weights"] == [1, 1, 1, 0]
     assert batch["entities"] == [-1]
+
+
+def test_without_bos_a_row_starts_with_its_inputs():
+    given = example([50, -1, 51], [40, 41, EOS], slots=[5], content=[1, 0, 0])
+    batch, converter = convert(given, inputs=4, targets=3, tokenizer=NO_BOS)
+    assert batch["tokens"] == [50, 9, 9, 51, 40, 41, 9]
+    assert batch["targets"] == [9, 9, 51, 40, 41, EOS, 9]
+    assert batch["loss_weights"] == [0, 0, 0, 1, 1, 1, 0]
+    assert batch["content_weights"] == [0, 0, 0, 1, 0, 0, 0]
+    assert batch["segment_ids"] == [1, 1, 1, 1, 1, 1, 0]
+    assert batch["slot_query"] == [-1, 0, 1, -1, -1, -1, -1]
+    prompt = converter.prompts([given])
+    assert prompt["tokens"].tolist() == [[50, 9, 9, 51]] and prompt["lengths"].tolist() == [4]
+
+
+def test_without_bos_nothing_predicts_the_first_token_of_a_text():
+    batch, _ = convert(
+        example([], [40, 41, EOS], content=[0, 1, 0]), inputs=0, entities=0, tokenizer=NO_BOS
+    )
+    assert batch["tokens"] == [40, 41, 9, 9]
+    assert batch["targets"] == [41, EOS, 9, 9]
+    assert batch["loss_weights"] == [1, 1, 0, 0] and batch["content_weights"] == [1, 0, 0, 0]
+    assert batch["segment_ids"] == [1, 1, 0, 0]
 
 
 def test_entities_are_in_the_order_of_their_slots():
@@ -106,7 +133,7 @@ def test_over_long_targets_are_an_error_unless_cut_and_counted():
 
 
 def test_several_catalogues_share_a_batch():
-    converter = PromptConverter({"inputs": 3, "targets": 1}, max_entities=1, rows=rows)
+    converter = PromptConverter({"inputs": 3, "targets": 1}, IDS, max_entities=1, rows=rows)
     given = [
         example([-1], [EOS], [2], catalogue=name) for name in ("toy", "film", "toy")
     ]  # fmt: skip
@@ -114,7 +141,7 @@ def test_several_catalogues_share_a_batch():
 
 
 def test_padding_rows_weigh_nothing_and_say_so():
-    converter = PromptConverter({"inputs": 20, "targets": 3}, max_entities=4, rows=rows)
+    converter = PromptConverter({"inputs": 20, "targets": 3}, IDS, max_entities=4, rows=rows)
     batch = converter([HISTORY, None], [8, 9])
     assert batch["example_index"].tolist() == [8, -1]
     assert not batch["loss_weights"][1].any() and not batch["segment_ids"][1].any()
@@ -122,7 +149,7 @@ def test_padding_rows_weigh_nothing_and_say_so():
 
 
 def test_prompts_stop_where_the_answer_begins():
-    converter = PromptConverter({"inputs": 22, "targets": 3}, num_queries=2, max_entities=4,
+    converter = PromptConverter({"inputs": 22, "targets": 3}, IDS, num_queries=2, max_entities=4,
                                 rows=rows)  # fmt: skip
     whole, prompt = converter([HISTORY, None]), converter.prompts([HISTORY, None])
     assert prompt["lengths"].tolist() == [21, 0]
@@ -134,29 +161,29 @@ def test_prompts_stop_where_the_answer_begins():
 
 def test_a_slot_without_a_table_is_an_error():
     with pytest.raises(UserError, match="no embedding table"):
-        PromptConverter({"inputs": 20, "targets": 3}, max_entities=4)([HISTORY])
+        PromptConverter({"inputs": 20, "targets": 3}, IDS, max_entities=4)([HISTORY])
     with pytest.raises(UserError, match="task_feature_lengths"):
-        PromptConverter({"inputs": 20})
+        PromptConverter({"inputs": 20}, IDS)
 
 
 def test_pairs():
     pair = {"catalogue": "toy", "key": "k", "row": 1, "other": 2, "user": 3}
 
     def converted(kind):
-        batch = AlignmentConverter(kind, rows)([pair], [6])
+        batch = AlignmentConverter(kind, rows, IDS)([pair], [6])
         return {name: array.tolist() for name, array in batch.items()}
 
     assert converted("item_item") == {"entities": [101], "others": [102], "example_index": [6]}
     assert converted("user_item") == {"entities": [503], "others": [101], "example_index": [6]}
     with pytest.raises(UserError, match="no kind of pair"):
-        AlignmentConverter("item_user", rows)
+        AlignmentConverter("item_user", rows, IDS)
 
 
 def test_item_texts():
     given = {"catalogue": "toy", "key": "k", "row": 1, "text": np.array([7, 8, 9], np.int32)}
-    batch = AlignmentConverter("item_text", rows, text_length=5)([given])
+    batch = AlignmentConverter("item_text", rows, IDS, text_length=5)([given])
     assert batch["text"].tolist() == [[CLS, 7, 8, 9, 0]] and batch["entities"].tolist() == [101]
     with pytest.raises(UserError, match="text takes 4 tokens"):
-        AlignmentConverter("item_text", rows, text_length=3)([given])
-    cut = AlignmentConverter("item_text", rows, text_length=3, truncate_text=True)
+        AlignmentConverter("item_text", rows, IDS, text_length=3)([given])
+    cut = AlignmentConverter("item_text", rows, IDS, text_length=3, truncate_text=True)
     assert cut([given])["text"].tolist() == [[CLS, 7, 8]] and cut.counts == {"text": 1}

@@ -10,7 +10,7 @@ from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import SplitConfig, make_splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings, find_spec
 from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.tasks.alignment import ItemItem, ItemText, UserItem
 from ilm_jax.tasks.corpus import CorpusText
 from ilm_jax.tasks.elm24 import LongDescription
@@ -164,7 +164,7 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
         text_only=text_only, split=splits.config, corpus_sequential_examples=0, variants=2,
     )  # fmt: skip
     corpus = CorpusText(splits, settings)
-    tokenizer = Tokenizer.train([*catalogue.texts, *catalogue.titles], 600)
+    tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     strings = list(corpus.tokenizer_strings())
     for kind in (ItemText, LongDescription, SequentialRandom, CorpusText, ItemItem, UserItem):
         examples = kind(splits, settings, tokenizer)

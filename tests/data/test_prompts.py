@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from ilm_jax.data.prompt_tokens import PromptTokenizer
 from ilm_jax.data.prompts import (
     DESCRIPTION_TEMPLATES,
     ITEM_SLOT,
@@ -10,17 +11,16 @@ from ilm_jax.data.prompts import (
     SLOT_MARKS,
     USER_SLOT,
     PromptRenderer,
-    decode_prompt,
-    encode_prompt,
 )
 from ilm_jax.data.splits import TEST, TRAIN, make_splits
 from ilm_jax.data.task_settings import MENTIONS, USER_MENTIONS, TaskSettings
-from ilm_jax.data.tokenizer import Tokenizer
+from ilm_jax.data.tokenizers import OwnTokenizer
 from tests.data.small_catalogue import small_catalogue
 
 CATALOGUE = small_catalogue()
 SPLITS = make_splits(CATALOGUE)
-TOKENIZER = Tokenizer.train([*CATALOGUE.texts, *CATALOGUE.titles, "item_1234567890 user_0"], 500)
+TOKENIZER = OwnTokenizer.train([*CATALOGUE.texts, *CATALOGUE.titles, "item_1234567890 user_0"], 500)
+TOKENS = PromptTokenizer(TOKENIZER)
 ALL_MENTIONS = [
     *itertools.product(MENTIONS, MENTIONS[:3] + MENTIONS[4:], USER_MENTIONS[:1]),
     *itertools.product(MENTIONS[:1], MENTIONS[:1], USER_MENTIONS),
@@ -40,8 +40,8 @@ def prompts(settings, history=(3, 0, 7, 14)):
 def test_tokens_decode_to_the_rendered_text(description, history, user, text_only):
     settings = TaskSettings(description, history, user, text_only=text_only)
     for prompt in prompts(settings):
-        inputs, slots, bounds = encode_prompt(prompt, TOKENIZER.encode)
-        assert decode_prompt(inputs, TOKENIZER.decode) == prompt.text
+        inputs, slots, bounds = TOKENS.prompt(prompt)
+        assert TOKENS.decode_prompt(inputs) == prompt.text
         assert len(slots) == sum(token < 0 for token in inputs)
         assert bounds == sorted(bounds)
         assert prompt.text.endswith(" ") and not prompt.text.endswith("  ")
@@ -51,7 +51,7 @@ def test_tokens_decode_to_the_rendered_text(description, history, user, text_onl
 
 def test_every_run_between_seams_is_encoded_on_its_own():
     prompt = PromptRenderer(SPLITS, TaskSettings()).sequential(4, (0, 7), 0)
-    inputs, _, _ = encode_prompt(prompt, TOKENIZER.encode)
+    inputs, _, _ = TOKENS.prompt(prompt)
     expected = []
     for segment in prompt.segments:
         expected += [segment.kind] if segment.kind else TOKENIZER.encode(segment.text)
@@ -61,12 +61,11 @@ def test_every_run_between_seams_is_encoded_on_its_own():
 def test_an_element_of_the_history_is_one_item_with_its_separator():
     renderer = PromptRenderer(SPLITS, TaskSettings(mention_user="slot"))
     history = (5, 0, 7)
-    inputs, slots, bounds = encode_prompt(renderer.sequential(4, history, 0), TOKENIZER.encode)
+    inputs, slots, bounds = TOKENS.prompt(renderer.sequential(4, history, 0))
     assert slots == [4, 5, 0, 7] and [t for t in inputs if t < 0] == [USER_SLOT] + 3 * [ITEM_SLOT]
     mark = SLOT_MARKS[ITEM_SLOT]
     elements = [
-        decode_prompt(inputs[start:end], TOKENIZER.decode)
-        for start, end in itertools.pairwise(bounds)
+        TOKENS.decode_prompt(inputs[start:end]) for start, end in itertools.pairwise(bounds)
     ]
     ids = [renderer.item_id(row) for row in history]
     assert elements == [f" {ids[0]}{mark},", f" {ids[1]}{mark},", f" {ids[2]}{mark}"]
@@ -76,7 +75,7 @@ def test_a_text_cannot_forge_a_slot():
     settings = TaskSettings(mention_history="title", mention_description="title")
     assert any(SLOT_MARKS[ITEM_SLOT] in prompt.text for prompt in prompts(settings))
     for prompt in prompts(settings):
-        inputs, slots, _ = encode_prompt(prompt, TOKENIZER.encode)
+        inputs, slots, _ = TOKENS.prompt(prompt)
         assert not slots and min(inputs) >= 0
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.data import task_cache
-from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT, target_tokens
+from ilm_jax.data.prompt_tokens import target_tokens
+from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings
@@ -169,7 +170,7 @@ def test_sequences_are_leave_one_out_with_a_bounded_history():
 
 def test_every_item_as_an_answer_is_the_target_that_training_sees():
     examples = EXAMPLES["sequential_random"]
-    answers = target_tokens(examples.renderer, TOKENIZER.encode, TOKENIZER.eos_id)
+    answers = target_tokens(examples.renderer, TOKENIZER)
     assert len(set(map(tuple, answers))) == CATALOGUE.num_items
     for example in built(examples, "test"):
         assert answers[example["target_item"]] == example["targets"]

@@ -2,19 +2,19 @@
 
 Digits are single pieces, unknown characters fall back to their UTF-8 bytes, and no dummy prefix is
 added. One exception to the round trip: SentencePiece writes spaces as U+2581, so that character in
-a text comes back as a space. TensorFlow-free; `tasks/common.py` wraps it for SeqIO.
+a text comes back as a space. TensorFlow-free; `tasks/common.py` wraps tokenizers for SeqIO.
 """
 
 import functools
 import hashlib
 import io
 import os
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 import sentencepiece
 
+from ilm_jax.data.tokenizers.protocol import Span
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 
@@ -22,45 +22,54 @@ PAD, EOS, UNK, BOS, CLS, DEC = range(6)
 # Six ids above and one piece for each byte value; the rest is learned.
 RESERVED = 6 + 256
 SMALLEST = RESERVED + 64
+SPECIAL_PIECES = ["<pad>", "</s>", "<unk>", "<s>", "<cls>", "<dec>"]
 
 
-class Tokenizer:
-    """A SentencePiece model and its fingerprint.
+def is_own(processor: sentencepiece.SentencePieceProcessor) -> bool:
+    """Whether the model is one that `OwnTokenizer.train` made."""
+    count = min(len(SPECIAL_PIECES), processor.get_piece_size())
+    return [processor.id_to_piece(i) for i in range(count)] == SPECIAL_PIECES
+
+
+class OwnTokenizer:
+    """A SentencePiece model of ours and its fingerprint; see `Tokenizer` for the attributes.
 
     Attributes:
-      pad_id, eos_id, unk_id, bos_id, cls_id, dec_id: fixed ids 0 to 5. `cls` opens the text of the
-        text branch, `dec` opens a caption; no text encodes to any of the six.
-      vocab_size: number of ids.
+      pad_id, eos_id, unk_id, bos_id, cls_id, dec_id: fixed ids 0 to 5; no text encodes to any.
       fingerprint: hex SHA-256 of the model's bytes.
     """
 
-    pad_id, eos_id, unk_id, bos_id, cls_id, dec_id = PAD, EOS, UNK, BOS, CLS, DEC
+    pad_id: int = PAD
+    eos_id: int = EOS
+    unk_id: int | None = UNK
+    bos_id: int | None = BOS
+    cls_id: int = CLS
+    dec_id: int = DEC
+    space_leads = False
 
     def __init__(self, model: bytes) -> None:
         """Reads a serialised SentencePiece model.
 
         Raises:
-          ValueError: if it is none, or its first ids are not ours.
+          ValueError: if its first ids are not ours.
         """
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            special = [self._processor.id_to_piece(i) for i in range(6)]
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(f"not a SentencePiece model: {error}") from error
-        if special != ["<pad>", "</s>", "<unk>", "<s>", "<cls>", "<dec>"]:
-            raise ValueError(f"ids 0 to 5 are {special}, not pad, eos, unk, bos, cls, dec")
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        if not is_own(self._processor):
+            raise ValueError(f"ids 0 to 5 are not {', '.join(SPECIAL_PIECES)}")
         self.model = model
-        self.vocab_size = self._processor.get_piece_size()
+        self.vocab_size = self.text_vocab_size = self._processor.get_piece_size()
         self.fingerprint = hashlib.sha256(model).hexdigest()
 
     def __reduce__(self) -> tuple:
-        return Tokenizer, (self.model,)
+        return OwnTokenizer, (self.model,)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without bos or eos."""
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """Token ids of `text`, without bos or eos; the same wherever it stands."""
         return self._processor.encode(text)
 
-    def encode_with_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_spans(
+        self, text: str, *, continues: bool = False
+    ) -> tuple[list[int], list[Span]]:
         """Token ids and, per token, the [start, end) span of Unicode characters it stands for.
 
         The byte pieces of one character all carry that character's span.
@@ -99,7 +108,7 @@ class Tokenizer:
         lengths[UNK] = 0
         return lengths
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
         """Text of the ids; special ids (0 to 5) vanish.
 
         Raises:
@@ -116,28 +125,13 @@ class Tokenizer:
             stream.write(self.model)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Tokenizer":
-        """Reads a model file.
-
-        Raises:
-          UserError: if it is absent or not one of our models.
-        """
-        try:
-            return cls(pathlib.Path(path).read_bytes())
-        except OSError as error:
-            reason = error.strerror
-            raise UserError(f"{path}: no tokenizer ({reason}); run ilm cache_tasks") from None
-        except ValueError as error:
-            raise UserError(f"{path}: {error}; delete it and run ilm cache_tasks") from error
-
-    @classmethod
     def train(
         cls,
         texts: Iterable[str],
         vocab_size: int = 2048,
         path: str | os.PathLike | None = None,
         model_type: str = "bpe",
-    ) -> "Tokenizer":
+    ) -> "OwnTokenizer":
         """Trains on `texts` in their order; the same texts give the same bytes.
 
         Args:

@@ -1,0 +1,32 @@
+"""Tokenizers: our own, and those of published models; free of TensorFlow.
+
+    kind                     files                            rows start with   pad
+    ours                     one .model file (own.py)         <s>               <pad>
+    T5                       spiece.model                     nothing           <pad>
+    Llama 2, Mistral         tokenizer.model                  <s>               stated, or eos
+    Gemma                    tokenizer.model                  <bos>             <pad>
+    Llama 3                  tokenizer.json                   bos               stated, or eos
+    Qwen                     tokenizer.json                   nothing           stated, or eos
+    BERT                     tokenizer.json or vocab.txt      nothing           [PAD]
+
+What a model's files leave open is decided so:
+
+- `bos_id` is the token with which the published tokenizer opens every text. A token that is only
+  named "bos" (Qwen's config.json, GPT-2) opens nothing, and rows start as they did in training.
+- `pad_id` is the stated one, or eos. That is safe because no loss and no attention looks at a
+  token's value: language-model rows carry segment ids and loss weights, and the texts of stage 1
+  hold no eos of their own.
+- `cls_id` and `dec_id` open a text and a caption in stage 1, where the Q-Former has a token table
+  of its own. Where a vocabulary lacks them (all but BERT's [CLS]) they are appended behind it, as
+  BLIP-2 appends [DEC] to BERT: `text_vocab_size` counts them, `vocab_size` does not, and no
+  language model ever reads them. So every tokenizer serves every stage.
+- No text encodes to a special id: "</s>" in an item's description is four characters. Symbols that
+  a SentencePiece model declares as user-defined (Gemma's HTML tags and turn marks) are matched, as
+  the model's own library does.
+"""
+
+from ilm_jax.data.tokenizers.opening import open_tokenizer_at
+from ilm_jax.data.tokenizers.own import OwnTokenizer
+from ilm_jax.data.tokenizers.protocol import Tokenizer
+
+__all__ = ["OwnTokenizer", "Tokenizer", "open_tokenizer_at"]

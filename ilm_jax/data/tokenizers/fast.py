@@ -1,0 +1,206 @@
+"""Tokenizers described by a tokenizer.json, run by the `tokenizers` library.
+
+Byte-level BPE (Llama 3, Qwen), BERT's WordPiece (also from its vocab.txt), and the tokenizer.json
+of SentencePiece models (Gemma 3). What such a file says of padding, truncation and special tokens
+around a text is not used: rows are built elsewhere.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import tokenizers
+
+from ilm_jax.data.tokenizers.protocol import Span
+from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, parse_json
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, sha256_json
+
+FAST, VOCAB = "tokenizer.json", "vocab.txt"
+_BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "eos": "[SEP]"}
+Spec = dict[str, Any]
+
+
+class FastTokenizer:
+    """A tokenizer.json; see `Tokenizer` for the attributes."""
+
+    space_leads = True
+
+    def __init__(self, spec: str, roles: Roles, config: bytes) -> None:
+        """Takes the JSON text, the special ids, and the tokenizer_config.json that says them."""
+        self._spec, self.roles, self._config = spec, roles, config
+        self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
+        self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
+        self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
+        parsed = json.loads(spec)
+        bare = without_prefix(parsed)
+        self._prefixes = bare != parsed
+        self._full = _build(parsed)
+        self._bare = _build(bare) if self._prefixes else self._full
+        # Whether the space that opens a text is lost without a prefix (T5 splits at spaces).
+        self._strips = self._prefixes and _ids(self._bare, " a") == _ids(self._bare, "a")
+        digest = hashlib.sha256(spec.encode()).hexdigest()
+        self.fingerprint = sha256_json([FAST, digest, dataclasses.asdict(roles)])
+
+    def __reduce__(self) -> tuple:
+        return FastTokenizer, (self._spec, self.roles, self._config)
+
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """See `Tokenizer.encode`."""
+        return _ids(self._encoder(text, continues), text)
+
+    def encode_with_spans(
+        self, text: str, *, continues: bool = False
+    ) -> tuple[list[int], list[Span]]:
+        """See `Tokenizer.encode_with_spans`."""
+        encoding = self._encoder(text, continues).encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def _encoder(self, text: str, continues: bool) -> tokenizers.Tokenizer:
+        if not continues or (self._strips and text[:1].isspace()):
+            return self._full
+        return self._bare
+
+    def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
+        """See `Tokenizer.decode`."""
+        plain = [int(token) for token in ids]
+        for token in plain:
+            if not 0 <= token < self.text_vocab_size:
+                raise ValueError(f"id {token} is outside the vocabulary")
+        special = {self.pad_id, self.eos_id, self.bos_id, self.cls_id, self.dec_id}
+        seen = [token for token in plain if token not in special]
+        decoder = self._bare if continues else self._full
+        return decoder.decode(seen, skip_special_tokens=True)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """See `Tokenizer.save`."""
+        for name, data in ((FAST, self._spec.encode()), (CONFIG, self._config)):
+            with atomic_write(pathlib.Path(path) / name, "wb") as stream:
+                stream.write(data)
+
+
+def _ids(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _build(spec: Spec) -> tokenizers.Tokenizer:
+    plain = {**spec, "truncation": None, "padding": None, "post_processor": None}
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(plain))
+    tokenizer.encode_special_tokens = True  # spelled in a text they are words like any other
+    return tokenizer
+
+
+def without_prefix(spec: Spec) -> Spec:
+    """The same tokenizer without the space that it puts in front of a text."""
+    spec = copy.deepcopy(spec)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        spec[part] = _without(spec.get(part), part)
+    return spec
+
+
+def _without(step: Spec | None, part: str) -> Spec | None:
+    if step is None:
+        return None
+    kind = step["type"]
+    if kind == "Sequence":
+        key = next(name for name in step if name != "type")
+        steps = [kept for inner in step[key] if (kept := _without(inner, part)) is not None]
+        return {**step, key: steps}
+    if (kind == "Prepend" and part == "normalizer") or (kind == "Strip" and part == "decoder"):
+        return None
+    if kind == "Metaspace":
+        changed = {"prepend_scheme": "never"}
+        if "add_prefix_space" in step:
+            changed["add_prefix_space"] = False  # type: ignore[assignment]
+        return {**step, **changed}
+    if kind == "ByteLevel" and part == "pre_tokenizer":
+        return {**step, "add_prefix_space": False}
+    return step
+
+
+def from_json(data: bytes, said: Stated) -> FastTokenizer:
+    """A tokenizer.json with what the files beside it say.
+
+    Raises:
+      UserError: if it is none, or no end token is known.
+    """
+    spec = parse_json(data, f"{said.where}: {FAST}")
+    _as_configured(spec, said)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{said.where}: {FAST} describes no tokenizer ({reason})") from error
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    size = max(vocabulary.values(), default=-1) + 1
+    names = _BERT_TOKENS if spec["model"].get("type") == "WordPiece" else {}
+    defaults = {role: tokenizer.token_to_id(token) for role, token in names.items()}
+    if unk := spec["model"].get("unk_token"):
+        defaults["unk"] = tokenizer.token_to_id(unk)
+    template = tokenizer.encode("", add_special_tokens=True).ids
+    bos = said.id("bos", tokenizer.token_to_id)
+    opens = template[0] if template and template[0] in (bos, *_openers(tokenizer)) else None
+    roles = said.roles(tokenizer.token_to_id, size, defaults=defaults, opens=opens)
+    config = said.config_of(roles, lambda number: str(tokenizer.id_to_token(number)))
+    # The library's own text, so that a saved one has the same fingerprint.
+    return FastTokenizer(json.dumps(spec, ensure_ascii=False), roles, config)
+
+
+def _openers(tokenizer: tokenizers.Tokenizer) -> list[int]:
+    """Ids of the usual names of a token that opens a text, for a file that stands alone."""
+    names = ("<|begin_of_text|>", "<bos>", "<s>")
+    return [found for name in names if (found := tokenizer.token_to_id(name)) is not None]
+
+
+def _as_configured(spec: Spec, said: Stated) -> None:
+    """BERT's folders say how to normalise twice; tokenizer_config.json has the last word."""
+    normalizer = spec.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer":
+        return
+    names = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
+             "tokenize_chinese_chars": "handle_chinese_chars"}  # fmt: skip
+    for theirs, ours in names.items():
+        if theirs in said.config:
+            normalizer[ours] = said.config[theirs]
+
+
+def from_vocab(data: bytes, said: Stated) -> FastTokenizer:
+    """BERT's vocab.txt: one piece a line; lower-cased unless tokenizer_config.json says otherwise.
+
+    Raises:
+      UserError: if it is no such file.
+    """
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{said.where}: {VOCAB} is not UTF-8 ({error})") from error
+    vocabulary = {piece.rstrip("\r"): number for number, piece in enumerate(lines) if piece}
+    missing = [token for token in _BERT_TOKENS.values() if token not in vocabulary]
+    if missing:
+        raise UserError(f"{said.where}: {VOCAB} lacks {', '.join(missing)}: is it BERT's?")
+    special = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    spec = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": vocabulary[token], "content": token, "special": True, **special}
+            for token in sorted(
+                {*_BERT_TOKENS.values(), "[MASK]"} & set(vocabulary), key=vocabulary.__getitem__
+            )
+        ],
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+            "strip_accents": None, "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary,
+        },
+    }  # fmt: skip
+    return from_json(json.dumps(spec).encode(), said)

@@ -1,0 +1,99 @@
+"""From a path to a tokenizer: which kind lies there, and what is missing if none does."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+
+import sentencepiece
+
+from ilm_jax.data.tokenizers import fast, pieces, stated
+from ilm_jax.data.tokenizers.own import OwnTokenizer, is_own
+from ilm_jax.data.tokenizers.protocol import Tokenizer
+from ilm_jax.errors import UserError
+
+PIECES_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
+
+
+def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
+    """Reads a tokenizer.
+
+    Args:
+      path: a folder as published with a model, or one file: a SentencePiece model, a
+        tokenizer.json or a vocab.txt. The JSON files beside it say which tokens are special. Of a
+        folder with both, the SentencePiece model is read where that is what the model was trained
+        with (T5, Llama 2, Mistral, Gemma).
+
+    Raises:
+      UserError: if nothing is there, or nothing that can be read.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        files = {path / name for name in (*PIECES_FILES, fast.FAST, fast.VOCAB)}
+    else:
+        files = {path}
+    folder = path if path.is_dir() else path.parent
+    files |= {folder / name for name in stated.JSON_FILES}
+    stamps = [(file, file.stat()) for file in sorted(files) if file.is_file()]
+    return _opened(path, tuple((file, s.st_size, s.st_mtime_ns) for file, s in stamps))
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(path: pathlib.Path, stamps: tuple[tuple[pathlib.Path, int, int], ...]) -> Tokenizer:
+    """Parsing a large one takes seconds, and every stream of a run asks for it."""
+    files = {file.name: _read(file) for file, *_ in stamps}
+    if path.is_dir():
+        return _choose(files, path)
+    data = files[path.name] if path.name in files else _read(path)
+    said = stated.Stated(files, str(path))
+    if path.suffix == ".json":
+        return fast.from_json(data, said)
+    if path.suffix == ".txt":
+        return fast.from_vocab(data, said)
+    return _from_pieces(data, said)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: no tokenizer ({error.strerror}); give the folder of a published model, or "
+            "run ilm cache_tasks to train one"
+        ) from None
+
+
+def _choose(files: Mapping[str, bytes], folder: pathlib.Path) -> Tokenizer:
+    said = stated.Stated(files, str(folder))
+    models = [name for name in PIECES_FILES if name in files]
+    known = said.tokenizer_class in pieces.CLASSES
+    if models and known and not (fast.FAST in files and _processor(files[models[0]]) is None):
+        return _from_pieces(files[models[0]], said)
+    if fast.FAST in files:
+        return fast.from_json(files[fast.FAST], said)
+    if fast.VOCAB in files and not models:
+        return fast.from_vocab(files[fast.VOCAB], said)
+    if models:
+        raise UserError(
+            f"{folder}: {said.tokenizer_class}Tokenizer has rules of its own beside {models[0]}: "
+            f"save it as {fast.FAST} with transformers' fast tokenizer"
+        )
+    wanted = ", ".join([*PIECES_FILES, fast.FAST, fast.VOCAB])
+    raise UserError(f"{folder}: no tokenizer there: the folder has none of {wanted}")
+
+
+def _from_pieces(model: bytes, said: stated.Stated) -> Tokenizer:
+    processor = _processor(model)
+    if processor is None:
+        raise UserError(
+            f"{said.where}: not a SentencePiece model; delete it and run ilm cache_tasks if it was "
+            f"trained here, or give the model's {fast.FAST}"
+        )
+    return OwnTokenizer(model) if is_own(processor) else pieces.from_model(model, said)
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor | None:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, ValueError):  # an empty file is a ValueError
+        return None

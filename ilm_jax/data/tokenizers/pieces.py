@@ -1,0 +1,161 @@
+"""Published SentencePiece models: T5, Llama 2, Mistral, Gemma.
+
+The `sentencepiece` library itself encodes, as it did when these models were trained; this file adds
+the special ids, the seams (see `Tokenizer.encode`) and the spans. Tokens that were added behind the
+model's own (T5's 100 sentinels) have ids, and no text encodes to them.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
+
+from ilm_jax.data.tokenizers.protocol import Span
+from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, sha256_json
+
+# By tokenizer_class, where the model file alone decides the ids; "" where none is stated.
+CLASSES = ("", "T5", "Llama", "CodeLlama", "Gemma")
+MODEL = "tokenizer.model"
+T5_SENTINELS = 100
+# The generated modules build their classes when they are imported, unseen by type checkers.
+_MODEL: Any = vars(sentencepiece_model_pb2)["ModelProto"]
+_TEXT: Any = vars(sentencepiece_pb2)["SentencePieceText"]
+
+
+class PiecesTokenizer:
+    """A SentencePiece model of somebody else's; see `Tokenizer`.
+
+    Attributes:
+      sentinels: T5's <extra_id_0>, <extra_id_1>, …, whose ids count down from the last.
+    """
+
+    space_leads = True
+
+    def __init__(self, model: bytes, roles: Roles, sentinels: int, config: bytes) -> None:
+        """Takes a model's bytes, the special ids, and the tokenizer_config.json that says them."""
+        self.model, self.roles, self._config = model, roles, config
+        self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
+        self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
+        self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
+        self.sentinels = tuple(roles.size - 1 - k for k in range(sentinels))
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        proto = _MODEL.FromString(model)
+        normalizer = proto.normalizer_spec
+        self._strips = normalizer.remove_extra_whitespaces
+        self._prefixes = normalizer.add_dummy_prefix
+        normalizer.add_dummy_prefix = False
+        bare = proto.SerializeToString() if self._prefixes else model
+        self._bare = sentencepiece.SentencePieceProcessor(model_proto=bare)
+        settings = [dataclasses.asdict(roles), sentinels]
+        self.fingerprint = sha256_json([MODEL, hashlib.sha256(model).hexdigest(), settings])
+
+    def __reduce__(self) -> tuple:
+        return PiecesTokenizer, (
+            self.model, self.roles, len(self.sentinels), self._config,
+        )  # fmt: skip
+
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """See `Tokenizer.encode`."""
+        return self._encoder(text, continues).encode(text)
+
+    def encode_with_spans(
+        self, text: str, *, continues: bool = False
+    ) -> tuple[list[int], list[Span]]:
+        """See `Tokenizer.encode_with_spans`."""
+        encoder: Any = self._encoder(text, continues)
+        proto = _TEXT.FromString(encoder.encode(text, out_type="serialized_proto"))
+        # Offsets count bytes of UTF-8; a byte in the middle of a character counts for it.
+        ends = itertools.accumulate(len(character.encode()) for character in text)
+        character_of = [0]
+        for number, end in enumerate(ends):
+            character_of += [number] * (end - len(character_of)) + [number + 1]
+        ids, spans = [], []
+        for piece in proto.pieces:
+            ids.append(piece.id)
+            spans.append((character_of[piece.begin], character_of[piece.end]))
+        return ids, self._share_characters(ids, spans)
+
+    def _share_characters(self, ids: list[int], spans: list[Span]) -> list[Span]:
+        """Byte pieces: the library gives the character to the last of them, the rest are empty."""
+        shared, run = [], None
+        for token, span in zip(reversed(ids), reversed(spans), strict=True):
+            if not self._processor.is_byte(token):
+                run = None
+            elif span[0] < span[1] or run is None:
+                run = span
+            shared.append(run or span)
+        return shared[::-1]
+
+    def _encoder(self, text: str, continues: bool) -> sentencepiece.SentencePieceProcessor:
+        if not continues or not self._prefixes:
+            return self._processor
+        # A normaliser that strips would lose the space that opens a text behind another one; the
+        # dummy prefix puts it back.
+        return self._processor if self._strips and text[:1].isspace() else self._bare
+
+    def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
+        """See `Tokenizer.decode`."""
+        plain = [int(token) for token in ids]
+        limit = self._processor.get_piece_size()
+        for token in plain:
+            if not 0 <= token < self.text_vocab_size:
+                raise ValueError(f"id {token} is outside the vocabulary")
+        special = {self.pad_id, self.eos_id, self.bos_id, self.cls_id, self.dec_id}
+        control = self._processor.is_control
+        seen = [t for t in plain if t < limit and t not in special and not control(t)]
+        text = self._processor.decode(seen)
+        # The library takes the first space for the dummy prefix.
+        if continues and self._prefixes and seen:
+            text = " " * self._processor.id_to_piece(seen[0]).startswith("▁") + text
+        return text
+
+    def save(self, path: str | os.PathLike) -> None:
+        """See `Tokenizer.save`."""
+        for name, data in ((MODEL, self.model), (CONFIG, self._config)):
+            with atomic_write(pathlib.Path(path) / name, "wb") as stream:
+                stream.write(data)
+
+
+def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
+    """A published model with what the files beside it say.
+
+    Raises:
+      UserError: for a model that writes its spaces behind the words.
+    """
+    proto = _MODEL.FromString(model)
+    if proto.trainer_spec.treat_whitespace_as_suffix:
+        raise UserError(f"{said.where}: models with spaces behind the words are not supported")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pieces = processor.get_piece_size()
+    added = said.added
+    size = max([pieces, *(number + 1 for number in added.values())])
+    sentinels = int(said.config.get("extra_ids", T5_SENTINELS * (said.tokenizer_class == "T5")))
+    # Newer files list the sentinels among the added tokens, older ones only count them.
+    size = max(size, pieces + sentinels)
+    defaults = {
+        role: number if number >= 0 else None
+        for role, number in (
+            ("pad", processor.pad_id()), ("eos", processor.eos_id()),
+            ("bos", processor.bos_id()), ("unk", processor.unk_id()),
+        )
+    }  # fmt: skip
+
+    def to_token(number: int) -> str:
+        names = {number: token for token, number in added.items()}
+        return names[number] if number in names else processor.id_to_piece(number)
+
+    def to_id(token: str) -> int | None:
+        number = processor.piece_to_id(token)
+        known = processor.id_to_piece(number) == token
+        return added.get(token, number if known else None)
+
+    roles = said.roles(to_id, size, defaults=defaults, opens=defaults["bos"])
+    return PiecesTokenizer(model, roles, sentinels, said.config_of(roles, to_token))

@@ -1,0 +1,62 @@
+"""What the rest of the library asks of a tokenizer."""
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+# [start, end) in Unicode characters of the text that was encoded.
+Span = tuple[int, int]
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back.
+
+    Attributes:
+      pad_id: fills what masks leave out; may equal eos_id.
+      eos_id: ends an answer.
+      bos_id: opens every row of a language model; None where the model was trained without.
+      unk_id: stands for what the vocabulary lacks; None where nothing is lacking.
+      cls_id, dec_id: open a text and a caption in stage 1; below `text_vocab_size`, and where the
+        vocabulary lacks such tokens not below `vocab_size`.
+      vocab_size: ids that a language model must have rows for.
+      text_vocab_size: ids that the text branch of a Q-Former must have rows for.
+      space_leads: a space is part of the word after it, so a text that ends in a space hands it
+        on to the text that follows. False for our own, whose models learn prompt and answer cut
+        behind the space.
+      fingerprint: hex SHA-256 of what decides the ids: equal fingerprints, equal ids.
+    """
+
+    pad_id: int
+    eos_id: int
+    bos_id: int | None
+    unk_id: int | None
+    cls_id: int
+    dec_id: int
+    vocab_size: int
+    text_vocab_size: int
+    space_leads: bool
+    fingerprint: str
+
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """Token ids, without bos or eos.
+
+        Args:
+          text: any text.
+          continues: something stands before it in the row (a slot, another text), so nothing may
+            be put in front of it: tokenizers with a dummy prefix (T5, Llama 2) leave it out.
+        """
+
+    def encode_with_spans(
+        self, text: str, *, continues: bool = False
+    ) -> tuple[list[int], list[Span]]:
+        """Token ids and the characters that each stands for, in order.
+
+        Tokens that share a character (bytes of one emoji) all carry its span. Characters that the
+        tokenizer drops (control characters, repeated spaces) may lie in no span.
+        """
+
+    def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
+        """Text of the ids; special ids vanish. Raises ValueError for an id that does not exist."""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes what `open_tokenizer_at(path)` reads again: a file if ours, else a folder."""
