@@ -40,19 +40,21 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
-    """Takes parameters from another run's checkpoint.
+    """Takes parameters from another run's checkpoint, or from a published model.
 
     Attributes:
-      path: that run's MODEL_DIR.
+      path: that run's MODEL_DIR, or the folder of a published model (see interop/sources.py).
       parameters: patterns of paths to take.
       allow_unused: patterns of paths there that may find no place here.
       step: a step, "best" (lowest validation loss, else the last) or "last".
+      top: the top key that a published model's entries take here.
     """
 
     path: str
     parameters: tuple[str, ...] = (".*",)
     allow_unused: tuple[str, ...] = ()
     step: int | str = "best"
+    top: str = "lm"
 
 
 class Checkpoints:
@@ -163,15 +165,6 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
             "meta"
         ]
-
-    def read_params(
-        self, step: int, like: Mapping[str, Any], names: Mapping[str, list[str]] | None = None
-    ) -> FlatParams:
-        """Reads the parameters `like` (in-memory paths, shapes, shardings) and no others.
-
-        `names` is `disk_names` of the whole tree where `like` is a part of it.
-        """
-        return self._read(step, "params", like, names)
 
     def wait(self) -> None:
         """Returns when everything that was asked to be saved is on disk."""

@@ -1,4 +1,8 @@
-"""Initial parameters: from other runs' checkpoints where named, drawn anew where allowed."""
+"""Initial parameters: from checkpoints and published models where named, drawn anew where allowed.
+
+Whatever the source, each array is read straight into its shards (reading.py), int8 ones from
+floating-point tensors too.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilm_jax.errors import UserError
+from ilm_jax.interop.entries import BLOCK_BYTES, with_int8
+from ilm_jax.interop.sources import Opened, describe_objective, differing, open_source
 from ilm_jax.objectives.objective import Objective
-from ilm_jax.training.checkpoints import Checkpoints, InitFrom, check_same, shorten
+from ilm_jax.training.checkpoints import InitFrom, check_same, shorten
 from ilm_jax.training.freezing import matches
-from ilm_jax.training.layout import disk_layout, disk_names
+from ilm_jax.training.layout import disk_layout, disk_names, is_stacked
 from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.reading import read_array
 from ilm_jax.training.state import FlatParams, Variable, initialise, param_shardings
 
 
@@ -43,7 +50,7 @@ def load_sources(
     lines = []
     for source in sources:
         candidates = {path: x for path, x in wanted.items() if path not in params}
-        restored, line = _read_source(source, candidates, names)
+        restored, line = _read_source(source, candidates, names, describe_objective(objective))
         params |= restored
         lines.append(line)
     fresh = [path for path in wanted if path not in params]
@@ -60,51 +67,109 @@ def load_sources(
 
 
 def _read_source(
-    source: InitFrom, wanted: Mapping[str, Any], names: Mapping[str, list[str]]
+    source: InitFrom,
+    wanted: Mapping[str, Any],
+    names: Mapping[str, list[str]],
+    configs: Mapping[str, tuple[str, dict[str, Any]]],
 ) -> tuple[FlatParams, str]:
-    checkpoints = Checkpoints(source.path)
-    step = checkpoints.resolve(source.step)
-    where = f"{source.path} (step {step})"
-    saved = checkpoints.shapes(step)
-    chosen = {
-        path: x
-        for path, x in wanted.items()
-        if matches(path, source.parameters) and any(name in saved for name in names[path])
-    }
-    check_same(saved, disk_layout(chosen, names), where)
+    opened = open_source(source.path, source.top, source.step)
+    _check_config(opened, configs, source)
+    asked = {p: x for p, x in wanted.items() if matches(p, source.parameters)}
+    saved = with_int8(opened.entries, {name for path in asked for name in names[path]})
+    chosen = {path: x for path, x in asked.items() if any(name in saved for name in names[path])}
+    check_same(saved, disk_layout(chosen, names), opened.where)
     used = {name for path in chosen for name in names[path]}
-    unused = [name for name in saved if name not in used and matches(name, source.parameters)]
+    # A published model is read whole: it has no tensor by chance.
+    entries = [name for name in saved if name not in used and matches(name, source.parameters)]
+    unused = entries + opened.left_over
     surprise = [name for name in unused if not matches(name, source.allow_unused)]
-    if surprise or not chosen:
-        fresh = [p for p in wanted if p not in chosen and matches(p, source.parameters)]
+    lacking = [f"{name} ({tensor})" for name, tensor in opened.lacking.items()
+               if any(name in names[path] for path in asked)]  # fmt: skip
+    if surprise or lacking or not chosen:
+        fresh = lacking or [path for path in asked if path not in chosen]
         raise UserError(
-            f"{where} does not fit: restored {len(chosen)} {shorten(sorted(chosen))}; fresh "
+            f"{opened.where} does not fit: restored {len(chosen)} {shorten(sorted(chosen))}; fresh "
             f"{len(fresh)} {shorten(fresh)}; unused {len(surprise)} {shorten(surprise)}; correct "
             "InitFrom.parameters or allow_unused, or use the architecture it was trained with"
         )
-    params = checkpoints.read_params(step, chosen, names)
-    checkpoints.close()
-    return params, f"  restored {len(chosen)} from {where}, unused there by leave {len(unused)}"
+    params = {
+        path: read_array([saved[name] for name in names[path]], x, stacked=is_stacked(path, names))
+        for path, x in chosen.items()
+    }
+    return (
+        params,
+        f"  restored {len(chosen)} from {opened.where}, unused there by leave {len(unused)}",
+    )
+
+
+def _check_config(
+    opened: Opened, configs: Mapping[str, tuple[str, dict[str, Any]]], source: InitFrom
+) -> None:
+    """Raises UserError where a model there is another one than the recipe's of the same name.
+
+    Shapes alone would not show it: a wavelength of the rotary positions has none.
+    """
+    for top, (kind, found) in opened.configs.items():
+        if top not in configs or not any(matches(f"{top}/", [p]) for p in source.parameters):
+            continue
+        here_kind, here = configs[top]
+        if kind != here_kind:
+            raise UserError(f"{opened.where} holds a {kind}, and the recipe a {here_kind}")
+        changed = differing(found, here)
+        if changed:
+            shown = ", ".join(f"{n} {a!r} (here {b!r})" for n, (a, b) in changed.items())
+            bindings = " ".join(f"--gin.{kind}.{name}={a!r}" for name, (a, _) in changed.items())
+            raise UserError(
+                f"{opened.where} is another {kind} than the recipe's: {shown}; bind what it was "
+                f"trained with ({bindings}), or take model.gin from `ilm convert`"
+            )
 
 
 @jax.jit
-def _checksum(leaf: jax.Array) -> jax.Array:
-    """A 32-bit checksum of the bits: wrapping integer sums, so equal on every mesh."""
+def _checksum(leaf: jax.Array, start: jax.Array | int = 0) -> jax.Array:
+    """A 32-bit checksum of the bits: wrapping integer sums, so equal on every mesh.
+
+    `start` is the number of the first row, where `leaf` is a part of an array: parts add up.
+    """
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
     position = jnp.zeros(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):
         index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-        position = position * jnp.uint32(1_000_003) + index
+        first = jnp.asarray(start, jnp.uint32) if axis == 0 else jnp.uint32(0)
+        position = position * jnp.uint32(1_000_003) + index + first
     mixed = (bits ^ (position * jnp.uint32(2_654_435_761))) * jnp.uint32(2_246_822_519)
     return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
 
 
+_row_checksums = jax.jit(jax.vmap(_checksum))
+
+
+def checksum(value: np.ndarray) -> int:
+    """`_checksum` of an array on the host, with little memory beside it."""
+    rows = max(1, BLOCK_BYTES // max(1, value[:1].nbytes)) if value.ndim else 1
+    starts = range(0, len(value), rows) if value.ndim else [0]
+    parts = (value[start : start + rows] if value.ndim else value for start in starts)
+    return sum(int(_checksum(p, start)) for p, start in zip(parts, starts, strict=True)) % 2**32
+
+
 def fingerprint(params: Mapping[str, jax.Array]) -> str:
-    """Hex digest of names, shapes, types and bits; the same whatever the sharding."""
-    digest = hashlib.sha256()
-    for path in sorted(params):
-        leaf = params[path]
-        value = int(np.asarray(_checksum(leaf)))
-        digest.update(f"{path} {leaf.shape} {leaf.dtype} {value}\n".encode())
-    return digest.hexdigest()[:16]
+    """Hex digest of names, shapes, types and bits; the same whatever the sharding and stacking."""
+    names = disk_names(params)
+    checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
+    for path, leaf in params.items():
+        stacked = is_stacked(path, names)
+        values = np.asarray(_row_checksums(leaf) if stacked else _checksum(leaf)).reshape(-1)
+        shape = leaf.shape[1:] if stacked else leaf.shape
+        for name, value in zip(names[path], values, strict=True):
+            checksums[name] = (shape, leaf.dtype, int(value))
+    return digest(checksums)
+
+
+def digest(checksums: Mapping[str, tuple[tuple[int, ...], Any, int]]) -> str:
+    """The fingerprint of {entry: (shape, type, checksum)}."""
+    result = hashlib.sha256()
+    for name in sorted(checksums):
+        shape, dtype, value = checksums[name]
+        result.update(f"{name} {tuple(shape)} {np.dtype(dtype)} {value}\n".encode())
+    return result.hexdigest()[:16]

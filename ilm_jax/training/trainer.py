@@ -15,6 +15,7 @@ import numpy as np
 from ilm_jax import __version__
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
+from ilm_jax.interop.sources import describe_objective
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.training.feeding import ExampleSource, global_batch, training_batches
@@ -252,6 +253,7 @@ class Trainer:
             "version": __version__,
             "seed": self.config.seed,
             "frozen": self._frozen_fingerprint,
+            "configs": describe_objective(self.objective),
             "init": [dataclasses.asdict(source) for source in self.config.init],
             "environment": environment(),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

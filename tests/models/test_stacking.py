@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.stacking import stack_layers, unstack_layers
+from ilm_jax.models.stacking import unstack_layers
+from ilm_jax.training.layout import disk_names, to_memory
+from ilm_jax.training.partitioning import Partitioner
 
 PERIODS = {"qformer": 2, "lm": 1}
 
@@ -35,10 +37,12 @@ def test_layers_are_numbered_across_periods(stacked):
 
 
 def test_there_and_back_is_the_identity(stacked):
-    back = stack_layers(unstack_layers(stacked), PERIODS)
+    stacked = {path: leaf.astype(np.float32) for path, leaf in stacked.items()}
+    whole = Partitioner().replicated
+    like = {p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in stacked.items()}
+    back = to_memory(unstack_layers(stacked), like, disk_names(stacked))
     assert set(back) == set(stacked)
     for path, leaf in stacked.items():
-        assert isinstance(back[path], np.ndarray)
         np.testing.assert_array_equal(back[path], leaf)
 
 
@@ -46,27 +50,18 @@ def test_what_comes_before_the_model_does_not_matter(stacked):
     slots = {f"opt_state/0/mu/{path}": jnp.asarray(leaf) for path, leaf in stacked.items()}
     apart = unstack_layers(slots)
     assert "opt_state/0/mu/lm/layer_11/mlp/up/kernel" in apart
-    assert set(stack_layers(apart, PERIODS)) == set(slots)
 
 
 def test_a_part_of_a_tree_keeps_its_numbers_when_the_period_is_told(stacked):
     crossing = {path: leaf for path, leaf in stacked.items() if "cross_attention" in path}
     apart = unstack_layers(crossing, PERIODS)
     assert {path.split("/")[1] for path in apart} == {"layer_00", "layer_02"}
-    assert set(stack_layers(apart, PERIODS)) == set(crossing)
+    with pytest.raises(UserError, match="no period"):
+        unstack_layers(crossing, {"lm": 1})
 
 
 def test_shapes_alone_convert_too(stacked):
     shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in stacked.items()}
     apart = unstack_layers(shapes)
     assert apart["lm/layer_03/mlp/up/kernel"].shape == (4, 5)
-    assert stack_layers(apart, PERIODS) == shapes
-
-
-def test_a_missing_layer_is_named(stacked):
-    apart = unstack_layers(stacked)
-    del apart["lm/layer_04/mlp/up/kernel"]
-    with pytest.raises(UserError, match="lm/layer_04/mlp/up/kernel is missing"):
-        stack_layers(apart, PERIODS)
-    with pytest.raises(UserError, match="no period"):
-        stack_layers(apart, {"qformer": 2})
+    assert set(apart) == set(unstack_layers(stacked))
