@@ -1,10 +1,15 @@
-"""Attention with a float32 softmax, rotary positions, and writing into a key-value cache."""
+"""Attention with a float32 softmax, its masks, and writing into a key-value cache."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from ilm_jax.errors import UserError
+from ilm_jax.models import splash
+
+BACKENDS = ("auto", "xla", "splash")
 
 # Finite, so that a row with nothing to see gives the mean of its values and not NaN.
 NEGATIVE = -1e30
@@ -18,6 +23,7 @@ def dot_product_attention(
     dropout: Callable[[Array], Array] | None = None,
     bias: Float[Array, "#batch heads #length keys"] | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
 ) -> Float[Array, "batch length heads dim"]:
     """softmax(q k^T / sqrt(dim)) v, several query heads to a key head (GQA, arXiv 2305.13245).
 
@@ -28,6 +34,7 @@ def dot_product_attention(
       dropout: applied to the attention weights.
       bias: added to the scaled scores, as T5's relative positions are.
       scale: of the scores, dim^-0.5 if None.
+      softcap: bounds the scaled scores to +-softcap by tanh (Gemma 2, arXiv 2408.00118, eq. 1).
 
     Returns:
       In query's dtype. Scores, softmax and sums are float32.
@@ -37,6 +44,8 @@ def dot_product_attention(
     grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, dim)
     scores = jnp.einsum("bskgd,btkd->bkgst", grouped, key, preferred_element_type=jnp.float32)
     scores = scores * (dim**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = soft_cap(scores, softcap)
     if bias is not None:
         shape = (bias.shape[0], *scores.shape[1:3], *bias.shape[2:])
         scores = scores + bias.astype(jnp.float32).reshape(shape)
@@ -54,33 +63,58 @@ def dot_product_attention(
     return out.reshape(batch, length, heads, dim).astype(query.dtype)
 
 
-def causal_segment_mask(
+def causal_attention(
+    query: Float[Array, "batch length heads dim"],
+    key: Float[Array, "batch length kv_heads dim"],
+    value: Float[Array, "batch length kv_heads dim"],
     segment_ids: Int[Array, "batch length"],
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    backend: str = "auto",
+) -> Float[Array, "batch length heads dim"]:
+    """Attention of a row to itself: earlier tokens of the same segment, at most `window` back.
+
+    Args:
+      query, key, value, scale, softcap: as in `dot_product_attention`.
+      segment_ids: 0 is padding. Tokens of a segment are neighbours, so that distances in the row
+        are distances in positions.
+      window: how many tokens are seen, the own one included; all if None.
+      backend: "xla", "splash" (a Pallas kernel for TPU, which never holds the scores of a row), or
+        "auto": splash on TPU where the kernel takes the shape, and xla everywhere else.
+
+    Raises:
+      UserError: for another backend, or if splash is asked for and cannot take the shape.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f'attention backend "{backend}" is not one of {", ".join(BACKENDS)}')
+    if backend == "auto":
+        fits = splash.platform() == "tpu" and splash.why_not(query, key) is None
+        backend = "splash" if fits else "xla"
+    if backend == "splash":
+        return splash.attention(query, key, value, segment_ids, window, scale, softcap)
+    mask = causal_segment_mask(segment_ids, window)
+    return dot_product_attention(query, key, value, mask, scale=scale, softcap=softcap)
+
+
+def soft_cap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
+    """cap * tanh(x / cap)."""
+    return jnp.tanh(x / cap) * cap
+
+
+def causal_segment_mask(
+    segment_ids: Int[Array, "batch length"], window: int | None = None
 ) -> Bool[Array, "batch length length"]:
-    """True where the key is not later than the query and in the same segment.
+    """True where the key is in the query's segment, not later, and fewer than `window` back.
 
     Padding is segment 0: nobody real sees it, and it sees itself, so no row is empty.
     """
     length = segment_ids.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
+    if window is not None:
+        causal = causal & jnp.triu(jnp.ones((length, length), bool), 1 - window)
     return causal[None] & (segment_ids[:, :, None] == segment_ids[:, None, :])
-
-
-def rotary(
-    x: Float[Array, "batch length heads dim"], positions: Int[Array, "batch length"], theta: float
-) -> Float[Array, "batch length heads dim"]:
-    """Rotates halves of every head by position (RoPE, Su et al. 2021, arXiv 2104.09864).
-
-    Dimension i is paired with i + dim/2 (the layout of Llama, Gemma and Qwen checkpoints) and
-    turned by positions * theta^(-2i/dim) radians, in float32.
-    """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions.astype(jnp.float32)[..., None, None] * frequencies
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = [left * cos - right * sin, right * cos + left * sin]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def write_cache(
@@ -106,3 +140,10 @@ def cache_mask(
     Rows are left-aligned, so entries 0..position are exactly what the row has written so far.
     """
     return jnp.arange(keys)[None, None, :] <= positions[:, :, None]
+
+
+def within(
+    positions: Int[Array, "batch length"], keys: Int[Array, "batch keys"], window: int
+) -> Bool[Array, "batch length keys"]:
+    """True where a key's position is fewer than `window` before the query's."""
+    return positions[:, :, None] - keys[:, None, :] < window

@@ -1,6 +1,7 @@
 """Sizes and layers of the decoder (see decoder.py for the model and its sources)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,13 +9,21 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.attention import dot_product_attention, rotary, write_cache
+from ilm_jax.models.attention import (
+    BACKENDS,
+    causal_attention,
+    dot_product_attention,
+    write_cache,
+)
 from ilm_jax.models.layers import Dense, RMSNorm, constrain
+from ilm_jax.models.rope import RopeScaling, rotary
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
+# Kinds of layers: what their attention sees of the row.
+KINDS = ("global", "local")
 
-# {"key", "value"}: arrays [layers, batch, length, kv_heads, head_dim].
-Cache = dict[str, Array]
+# Arrays by name; the decoder's mirror its parameters (see `Decoder.init_cache`).
+Cache = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +35,34 @@ class DecoderConfig:
       num_heads: query heads. num_kv_heads: key heads, dividing them; as many if None.
       head_dim: width of a head; embed_dim / num_heads if None.
       rope_theta: longest wavelength of the rotary positions, over 2 pi.
+      rope_scaling: lower rotary frequencies for longer texts; none if None.
+      rope_local_theta: `rope_theta` of local layers, which are then not scaled (Gemma 3); local
+        layers are as global ones if None.
+      layer_pattern: kinds of the layers, repeated to the end: ("local", "global") alternates
+        (Gemma 2).
+      sliding_window: how many tokens local layers see, the own one included.
       norm_eps: of the RMS norms.
+      norm_offset: their stored scales are 1 less than the factor (Gemma).
+      post_norms: attention and feed-forward are normed behind too, before they are added (Gemma 2).
       activation: of the gate, "silu" or "gelu" (its tanh form).
       tie_embeddings: the output layer is the token table.
       scale_embeddings: token vectors are multiplied by sqrt(embed_dim) (Gemma).
-      attention_bias: biases on query, key and value (Qwen 2).
+      attention_bias: biases on query, key and value (Qwen 2). out_bias: and on attention's output.
       qk_norm: RMS norm over every query and key head (Qwen 3, Gemma 3).
+      query_pre_attn_scalar: attention's scores are divided by its root; head_dim if None.
+      attention_softcap, logits_softcap: bounds of attention's scores and of the logits, by tanh
+        (Gemma 2); none if None.
+      attention_backend: "auto", "xla" or "splash", see `attention.causal_attention`.
       lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
       lora_targets: of "query", "key", "value", "out", "gate", "up", "down".
       quantized: int8 weights in the layers' projections.
       dtype, param_dtype: of the computation and of the weights.
       remat: "none", "full" or "minimal" (products with weights are kept).
-      scan_layers: one compiled body for all layers, weights stacked; else `layer_00`, `layer_01`...
+      scan_layers: one compiled body for all repetitions of the pattern, weights stacked; layers
+        left over at the end, and all layers if False, are `layer_00`, `layer_01`...
 
     Raises:
-      UserError: for head counts that do not divide, or an unknown activation.
+      UserError: for head counts that do not divide, or an unknown name.
     """
 
     vocab_size: int
@@ -51,12 +73,23 @@ class DecoderConfig:
     num_kv_heads: int | None = None
     head_dim: int | None = None
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rope_local_theta: float | None = None
+    layer_pattern: tuple[str, ...] = ("global",)
+    sliding_window: int | None = None
     norm_eps: float = 1e-6
+    norm_offset: bool = False
+    post_norms: bool = False
     activation: str = "silu"
     tie_embeddings: bool = True
     scale_embeddings: bool = False
     attention_bias: bool = False
+    out_bias: bool = False
     qk_norm: bool = False
+    query_pre_attn_scalar: float | None = None
+    attention_softcap: float | None = None
+    logits_softcap: float | None = None
+    attention_backend: str = "auto"
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")
@@ -68,8 +101,11 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside a trace."""
-        # gin and JSON give lists, and a config is hashed.
-        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        # gin and JSON give lists and dicts, and a config is hashed.
+        for name in ("lora_targets", "layer_pattern"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.rope_scaling, Mapping):
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         if self.num_heads % self.kv_heads:
             raise UserError(
                 f"DecoderConfig.num_heads={self.num_heads} is not a multiple of "
@@ -77,9 +113,19 @@ class DecoderConfig:
             )
         if self.head_width % 2:
             raise UserError(f"DecoderConfig.head_dim={self.head_width} is odd: rotary needs pairs")
-        if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise UserError(f'DecoderConfig.activation="{self.activation}" is not one of {known}')
+        for field, values, known in (
+            ("activation", [self.activation], tuple(ACTIVATIONS)),
+            ("attention_backend", [self.attention_backend], BACKENDS),
+            ("layer_pattern", self.layer_pattern, KINDS),
+        ):
+            for value in values:
+                if value not in known:
+                    wrong = f'DecoderConfig.{field}="{value}"'
+                    raise UserError(f"{wrong} is not one of {', '.join(known)}")
+        if not self.layer_pattern:
+            raise UserError('DecoderConfig.layer_pattern is empty: use ("global",)')
+        if "local" in self.layer_pattern and not self.sliding_window:
+            raise UserError("DecoderConfig.layer_pattern has local layers: set sliding_window")
 
     @property
     def kv_heads(self) -> int:
@@ -90,6 +136,25 @@ class DecoderConfig:
     def head_width(self) -> int:
         """head_dim, or its default."""
         return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def period(self) -> int:
+        """Layers of one repetition of the scan."""
+        return len(self.layer_pattern)
+
+    @property
+    def repetitions(self) -> int:
+        """Steps of the scan."""
+        return self.num_layers // self.period if self.scan_layers else 0
+
+    @property
+    def single_layers(self) -> range:
+        """Indices of the layers that stand alone, as `layer_XX`, behind those of the scan."""
+        return range(self.repetitions * self.period, self.num_layers)
+
+    def kind(self, layer: int) -> str:
+        """Whether a layer is "global" or "local"."""
+        return self.layer_pattern[layer % self.period]
 
     @property
     def types(self) -> dict[str, Any]:
@@ -109,43 +174,68 @@ class DecoderConfig:
             **self.types,
         )
 
+    def norm(self, name: str, axis: str = "embed") -> RMSNorm:
+        """A norm over the last dimension."""
+        return RMSNorm(
+            self.norm_eps, (axis,), offset=float(self.norm_offset), name=name, **self.types
+        )
+
 
 class DecoderAttention(nn.Module):
     """Grouped-query attention with rotary positions, over the row itself or over a cache."""
 
     config: DecoderConfig
+    kind: str
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        positions: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length keys"],
-        valid: Bool[Array, "batch length"],
-        entries: Int[Array, "batch length"],
         cache: Cache | None,
+        positions: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        entries: Int[Array, "batch length"] | None,
+        masks: dict[str, Bool[Array, "batch length keys"]] | None,
     ) -> tuple[Float[Array, "batch length embed"], Cache | None]:
         """Returns the update and this layer's cache with the new keys and values (or None)."""
         cfg = self.config
+        local = self.kind == "local"
 
         def heads(name: str, count: int) -> Array:
             width, bias = count * cfg.head_width, cfg.attention_bias
             y = cfg.dense(name, width, ("embed", "heads"), bias)(x)
             y = y.reshape(*y.shape[:-1], count, cfg.head_width)
             if cfg.qk_norm and name != "value":
-                y = RMSNorm(cfg.norm_eps, ("kv",), name=f"{name}_norm", **cfg.types)(y)
+                y = cfg.norm(f"{name}_norm", "kv")(y)
             return constrain(y, "batch", "length", "heads", "kv")
 
-        query = rotary(heads("query", cfg.num_heads), positions, cfg.rope_theta)
-        key = rotary(heads("key", cfg.kv_heads), positions, cfg.rope_theta)
+        def turned(y: Array) -> Array:
+            if local and cfg.rope_local_theta is not None:
+                return rotary(y, positions, cfg.rope_local_theta)
+            return rotary(y, positions, cfg.rope_theta, cfg.rope_scaling)
+
+        query = turned(heads("query", cfg.num_heads))
+        key = turned(heads("key", cfg.kv_heads))
         value = heads("value", cfg.kv_heads)
-        if cache is not None:
+        how = {
+            "scale": (cfg.query_pre_attn_scalar or cfg.head_width) ** -0.5,
+            "softcap": cfg.attention_softcap,
+        }
+        if cache is None:
+            window = cfg.sliding_window if local else None
+            backend = cfg.attention_backend
+            out = causal_attention(
+                query, key, value, segment_ids, window=window, backend=backend, **how
+            )
+        else:
+            assert masks is not None and entries is not None
+            valid = segment_ids > 0
             new = {"key": key, "value": value}
             cache = {name: write_cache(cache[name], new[name], entries, valid) for name in new}
             key, value = cache["key"].astype(key.dtype), cache["value"].astype(value.dtype)
-        out = dot_product_attention(query, key, value, mask)
+            out = dot_product_attention(query, key, value, masks[self.kind], **how)
         out = out.reshape(*x.shape[:-1], cfg.num_heads * cfg.head_width)
-        return cfg.dense("out", cfg.embed_dim, ("heads", "embed"))(out), cache
+        return cfg.dense("out", cfg.embed_dim, ("heads", "embed"), cfg.out_bias)(out), cache
 
 
 class GatedMLP(nn.Module):
@@ -164,9 +254,15 @@ class GatedMLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each normed before and added."""
+    """Attention and feed-forward, each normed before (and behind, if asked for) and added.
+
+    Attributes:
+      config: sizes.
+      kind: "global" or "local".
+    """
 
     config: DecoderConfig
+    kind: str
 
     @nn.compact
     def __call__(
@@ -174,27 +270,44 @@ class DecoderLayer(nn.Module):
         x: Float[Array, "batch length embed"],
         cache: Cache | None,
         positions: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length keys"],
-        valid: Bool[Array, "batch length"],
-        entries: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        entries: Int[Array, "batch length"] | None,
+        masks: dict[str, Bool[Array, "batch length keys"]] | None,
     ) -> tuple[Float[Array, "batch length embed"], Cache | None]:
-        """Returns the new hidden states and this layer's cache."""
+        """Returns the new hidden states and this layer's cache.
+
+        Args:
+          x: hidden states.
+          cache: {"key", "value"}: [batch, keys, kv_heads, head_dim] of this layer, or None.
+          positions, segment_ids: as in the decoder.
+          entries: where new keys are written in the cache.
+          masks: what layers of each kind see of the cache.
+        """
         cfg = self.config
-        normed = RMSNorm(cfg.norm_eps, name="attention_norm", **cfg.types)(x)
-        attention = DecoderAttention(cfg, name="attention")
-        update, cache = attention(normed, positions, mask, valid, entries, cache)
-        x = constrain(x + update, "batch", "length", "embed")
-        normed = RMSNorm(cfg.norm_eps, name="mlp_norm", **cfg.types)(x)
-        x = x + GatedMLP(cfg, name="mlp")(normed)
+
+        def behind(name: str, update: Array) -> Array:
+            return cfg.norm(name)(update) if cfg.post_norms else update
+
+        attention = DecoderAttention(cfg, self.kind, name="attention")
+        normed = cfg.norm("attention_norm")(x)
+        update, cache = attention(normed, cache, positions, segment_ids, entries, masks)
+        x = constrain(x + behind("attention_post_norm", update), "batch", "length", "embed")
+        update = GatedMLP(cfg, name="mlp")(cfg.norm("mlp_norm")(x))
+        x = x + behind("mlp_post_norm", update)
         return constrain(x, "batch", "length", "embed"), cache
 
 
 class DecoderPeriod(nn.Module):
-    """The body of the scan: one layer, `sub_0`, since all layers are of one kind."""
+    """The body of the scan: one layer for each kind in the pattern, `sub_0`, `sub_1`..."""
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: Array, cache: Cache | None, *args: Any) -> tuple[Array, Cache | None]:
-        """Applies the layer to a slice of the cache."""
-        return DecoderLayer(self.config, name="sub_0")(x, cache, *args)
+        """Applies the layers to their slices of the cache, {"sub_0": ...}."""
+        caches = {}
+        for i, kind in enumerate(self.config.layer_pattern):
+            name = f"sub_{i}"
+            one = None if cache is None else cache[name]
+            x, caches[name] = DecoderLayer(self.config, kind, name=name)(x, one, *args)
+        return x, None if cache is None else caches

@@ -34,17 +34,25 @@ def constrain(x: Array, *names: str | None) -> Array:
     As nn.with_logical_constraint, except that a dimension that its mesh axes do not divide stays
     whole: one row may be decoded on a mesh that was laid out for a thousand.
     """
+    spec = mesh_spec(x.shape, names)
+    return x if spec is None else jax.lax.with_sharding_constraint(x, spec)
+
+
+def mesh_spec(
+    shape: Sequence[int], names: Sequence[str | None]
+) -> jax.sharding.PartitionSpec | None:
+    """How an activation is split over the current mesh; None without mesh or rules."""
     rules = nn.get_logical_axis_rules()
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty:
-        return x
-    spec = nn.logical_to_mesh_axes(names, rules) or ()
+        return None
+    spec = nn.logical_to_mesh_axes(tuple(names), rules) or ()
     kept = []
-    for size, entry in zip(x.shape, spec, strict=True):
+    for size, entry in zip(shape, spec, strict=True):
         axes = (entry,) if isinstance(entry, str) else tuple(entry or ())
         shards = math.prod(mesh.shape[axis] for axis in axes)
         kept.append(entry if axes and size % shards == 0 else None)
-    return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*kept))
+    return jax.sharding.PartitionSpec(*kept)
 
 
 def remat(
@@ -234,21 +242,29 @@ class Embed(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale, inside in float32 (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """x / rms(x) * scale, inside in float32 (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    Attributes:
+      offset: added to the stored scale; 1 in Gemma's checkpoints, which store scale - 1.
+    """
 
     epsilon: float = 1e-6
     axes: tuple[str | None] = ("embed",)
     dtype: DType = "float32"
     param_dtype: DType = "float32"
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         """Normalises the last dimension; returns `dtype`."""
-        ones = nn.initializers.ones
-        scale = make_param(self, "scale", ones, x.shape[-1:], self.axes, self.param_dtype)
+        start = nn.initializers.constant(1 - self.offset)
+        scale = make_param(self, "scale", start, x.shape[-1:], self.axes, self.param_dtype)
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-        return (x * scale.astype(jnp.float32)).astype(jnp.dtype(self.dtype))
+        scale = scale.astype(jnp.float32)
+        if self.offset:
+            scale = scale + self.offset
+        return (x * scale).astype(jnp.dtype(self.dtype))
 
 
 class LayerNorm(nn.Module):

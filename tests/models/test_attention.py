@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax.models.attention import causal_segment_mask, dot_product_attention, rotary, write_cache
+from ilm_jax.models.attention import causal_segment_mask, dot_product_attention, write_cache
+from ilm_jax.models.rope import rotary
 
 KEY = jax.random.key(0)
 
