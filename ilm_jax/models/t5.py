@@ -2,7 +2,7 @@
 
 Relative positions, no biases, attention without scaling, RMS norms (Raffel et al. 2020, arXiv
 1910.10683; T5 1.1 and FLAN-T5: gated GELU and an untied output layer, Chung et al. 2022, arXiv
-2210.11416). The row is the decoder-only model's, `[bos] inputs targets`, so that one batch trains
+2210.11416). The row is the decoder-only model's, inputs and targets, so that one batch trains
 both: the encoder reads `inputs [eos]` of it, the decoder is given `[start] targets`. Without
 dropout, since language models are frozen here.
 """
@@ -65,10 +65,11 @@ class T5(nn.Module):
         """The decoder's final hidden states, at the places of the row whose next token they give.
 
         Args:
-          embeddings: from `embed`, with or without other vectors in between. What stands first
-            in a segment (bos) is read by nobody.
+          embeddings: from `embed`, with or without other vectors in between.
           positions: of the row; restart with every segment of a packed row.
-          segment_ids: segments are read and continued apart; 0 is padding.
+          segment_ids: segments are read and continued apart; 0 is padding. In a packed row whose
+            targets are a single token there is no room for the end of its inputs, and it is left
+            out.
           cache: from `init_cache`: the row is a prompt, encoded once, and the hidden state of its
             last place is the decoder's first. From such a call: the row is its next tokens, which
             see the prompt and each other as in the decoder-only model.
@@ -91,7 +92,7 @@ class T5(nn.Module):
         if predicts is None:
             predicts = real & ~_next(same)
         told = jnp.pad(predicts[:, :-1], ((0, 0), (1, 0))) & same & real
-        memory, read = self._encode(embeddings, segment_ids, real & ~told, same)
+        memory, read = self._encode(embeddings, segment_ids, real & ~told)
         if cache is None:
             starts = (predicts & ~told)[..., None]
             x = jnp.where(starts, self._vector(self.config.start_id), embeddings)
@@ -117,8 +118,7 @@ class T5(nn.Module):
     ) -> Float[Array, "*batch vocab"]:
         """Next-token logits in float32; only of the ids in `token_subset`, in order, if given."""
         if self.config.tie_embeddings:
-            scaled = hidden * jnp.asarray(self.config.embed_dim**-0.5, hidden.dtype)
-            logits = self.embedding.attend(scaled, token_subset)
+            logits = self.embedding.attend(hidden, token_subset) * self.config.embed_dim**-0.5
         else:
             logits = self.head.attend(hidden, token_subset)
         names = ("batch", "length", "vocab") if logits.ndim == 3 else (None,) * logits.ndim
@@ -139,16 +139,21 @@ class T5(nn.Module):
         return self.embedding(jnp.full((1, 1), token, jnp.int32))
 
     def _encode(
-        self, embeddings: Array, segment_ids: Array, reads: Array, same: Array
-    ) -> tuple[Float[Array, "batch length embed"], Int[Array, "batch length"]]:
-        """`[bos] inputs` as `inputs [eos]`: (memory, its segment ids; 0 where nothing is read)."""
-        ends = reads & ~_next(reads & same)
-        x = jnp.pad(embeddings[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        self, embeddings: Array, segment_ids: Array, reads: Array
+    ) -> tuple[Float[Array, "batch source embed"], Int[Array, "batch source"]]:
+        """(memory, its segment ids; 0 where nothing is read) of a row and one place more.
+
+        The end token stands behind the last token that is read, where the first target is.
+        """
+        read = jnp.pad(jnp.where(reads, segment_ids, 0), ((0, 0), (0, 1)))
+        before = jnp.pad(read[:, :-1], ((0, 0), (1, 0)))
+        ends = (before > 0) & (read == 0)
+        read = jnp.where(ends, before, read)
+        x = jnp.pad(embeddings, ((0, 0), (0, 1), (0, 0)))
         x = jnp.where(ends[..., None], self._vector(self.config.eos_id), x)
-        read = jnp.where(reads, segment_ids, 0)
+        x = constrain(x, "batch", "length", "embed")
         mask = read[:, :, None] == read[:, None, :]
         places = jnp.arange(x.shape[1])[None]
-        x = constrain(x, "batch", "length", "embed")
         return self.encoder(x, None, (places, places), mask)[0], read
 
     def _decode(

@@ -169,7 +169,7 @@ class PositionBias(nn.Module):
         shape, axes = (cfg.position_buckets, cfg.num_heads), (None, "heads")
         values = make_param(self, "embedding", normal_002, shape, axes, cfg.param_dtype)
         # Float32 whatever the model computes in: it goes into a float32 softmax.
-        return jnp.moveaxis(values.astype(jnp.float32)[bucket], -1, 1)
+        return jnp.moveaxis(jnp.asarray(values, jnp.float32)[bucket], -1, 1)
 
 
 class T5Attention(nn.Module):
