@@ -4,7 +4,6 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
