@@ -75,7 +75,7 @@ def load_trained(run: Run, step: int | str = "best") -> Trained:
             f"{run.model_dir} is a stage-1 run, which has no language model: evaluate a stage-2 run"
         )
     variables = describe_variables(objective)
-    trainable, frozen = split_by_patterns(variables, run.trainer.trainable)
+    trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     sources = [InitFrom(run.model_dir, step=step)]
     sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
     params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))

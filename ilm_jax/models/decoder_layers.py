@@ -15,7 +15,7 @@ from ilm_jax.models.attention import (
     dot_product_attention,
     write_cache,
 )
-from ilm_jax.models.layers import Dense, RMSNorm, constrain
+from ilm_jax.models.layers import Dense, RMSNorm, check_lora_targets, constrain, lora_rank_of
 from ilm_jax.models.rope import RopeScaling, rotary
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
@@ -54,7 +54,7 @@ class DecoderConfig:
         (Gemma 2); none if None.
       attention_backend: "auto", "xla" or "splash", see `attention.causal_attention`.
       lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
-      lora_targets: of "query", "key", "value", "out", "gate", "up", "down".
+      lora_targets: patterns of whole names: "query", "key", "value", "out", "gate", "up", "down".
       quantized: int8 weights in the layers' projections.
       dtype, param_dtype: of the computation and of the weights.
       remat: "none", "full" or "minimal" (products with weights are kept).
@@ -104,6 +104,7 @@ class DecoderConfig:
         # gin and JSON give lists and dicts, and a config is hashed.
         for name in ("lora_targets", "layer_pattern"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_lora_targets(self.lora_targets)
         if isinstance(self.rope_scaling, Mapping):
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         if self.num_heads % self.kv_heads:
@@ -167,7 +168,7 @@ class DecoderConfig:
             features,
             axes,
             bias,
-            lora_rank=self.lora_rank if name in self.lora_targets else 0,
+            lora_rank=lora_rank_of(name, self.lora_targets, self.lora_rank),
             lora_alpha=self.lora_alpha,
             quantized=self.quantized,
             name=name,

@@ -5,6 +5,7 @@ Leaf names are stable, since freezing patterns and checkpoints are written again
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,6 +104,7 @@ class Dense(nn.Module):
 
     LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W + (alpha / r) A B with A random and B
     zero, so that it starts as the identity. int8: W = kernel_int8 * scale, one scale per output.
+    A, B and scale are float32 whatever the weights are: they train, or stand for many weights.
 
     Attributes:
       features: output width.
@@ -133,15 +135,16 @@ class Dense(nn.Module):
         if self.quantized:
             kernel = make_param(self, "kernel_int8", _int8_init, shape, self.axes, jnp.int8)
             start = nn.initializers.constant(3 / (127 * math.sqrt(shape[0])))
-            scale = make_param(self, "scale", start, shape[1:], self.axes[1:], self.param_dtype)
-            y = jnp.dot(x, kernel.astype(dtype)) * scale.astype(dtype)
+            scale = make_param(self, "scale", start, shape[1:], self.axes[1:])
+            y = jnp.dot(x, kernel.astype(dtype))
+            y = (y.astype(jnp.float32) * scale).astype(dtype)
         else:
             kernel = make_param(
                 self, "kernel", self.kernel_init, shape, self.axes, self.param_dtype
             )
             y = jnp.dot(x, kernel.astype(dtype))
         if self.lora_rank:
-            a, b = lora_params(self, shape, self.axes, self.lora_rank, self.param_dtype)
+            a, b = lora_params(self, shape, self.axes, self.lora_rank)
             update = jnp.dot(jnp.dot(x, a.astype(dtype)), b.astype(dtype))
             y = y + update * (self.lora_alpha / self.lora_rank)
         if self.use_bias:
@@ -151,14 +154,30 @@ class Dense(nn.Module):
         return y
 
 
+PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")
+
+
+def check_lora_targets(patterns: Sequence[str]) -> None:
+    """Raises UserError for a pattern that is the name of no projection."""
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, name) for name in PROJECTIONS):
+            known = ", ".join(PROJECTIONS)
+            raise UserError(f"lora_targets: {pattern!r} matches no projection: {known}")
+
+
+def lora_rank_of(name: str, patterns: Sequence[str], rank: int) -> int:
+    """`rank` if a pattern is the whole name of the projection, else 0."""
+    return rank if any(re.fullmatch(pattern, name) for pattern in patterns) else 0
+
+
 def lora_params(
-    module: nn.Module, shape: tuple[int, int], axes: tuple, rank: int, dtype: DType
+    module: nn.Module, shape: tuple[int, int], axes: tuple, rank: int
 ) -> tuple[Array, Array]:
     """The leaves `lora_a` [in, rank] and `lora_b` [rank, out] (zero at first) of a matrix."""
     draw = nn.initializers.lecun_normal()
-    a = make_param(module, "lora_a", draw, (shape[0], rank), (axes[0], None), dtype)
+    a = make_param(module, "lora_a", draw, (shape[0], rank), (axes[0], None))
     zeros = nn.initializers.zeros
-    return a, make_param(module, "lora_b", zeros, (rank, shape[1]), (None, axes[1]), dtype)
+    return a, make_param(module, "lora_b", zeros, (rank, shape[1]), (None, axes[1]))
 
 
 class Embed(nn.Module):
@@ -190,15 +209,13 @@ class Embed(nn.Module):
         if self.quantized:
             self.table = make_param(self, "embedding_int8", _int8_init, shape, self.axes, jnp.int8)
             start = nn.initializers.constant(0.02 * 3 / 127)
-            self.scale = make_param(
-                self, "scale", start, shape[:1], self.axes[:1], self.param_dtype
-            )
+            self.scale = make_param(self, "scale", start, shape[:1], self.axes[:1])
         else:
             self.table = make_param(
                 self, "embedding", self.embedding_init, shape, self.axes, self.param_dtype
             )
         if self.lora_rank:
-            self.lora = lora_params(self, shape, self.axes, self.lora_rank, self.param_dtype)
+            self.lora = lora_params(self, shape, self.axes, self.lora_rank)
 
     def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch features"]:
         """The rows of `ids`, in `dtype`."""

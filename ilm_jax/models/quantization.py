@@ -1,4 +1,10 @@
-"""int8 weights for layers that are built with `quantized=True`: symmetric, a scale per output."""
+"""int8 weights for layers that are built with `quantized=True`: symmetric, a scale per output.
+
+Ours instead of qwix or AQT: qwix (0.1.8) replaces leaves by objects of its own and quantizes arrays
+that are on the devices whole, AQT (0.9.0) keeps weights in a collection of its own; neither can
+quantize a slice on its way from disk into a shard, and all that is needed of them are two lines.
+Training quantizes while it loads, with interop/entries.py.
+"""
 
 import re
 from collections.abc import Mapping

@@ -17,7 +17,9 @@ from ilm_jax.models.layers import (
     Dense,
     Initializer,
     RMSNorm,
+    check_lora_targets,
     constrain,
+    lora_rank_of,
     make_param,
     normal_002,
 )
@@ -47,7 +49,7 @@ class T5Config:
       start_id: token that the decoder starts with. eos_id: token that ends what the encoder reads.
       norm_eps: of the RMS norms.
       lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
-      lora_targets: of "query", "key", "value", "out", "gate", "up", "down".
+      lora_targets: patterns of whole names: "query", "key", "value", "out", "gate", "up", "down".
       quantized: int8 weights in the layers' projections.
       dtype, param_dtype: of the computation and of the weights.
       remat: "none", "full" or "minimal" (products with weights are kept).
@@ -86,6 +88,7 @@ class T5Config:
         """Checks what would otherwise fail deep inside a trace."""
         # gin and JSON give lists, and a config is hashed.
         object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        check_lora_targets(self.lora_targets)
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise UserError(f'T5Config.activation="{self.activation}" is not one of {known}')
@@ -119,7 +122,7 @@ class T5Config:
             features,
             axes,
             kernel_init=init or nn.initializers.lecun_normal(),
-            lora_rank=self.lora_rank if name in self.lora_targets else 0,
+            lora_rank=lora_rank_of(name, self.lora_targets, self.lora_rank),
             lora_alpha=self.lora_alpha,
             quantized=self.quantized,
             name=name,

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ilm_jax.errors import UserError
 
 
@@ -43,8 +45,14 @@ def count(params: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in params.values())
 
 
+def bytes_each(params: Mapping[str, Any]) -> float:
+    """Bytes per parameter; about 1 where weights are int8 (their scales count)."""
+    held = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in params.values())
+    return held / max(1, count(params))
+
+
 def what_trains(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
-    """A table by top-level name: parameters that train and that are frozen."""
+    """A table by top-level name: parameters that train and that are frozen, and their size."""
     tops = sorted({path.split("/")[0] for path in (*trainable, *frozen)})
     rows: list[tuple[str, ...]] = [("", "trains", "frozen")]
     for top in [*tops, "total"]:
@@ -53,6 +61,7 @@ def what_trains(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
             for tree in (trainable, frozen)
         )
         rows.append((top, *(f"{number:,}" for number in numbers)))
+    rows.append(("bytes each", *(f"{bytes_each(tree):.2f}" for tree in (trainable, frozen))))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join(
         f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows

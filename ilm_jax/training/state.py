@@ -12,7 +12,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 
-from ilm_jax.training.freezing import count
+from ilm_jax.training.freezing import bytes_each, count
 from ilm_jax.training.partitioning import Partitioner
 
 FlatParams = dict[str, jax.Array]
@@ -140,5 +140,6 @@ def model_info(
     train = {path: variables[path] for path in trainable}
     total = count(variables)
     lines += ["", f"total {total:,}  trains {count(train):,}  frozen {total - count(train):,}",
+              f"bytes per parameter {bytes_each(variables):.2f}",
               f"mesh {dict(partitioner.mesh.shape)}"]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -38,6 +38,7 @@ class TrainerConfig:
       batch_size: global rows per step.
       microbatches: rows are processed in so many parts, gradients summed.
       trainable: path patterns of what trains; the rest is frozen.
+      adapters: patterns of low-rank updates: they train and may start fresh, whatever else does.
       init: checkpoints to take parameters from.
       allow_fresh: patterns that may start fresh although `init` names sources.
       log_every, eval_every: steps; eval_every 0: only at the end.
@@ -49,12 +50,18 @@ class TrainerConfig:
     batch_size: int
     microbatches: int = 1
     trainable: tuple[str, ...] = (".*",)
+    adapters: tuple[str, ...] = ()
     init: tuple[InitFrom, ...] = ()
     allow_fresh: tuple[str, ...] = ()
     log_every: int = 50
     eval_every: int = 0
     eval_batches: int = 16
     seed: int = 0
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """Patterns of everything that trains."""
+        return (*self.trainable, *self.adapters)
 
 
 @dataclasses.dataclass
@@ -106,10 +113,11 @@ class Trainer:
         """The state before the first step, and the report of what was restored from where."""
         variables = describe_variables(self.objective)
         params, report = load_sources(
-            self.objective, variables, self.config.init, self.config.allow_fresh,
-            self.partitioner, jax.random.key(self.config.seed),
+            self.objective, variables, self.config.init,
+            (*self.config.allow_fresh, *self.config.adapters), self.partitioner,
+            jax.random.key(self.config.seed),
         )  # fmt: skip
-        trainable, frozen = split_by_patterns(params, self.config.trainable)
+        trainable, frozen = split_by_patterns(params, self.config.trains)
         return make_state(trainable, frozen, optimizer), report
 
     def _check(self) -> None:
