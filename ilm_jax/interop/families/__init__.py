@@ -6,7 +6,18 @@ from ilm_jax.errors import UserError
 from ilm_jax.interop.rules import Family
 
 # Modules that define FAMILY; imported when asked for.
-MODULES: dict[str, str] = {"bert": "bert", "t5": "t5"}
+MODULES: dict[str, str] = {
+    "bert": "bert",
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "gemma3": "gemma",
+    "gemma3_text": "gemma",
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen",
+    "qwen3": "qwen",
+    "t5": "t5",
+}
 
 
 def find(model_type: str) -> Family:
