@@ -41,14 +41,14 @@ def stored(case):
 
 
 def load(options, weights):
-    """Our module and its parameters; every tensor has an entry and every entry a tensor."""
+    """Our configuration and parameters; every tensor has an entry and every entry a tensor."""
     config = FAMILY.config(options)
     rules = FAMILY.rules(config)
     if config.tie_embeddings:
         weights = {name: leaf for name, leaf in weights.items() if name != "lm_head.weight"}
     assert {rule.source for rule in rules.values()} == set(weights)
     flat = {name: apply(rule, weights.__getitem__) for name, rule in rules.items()}
-    return T5(config), stacked(flat)
+    return config, stacked(flat)
 
 
 def stacked(flat):
@@ -96,7 +96,11 @@ def run(model, params, x, segments, predicts, labels):
 
 
 def compare(options, weights, batch):
-    model, params = load(options, weights)
+    compare_model(*load(options, weights), batch)
+
+
+def compare_model(config, params, batch):
+    model = T5(config)
     tokens, segments, predicts = rows(batch)
     x = model.apply({"params": params}, tokens, method="embed")
     labels = np.zeros_like(tokens)
@@ -130,7 +134,8 @@ def test_live_models_of_another_seed_agree_too(case):
 @pytest.mark.parametrize("case", ["t5_relu_tied", "flan_gated_untied_few_buckets"])
 def test_cached_steps_give_the_logits_of_the_whole(case):
     options, weights, batch = stored(case)
-    model, params = load(options, weights)
+    config, params = load(options, weights)
+    model = T5(config)
     tokens, segments, predicts = rows(batch)
     lengths = batch["input_lengths"] - 1
     width = int(lengths.max())
