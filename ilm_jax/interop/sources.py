@@ -70,12 +70,14 @@ def open_source(path: str, top: str = "lm", step: int | str = "best") -> Opened:
         return _open_run(path, step)
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
         return _open_hugging_face(path, top)
+    if _holds_t5x(folder):
+        return _open_t5x(path, top)
     if not folder.is_dir():
         raise UserError(f"{path} is no folder: name a MODEL_DIR or a published model's folder")
     refuse_pickles(folder)
     raise UserError(
         f"{path} holds no parameters: neither checkpoints/ (a run's MODEL_DIR) nor {SINGLE} "
-        f"or {INDEX} (Hugging Face)"
+        f"or {INDEX} (Hugging Face) nor a msgpack file checkpoint (T5X)"
     )
 
 
@@ -173,3 +175,15 @@ def _open_hugging_face(path: str, top: str) -> Opened:
         raise UserError(f"{path}: {error}") from error
     opened = from_family(source, family, family.config(source.config), top)
     return dataclasses.replace(opened, meta=source.config)
+
+
+def _holds_t5x(folder: pathlib.Path) -> bool:
+    return (folder / "checkpoint").is_file() or any(folder.glob("checkpoint_*/checkpoint"))
+
+
+def _open_t5x(path: str, top: str) -> Opened:
+    # Imported here: other folders do without its msgpack and TensorStore.
+    module = importlib.import_module("ilm_jax.interop.t5x_checkpoint")
+    family = importlib.import_module("ilm_jax.interop.families.t5x")
+    source = module.T5XCheckpoint(path)
+    return from_family(source, family.FAMILY, family.config(source), top)

@@ -157,7 +157,7 @@ class T5XCheckpoint:
             return value
         spec = _spec(self._folder, leaf, value)
         try:
-            store = tensorstore.open(spec, open=True, read=True).result()
+            store: Any = tensorstore.open(spec, open=True, read=True).result()
         except ValueError as error:
             raise UserError(
                 f"{self.where}: {leaf} cannot be opened ({str(error)[:200]}): is the download "

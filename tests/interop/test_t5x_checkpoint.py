@@ -10,6 +10,7 @@ from flax.serialization import msgpack_serialize as packed
 from ilm_jax.errors import UserError
 from ilm_jax.interop.families import t5, t5x
 from ilm_jax.interop.rules import apply
+from ilm_jax.interop.sources import open_source
 from ilm_jax.interop.t5x_checkpoint import T5XCheckpoint
 from tests.interop import t5x_writer
 from tests.parity import make_t5
@@ -139,10 +140,7 @@ ARRAY = np.ones(2, np.float32)
         (b'model_checkpoint_path: "model.ckpt-1"', "TensorFlow checkpoint"),
         (b"\x93not", "no tree with a target"),
         (packed({"version": 3, "optimizer": {"state": {}}}), "no tree with a target"),
-        (
-            msgpack_serialize({"version": 2, "optimizer": {"target": {"a": ARRAY}}}),
-            "format version 2",
-        ),
+        (packed({"version": 2, "optimizer": {"target": {"a": ARRAY}}}), "format version 2"),
         (packed({"target": {"a": "PLACEHOLDER://../b"}}), "no folder beside it"),
         (packed({"target": {"a": {"driver": "n5"}}}), "stored as 'n5'"),
         (packed({"target": {"a": 3}}), "neither an array nor a reference"),
@@ -159,3 +157,17 @@ def test_another_model_is_refused_by_the_tensor_it_lacks(tmp_path):
     t5x_writer.write(tmp_path / "checkpoint_1", {"decoder/kernel": np.ones((2, 2), np.float32)})
     with pytest.raises(UserError, match="is no T5: it lacks token_embedder/embedding"):
         t5x.config(T5XCheckpoint(tmp_path))
+
+
+def test_its_folder_is_opened_for_what_it_holds(tmp_path):
+    config, mine = tensors("flan_gated_untied")
+    t5x_writer.write(tmp_path / "checkpoint_1", mine | {"decoder/other": np.ones((2, 2))})
+    for folder in (tmp_path, tmp_path / "checkpoint_1"):
+        opened = open_source(str(folder))
+        assert not opened.lacking and opened.left_over == ["decoder/other"]
+        assert opened.config.num_layers == config.num_layers
+        head = opened.entries["lm/head/embedding"]
+        expected = mine["decoder/logits_dense/kernel"].T
+        assert head.shape == expected.shape
+        part = slice(3, 9), slice(2, 5)
+        np.testing.assert_array_equal(head.read(part), expected[part])
