@@ -5,8 +5,8 @@
     python launch/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset.
-`rates` trains the three adaptor rows of one toy world at every learning rate of one grid and picks
-each row's by nll_content of the validation items; the tiny recipes hold what it found.
+`rates` trains every row of one toy world at every learning rate of one grid and picks each row's
+rate by nll_content of the validation items; the tiny recipes hold what it found.
 `order` repeats the three adaptor rows on several (toy world, seed) pairs and tests whether
 nll_content of ilm is below ilm-rand, and that below mlp. Finished steps are skipped, half-done
 ones resume, so an interrupted study goes on where it was.
@@ -111,7 +111,7 @@ def quickstart(arguments: argparse.Namespace) -> None:
 
 
 def rates(arguments: argparse.Namespace) -> None:
-    """Each adaptor row at each learning rate, judged on validation items."""
+    """Each row that trains at each learning rate, judged on validation items."""
     study = Study(
         "toy",
         arguments.seed,
@@ -123,7 +123,7 @@ def rates(arguments: argparse.Namespace) -> None:
         "validation nll_content at learning rate",
         "model     " + "".join(f"{r:>9g}" for r in RATES),
     ]
-    for row in ADAPTOR_ROWS:
+    for row in (row for row, recipe in RECIPES.items() if recipe is not None):
         figures = []
         for rate in RATES:
             stage = f"rates/{row}_{rate:g}"
@@ -176,7 +176,7 @@ def main() -> int:
     one.add_argument("--data_dir", help="folder of the raw files (not for toy)")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(run=quickstart)
-    grid = studies.add_parser("rates", help="each adaptor row at each learning rate")
+    grid = studies.add_parser("rates", help="each row at each learning rate")
     grid.add_argument("--seed", type=int, default=0)
     grid.set_defaults(run=rates)
     several = studies.add_parser("order", help="ilm < ilm-rand < mlp on several worlds and seeds")
