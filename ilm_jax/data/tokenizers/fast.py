@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ from ilm_jax.files import atomic_write, sha256_json
 
 FAST, VOCAB = "tokenizer.json", "vocab.txt"
 _BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "eos": "[SEP]"}
+# Unicode's White_Space, which `tokenizers` splits at; Python's \s has four characters more.
+_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 Spec = dict[str, Any]
 
 
@@ -38,12 +41,16 @@ class FastTokenizer:
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
         parsed = json.loads(spec)
+        self._special = {token["id"] for token in _special(parsed)}
+        self._special |= {roles.pad, roles.eos, roles.bos, roles.unk, roles.cls, roles.dec}
         bare = without_prefix(parsed)
         self._prefixes = bare != parsed
         self._full = _build(parsed)
         self._bare = _build(bare) if self._prefixes else self._full
         # Whether the space that opens a text is lost without a prefix (T5 splits at spaces).
-        self._strips = self._prefixes and _ids(self._bare, " a") == _ids(self._bare, "a")
+        self._strips = (
+            self._prefixes and _encode(self._bare, " a")[0] == _encode(self._bare, "a")[0]
+        )
         digest = hashlib.sha256(spec.encode()).hexdigest()
         self.fingerprint = sha256_json([FAST, digest, dataclasses.asdict(roles)])
 
@@ -52,19 +59,21 @@ class FastTokenizer:
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""
-        return _ids(self._encoder(text, continues), text)
+        return self.encode_with_spans(text, continues=continues)[0]
 
     def encode_with_spans(
         self, text: str, *, continues: bool = False
     ) -> tuple[list[int], list[Span]]:
         """See `Tokenizer.encode_with_spans`."""
-        encoding = self._encoder(text, continues).encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    def _encoder(self, text: str, continues: bool) -> tokenizers.Tokenizer:
-        if not continues or (self._strips and text[:1].isspace()):
-            return self._full
-        return self._bare
+        if not continues:
+            return _encode(self._full, text)
+        # One that strips puts its prefix in front of every word, and only the first word of this
+        # text does without: the space behind it is another word's prefix.
+        space = _SPACE.search(text) if self._strips else None
+        cut = space.start() if space else len(text)
+        ids, spans = _encode(self._bare, text[:cut])
+        more, further = _encode(self._full, text[cut:])
+        return ids + more, spans + [(start + cut, end + cut) for start, end in further]
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
         """See `Tokenizer.decode`."""
@@ -72,8 +81,7 @@ class FastTokenizer:
         for token in plain:
             if not 0 <= token < self.text_vocab_size:
                 raise ValueError(f"id {token} is outside the vocabulary")
-        special = {self.pad_id, self.eos_id, self.bos_id, self.cls_id, self.dec_id}
-        seen = [token for token in plain if token not in special]
+        seen = [token for token in plain if token not in self._special]
         decoder = self._bare if continues else self._full
         return decoder.decode(seen, skip_special_tokens=True)
 
@@ -84,15 +92,32 @@ class FastTokenizer:
                 stream.write(data)
 
 
-def _ids(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
+def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> tuple[list[int], list[Span]]:
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    return encoding.ids, encoding.offsets
 
 
 def _build(spec: Spec) -> tokenizers.Tokenizer:
+    """What encodes: without padding and truncation, special tokens in a text words like any."""
     plain = {**spec, "truncation": None, "padding": None, "post_processor": None}
+    if spec["model"].get("type") == "Unigram":
+        # Its pieces match wherever they are spelled: special ones get names that no text spells.
+        hidden = {token["content"] for token in _special(spec)}
+        pieces = spec["model"]["vocab"]
+        plain["model"] = spec["model"] | {
+            "vocab": [
+                [f"\U0010ffff{number}" if piece in hidden else piece, score]
+                for number, (piece, score) in enumerate(pieces)
+            ]
+        }
+        plain["added_tokens"] = [t for t in spec["added_tokens"] if t not in _special(spec)]
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(plain))
-    tokenizer.encode_special_tokens = True  # spelled in a text they are words like any other
+    tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def _special(spec: Spec) -> list[Spec]:
+    return [token for token in spec.get("added_tokens") or () if token.get("special")]
 
 
 def without_prefix(spec: Spec) -> Spec:
@@ -138,8 +163,11 @@ def from_json(data: bytes, said: Stated) -> FastTokenizer:
         raise UserError(f"{said.where}: {FAST} describes no tokenizer ({reason})") from error
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values(), default=-1) + 1
-    names = _BERT_TOKENS if spec["model"].get("type") == "WordPiece" else {}
-    defaults = {role: tokenizer.token_to_id(token) for role, token in names.items()}
+    defaults: dict[str, int | None] = {}
+    if spec["model"].get("type") == "WordPiece":
+        defaults = {role: tokenizer.token_to_id(token) for role, token in _BERT_TOKENS.items()}
+        separator = said.id("sep", tokenizer.token_to_id)
+        defaults["eos"] = defaults["eos"] if separator is None else separator
     if unk := spec["model"].get("unk_token"):
         defaults["unk"] = tokenizer.token_to_id(unk)
     template = tokenizer.encode("", add_special_tokens=True).ids

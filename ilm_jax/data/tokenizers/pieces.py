@@ -79,8 +79,14 @@ class PiecesTokenizer:
             character_of += [number] * (end - len(character_of)) + [number + 1]
         ids, spans = [], []
         for piece in proto.pieces:
+            start, end = character_of[piece.begin], character_of[piece.end]
+            letters = piece.piece.strip("▁").strip() and not self._processor.is_byte(piece.id)
+            if letters and not text[start:end].strip():
+                # The first part of a character that became several letters: the library gives
+                # the character to the last of them.
+                end = min(end + 1, len(text))
             ids.append(piece.id)
-            spans.append((character_of[piece.begin], character_of[piece.end]))
+            spans.append((start, end))
         return ids, self._share_characters(ids, spans)
 
     def _share_characters(self, ids: list[int], spans: list[Span]) -> list[Span]:
