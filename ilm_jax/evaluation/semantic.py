@@ -1,0 +1,128 @@
+"""Semantic consistency: how near in meaning a generated text is to its reference.
+
+The cosine of the two texts' sentence vectors, after ELM's figure of that name (Tennenholtz et al.
+2024, arXiv 2310.04475), whose reference is the vector that the model was asked about instead of a
+text. It is given raw and between two marks that are measured with the same texts:
+
+    floor    mean cosine of a generated text with the references of all others
+    ceiling  mean cosine of a reference with a second reference of its item, or with itself: 1
+    score    (raw - floor) / (ceiling - floor)
+
+so that 0 is a text about anything and 1 one as near as people's own. It needs a sentence encoder;
+without one the figure reads "not available", and nothing else changes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from ilm_jax.evaluation.intervals import Interval, mean_interval
+from ilm_jax.evaluation.sentence_encoder import REMEDY, SentenceEncoder, bundled
+
+NOT_AVAILABLE = "not available"
+Encode = Callable[[Sequence[str]], Float32[np.ndarray, "texts dim"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SemanticConsistency:
+    """The figure of one set of generated texts.
+
+    Attributes:
+      cosines: of each text with its reference.
+      raw: their mean with its interval, by resampling texts.
+      floor, ceiling: marks of this module's header; the floor is NaN for a single text.
+      score: the mean between the marks, with its interval; None unless floor < ceiling.
+      encoder: name of the sentence encoder.
+    """
+
+    cosines: Float64[np.ndarray, " texts"]
+    raw: Interval
+    floor: float
+    ceiling: float
+    score: Interval | None
+    encoder: str
+
+    def __str__(self) -> str:
+        score = self.score or "undefined"
+        return (
+            f"{score}, raw {self.raw} between {self.floor:.4f} (others' references) and "
+            f"{self.ceiling:.4f}; cosines of {self.encoder}"
+        )
+
+    def figures(self) -> dict[str, float]:
+        """By the names used in reports."""
+        score = self.score.mean if self.score else math.nan
+        return {"semantic": score, "semantic_cosine": self.raw.mean}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of the figures that have one."""
+        scored = {"semantic": self.score} if self.score else {}
+        return {**scored, "semantic_cosine": self.raw}
+
+
+def find_encoder(folder: str | None = None) -> SentenceEncoder | None:
+    """The user's sentence encoder, else the packaged one, else None.
+
+    Raises:
+      UserError: if the user's folder, or the package, is not what it should be.
+    """
+    return SentenceEncoder(folder) if folder else bundled()
+
+
+def semantic_consistency(
+    encoder: Encode | None,
+    generated: Sequence[str],
+    references: Sequence[str],
+    second_references: Sequence[str] | None = None,
+    **settings: Any,
+) -> SemanticConsistency | None:
+    """The figure, or None without an encoder.
+
+    Args:
+      encoder: texts to vectors of any length, such as `SentenceEncoder`.
+      generated: one text per unit.
+      references: what each should mean.
+      second_references: another text of the same meaning for each, for the ceiling.
+      **settings: of `mean_interval`.
+
+    Raises:
+      ValueError: for no texts, or numbers that differ.
+    """
+    if encoder is None:
+        return None
+    if not generated or len(generated) != len(references):
+        raise ValueError(f"{len(generated)} texts and {len(references)} references: one each")
+    left, right = _units(encoder(generated)), _units(encoder(references))
+    cosines = np.sum(left * right, axis=1)
+    count = len(cosines)
+    # The mean over all pairs that are not one's own: every shuffle at once.
+    everything = float(left.sum(0) @ right.sum(0)) - cosines.sum()
+    floor = everything / (count * (count - 1)) if count > 1 else math.nan
+    ceiling = 1.0
+    if second_references is not None:
+        if len(second_references) != count:
+            raise ValueError(f"{count} texts and {len(second_references)} second references")
+        ceiling = float(np.mean(np.sum(right * _units(encoder(second_references)), axis=1)))
+    score = None
+    if floor < ceiling:
+        score = mean_interval((cosines - floor) / (ceiling - floor), **settings)
+    name = getattr(encoder, "name", "the given encoder")
+    raw = mean_interval(cosines, **settings)
+    return SemanticConsistency(cosines, raw, floor, ceiling, score, name)
+
+
+def card(result: SemanticConsistency | None) -> str:
+    """The line of a report's protocol."""
+    if result is None:
+        return f"{NOT_AVAILABLE}: no sentence encoder ({REMEDY}, or give a folder)"
+    return str(result)
+
+
+def _units(vectors: Float32[np.ndarray, "texts dim"]) -> Float64[np.ndarray, "texts dim"]:
+    vectors = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)

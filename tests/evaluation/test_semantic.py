@@ -1,0 +1,88 @@
+"""Semantic consistency: marks, intervals, and what is said without an encoder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ilm_jax.evaluation import semantic
+from ilm_jax.evaluation.report import Row, protocol_card, write_report
+from ilm_jax.evaluation.semantic import card, semantic_consistency
+
+
+def encode(texts):
+    """Counts of the letters a, b, c, d: vectors whose cosines one can do by hand."""
+    return np.array([[text.count(letter) for letter in "abcd"] for text in texts], np.float32)
+
+
+REFERENCES = ["aa", "bb", "c", "d"]
+
+
+def test_the_reference_itself_scores_one_and_others_references_zero():
+    same = semantic_consistency(encode, REFERENCES, REFERENCES)
+    assert same.raw.mean == pytest.approx(1) and same.score.mean == pytest.approx(1)
+    assert same.floor == pytest.approx(0) and same.ceiling == 1
+    moved = semantic_consistency(encode, REFERENCES[1:] + REFERENCES[:1], REFERENCES)
+    assert moved.raw.mean == pytest.approx(0)
+    assert moved.floor == pytest.approx(1 / 3)
+    assert moved.score.mean == pytest.approx(-0.5)
+
+
+def test_the_floor_is_the_mean_over_every_pair_of_strangers():
+    rng = np.random.default_rng(0)
+    generated = ["".join(rng.choice(list("abcd"), 9)) for _ in range(40)]
+    references = ["".join(rng.choice(list("abcd"), 9)) for _ in range(40)]
+    result = semantic_consistency(encode, generated, references)
+    left, right = encode(generated), encode(references)
+    left = left / np.linalg.norm(left, axis=1, keepdims=True)
+    right = right / np.linalg.norm(right, axis=1, keepdims=True)
+    table = left @ right.T
+    strangers = table[~np.eye(40, dtype=bool)]
+    assert result.floor == pytest.approx(strangers.mean(), abs=1e-6)
+    assert result.raw.mean == pytest.approx(np.trace(table) / 40, abs=1e-6)
+    assert result.raw.method == "bootstrap" and result.raw.low < result.raw.mean < result.raw.high
+    assert result.score.mean == pytest.approx(
+        (result.raw.mean - result.floor) / (1 - result.floor), abs=1e-6
+    )
+
+
+def test_a_second_reference_lowers_the_ceiling():
+    second = ["ab", "b", "cd", "d"]
+    result = semantic_consistency(encode, second, REFERENCES, second)
+    assert result.ceiling == pytest.approx((2 + 2 * 0.5**0.5) / 4)
+    assert result.score.mean == pytest.approx(1)
+
+
+def test_without_room_between_the_marks_there_is_no_score():
+    same = semantic_consistency(encode, ["a", "a"], ["a", "a"])
+    assert same.score is None and "undefined" in str(same)
+    assert np.isnan(same.figures()["semantic"]) and "semantic" not in same.intervals()
+    one = semantic_consistency(encode, ["a"], ["ab"])
+    assert one.score is None and one.raw.mean == pytest.approx(0.5**0.5)
+
+
+@pytest.mark.parametrize("bad", [([], []), (["a"], ["a", "b"])])
+def test_texts_and_references_must_pair(bad):
+    with pytest.raises(ValueError, match="one each"):
+        semantic_consistency(encode, *bad)
+
+
+def test_without_weights_the_report_says_not_available(tmp_path, monkeypatch):
+    monkeypatch.setattr(semantic, "bundled", lambda: None)
+    encoder = semantic.find_encoder()
+    result = semantic_consistency(encoder, ["a"], ["a"])
+    assert result is None
+    sizes = dict(users=1, users_total=1, beams=1, excludes_history=False)
+    protocol = protocol_card({}, **sizes, semantic_consistency=card(result))
+    row = Row("ilm", {"nll": 1.0})
+    write_report(tmp_path / "report.json", "toy", 0, [row], protocol=protocol)
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["protocol"]["semantic_consistency"].startswith("not available")
+    assert "semantic" not in stored["rows"][0]["other"]
+
+
+def test_a_missing_package_is_no_error(monkeypatch):
+    from ilm_jax.evaluation import sentence_encoder
+
+    monkeypatch.setattr(sentence_encoder, "PACKAGE", "no-such-package-of-weights")
+    assert sentence_encoder.bundled() is None
