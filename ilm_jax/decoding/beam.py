@@ -15,10 +15,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 from ilm_jax.decoding.trie import ROOT, Trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
+from ilm_jax.models.t5 import T5
 
 
 def beam_search(
-    decoder: Decoder,
+    decoder: Decoder | T5,
     params: dict,
     trie: Trie,
     embeddings: Float[Array, "batch length embed"],
@@ -32,7 +33,7 @@ def beam_search(
     beams of a prompt share its part of it, and none is ever moved (see `_Beams.path`).
 
     Args:
-      decoder: the language model.
+      decoder: the language model, a decoder or an encoder-decoder.
       params: its parameters (the subtree "lm" of an item-language model).
       trie: of the items' token sequences.
       embeddings: prompts, from `decoder.embed` or with soft tokens in between; right-padded.
@@ -71,7 +72,7 @@ class _Beams(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("decoder", "beams"))
 def _search(
-    decoder: Decoder, params: dict, trie: Trie, embeddings: Array, lengths: Array, beams: int
+    decoder: Decoder | T5, params: dict, trie: Trie, embeddings: Array, lengths: Array, beams: int
 ) -> tuple[Array, Array]:
     batch, length = embeddings.shape[:2]
     entries = length + beams * (trie.depth - 1)

@@ -18,7 +18,6 @@ from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
 from ilm_jax.evaluation.ranking import RankingResult, rank_users, sample_examples
-from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
@@ -141,7 +140,7 @@ def measure_ranking(
     targets[chosen] = [feed.stream[int(i)]["target_item"] for i in chosen]
     table = jax.device_put(trained.run.vectors, trained.run.partitioner.replicated)
     embed = _embed_function(trained)
-    decoder = Decoder(trained.objective.lm)
+    decoder = trained.objective.model.lm
 
     def ranked_rows(batch: Any) -> np.ndarray:
         embeddings = embed(trained.params, batch, table)

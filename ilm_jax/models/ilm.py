@@ -3,10 +3,11 @@
 A Q-Former turns each collaborative-filtering vector into `num_queries` vectors, an adaptor (one
 linear layer) brings them to the decoder's width, and they stand in the prompt where a slot was
 (Yang et al. 2024, arXiv 2406.02844). Without the Q-Former the adaptor reads the vector itself
-(baselines.py); without both it is the bare language model.
+(baselines.py); without both it is the bare language model: a decoder, or an encoder-decoder whose
+encoder reads the soft tokens.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,10 +17,11 @@ from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.layers import constrain
 from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.t5 import T5
 
 
 class ItemLanguageModel(nn.Module):
-    """Q-Former, adaptor and decoder; parameters under `qformer`, `adaptor` and `lm`.
+    """Q-Former, adaptor and language model; parameters under `qformer`, `adaptor` and `lm`.
 
     Initialising by `__call__` creates what stage 2 needs and nothing of stage 1's text branch.
 
@@ -32,7 +34,7 @@ class ItemLanguageModel(nn.Module):
 
     qformer: QFormer | None
     adaptor: nn.Module | None
-    lm: Decoder
+    lm: Decoder | T5
 
     def __call__(
         self,
@@ -43,10 +45,11 @@ class ItemLanguageModel(nn.Module):
         slot_query: Int[Array, "batch length"],
         entity_vectors: Float[Array, "batch entities cf"],
         deterministic: bool = True,
+        **others: Any,
     ) -> Float[Array, "batch length lm_dim"]:
-        """Final hidden states of prompts with slots; arguments as in `embed` and the decoder's."""
+        """Final hidden states of prompts with slots; arguments as in `embed` and the lm's."""
         x = self.embed(tokens, slot_entity, slot_query, entity_vectors, deterministic)
-        return cast(Array, self.lm(x, positions, segment_ids))
+        return cast(Array, self.lm(x, positions, segment_ids, **others))
 
     def soft_tokens(
         self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
@@ -72,7 +75,7 @@ class ItemLanguageModel(nn.Module):
         entity_vectors: Float[Array, "batch entities cf"],
         deterministic: bool = True,
     ) -> Float[Array, "batch length lm_dim"]:
-        """The decoder's input: token vectors, and soft tokens where there are slots.
+        """The language model's input: token vectors, and soft tokens where there are slots.
 
         Args:
           tokens: ids; anything valid (padding) at slots.
@@ -108,7 +111,7 @@ class ItemLanguageModel(nn.Module):
         hidden: Float[Array, "*batch lm_dim"],
         token_subset: Int[Array, " subset"] | None = None,
     ) -> Float[Array, "*batch vocab"]:
-        """Next-token logits in float32, as the decoder's."""
+        """Next-token logits in float32, as the language model's."""
         return self.lm.logits(hidden, token_subset)
 
 

@@ -18,6 +18,7 @@ from ilm_jax.models.decoder import Decoder, DecoderConfig
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.models.t5 import T5, T5Config
 from ilm_jax.objectives.generation import token_cross_entropy, weighted
 from ilm_jax.objectives.objective import Sums, vocabulary
 
@@ -27,7 +28,7 @@ class LanguageModelling:
     """Next-token loss on target tokens. Parameters: `lm`, and `qformer`, `adaptor` where present.
 
     Attributes:
-      lm: sizes of the decoder.
+      lm: sizes of the language model, a decoder or an encoder-decoder.
       qformer: sizes of the Q-Former; None for a text-only model.
       mlp: use an MLP in the Q-Former's place, with as many soft tokens, and as many parameters as
         that Q-Former and its linear adaptor to within 10 %.
@@ -35,7 +36,7 @@ class LanguageModelling:
         contiguous; None computes them everywhere.
     """
 
-    lm: DecoderConfig
+    lm: DecoderConfig | T5Config
     qformer: QFormerConfig | None = None
     mlp: bool = False
     target_length: int | None = None
@@ -66,14 +67,15 @@ class LanguageModelling:
     def model(self) -> ItemLanguageModel:
         """The module whose parameters `loss` reads."""
         width = self.lm.embed_dim
+        lm = T5(self.lm) if isinstance(self.lm, T5Config) else Decoder(self.lm)
         if self.qformer is None:
-            return ItemLanguageModel(qformer=None, adaptor=None, lm=Decoder(self.lm))
+            return ItemLanguageModel(qformer=None, adaptor=None, lm=lm)
         if self.mlp:
             hidden = matching_hidden(self.qformer, width)
             reader = MLPAdaptor(hidden, self.qformer.num_queries, width, **self.qformer.types)
-            return ItemLanguageModel(qformer=None, adaptor=reader, lm=Decoder(self.lm))
+            return ItemLanguageModel(qformer=None, adaptor=reader, lm=lm)
         linear = Dense(width, ("embed", None), use_bias=True, **self.qformer.types)
-        return ItemLanguageModel(QFormer(self.qformer), linear, Decoder(self.lm))
+        return ItemLanguageModel(QFormer(self.qformer), linear, lm)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """All parameters, boxed with their logical axes."""
@@ -104,6 +106,14 @@ class LanguageModelling:
         Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
     ]:
         """(nll in nats, loss weight, content weight) of each target token."""
+        targets, weights = batch["targets"], batch["loss_weights"]
+        content = batch["content_weights"]
+        window = None
+        if self.target_length is not None:
+            window = target_window(weights, self.target_length)
+        encodes = isinstance(self.lm, T5Config)
+        # An encoder reads no targets, and its decoder runs on the window alone.
+        others: Any = {"predicts": weights > 0, "window": window} if encodes else {}
         hidden: Any = self.model.apply(
             {"params": params},
             tokens=batch["tokens"],
@@ -114,12 +124,11 @@ class LanguageModelling:
             entity_vectors=gather_vectors(table, batch["entities"]),
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
+            **others,
         )
-        targets, weights = batch["targets"], batch["loss_weights"]
-        content = batch["content_weights"]
-        if self.target_length is not None:
-            window = target_window(weights, self.target_length)
-            hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
+        if window is not None:
+            if not encodes:
+                hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
             targets, weights, content = (
                 jnp.take_along_axis(x, window, axis=1) for x in (targets, weights, content)
             )

@@ -12,6 +12,7 @@ from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder, DecoderConfig
+from ilm_jax.models.t5 import T5, T5Config
 
 LENGTHS = np.array([5, 2, 7])
 SEQUENCES = [
@@ -20,17 +21,22 @@ SEQUENCES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model():
-    """A small decoder with peaked predictions, and random prompts of vectors."""
-    config = DecoderConfig(
-        vocab_size=20, num_layers=2, embed_dim=16, num_heads=4, num_kv_heads=2, mlp_dim=32
-    )
-    decoder = Decoder(config)
+SIZES = {"vocab_size": 20, "num_layers": 2, "embed_dim": 16, "num_heads": 4, "mlp_dim": 32}
+MODELS = {
+    "decoder": Decoder(DecoderConfig(**SIZES, num_kv_heads=2)),
+    "encoder-decoder": T5(T5Config(**SIZES, position_buckets=8, max_distance=9)),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    """A small model with peaked predictions, and random prompts of vectors."""
+    decoder = MODELS[request.param]
     one = jnp.ones((1, 1), jnp.int32)
     init = jax.jit(decoder.init)
     params = nn.meta.unbox(init(jax.random.key(0), jnp.zeros((1, 1, 16)), one, one)["params"])
-    params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
+    # T5 starts with large embeddings, and so with peaks.
+    params = jax.tree.map(lambda leaf: leaf * (1.0 if isinstance(decoder, T5) else 3.0), params)
     prompts = jax.random.normal(jax.random.key(1), (len(LENGTHS), int(LENGTHS.max()), 16))
     return decoder, params, prompts
 
@@ -50,7 +56,10 @@ def exhaustive(model):
         prompt = jnp.broadcast_to(prompt[:length], (len(tokens), length, prompt.shape[-1]))
         row = jnp.concatenate([prompt, words], axis=1)
         positions = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape[:2])
-        hidden = decoder.apply({"params": params}, row, positions, jnp.ones_like(positions))
+        ones = jnp.ones_like(positions)
+        # Of an encoder-decoder, all that is not predicted is read.
+        told = {"predicts": positions >= length - 1} if isinstance(decoder, T5) else {}
+        hidden = decoder.apply({"params": params}, row, positions, ones, **told)
         logits = decoder.apply({"params": params}, hidden, method="logits")
         predicted = jax.nn.log_softmax(logits)[:, length - 1 : -1]
         return jnp.sum(jnp.take_along_axis(predicted, tokens[..., None], 2)[..., 0] * real, 1)
