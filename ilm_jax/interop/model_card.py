@@ -1,0 +1,86 @@
+"""The README.md of an exported folder: Hugging Face's model card, a YAML header before the text."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ilm_jax import __version__
+
+
+@dataclasses.dataclass(frozen=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+      name: of the model.
+      base: the frozen language model. fingerprint: of its weights.
+      run: folder and step that were exported. parameters: how many.
+      dataset: that it was trained on. tasks: the mixture, {task: rate}.
+      evaluation: the record of evaluation.json, or {}.
+      recipe: text of config.gin.
+    """
+
+    name: str = ""
+    base: str | None = None
+    fingerprint: str | None = None
+    run: str = ""
+    parameters: int = 0
+    dataset: str = ""
+    tasks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: str = ""
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card's text."""
+    return "\n".join(["---", *_header(facts), "---", "", *_body(facts), ""])
+
+
+def _header(facts: CardFacts) -> list[str]:
+    """YAML, whose strings are JSON's."""
+    lines = ["library_name: ilm_jax", "tags:", "- recommendation", "- item-language-model"]
+    if facts.base:
+        lines += [f"base_model: {json.dumps(facts.base)}", "base_model_relation: adapter"]
+    if facts.dataset:
+        lines += ["datasets:", f"- {json.dumps(facts.dataset)}"]
+    figures = facts.evaluation.get("figures", {})
+    if not figures:
+        return lines
+    lines += ["model-index:", f"- name: {json.dumps(facts.name)}", "  results:", "  - task:"]
+    lines += ["      type: text-generation", "    dataset:"]
+    lines += [
+        f"      name: {json.dumps(facts.dataset)}",
+        f"      type: {json.dumps(facts.dataset)}",
+    ]
+    lines += ["    metrics:"]
+    for name, value in figures.items():
+        lines += [f"    - type: {json.dumps(name)}", f"      value: {float(value):.6g}"]
+    return lines
+
+
+def _body(facts: CardFacts) -> list[str]:
+    lines = [
+        f"# {facts.name}",
+        "",
+        f"What a run of ilm_jax {__version__} trained beside a frozen language model: "
+        f"{facts.parameters:,} parameters under the framework's names in `model.safetensors`. "
+        "`TrainerConfig.init` takes this folder as it takes a run's.",
+        "",
+        f"- base model: {facts.base or 'none; the whole model is here'}",
+        f"- fingerprint of the frozen weights: {facts.fingerprint}",
+        f"- dataset: {facts.dataset or 'unknown'}",
+        f"- tasks: {', '.join(facts.tasks) or 'unknown'}",
+        f"- exported from: {facts.run}",
+    ]
+    figures = facts.evaluation.get("figures", {})
+    intervals = facts.evaluation.get("intervals", {})
+    if figures:
+        lines += ["", "## Evaluation", "", "| figure | value | 95 % interval |", "|---|---|---|"]
+        for name, value in figures.items():
+            between = intervals.get(name, {})
+            shown = f"{between['low']:.4f} to {between['high']:.4f}" if "low" in between else ""
+            lines.append(f"| {name} | {float(value):.4f} | {shown} |")
+    if facts.recipe:
+        lines += ["", "## Recipe", "", "`config.gin`:", "", "```", facts.recipe.strip(), "```"]
+    return lines
