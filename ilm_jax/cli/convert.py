@@ -104,7 +104,7 @@ def _progress(total: int) -> Callable[[str, int], None]:
         shown, spent = now, max(now - start, 1e-6)
         left = spent * (total - done) / max(done, 1)
         end = "\n" if done >= total else ""
-        line = f"{done / total:4.0%} of {total / 1e6:,.0f} MB, {left:,.0f} s left: {name}"
+        line = f"{done / total:4.0%} of {total / 1e6:,.1f} MB, {left:,.0f} s left: {name}"
         print(f"\r{line:<100.100}", end=end, file=sys.stderr, flush=True)
 
     return report

@@ -26,7 +26,6 @@ def model_gin(kind: str, fields: Mapping[str, Any], dtype: str, comment: str, ow
         value = tuple(value) if isinstance(value, list) else value
         lines.append(f"{module}.{kind}.{name} = {value!r}")
     if own:
-        imports.insert(0, "from ilm_jax.data import task_settings")
-        lines.append("task_settings.TaskSettings.tokenizer = %LM_FROM")
+        lines.insert(0, "TOKENIZER = %LM_FROM")
     head = [f"# {comment}", "from __gin__ import dynamic_registration", *imports, ""]
     return "\n".join([*head, *lines, ""])
