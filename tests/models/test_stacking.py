@@ -7,7 +7,7 @@ import pytest
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.stacking import unstack_layers
-from ilm_jax.training.layout import disk_names, to_memory
+from ilm_jax.training.layout import disk_names, is_stacked, to_memory
 from ilm_jax.training.partitioning import Partitioner
 
 PERIODS = {"qformer": 2, "lm": 1}
@@ -42,6 +42,24 @@ def test_there_and_back_is_the_identity(stacked):
     like = {p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in stacked.items()}
     back = to_memory(unstack_layers(stacked), like, disk_names(stacked))
     assert set(back) == set(stacked)
+    for path, leaf in stacked.items():
+        np.testing.assert_array_equal(back[path], leaf)
+
+
+def test_layers_behind_the_scan_keep_their_name_and_number():
+    rng = np.random.default_rng(0)
+    stacked = {f"lm/layers/sub_{j}/mlp/up/kernel": rng.normal(size=(2, 4, 5)) for j in range(3)}
+    stacked["lm/layer_06/mlp/up/kernel"] = rng.normal(size=(4, 5))
+    stacked = {path: leaf.astype(np.float32) for path, leaf in stacked.items()}
+    apart = unstack_layers(stacked)
+    assert set(apart) == {f"lm/layer_{i:02d}/mlp/up/kernel" for i in range(7)}
+    names = disk_names(stacked)
+    middle = ["lm/layer_01/mlp/up/kernel", "lm/layer_04/mlp/up/kernel"]
+    assert names["lm/layers/sub_1/mlp/up/kernel"] == middle
+    assert not is_stacked("lm/layer_06/mlp/up/kernel", names)
+    whole = Partitioner().replicated
+    like = {p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole) for p, x in stacked.items()}
+    back = to_memory(apart, like, names)
     for path, leaf in stacked.items():
         np.testing.assert_array_equal(back[path], leaf)
 
