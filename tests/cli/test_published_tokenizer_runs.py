@@ -1,0 +1,124 @@
+"""`--gin.TOKENIZER=FOLDER`: every stage runs with somebody else's tokenizer."""
+
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax.cf.ials import IALSConfig
+from ilm_jax.cli import cache_tasks, gin_config
+from ilm_jax.cli import main as cli
+from ilm_jax.cli.fit_cf import fit_table
+from ilm_jax.data import toy
+from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.splits import make_splits
+from ilm_jax.errors import UserError
+from ilm_jax.training.run import Run
+from tests.data.published_tokenizers import folder, published
+from tests.data.small_catalogue import small_catalogue
+
+SMALL = (
+    "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", "--gin.WARMUP_STEPS=0",
+    "--gin.dataset_config.DatasetConfig.truncate_targets=True",
+    "--gin.trainer.TrainerConfig.eval_batches=1",
+)  # fmt: skip
+DECODER = (
+    "--gin.decoder.DecoderConfig.num_layers=1",
+    "--gin.decoder.DecoderConfig.mlp_dim=8",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Nothing is claimed of the numbers."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A cache with a small catalogue in the toy world's place, and its table."""
+    root = tmp_path_factory.mktemp("published")
+    catalogue = small_catalogue(items=80, users=60)
+    catalogue.save(catalogue_dir("toy", root / "cache"), {"builder": toy.VERSION})
+    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / "cf.safetensors")
+    return root
+
+
+def cache(place, kind, *tasks):
+    settings = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
+    settings["tokenizer"] = str(folder() / kind)
+    words = [f"--cache_dir={place / 'cache'}", f"--settings={json.dumps(settings)}"]
+    cache_tasks.main([*words, f"--tasks={','.join(tasks)}"])
+
+
+def train(place, kind, recipe, name, *words):
+    return cli.main(
+        ["train", f"--gin_file=tiny/{recipe}.gin", f"--gin.TOKENIZER={folder() / kind}",
+         f"--gin.CACHE_DIR={place / 'cache'}", f"--gin.MODEL_DIR={place / name}", *SMALL, *words]
+    )  # fmt: skip
+
+
+def built(place, kind, recipe, *words):
+    """The run of a recipe, opened but not trained; no compilation is needed."""
+    bindings = [word.removeprefix("--gin.") for word in (*SMALL, *words)]
+    bindings += [f"TOKENIZER={folder() / kind}", f"CACHE_DIR={place / 'cache'}", "MODEL_DIR=/none"]
+    return gin_config.build(Run, [f"tiny/{recipe}.gin"], bindings)
+
+
+def loss_of(run, kind):
+    """Shapes through one batch, its loss, and the parameters."""
+    objective, batch = run.sized_objective, run.feed(run.train[kind]).rows(np.arange(8))
+    params = jax.eval_shape(lambda key: nn.unbox(objective.init(key)), jax.random.key(0))
+    step = functools.partial(objective.loss, kind=kind)
+    jax.eval_shape(lambda p, b: step(p, batch=b, table=run.vectors, key=None), params, batch)
+    return params, batch
+
+
+@pytest.mark.slow
+def test_stages_0_and_2_and_evaluation(place, capsys):
+    kind = "llama3"
+    cache(place, kind, "text", "long_description", "sequential_random")
+    assert train(place, kind, "stage0", "0", *DECODER) == 0
+    assert train(
+        place, kind, "stage2_mlp", "2", *DECODER, f"--gin.LM_FROM={place}/0",
+        f"--gin.CF_TABLE={place}/cf.safetensors", '--gin.TASK_FEATURE_LENGTHS={"inputs": 150, '
+        '"targets": 60}',
+    ) == 0  # fmt: skip
+    words = ["evaluate", f"--model_dir={place}/2", "--users=4", "--beams=2"]
+    assert cli.main(words) == 0
+    assert "nll_content" in capsys.readouterr().out
+    assert f"TOKENIZER = '{folder() / kind}'" in (place / "2/config.gin").read_text()
+
+
+@pytest.mark.parametrize(("kind", "given"), [("t5", 832), ("t5", 0), ("gemma", 0)])
+def test_a_table_may_be_larger_than_its_tokenizer(place, kind, given):
+    cache(place, kind, "text")
+    run = built(place, kind, "stage0", *DECODER, f"decoder.DecoderConfig.vocab_size={given}")
+    params, batch = loss_of(run, "prompt")
+    size = published(kind).vocab_size
+    assert params["lm"]["embedding"]["embedding"].shape[0] == (given or size)
+    assert batch["tokens"].max() < size
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen2"])
+def test_stage_1_has_rows_for_cls_and_dec(place, kind):
+    cache(place, kind, "item_text", "item_item", "user_item")
+    words = (f"CF_TABLE={place}/cf.safetensors", 'TASK_FEATURE_LENGTHS={"text": 36}')
+    run = built(place, kind, "stage1", *words)
+    params, batch = loss_of(run, "item_text")
+    tokenizer, qformer = published(kind), run.sized_objective.qformer
+    assert (qformer.pad_id, qformer.dec_id) == (tokenizer.pad_id, tokenizer.dec_id)
+    assert qformer.vocab_size == tokenizer.text_vocab_size > tokenizer.dec_id
+    assert (batch["text"][:, 0] == tokenizer.cls_id).all()
+
+
+def test_a_table_smaller_than_its_tokenizer_is_an_error(place):
+    cache(place, "llama3", "text")
+    run = built(place, "llama3", "stage0", *DECODER, "decoder.DecoderConfig.vocab_size=902")
+    with pytest.raises(UserError, match="vocab_size=902, but the tokenizer has 903 ids"):
+        print(run.sized_objective)
