@@ -17,8 +17,10 @@ import numpy as np
 from ilm_jax.errors import UserError
 from ilm_jax.interop import families
 from ilm_jax.interop.entries import Entry, Source, from_rule, from_source
+from ilm_jax.interop.families import qformer as into_qformer
 from ilm_jax.interop.hugging_face import INDEX, SINGLE, Index, SafetensorsFolder, refuse_pickles
 from ilm_jax.interop.rules import Family
+from ilm_jax.models.qformer_layers import QFormerConfig
 
 # config.json's model_type of what `ilm convert --to=adapter` writes.
 ADAPTER = "ilm_jax_adapter"
@@ -54,13 +56,15 @@ class Opened:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def open_source(path: str, top: str = "lm", step: int | str = "best") -> Opened:
+def open_source(path: str, top: str = "lm", step: int | str = "best", target: Any = None) -> Opened:
     """Opens a folder.
 
     Args:
       path: MODEL_DIR of a run or of `ilm convert`, or a folder of a published model.
       top: the top key that a published model's entries take.
       step: of a run's checkpoint.
+      target: configuration of the model that shall take the weights; needed where they may come
+        from another kind of model: a Q-Former's, of BERT or BLIP-2.
 
     Raises:
       UserError: for a folder that is none of these, or is broken.
@@ -69,7 +73,7 @@ def open_source(path: str, top: str = "lm", step: int | str = "best") -> Opened:
     if (folder / "checkpoints").is_dir():
         return _open_run(path, step)
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
-        return _open_hugging_face(path, top)
+        return _open_hugging_face(path, top, target)
     if _holds_t5x(folder):
         return _open_t5x(path, top)
     if not folder.is_dir():
@@ -160,7 +164,7 @@ def _open_run(path: str, step: int | str) -> Opened:
     return Opened(source.where, source, entries, configs=configs, meta=source.meta)
 
 
-def _open_hugging_face(path: str, top: str) -> Opened:
+def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
     source = SafetensorsFolder(path)
     model_type = source.config.get("model_type")
     if model_type is None:
@@ -170,7 +174,10 @@ def _open_hugging_face(path: str, top: str) -> Opened:
         configs = {key: tuple(value) for key, value in source.config.get("configs", {}).items()}
         return Opened(source.where, source, entries, configs=configs, meta=source.config)
     try:
-        family = families.find(model_type)
+        if isinstance(target, QFormerConfig):
+            family = into_qformer.family_for(source.config, target)
+        else:
+            family = families.find(model_type)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     opened = from_family(source, family, family.config(source.config), top)

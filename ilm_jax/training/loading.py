@@ -50,7 +50,7 @@ def load_sources(
     lines = []
     for source in sources:
         candidates = {path: x for path, x in wanted.items() if path not in params}
-        restored, line = _read_source(source, candidates, names, describe_objective(objective))
+        restored, line = _read_source(source, candidates, names, objective, allow_fresh)
         params |= restored
         lines.append(line)
     fresh = [path for path in wanted if path not in params]
@@ -70,10 +70,12 @@ def _read_source(
     source: InitFrom,
     wanted: Mapping[str, Any],
     names: Mapping[str, list[str]],
-    configs: Mapping[str, tuple[str, dict[str, Any]]],
+    objective: Objective,
+    allow_fresh: Sequence[str],
 ) -> tuple[FlatParams, str]:
-    opened = open_source(source.path, source.top, source.step)
-    _check_config(opened, configs, source)
+    target = getattr(objective, source.top, None)
+    opened = open_source(source.path, source.top, source.step, target)
+    _check_config(opened, describe_objective(objective), source)
     asked = {p: x for p, x in wanted.items() if matches(p, source.parameters)}
     saved = with_int8(opened.entries, {name for path in asked for name in names[path]})
     chosen = {path: x for path, x in asked.items() if any(name in saved for name in names[path])}
@@ -83,8 +85,8 @@ def _read_source(
     entries = [name for name in saved if name not in used and matches(name, source.parameters)]
     unused = entries + opened.left_over
     surprise = [name for name in unused if not matches(name, source.allow_unused)]
-    lacking = [f"{name} ({tensor})" for name, tensor in opened.lacking.items()
-               if any(name in names[path] for path in asked)]  # fmt: skip
+    due = {name for path in asked if not matches(path, allow_fresh) for name in names[path]}
+    lacking = [f"{name} ({tensor})" for name, tensor in opened.lacking.items() if name in due]
     if surprise or lacking or not chosen:
         fresh = lacking or [path for path in asked if path not in chosen]
         raise UserError(
