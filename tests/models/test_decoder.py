@@ -29,6 +29,17 @@ KINDS = {
         "num_kv_heads": 1,
     },
     "unrolled": {"scan_layers": False},
+    # Five layers: two repetitions of the pattern and one layer behind.
+    "windows": {
+        "num_layers": 5,
+        "layer_pattern": ("local", "global"),
+        "sliding_window": 3,
+        "rope_local_theta": 50.0,
+        "attention_softcap": 2.0,
+        "logits_softcap": 3.0,
+        "post_norms": True,
+        "norm_offset": True,
+    },
 }
 
 
@@ -78,13 +89,15 @@ def test_cached_decoding_of_ragged_prompts_is_the_full_forward_pass(kind):
         np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-def test_two_continuations_share_the_cache_of_their_prompt():
-    model, params = make()
+@pytest.mark.parametrize("kind", ["llama", "windows"])
+def test_two_continuations_share_the_cache_of_their_prompt(kind):
+    """Windows count positions, wherever in the cache the tokens stand."""
+    model, params = make(**KINDS[kind])
     prompt, row = TOKENS[:1, :5], ONES[:1, :5]
-    _, cache = step(model, params, prompt, POSITIONS[:1, :5], row, model.init_cache(1, 8))
-    new, entries = jnp.array([[7, 9]]), jnp.array([[5, 6]])
-    mask = jnp.arange(8) < 5
-    mask = jnp.stack([mask.at[5].set(True), mask.at[6].set(True)])[None]
+    _, cache = step(model, params, prompt, POSITIONS[:1, :5], row, model.init_cache(1, 16))
+    new, entries = jnp.array([[7, 9]]), jnp.array([[5, 14]])
+    mask = jnp.arange(16) < 5
+    mask = jnp.stack([mask.at[5].set(True), mask.at[14].set(True)])[None]
     at = jnp.full((1, 2), 5)
     got, _ = step(model, params, new, at, ONES[:1, :2], cache, entries, mask)
     for i in range(2):
@@ -93,8 +106,9 @@ def test_two_continuations_share_the_cache_of_their_prompt():
         np.testing.assert_allclose(got[:, i], full[:, 5], atol=2e-5)
 
 
-def test_packed_segments_and_padding_are_as_if_alone():
-    model, params = make()
+@pytest.mark.parametrize("kind", ["llama", "windows"])
+def test_packed_segments_and_padding_are_as_if_alone(kind):
+    model, params = make(**KINDS[kind])
     row = jnp.concatenate([TOKENS[0, :4], TOKENS[1, :3], jnp.zeros(2, jnp.int32)])[None]
     positions = jnp.array([[0, 1, 2, 3, 0, 1, 2, 0, 0]])
     segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0, 0]])
@@ -142,10 +156,11 @@ def test_logits_and_softmax_stay_float32_in_a_bfloat16_model():
     assert not any("exp " in line and ":bf16" in line for line in jaxpr.splitlines())
 
 
-def test_scanned_and_unrolled_layers_agree_in_value_and_gradient():
-    model, params = make()
+@pytest.mark.parametrize("kind", ["llama", "windows"])
+def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(kind):
+    model, params = make(**KINDS[kind])
     one, g_one = loss_and_grad(model, params, ONES)
-    unrolled = Decoder(decoder_config(scan_layers=False))
+    unrolled = Decoder(decoder_config(**KINDS[kind], scan_layers=False))
     two, g_two = loss_and_grad(unrolled, nested(unstack_layers(flat(params))), ONES)
     np.testing.assert_allclose(one, two, rtol=1e-6)
     g_one = unstack_layers(flat(g_one))
@@ -181,6 +196,33 @@ def test_a_mesh_changes_nothing_beyond_rounding():
     np.testing.assert_allclose(plain, meshed, atol=2e-5)
 
 
+def test_layers_and_their_cache_stand_in_the_scan_or_behind_it():
+    model, params = make(**KINDS["windows"])
+    assert set(params) == {"embedding", "final_norm", "layers", "layer_04"}
+    assert set(params["layers"]) == {"sub_0", "sub_1"}
+    cache = jax.tree.map(jnp.shape, model.init_cache(3, 7), is_leaf=lambda x: hasattr(x, "shape"))
+    layer = {"key": (3, 7, 2, 8), "value": (3, 7, 2, 8)}
+    stack = {name: (2, *shape) for name, shape in layer.items()}
+    assert cache == {
+        "layers": {"sub_0": stack, "sub_1": stack},
+        "layer_04": layer,
+        "positions": (3, 7),
+    }
+
+
+def test_a_pattern_longer_than_the_model_leaves_no_scan():
+    model, params = make(layer_pattern=("local",) * 5 + ("global",), sliding_window=3)
+    assert set(params) == {"embedding", "final_norm", "layer_00", "layer_01"}
+    assert np.isfinite(logits(model, params)).all()
+
+
+def test_a_window_hides_what_is_farther_back():
+    model, params = make(num_layers=1, layer_pattern=("local",), sliding_window=3)
+    before, after = logits(model, params), logits(model, params, TOKENS.at[:, 2].set(0))
+    changed = (jnp.abs(before - after).max(-1) > 1e-4).any(0)
+    assert changed.tolist() == [2 <= i < 5 for i in range(9)]
+
+
 def test_lora_and_int8_reach_the_projections_they_name():
     model = Decoder(decoder_config(lora_rank=2, lora_targets=["query", "down"], quantized=True))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 9, 32)), POSITIONS, ONES)
@@ -198,3 +240,9 @@ def test_sizes_that_do_not_fit_are_named():
         decoder_config(head_dim=5)
     with pytest.raises(UserError, match='activation="tanh"'):
         decoder_config(activation="tanh")
+    with pytest.raises(UserError, match='layer_pattern="near"'):
+        decoder_config(layer_pattern=("near",))
+    with pytest.raises(UserError, match="set sliding_window"):
+        decoder_config(layer_pattern=("local",))
+    with pytest.raises(UserError, match='RopeScaling.kind="yarn"'):
+        decoder_config(rope_scaling={"kind": "yarn", "factor": 2.0})
