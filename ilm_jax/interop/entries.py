@@ -14,8 +14,8 @@ import numpy as np
 from ilm_jax.interop.hugging_face import Index, resolve
 from ilm_jax.interop.rules import Rule, apply
 
-# Bytes of a tensor that are converted at a time: small beside it, large beside a seek.
-BLOCK_BYTES = 1 << 23
+# Bytes of a tensor that are converted at a time: transposing is fastest where they fit a cache.
+BLOCK_BYTES = 1 << 19
 
 
 class Source(Protocol):

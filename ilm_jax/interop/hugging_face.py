@@ -101,18 +101,21 @@ class SafetensorsFolder:
         # Bytes follow each other from the last dimension that is cut; before it, each row is
         # apart.
         cut = [stop - start < n for (start, stop), n in zip(ranges, tensor.shape, strict=True)]
-        rows = max((axis for axis, is_cut in enumerate(cut) if is_cut), default=0)
-        strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(out.ndim)]
-        first = sum(start * step for (start, _), step in zip(ranges, strides, strict=True))
+        last = max((axis for axis, is_cut in enumerate(cut) if is_cut), default=0)
+        offsets = np.zeros((), np.int64)
+        for axis, (start, stop) in enumerate(ranges):
+            step = math.prod(tensor.shape[axis + 1 :]) * tensor.dtype.itemsize
+            places = np.arange(start, stop if axis < last else min(stop, start + 1))
+            offsets = offsets[..., None] + places * step
+        rows = memoryview(out.reshape(-1).view(np.uint8))
+        size = len(rows) // max(1, offsets.size)
         with open(tensor.file, "rb", buffering=0) as stream:
-            for place in np.ndindex(*out.shape[:rows]):
-                skip = sum(i * step for i, step in zip(place, strides, strict=False))
-                stream.seek(tensor.offset + (first + skip) * tensor.dtype.itemsize)
-                self._fill(stream, out[place] if place else out)
+            for i, offset in enumerate(offsets.reshape(-1).tolist()):
+                stream.seek(tensor.offset + offset)
+                self._fill(stream, rows[i * size : (i + 1) * size])
         return out
 
-    def _fill(self, stream: Any, part: np.ndarray) -> None:
-        view = memoryview(part.reshape(-1).view(np.uint8))
+    def _fill(self, stream: Any, view: memoryview) -> None:
         while view:
             count = stream.readinto(view)
             if not count:

@@ -5,6 +5,7 @@ devices and filled row by row, so that the host never holds more than one layer'
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ilm_jax.interop.entries import Entry
+from ilm_jax.interop.hugging_face import Index, resolve
 
 
 def read_array(entries: Sequence[Entry], like: jax.ShapeDtypeStruct, *, stacked: bool) -> jax.Array:
@@ -40,19 +42,53 @@ def read_array(entries: Sequence[Entry], like: jax.ShapeDtypeStruct, *, stacked:
     return stack
 
 
+Ranges = tuple[tuple[int, int], ...]
+
+
 def _place(entry: Entry, like: jax.ShapeDtypeStruct) -> jax.Array:
-    parts: dict[tuple[tuple[Any, Any], ...], np.ndarray] = {}
+    """An entry on the mesh; its own process's part is read once, whatever the devices share."""
+    shape, sharding = like.shape, like.sharding
+    assert sharding is not None
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    parts: dict[Ranges, np.ndarray] = {}
+    for ranges in {_ranges(index, shape) for index in indices}:
+        parts[ranges] = np.empty([stop - start for start, stop in ranges], like.dtype)
+    ends = [list(zip(*axis, strict=True)) for axis in zip(*parts, strict=True)]
+    box: Ranges = tuple((min(starts), max(stops)) for starts, stops in ends)
+    together = sum(part.size for part in parts.values()) == math.prod(b - a for a, b in box)
+    if len(parts) > 1 and together and entry.cheap_axis is not None:
+        _deal(entry, box, parts)
+    else:
+        for ranges in parts:
+            parts[ranges] = entry.read(_slices(ranges), like.dtype)
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None
-        # Replicas share a read.
-        key = tuple((part.start, part.stop) for part in index)
-        if key not in parts:
-            parts[key] = entry.read(index, like.dtype)
-        return parts[key]
+        return parts[_ranges(index, shape)]
 
-    assert like.sharding is not None
-    return jax.make_array_from_callback(like.shape, like.sharding, read, dtype=like.dtype)
+    return jax.make_array_from_callback(shape, sharding, read, dtype=like.dtype)
+
+
+def _deal(entry: Entry, box: Ranges, parts: dict[Ranges, np.ndarray]) -> None:
+    """Reads `box` a block at a time and gives every part its share of it."""
+    for place, value in entry.blocks(_slices(box)):
+        block = [start for start, _ in box]
+        starts = [first + (p.start or 0) for first, p in zip(block, place, strict=True)]
+        for ranges, part in parts.items():
+            here, there = [], []
+            for start, size, (a, b) in zip(starts, value.shape, ranges, strict=True):
+                low, high = max(start, a), max(min(start + size, b), max(start, a))
+                here.append(slice(low - start, high - start))
+                there.append(slice(low - a, high - a))
+            part[tuple(there)] = value[tuple(here)]
+
+
+def _ranges(index: tuple[slice, ...] | None, shape: Sequence[int]) -> Ranges:
+    assert index is not None
+    return tuple(resolve(index, shape))
+
+
+def _slices(ranges: Ranges) -> Index:
+    return tuple(slice(start, stop) for start, stop in ranges)
 
 
 @functools.lru_cache
