@@ -49,7 +49,8 @@ class Alignment:
         Raises:
           UserError: if the Q-Former has fewer token rows than the tokenizer's ids.
         """
-        size = vocabulary(self.qformer.vocab_size, tokenizer.text_vocab_size, self.qformer)
+        words = tokenizer.text_vocab_size
+        size = vocabulary(self.qformer.vocab_size, words, words, self.qformer)
         sized = dataclasses.replace(
             self.qformer, vocab_size=size, cf_dim=cf_dim,
             pad_id=tokenizer.pad_id, dec_id=tokenizer.dec_id,

@@ -50,7 +50,8 @@ class LanguageModelling:
         Raises:
           UserError: if the language model has fewer token rows than the tokenizer's ids.
         """
-        size = vocabulary(self.lm.vocab_size, tokenizer.vocab_size, self.lm)
+        least = tokenizer.least_vocab_size
+        size = vocabulary(self.lm.vocab_size, tokenizer.vocab_size, least, self.lm)
         lm = dataclasses.replace(self.lm, vocab_size=size)
         qformer = self.qformer
         if qformer is not None:  # its text branch, hence its vocabulary, is stage 1's alone
@@ -106,8 +107,22 @@ class LanguageModelling:
         Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
     ]:
         """(nll in nats, loss weight, content weight) of each target token."""
-        targets, weights = batch["targets"], batch["loss_weights"]
-        content = batch["content_weights"]
+        logits, at = self.target_logits(params, batch, table, key)
+        targets, weights, content = (
+            batch[name] if at is None else jnp.take_along_axis(batch[name], at, axis=1)
+            for name in ("targets", "loss_weights", "content_weights")
+        )
+        return token_cross_entropy(logits, targets), weights, content
+
+    def target_logits(
+        self,
+        params: dict[str, Any],
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None = None,
+    ) -> tuple[Float[Array, "batch targets vocab"], Int[Array, "batch targets"] | None]:
+        """(logits, the positions of the row that they stand at; None for all of them)."""
+        weights = batch["loss_weights"]
         window = None
         if self.target_length is not None:
             window = target_window(weights, self.target_length)
@@ -126,14 +141,10 @@ class LanguageModelling:
             rngs={} if key is None else {"dropout": key},
             **others,
         )
-        if window is not None:
-            if not encodes:
-                hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
-            targets, weights, content = (
-                jnp.take_along_axis(x, window, axis=1) for x in (targets, weights, content)
-            )
+        if window is not None and not encodes:
+            hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
         logits: Any = self.model.apply({"params": params}, hidden, method="logits")
-        return token_cross_entropy(logits, targets), weights, content
+        return logits, window
 
 
 def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:

@@ -15,20 +15,20 @@ class Sums(NamedTuple):
     weight: Float[Array, ""]
 
 
-def vocabulary(given: int, tokenizer_ids: int, config: object) -> int:
-    """Rows of a token table: as many as the config says, or as the tokenizer has ids if it says 0.
+def vocabulary(given: int, ids: int, least: int, config: object) -> int:
+    """Rows of a token table: as many as the config says, or `ids` of them if it says 0.
 
     Published tables are often larger than their tokenizer, padded to a round number.
 
     Raises:
-      UserError: if the config says fewer than there are ids.
+      UserError: if the config says fewer than `least`.
     """
-    if 0 < given < tokenizer_ids:
+    if 0 < given < least:
         raise UserError(
-            f"{type(config).__name__}.vocab_size={given}, but the tokenizer has {tokenizer_ids} "
-            "ids: give at least as many, or 0 for as many"
+            f"{type(config).__name__}.vocab_size={given}, but the tokenizer's ids need {least} "
+            "rows: give at least as many, or 0 for the tokenizer's own number"
         )
-    return given or tokenizer_ids
+    return given or ids
 
 
 class Objective(Protocol):

@@ -119,6 +119,6 @@ def test_stage_1_has_rows_for_cls_and_dec(place, kind):
 
 def test_a_table_smaller_than_its_tokenizer_is_an_error(place):
     cache(place, "llama3", "text")
-    run = built(place, "llama3", "stage0", *DECODER, "decoder.DecoderConfig.vocab_size=902")
-    with pytest.raises(UserError, match="vocab_size=902, but the tokenizer has 903 ids"):
+    run = built(place, "llama3", "stage0", *DECODER, "decoder.DecoderConfig.vocab_size=901")
+    with pytest.raises(UserError, match="vocab_size=901, but the tokenizer's ids need 902 rows"):
         print(run.sized_objective)

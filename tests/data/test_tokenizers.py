@@ -24,7 +24,7 @@ STRINGS = odd_strings(300, seed=3)
 # Those that lose or change no character.
 EXACT = ("llama2", "llama2_fast", "gemma", "gemma_fast", "llama3")
 ROLES = ("pad_id", "eos_id", "bos_id", "unk_id", "cls_id", "dec_id", "vocab_size",
-         "text_vocab_size", "fingerprint")  # fmt: skip
+         "least_vocab_size", "text_vocab_size", "fingerprint")  # fmt: skip
 
 
 def check_spans(kind, text, continues):
@@ -101,7 +101,7 @@ def test_no_text_encodes_to_a_special_id(kind, continues):
     for text in [*forged, "", " ", *STRINGS]:
         ids = tokenizer.encode(text, continues=continues)
         assert not special & set(ids), text
-        assert all(0 <= token < tokenizer.vocab_size for token in ids)
+        assert all(0 <= token < tokenizer.least_vocab_size for token in ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,8 +138,22 @@ def test_fingerprints_tell_tokenizers_apart(tmp_path):
     assert open_tokenizer_at(tmp_path / "q").fingerprint != before
 
 
+def test_tokens_that_no_row_holds_need_no_rows_of_a_table(tmp_path):
+    shutil.copytree(folder() / "gemma", tmp_path / "g")
+    config = json.loads((tmp_path / "g" / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"] = {"900": {"content": "<image_soft_token>", "special": True}}
+    (tmp_path / "g" / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = open_tokenizer_at(tmp_path / "g")
+    assert (tokenizer.vocab_size, tokenizer.least_vocab_size) == (901, 900)
+    assert tokenizer.decode([900, *tokenizer.encode("tale")]) == "tale"
+    # Llama 3's last special token is no role here; its end token is.
+    llama = published("llama3")
+    assert (llama.vocab_size, llama.least_vocab_size) == (903, llama.eos_id + 1)
+
+
 def test_t5_has_its_sentinels_behind_its_pieces():
     tokenizer = published("t5")
+    assert tokenizer.least_vocab_size == 700
     assert tokenizer.vocab_size == 800 and len(tokenizer.sentinels) == 100
     assert tokenizer.sentinels[0] == 799 and tokenizer.sentinels[99] == 700
     assert open_tokenizer_at(folder() / "t5" / "spiece.model").sentinels == tokenizer.sentinels

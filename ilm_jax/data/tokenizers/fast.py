@@ -40,6 +40,7 @@ class FastTokenizer:
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
+        self.least_vocab_size = roles.least_size
         parsed = json.loads(spec)
         self._special = {token["id"] for token in _special(parsed)}
         self._special |= {roles.pad, roles.eos, roles.bos, roles.unk, roles.cls, roles.dec}
@@ -173,7 +174,12 @@ def from_json(data: bytes, said: Stated) -> FastTokenizer:
     template = tokenizer.encode("", add_special_tokens=True).ids
     bos = said.id("bos", tokenizer.token_to_id)
     opens = template[0] if template and template[0] in (bos, *_openers(tokenizer)) else None
-    roles = said.roles(tokenizer.token_to_id, size, defaults=defaults, opens=opens)
+    special = {token["id"] for token in _special(spec)}
+    plain = [number for number in vocabulary.values() if number not in special]
+    reachable = max(plain, default=-1) + 1
+    roles = said.roles(
+        tokenizer.token_to_id, size, reachable=reachable, defaults=defaults, opens=opens
+    )
     config = said.config_of(roles, lambda number: str(tokenizer.id_to_token(number)))
     # The library's own text, so that a saved one has the same fingerprint.
     return FastTokenizer(json.dumps(spec, ensure_ascii=False), roles, config)

@@ -57,7 +57,8 @@ class OwnTokenizer:
         if not is_own(self._processor):
             raise ValueError(f"ids 0 to 5 are not {', '.join(SPECIAL_PIECES)}")
         self.model = model
-        self.vocab_size = self.text_vocab_size = self._processor.get_piece_size()
+        self.vocab_size = self._processor.get_piece_size()
+        self.least_vocab_size = self.text_vocab_size = self.vocab_size
         self.fingerprint = hashlib.sha256(model).hexdigest()
 
     def __reduce__(self) -> tuple:

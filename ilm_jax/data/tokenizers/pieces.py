@@ -45,6 +45,7 @@ class PiecesTokenizer:
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
+        self.least_vocab_size = roles.least_size
         self.sentinels = tuple(roles.size - 1 - k for k in range(sentinels))
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         proto = _MODEL.FromString(model)
@@ -163,5 +164,5 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
         known = processor.id_to_piece(number) == token
         return added.get(token, number if known else None)
 
-    roles = said.roles(to_id, size, defaults=defaults, opens=defaults["bos"])
+    roles = said.roles(to_id, size, reachable=pieces, defaults=defaults, opens=defaults["bos"])
     return PiecesTokenizer(model, roles, sentinels, said.config_of(roles, to_token))

@@ -18,7 +18,10 @@ class Tokenizer(Protocol):
       unk_id: stands for what the vocabulary lacks; None where nothing is lacking.
       cls_id, dec_id: open a text and a caption in stage 1; below `text_vocab_size`, and where the
         vocabulary lacks such tokens not below `vocab_size`.
-      vocab_size: ids that a language model must have rows for.
+      vocab_size: number of ids.
+      least_vocab_size: ids that rows can hold: what a language model's table must cover. Smaller
+        where tokens are special and of no use here: Gemma 3's smallest model has no row for the
+        image token that its tokenizer lists.
       text_vocab_size: ids that the text branch of a Q-Former must have rows for.
       space_leads: a space is part of the word after it, so a text that ends in a space hands it
         on to the text that follows. False for our own, whose models learn prompt and answer cut
@@ -33,6 +36,7 @@ class Tokenizer(Protocol):
     cls_id: int
     dec_id: int
     vocab_size: int
+    least_vocab_size: int
     text_vocab_size: int
     space_leads: bool
     fingerprint: str

@@ -26,6 +26,7 @@ class Roles:
     cls: int
     dec: int
     size: int
+    least_size: int
     text_size: int
 
 
@@ -97,6 +98,7 @@ class Stated:
         to_id: ToId,
         size: int,
         *,
+        reachable: int,
         defaults: Mapping[str, int | None],
         opens: int | None,
     ) -> Roles:
@@ -105,6 +107,7 @@ class Stated:
         Args:
           to_id: of a token, None where there is none.
           size: number of ids.
+          reachable: texts encode to ids below this.
           defaults: ids by role for what no file names; {} for none.
           opens: the id with which the vocabulary's own template opens a text.
 
@@ -129,9 +132,11 @@ class Stated:
             cls, text_size = text_size, text_size + 1
         if dec is None:
             dec, text_size = text_size, text_size + 1
+        pad, unk = eos if pad is None else pad, find("unk")
+        used = [number + 1 for number in (pad, eos, bos, unk) if number is not None]
         return Roles(
-            pad=eos if pad is None else pad,
-            eos=eos, bos=bos, unk=find("unk"), cls=cls, dec=dec, size=size, text_size=text_size,
+            pad=pad, eos=eos, bos=bos, unk=unk, cls=cls, dec=dec,
+            size=size, least_size=max(reachable, *used), text_size=text_size,
         )  # fmt: skip
 
     def config_of(self, roles: Roles, to_token: Callable[[int], str]) -> bytes:
