@@ -1,0 +1,282 @@
+"""Stage 2 as a model of T5X: our objective and our data under T5X's trainer.
+
+Imports without T5X, which is on no package index (extra `t5x` of setup.py names its git URL), and
+says so when it is used. Recipe: gin/t5x/stage2.gin. What differs from our own trainer: the frozen
+language model is in T5X's train state and checkpoints (its gradients are cut, and it has no
+optimizer slots), and a resumed run starts its data from the first example again, as T5X's do.
+"""
+
+import dataclasses
+import functools
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen.partitioning import AxisMetadata
+from flax.traverse_util import ModelParamTraversal, flatten_dict, unflatten_dict
+
+from ilm_jax.data.dataset_config import DatasetConfig, Feed
+from ilm_jax.decoding.greedy import greedy
+from ilm_jax.errors import UserError
+from ilm_jax.interop import t5x_checkpoint
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.loading import load_sources
+from ilm_jax.training.run import Run
+from ilm_jax.training.state import describe_variables
+
+try:
+    import seqio
+    from t5x import losses, models, optimizers
+except ImportError as error:
+    _MISSING: ImportError | None = error
+    _Base: Any = object
+else:
+    _MISSING = None
+    _Base = models.BaseTransformerModel
+
+# Of our batches; `entity_vectors` replaces the row numbers of a table that T5X knows nothing of.
+FEATURES = (
+    "tokens", "targets", "loss_weights", "content_weights", "positions", "segment_ids",
+    "slot_entity", "slot_query", "entity_vectors",
+)  # fmt: skip
+
+
+def need_t5x() -> None:
+    """Raises UserError, with the remedy, where T5X cannot be imported."""
+    if _MISSING is not None:
+        raise UserError(
+            f"T5X cannot be imported ({_MISSING}): pip install 'ilm_jax[t5x]', or "
+            "git+https://github.com/google-research/t5x and tensorboard"
+        )
+
+
+class ItemLanguageT5XModel(_Base):
+    """LanguageModelling with T5X's interface: initial variables, loss, predictions, scores."""
+
+    if _MISSING is None:
+        # Batches come as arrays from `get_dataset`; nothing is left to convert.
+        FEATURE_CONVERTER_CLS = seqio.PassThroughFeatureConverter
+
+    def __init__(self, run: Run, optimizer_def: Any, **settings: Any) -> None:
+        """Wraps the objective of a run.
+
+        Args:
+          run: gives objective, tokenizer, and what trains (`TrainerConfig.trainable`).
+          optimizer_def: T5X's, for the leaves that train.
+          **settings: label_smoothing, z_loss, loss_normalizing_factor of T5X.
+
+        Raises:
+          UserError: without T5X, or for an objective that is not LanguageModelling.
+        """
+        need_t5x()
+        if not isinstance(run.objective, LanguageModelling):
+            raise UserError("ItemLanguageT5XModel.run.objective is not LanguageModelling (stage 2)")
+        self.run = run
+        self.trainable = run.trainer.trains
+        traversal = ModelParamTraversal(lambda path, _: self._trains(path.removeprefix("/")))
+        super().__init__(
+            module=run.sized_objective.model,
+            input_vocabulary=None,
+            output_vocabulary=None,
+            optimizer_def=optimizers.MultiOptimizer([(traversal, optimizer_def)]),
+            **settings,
+        )
+
+    @functools.cached_property
+    def objective(self) -> LanguageModelling:
+        """With the tokenizer's vocabulary and the table's width."""
+        objective = self.run.sized_objective
+        assert isinstance(objective, LanguageModelling)
+        return objective
+
+    def get_initial_variables(
+        self, rng: jax.Array, input_shapes: Mapping[str, Any], input_types: Any = None
+    ) -> dict[str, Any]:
+        """{"params": …, "params_axes": …} with our logical names of every dimension."""
+        boxed = self.objective.init(rng)
+        names = flatten_dict(nn.get_partition_spec(boxed))
+        axes = {
+            (*path[:-1], f"{path[-1]}_axes"): AxisMetadata(names=tuple(spec))
+            for path, spec in names.items()
+        }
+        return {"params": nn.unbox(boxed), "params_axes": unflatten_dict(axes)}
+
+    def loss_fn(
+        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        """(T5X's cross-entropy on target tokens, its metrics)."""
+        logits, targets, weights = self._logits(params, batch, dropout_rng)
+        factor, weights = losses.get_loss_normalizing_factor_and_weights(
+            self._loss_normalizing_factor,
+            {"decoder_target_tokens": targets, "decoder_loss_weights": weights},
+        )
+        loss, z_loss, _ = losses.compute_weighted_cross_entropy(
+            logits,
+            targets=targets,
+            weights=weights,
+            label_smoothing=self._label_smoothing,
+            z_loss=self._z_loss,
+            loss_normalizing_factor=factor,
+        )
+        metrics = self._compute_metrics(
+            logits=logits, targets=targets, mask=weights, loss=loss, z_loss=z_loss
+        )
+        return loss, metrics
+
+    def predict_batch_with_aux(
+        self, params: Any, batch: Mapping[str, jax.Array], rng: Any = None, **ignored: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(greedy continuations of the prompts [batch, targets length], {})."""
+        table, entities = _as_table(batch["entity_vectors"])
+        embeddings: Any = self.module.apply(
+            {"params": params},
+            batch["tokens"],
+            batch["slot_entity"],
+            batch["slot_query"],
+            table[entities],
+            method="embed",
+        )
+        tokens = greedy(
+            self.module.lm,
+            params["lm"],
+            embeddings,
+            jnp.argmax(batch["loss_weights"] > 0, axis=1) + 1,
+            steps=self.objective.target_length or batch["targets"].shape[1],
+            eos_id=self.run.tokenizer.eos_id,
+            pad_id=self.run.tokenizer.pad_id,
+        )
+        return tokens, {}
+
+    def score_batch(
+        self, params: Any, batch: Mapping[str, jax.Array], return_intermediates: bool = False
+    ) -> jax.Array:
+        """log p(targets | prompt) of every row, in nats."""
+        table, entities = _as_table(batch["entity_vectors"])
+        nll, weights, _ = self.objective.token_losses(
+            params, {**batch, "entities": entities}, table
+        )
+        return -jnp.sum(jnp.where(weights > 0, nll, 0), axis=1)
+
+    def _compute_logits(
+        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: Any = None
+    ) -> jax.Array:
+        return self._logits(params, batch, dropout_rng)[0]
+
+    def _logits(
+        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(logits, targets, weights) of the target window."""
+        flat = flatten_dict(params, sep="/")
+        kept = {k: v if self._trains(k) else jax.lax.stop_gradient(v) for k, v in flat.items()}
+        table, entities = _as_table(batch["entity_vectors"])
+        logits, at = self.objective.target_logits(
+            unflatten_dict(kept, sep="/"), {**batch, "entities": entities}, table, dropout_rng
+        )
+        targets, weights = batch["targets"], batch["loss_weights"]
+        if at is not None:
+            targets, weights = (jnp.take_along_axis(x, at, axis=1) for x in (targets, weights))
+        return logits, targets, weights
+
+    def _trains(self, path: str) -> bool:
+        return any(re.search(pattern, path) for pattern in self.trainable)
+
+
+def _as_table(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Vectors [batch, entities, cf] as a table and the rows of it that each row of a batch has."""
+    batch, entities, width = vectors.shape
+    return vectors.reshape(-1, width), jnp.arange(batch * entities).reshape(batch, entities)
+
+
+def batches(
+    run: Run, dataset: DatasetConfig, size: int, shard: int = 0, shards: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """This shard's rows of batches 0, 1, … of a dataset, as T5X's trainer takes them.
+
+    Args:
+      run: opens the data.
+      dataset: of the run.
+      size: rows of the global batch.
+      shard, shards: every shard gets neighbouring rows.
+
+    Raises:
+      UserError: if the rows do not divide.
+    """
+    if size % shards:
+        raise UserError(f"batch size {size} is no multiple of the {shards} shards of T5X's mesh")
+    feed: Feed = run.feed(dataset)
+    local = size // shards
+    count = -(-feed.len_epoch // size) if not dataset.repeat else None
+    number = 0
+    while count is None or number < count:
+        rows = feed.rows(number * size + shard * local + np.arange(local))
+        entities = rows["entities"]
+        vectors = np.where(entities[..., None] >= 0, run.vectors[np.maximum(entities, 0)], 0)
+        rows["entity_vectors"] = vectors.astype(np.float32)
+        yield {name: rows[name] for name in FEATURES}
+        number += 1
+
+
+def get_dataset(
+    cfg: Any, shard_id: int, num_shards: int, converter: Any = None, *, run: Run, **ignored: Any
+) -> Any:
+    """T5X's `get_dataset_fn`: the run's training stream as a tf.data.Dataset of batches.
+
+    Of T5X's own DatasetConfig `cfg` only the batch size is read.
+    """
+    return _dataset(run, run.train["prompt"], cfg.batch_size, shard_id, num_shards)
+
+
+def get_eval_datasets(
+    cfg: Any,
+    shard_id: int,
+    num_shards: int,
+    eval_steps: int,
+    converter: Any = None,
+    *,
+    run: Run,
+    **ignored: Any,
+) -> dict[str, Any]:
+    """T5X's `train_eval_get_dataset_fn`: the first `eval_steps` batches of each evaluation set."""
+    found = {}
+    for name, dataset in run.train_eval.items():
+        once = dataclasses.replace(dataset, shuffle=False, repeat=False)
+        made = _dataset(run, once, cfg.batch_size, shard_id, num_shards)
+        found[name] = made.take(eval_steps)
+    return found
+
+
+def _dataset(run: Run, dataset: DatasetConfig, size: int, shard: int, shards: int) -> Any:
+    need_t5x()
+    import tensorflow as tf
+
+    make = functools.partial(batches, run, dataset, size, shard, shards)
+    first = next(make())
+    signature = {
+        name: tf.TensorSpec(value.shape, tf.as_dtype(value.dtype)) for name, value in first.items()
+    }
+    return tf.data.Dataset.from_generator(make, output_signature=signature)
+
+
+def logical_axis_rules(rules: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """T5X's rules and those for the names that only our models have."""
+    return [*rules, ("queries", None), ("cf", None)]
+
+
+def write_initial(run: Run, folder: str) -> None:
+    """Writes what a run starts from as T5X's checkpoint_0, for RestoreCheckpointConfig.path.
+
+    So T5X starts from whatever `TrainerConfig.init` can name: Hugging Face folders, T5X's own
+    checkpoints under their names, earlier stages. Fresh parts are drawn by the run's seed.
+    """
+    objective, config = run.sized_objective, run.trainer
+    params, report = load_sources(
+        objective, describe_variables(objective), config.init,
+        (*config.allow_fresh, *config.adapters), run.partitioner, jax.random.key(config.seed),
+    )  # fmt: skip
+    print(f"parameters:\n{report}", file=sys.stderr)
+    t5x_checkpoint.write(folder, params)
