@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop import families
 from ilm_jax.interop.rules import apply
+from ilm_jax.interop.sources import open_source
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.training.layout import disk_names, is_stacked
 from tests.parity import make_decoders
@@ -221,3 +223,20 @@ def test_live_other_words_agree_too(case):
     logits, gradient = run(*load(case), ids)
     close(logits, wanted["logits"])
     close_gradients(gradient, wanted["gradient"])
+
+
+@pytest.mark.parametrize("case", ["llama3", "gemma3_sees"])
+def test_a_published_folder_opens_with_nothing_missing_and_nothing_left(case, tmp_path):
+    tensors = make_decoders.unpack(json.loads(str(stored(case)["layout"])), stored(case)["whole"])
+    others = json.loads(str(stored(case)["others"]))
+    tensors |= {name: np.zeros(1, np.float32) for name in others}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(options(case)))
+    opened = open_source(str(tmp_path))
+    assert not opened.lacking and not opened.left_over
+    model, params = load(case, scan_layers=False)
+    assert opened.config == dataclasses.replace(model.config, scan_layers=True)
+    flat = flatten_dict(params, sep="/")
+    assert set(opened.entries) == {f"lm/{path}" for path in flat}
+    for path, leaf in flat.items():
+        np.testing.assert_array_equal(opened.entries[f"lm/{path}"].read(), leaf)
