@@ -33,7 +33,7 @@ TEXT_CASES = [name for name, (_, with_text) in CASES.items() if with_text]
 def sizes(folder, **changes):
     """The Q-Former that a BLIP-2 holds, on vectors of width 6."""
     config = families.blip2_qformer.config(read_config(folder))
-    return dataclasses.replace(config, cf_dim=6, **changes)
+    return dataclasses.replace(config, cf_dim=6, scan_layers=True, **changes)
 
 
 def opened(folder, target):
@@ -138,7 +138,8 @@ def test_a_narrower_reader_leaves_the_image_keys_and_takes_the_first_layers():
 
 def test_the_text_branch_from_bert_is_that_bert_and_queries_share_its_blocks():
     found = read_config(BERT)
-    config = dataclasses.replace(families.bert_into_qformer.config(found), cf_dim=6)
+    config = families.bert_into_qformer.config(found)
+    config = dataclasses.replace(config, cf_dim=6, scan_layers=True)
     source = opened(BERT, config)
     assert source.left_over == []
     params, fresh = load(source, config)
@@ -185,7 +186,8 @@ def test_bert_module_and_qformer_agree_on_names_they_share():
     config = families.bert.FAMILY.config(read_config(BERT))
     shapes = jax.eval_shape(Bert(config).init, jax.random.key(0), TEXT, TEXT != 0)
     ours = flatten_dict(nn.unbox(shapes)["params"], sep="/")
-    target = dataclasses.replace(families.bert_into_qformer.config(read_config(BERT)), cf_dim=6)
+    target = families.bert_into_qformer.config(read_config(BERT))
+    target = dataclasses.replace(target, cf_dim=6, scan_layers=True)
     theirs = stage_one_shapes(target)
     shared = {p for p in ours if "/attention" in p}
     assert shared and shared <= set(theirs)

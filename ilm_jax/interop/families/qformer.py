@@ -117,6 +117,7 @@ def _bert_sizes(found: Mapping[str, Any]) -> QFormerConfig:
         dropout=sizes.dropout,
         norm_eps=sizes.norm_eps,
         dec_id=sizes.vocab_size,
+        scan_layers=False,  # else its depth would have to suit the period
     )
 
 
@@ -164,6 +165,7 @@ def _blip2_sizes(found: Mapping[str, Any]) -> QFormerConfig:
         projection_dim=found.get("image_text_hidden_size", 256),
         dropout=inner.get("hidden_dropout_prob", 0.1),
         norm_eps=inner.get("layer_norm_eps", 1e-12),
+        scan_layers=False,
         **sizes,
     )
 
