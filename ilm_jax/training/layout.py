@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilm_jax.models.stacking import unstack_layers
+from ilm_jax.models.stacking import STACKED, unstack_layers
 
 
 def disk_names(shapes: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -18,10 +18,10 @@ def disk_names(shapes: Mapping[str, Any]) -> dict[str, list[str]]:
       shapes: {path: anything with a shape} of a whole tree (the period is seen from siblings).
     """
     paths = list(shapes)
-    # Every leaf becomes rows (its number, the row): unstacking them shows what goes where.
+    # Every stack becomes rows (its number, the row): unstacking them shows what goes where.
     marked = {
         path: np.array([[i, row] for row in range(shapes[path].shape[0])])
-        if shapes[path].shape
+        if STACKED.match(path)
         else np.array(i)
         for i, path in enumerate(paths)
     }
