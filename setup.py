@@ -56,6 +56,7 @@ setuptools.setup(
             "hypothesis>=6.100",
             "mypy>=1.13",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "setuptools>=68",
             "wheel>=0.40",  # a test builds the wheel

@@ -10,4 +10,5 @@ cd "$ROOT"
 ruff check .
 ruff format --check .
 mypy ilm_jax tasks launch
-exec python -m pytest "$@"
+# Compiling is most of the time and runs on one core: two files at a time.
+exec python -m pytest -n 2 --dist loadfile "$@"
