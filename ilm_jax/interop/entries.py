@@ -47,12 +47,14 @@ class Entry:
       part: reads a part; see `Source.read`.
       cheap_axis: parts along this axis cost no more than the whole; None where reading a part may
         decode the whole.
+      step: length of parts along it that are stored together; None where that does not matter.
     """
 
     shape: tuple[int, ...]
     dtype: Any
     part: Callable[[Index], np.ndarray]
     cheap_axis: int | None = None
+    step: int | None = None
 
     def read(self, index: Index = (), dtype: Any = None) -> np.ndarray:
         """The part that `index` names, in `dtype`, with little memory beside the result."""
@@ -75,26 +77,32 @@ class Entry:
         start, stop = ranges[axis]
         others = [b - a for i, (a, b) in enumerate(ranges) if i != axis]
         row = max(1, int(np.prod(others)) * np.dtype(self.dtype).itemsize)
-        step = max(1, BLOCK_BYTES // row)
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
+        step = self.step or max(1, BLOCK_BYTES // row)
+        first = start
+        while first < stop:
+            # A part that is stored together is decoded once, so cuts are at its ends.
+            last = min((first // step + 1) * step if self.step else first + step, stop)
             piece = [*ranges[:axis], (first, last), *ranges[axis + 1 :]]
             place = [slice(None)] * len(ranges)
             place[axis] = slice(first - start, last - start)
             yield tuple(place), self.part(_slices(piece))
+            first = last
 
 
 def _slices(ranges: list[tuple[int, int]]) -> Index:
     return tuple(slice(start, stop) for start, stop in ranges)
 
 
-def from_source(source: Source, name: str, *, cheap_axis: int | None) -> Entry:
-    """A tensor as it is."""
+def from_source(
+    source: Source, name: str, *, cheap_axis: int | None, step: int | None = None
+) -> Entry:
+    """A tensor as it is; see `Entry` for how it is best read."""
     return Entry(
         tuple(source.shape(name)),
         source.dtype(name),
         lambda index: source.read(name, index),
         cheap_axis,
+        step,
     )
 
 
@@ -169,7 +177,7 @@ def _int8(entry: Entry, shared: int) -> tuple[Entry, Entry]:
         scale = np.where(scale == 0, np.float32(1), scale)
         return np.rint(entry.read(index, np.float32) / scale).astype(np.int8)
 
-    ints = Entry(entry.shape, np.dtype(np.int8), weights, entry.cheap_axis)
+    ints = Entry(entry.shape, np.dtype(np.int8), weights, entry.cheap_axis, entry.step)
     return ints, Entry((entry.shape[kept],), np.dtype(np.float32), lambda index: scales(index[0]))
 
 
@@ -180,7 +188,7 @@ def merged(weights: Entry, a: Entry, b: Entry, factor: float) -> Entry:
         left, right = a.read(index[:1], np.float32), b.read((slice(None), index[1]), np.float32)
         return weights.part(index).astype(np.float32) + np.float32(factor) * (left @ right)
 
-    return Entry(weights.shape, np.dtype(np.float32), part, weights.cheap_axis)
+    return Entry(weights.shape, np.dtype(np.float32), part, weights.cheap_axis, weights.step)
 
 
 def with_lora_merged(entries: Mapping[str, Entry], alpha: float) -> dict[str, Entry]:

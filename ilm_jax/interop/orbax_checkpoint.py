@@ -18,8 +18,8 @@ from ilm_jax.interop.entries import Entry
 from ilm_jax.interop.hugging_face import Index
 from ilm_jax.training.checkpoints import Checkpoints
 
-# Large enough for a disk and a network, small beside the tensors of large models.
-CHUNK_BYTES = 1 << 25
+# Of one read: small beside the tensors of large models.
+CHUNK_BYTES = 1 << 23
 
 
 class OrbaxCheckpoint:
@@ -45,6 +45,7 @@ class OrbaxCheckpoint:
         checkpoints.close()
         self._folder = pathlib.Path(model_dir).absolute() / "checkpoints" / str(self.step)
         layout = json.loads((self._folder / "params" / "_METADATA").read_text())
+        self._context, self._arrays = ts.Context(), dict[str, Any]()
         self._driver = "zarr3" if layout.get("use_zarr3") else "zarr"
 
     def names(self) -> list[str]:
@@ -59,18 +60,28 @@ class OrbaxCheckpoint:
         """As stored."""
         return np.dtype(self._shapes[name].dtype)
 
+    def rows_together(self, name: str) -> int | None:
+        """How many rows of an entry are stored together; None if all are."""
+        if not self.shape(name):
+            return None
+        rows = self._open(name).chunk_layout.read_chunk.shape[0]
+        return rows if rows < self.shape(name)[0] else None
+
     def read(self, name: str, index: Index = ()) -> np.ndarray:
         """The part of an entry that `index` names."""
-        spec = {
-            "driver": self._driver,
-            "kvstore": {
+        array = self._open(name)
+        return array[tuple(index)].read().result() if index else array.read().result()
+
+    def _open(self, name: str) -> Any:
+        if name not in self._arrays:
+            kvstore = {
                 "driver": "ocdbt",
                 "base": f"file://{self._folder}/params/",
                 "path": name.replace("/", ".") + "/",
-            },
-        }
-        array = ts.open(spec, read=True).result()
-        return array[tuple(index)].read().result() if index else array.read().result()
+            }
+            spec = {"driver": self._driver, "kvstore": kvstore}
+            self._arrays[name] = ts.open(spec, read=True, context=self._context).result()
+        return self._arrays[name]
 
 
 def write_checkpoint(

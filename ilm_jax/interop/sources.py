@@ -159,7 +159,11 @@ def _open_run(path: str, step: int | str) -> Opened:
     # Imported here: orbax takes a second, and other folders do without.
     module = importlib.import_module("ilm_jax.interop.orbax_checkpoint")
     source = module.OrbaxCheckpoint(path, step)
-    entries = {name: from_source(source, name, cheap_axis=None) for name in source.names()}
+    steps = {name: source.rows_together(name) for name in source.names()}
+    entries = {
+        name: from_source(source, name, cheap_axis=None if step is None else 0, step=step)
+        for name, step in steps.items()
+    }
     configs = {top: tuple(value) for top, value in source.meta.get("configs", {}).items()}
     return Opened(source.where, source, entries, configs=configs, meta=source.meta)
 

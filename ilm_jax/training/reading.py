@@ -35,7 +35,7 @@ def read_array(entries: Sequence[Entry], like: jax.ShapeDtypeStruct, *, stacked:
         like.dtype,
         sharding=NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:])),
     )
-    stack = _zeros(like.shape, like.dtype, sharding)
+    stack = jnp.zeros(like.shape, like.dtype, device=sharding)
     for i, entry in enumerate(entries):
         # Waiting keeps at most one row on the host.
         stack = jax.block_until_ready(_set_row(sharding)(stack, _place(entry, row), np.int32(i)))
@@ -97,7 +97,3 @@ def _set_row(sharding: NamedSharding) -> Any:
         return jax.lax.dynamic_update_index_in_dim(stack, row, i, 0)
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)
-
-
-def _zeros(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> jax.Array:
-    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()

@@ -73,6 +73,7 @@ def perplexity(trained, **changes):
     return float(np.exp(sums["loss"].total / sums["loss"].weight)), params
 
 
+@pytest.mark.slow
 def test_perplexity_stays_within_one_percent_of_bfloat16(trained):
     half, before = perplexity(trained)
     small, after = perplexity(trained, quantized=True)

@@ -25,6 +25,14 @@ ONES = jnp.ones((ROWS, LENGTH), jnp.int32)
 POSITIONS = jnp.broadcast_to(jnp.arange(LENGTH), ONES.shape)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Steps are few here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def model_and_params(**changes):
     config = decoder_config(lora_rank=RANK, lora_targets=TARGETS, **changes)
     model = LanguageModelling(config).model
