@@ -17,8 +17,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import freeze
 from flax.linen.partitioning import AxisMetadata
-from flax.traverse_util import ModelParamTraversal, flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
+from optax import multi_transform, set_to_zero
 
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.decoding.greedy import greedy
@@ -62,12 +64,11 @@ class ItemLanguageT5XModel(_Base):
         # Batches come as arrays from `get_dataset`; nothing is left to convert.
         FEATURE_CONVERTER_CLS = seqio.PassThroughFeatureConverter
 
-    def __init__(self, run: Run, optimizer_def: Any, **settings: Any) -> None:
+    def __init__(self, run: Run, **settings: Any) -> None:
         """Wraps the objective of a run.
 
         Args:
-          run: gives objective, tokenizer, and what trains (`TrainerConfig.trainable`).
-          optimizer_def: T5X's, for the leaves that train.
+          run: gives objective, tokenizer, optimizer with its schedule, and what trains.
           **settings: label_smoothing, z_loss, loss_normalizing_factor of T5X.
 
         Raises:
@@ -78,12 +79,12 @@ class ItemLanguageT5XModel(_Base):
             raise UserError("ItemLanguageT5XModel.run.objective is not LanguageModelling (stage 2)")
         self.run = run
         self.trainable = run.trainer.trains
-        traversal = ModelParamTraversal(lambda path, _: self._trains(path.removeprefix("/")))
+        updates = {"trains": run.optimizer.build(run.trainer.total_steps), "stays": set_to_zero()}
         super().__init__(
             module=run.sized_objective.model,
             input_vocabulary=None,
             output_vocabulary=None,
-            optimizer_def=optimizers.MultiOptimizer([(traversal, optimizer_def)]),
+            optimizer_def=optimizers.OptaxWrapper(multi_transform(updates, self._labels)),
             **settings,
         )
 
@@ -96,7 +97,7 @@ class ItemLanguageT5XModel(_Base):
 
     def get_initial_variables(
         self, rng: jax.Array, input_shapes: Mapping[str, Any], input_types: Any = None
-    ) -> dict[str, Any]:
+    ) -> Any:
         """{"params": …, "params_axes": …} with our logical names of every dimension."""
         boxed = self.objective.init(rng)
         names = flatten_dict(nn.get_partition_spec(boxed))
@@ -104,7 +105,8 @@ class ItemLanguageT5XModel(_Base):
             (*path[:-1], f"{path[-1]}_axes"): AxisMetadata(names=tuple(spec))
             for path, spec in names.items()
         }
-        return {"params": nn.unbox(boxed), "params_axes": unflatten_dict(axes)}
+        # T5X compares the structure with that of trees that it freezes.
+        return freeze({"params": nn.unbox(boxed), "params_axes": unflatten_dict(axes)})
 
     def loss_fn(
         self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
@@ -181,6 +183,12 @@ class ItemLanguageT5XModel(_Base):
         if at is not None:
             targets, weights = (jnp.take_along_axis(x, at, axis=1) for x in (targets, weights))
         return logits, targets, weights
+
+    def _labels(self, params: Any) -> Any:
+        def label(keys: Any, _: Any) -> str:
+            return "trains" if self._trains("/".join(key.key for key in keys)) else "stays"
+
+        return jax.tree_util.tree_map_with_path(label, params)
 
     def _trains(self, path: str) -> bool:
         return any(re.search(pattern, path) for pattern in self.trainable)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class OptimizerConfig:
         return optax.join_schedules([warmup, after[self.schedule]()], [self.warmup_steps])
 
     def build(self, total_steps: int) -> optax.GradientTransformation:
-        """The optax transformation, for trees that are flat dictionaries {path: array}."""
+        """The optax transformation, for parameters {path: array} or nested in dictionaries."""
         rate = self.learning_rate_at(total_steps)
         if self.name == "adamw":
             update = optax.adamw(
@@ -72,10 +73,15 @@ class OptimizerConfig:
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
         return optax.chain(clip, update)
 
-    def decays(self, params: dict[str, jax.Array]) -> dict[str, bool]:
+    def decays(self, params: dict[str, Any]) -> dict[str, Any]:
         """Which parameters carry weight decay."""
         patterns = [re.compile(pattern) for pattern in self.no_decay]
-        return {path: not any(p.search(path) for p in patterns) for path in params}
+
+        def decays(keys: Any, _: jax.Array) -> bool:
+            path = "/".join(key.key for key in keys)
+            return not any(pattern.search(path) for pattern in patterns)
+
+        return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def global_norm(tree: dict[str, jax.Array]) -> jax.Array:
