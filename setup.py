@@ -57,7 +57,9 @@ setuptools.setup(
             "mypy>=1.13",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "rouge-score>=0.1.2",
             "ruff>=0.8",
+            "sacrebleu>=2.4",
             "setuptools>=68",
             "wheel>=0.40",  # a test builds the wheel
         ],

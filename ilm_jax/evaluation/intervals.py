@@ -7,9 +7,10 @@ resampled together.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 _FEW = 30
 """Below this many units the percentile bootstrap is too narrow, and Student's t is used."""
@@ -96,6 +97,45 @@ def mean_interval(
     ratios = _resampled(values, weights, samples, seed)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), level, len(values), "bootstrap")
+
+
+def interval_over_users(
+    figure: Callable[[Int64[np.ndarray, " drawn"]], float],
+    users: Shaped[np.ndarray, " rows"],
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a figure that is no mean (AUC, RMSE) over rows that belong to users.
+
+    Percentile bootstrap of whole users with all their rows, as rows of one user are not
+    independent. Samples in which the figure does not exist (NaN: no positive drawn) are left out.
+
+    Args:
+      figure: of the rows with these numbers, in any order and with repeats.
+      users: of every row; `np.arange(rows)` resamples the rows themselves.
+      level, samples, seed: as in `mean_interval`.
+
+    Raises:
+      ValueError: without rows, or if the figure of all of them does not exist.
+    """
+    names, inverse, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if not len(names):
+        raise ValueError("no row to measure")
+    mean = float(figure(np.arange(len(inverse))))
+    if not np.isfinite(mean):
+        raise ValueError(f"the figure of all {len(inverse)} rows is {mean}")
+    if len(names) == 1:
+        return Interval(mean, -np.inf, np.inf, level, 1, "bootstrap")
+    rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
+    draw = np.random.Generator(np.random.Philox(seed))
+    drawn = [
+        figure(np.concatenate([rows[user] for user in draw.integers(len(names), size=len(names))]))
+        for _ in range(samples)
+    ]
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), level, len(names), "bootstrap")
 
 
 def compare(

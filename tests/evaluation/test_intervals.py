@@ -2,8 +2,69 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from ilm_jax.evaluation.intervals import compare, mean_interval
+from ilm_jax.evaluation import scores
+from ilm_jax.evaluation.intervals import compare, interval_over_users, mean_interval
+
+
+def plausible(covered, runs, level):
+    """Whether so many of `runs` intervals may cover the truth if each does with P(level).
+
+    An honest level fails here once in 10,000 seeds, and the seeds are fixed.
+    """
+    low, high = scipy.stats.binom.interval(0.9999, runs, level)
+    return low <= covered <= high
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize("hits", ["often", "seldom"])
+def test_intervals_of_ranking_figures_cover_the_truth_at_their_nominal_rate(level, hits):
+    """HR@k and NDCG-like values: zeros with a few gains, of 400 users."""
+    draw = np.random.Generator(np.random.Philox(21))
+    share, runs, covered = {"often": 0.5, "seldom": 0.1}[hits], 500, 0
+    gains = 1 / np.log2(1 + np.arange(1, 11))
+    truth = share * gains.mean()
+    for run in range(runs):
+        values = (draw.random(400) < share) * gains[draw.integers(10, size=400)]
+        interval = mean_interval(values, level=level, samples=400, seed=run)
+        covered += interval.low <= truth <= interval.high
+    assert plausible(covered, runs, level), covered / runs
+    assert not plausible(covered, runs, level - 0.1)  # the test would notice
+
+
+def test_intervals_over_users_cover_where_rows_of_a_user_belong_together():
+    """Every user has a bias of its own: resampling rows alone would be far too sure."""
+    draw = np.random.Generator(np.random.Philox(22))
+    runs, covered, fooled = 150, 0, 0
+    users = np.repeat(np.arange(40), 5)
+    for run in range(runs):
+        errors = np.repeat(draw.normal(size=40), 5) + 0.3 * draw.normal(size=200)
+
+        def figure(rows, errors=errors):
+            return float(errors[rows].mean())
+
+        interval = interval_over_users(figure, users, level=0.9, samples=150, seed=run)
+        covered += interval.low <= 0 <= interval.high
+        blind = interval_over_users(figure, np.arange(200), level=0.9, samples=150, seed=run)
+        fooled += blind.low <= 0 <= blind.high
+    assert plausible(covered, runs, 0.89), covered / runs  # 40 users: a little narrow
+    assert not plausible(fooled, runs, 0.89), fooled / runs
+
+
+def test_auc_and_rmse_have_intervals_over_users():
+    draw = np.random.Generator(np.random.Philox(23))
+    labels, users = draw.integers(0, 2, 300), draw.integers(0, 50, 300)
+    given = labels + draw.normal(size=300)
+    interval = interval_over_users(lambda r: scores.auc(labels[r], given[r]), users, samples=200)
+    assert interval.mean == scores.auc(labels, given) and interval.units == len(np.unique(users))
+    assert 0.5 < interval.low < interval.mean < interval.high < 1
+    root = interval_over_users(lambda r: scores.rmse(given[r], labels[r]), users, samples=200)
+    assert root.low < scores.rmse(given, labels) < root.high
+    with pytest.raises(ValueError, match="figure of all 2 rows"):
+        interval_over_users(lambda r: scores.auc(np.ones(2), np.ones(2)), np.arange(2))
+    with pytest.raises(ValueError, match="no row"):
+        interval_over_users(lambda r: 0.0, np.array([], int))
 
 
 @pytest.mark.parametrize("units", [6, 80])

@@ -1,0 +1,128 @@
+"""Exact match, BLEU and ROUGE of generated texts; the last two by sacrebleu and rouge-score.
+
+Both packages come with the extra `eval`; without them the figures read "not available" and
+nothing else changes. Every figure has an interval by resampling texts: BLEU, a figure of the whole
+corpus, by resampling the counts that each text adds to it.
+"""
+
+import importlib
+import importlib.util
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from ilm_jax.evaluation.intervals import Interval, mean_interval
+
+NOT_AVAILABLE = "not available"
+REMEDY = "pip install 'ilm_jax[eval]'"
+ROUGES = ("rouge1", "rouge2", "rougeL")
+_DROPPED = str.maketrans("", "", string.punctuation)
+
+
+def exact_match(
+    generated: Sequence[str], references: Sequence[str], *, normalised: bool = False
+) -> Float64[np.ndarray, " texts"]:
+    """1 where a text is its reference, else 0; spaces at the ends never count.
+
+    Args:
+      generated, references: one each.
+      normalised: also ignore case, ASCII punctuation and the width of spaces.
+    """
+    _paired(generated, references)
+
+    def plain(text: str) -> str:
+        return " ".join(text.lower().translate(_DROPPED).split()) if normalised else text.strip()
+
+    pairs = zip(generated, references, strict=True)
+    return np.array([plain(a) == plain(b) for a, b in pairs], np.float64)
+
+
+def rouge(
+    generated: Sequence[str], references: Sequence[str], *, stemmer: bool = False
+) -> dict[str, Float64[np.ndarray, " texts"]] | None:
+    """F measures of each text by name (`ROUGES`); None without rouge-score (Lin 2004)."""
+    _paired(generated, references)
+    if importlib.util.find_spec("rouge_score") is None:
+        return None
+    scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(
+        list(ROUGES), use_stemmer=stemmer
+    )
+    scores = [scorer.score(b, a) for a, b in zip(generated, references, strict=True)]
+    return {name: np.array([score[name].fmeasure for score in scores]) for name in ROUGES}
+
+
+def bleu(
+    generated: Sequence[str],
+    references: Sequence[str],
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Interval | None:
+    """Corpus BLEU from 0 to 100 in sacrebleu's standard settings; None without sacrebleu.
+
+    Its signature is nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp (Post 2018).
+
+    Args:
+      generated, references: one each.
+      level, samples, seed: of the percentile bootstrap over texts.
+    """
+    _paired(generated, references)
+    if importlib.util.find_spec("sacrebleu") is None:
+        return None
+    metric = importlib.import_module("sacrebleu.metrics").BLEU(effective_order=True)
+    pairs = zip(generated, references, strict=True)
+    counts = np.array([_bleu_counts(metric.sentence_score(a, [b])) for a, b in pairs])
+
+    def score(total: np.ndarray) -> float:
+        correct, possible = total[2:6].tolist(), total[6:].tolist()
+        return float(metric.compute_bleu(correct, possible, *total[:2].tolist()).score)
+
+    units = len(counts)
+    mean = score(counts.sum(axis=0))
+    if units == 1:
+        return Interval(mean, -np.inf, np.inf, level, units, "bootstrap")
+    draw = np.random.Generator(np.random.Philox(seed))
+    drawn = [score(counts[draw.integers(units, size=units)].sum(axis=0)) for _ in range(samples)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), level, units, "bootstrap")
+
+
+def text_figures(
+    generated: Sequence[str], references: Sequence[str], **settings: Any
+) -> dict[str, Interval | str]:
+    """All of this module's figures by name, with intervals or with "not available".
+
+    Args:
+      generated, references: one each.
+      **settings: of `mean_interval`.
+    """
+    found: dict[str, Interval | str] = {
+        "exact_match": mean_interval(exact_match(generated, references), **settings)
+    }
+    rouges: Mapping[str, Any] = rouge(generated, references) or {}
+    for name in ROUGES:
+        values = rouges.get(name)
+        found[name] = NOT_AVAILABLE if values is None else mean_interval(values, **settings)
+    found["bleu"] = bleu(generated, references, **settings) or NOT_AVAILABLE
+    return found
+
+
+def card(figures: Mapping[str, Interval | str]) -> str:
+    """The line of a report's protocol: what was measured, and what would measure the rest."""
+    missing = [name for name, value in figures.items() if value == NOT_AVAILABLE]
+    line = ", ".join(f"{name} {value}" for name, value in figures.items() if name not in missing)
+    return line + (f"; {', '.join(missing)} {NOT_AVAILABLE} ({REMEDY})" if missing else "")
+
+
+def _bleu_counts(score: Any) -> list[int]:
+    """What one text adds to the corpus: lengths, n-grams found, n-grams there are."""
+    return [score.sys_len, score.ref_len, *score.counts, *score.totals]
+
+
+def _paired(generated: Sequence[str], references: Sequence[str]) -> None:
+    if not generated or len(generated) != len(references):
+        raise ValueError(f"{len(generated)} texts and {len(references)} references: one each")
