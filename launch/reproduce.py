@@ -17,6 +17,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_study, run_verb
 
@@ -71,20 +72,37 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
     lines = [
         reports.format_table(table, ceiling=ceiling),
         "",
+        "95 % intervals:",
+        reports.format_intervals(table),
+        "",
         "nll_content, paired by held-out item:",
     ]
     lines += [f"  {comparison}" for comparison in comparisons]
-    protocol = first.record["protocol"]
+    lines += ["", *what_was_measured(first.record), ""]
     lines += [
-        "",
-        f"ranking: {protocol['candidates']}, users {protocol['users']}, {protocol['beams']} beams",
-        f"nll: {protocol['nll']}",
-        "",
         f"report {study.folder}/report.json",
         f"curves {study.folder}/pretraining.png, {study.folder}/stage2.png",
         f"runs   {study.folder}/{{stage0,stage1,{','.join(rows)}}}",
     ]
     return "\n".join(lines)
+
+
+def what_was_measured(record: dict[str, Any]) -> list[str]:
+    """Lines under the table: how its figures came about, and which are missing."""
+    card = record["protocol"]
+    lines = []
+    if "ranking" in card:
+        ranking = card["ranking"]
+        lines.append(
+            f"ranking: {ranking['candidates']}, seen items {ranking['seen_items']}, users "
+            f"{ranking['users']}, {ranking['beams']} beams"
+        )
+    lines.append(f"nll: {card['nll']['nll']}; nll_content: {card['nll']['nll_content']}")
+    if "texts" in card and "semantic" not in record["not_available"]:
+        lines.append(f"semantic: {card['texts']['semantic']}; encoder {card['texts']['encoder']}")
+    if "semantic" in record["not_available"]:
+        lines.append(f"semantic: {record['not_available']['semantic']}")
+    return [*lines, f"intervals: {card['intervals']}"]
 
 
 def draw_curves(study: Study, stages: Sequence[str], name: str) -> None:

@@ -116,7 +116,7 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
         trained = folder / (row if recipe else "stage0")
         output = folder / row / "evaluation"
         command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
-        command += [] if ranking else ["--noranking"]
+        command += [] if ranking else ["--noranking", "--nogeneration"]
         if recipe is None:
             lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
             command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")

@@ -1,6 +1,7 @@
 """`ilm evaluate`: figures of a trained run on held-out items and users."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -9,19 +10,26 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
         "model_dir": "Folder of the run (its config.gin says the rest).",
-        "output": "Folder for evaluation.json and per_example.npz (default: MODEL_DIR/evaluation).",
+        "output": "Folder for what is found (default: MODEL_DIR/evaluation).",
         "step": "Checkpoint: a step, 'best' (lowest validation loss) or 'last'. Default: best.",
+        "encoder": "Folder of a sentence encoder (sentence-transformers' layout) for semantic "
+        "consistency. Default: all-MiniLM-L6-v2 where its package is installed.",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     numbers = {
-        "users": (500, "Users of the fixed sample that is ranked; 0 for all."),
+        "users": (0, "Users of the fixed sample that is ranked; 0 for all."),
         "beams": (10, "Length of the ranked lists."),
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
-    flags.DEFINE_bool("ranking", True, "Also rank; --noranking measures nll alone.",
+    flags.DEFINE_enum("split", "test", ["test", "validation"], "Whose targets are measured.",
                       flag_values=values)  # fmt: skip
+    flags.DEFINE_bool("ranking", True, "Also rank; --noranking leaves it out.", flag_values=values)
+    flags.DEFINE_bool(
+        "generation", True, "Also have descriptions written; --nogeneration leaves it out.",
+        flag_values=values,
+    )  # fmt: skip
     return values
 
 
@@ -55,19 +63,32 @@ def main(argv: Sequence[str]) -> int:
 
     keep_freed_memory()
     from ilm_jax.cli import gin_config
-    from ilm_jax.evaluation import measure, results
+    from ilm_jax.evaluation import evaluating, measure, semantic
     from ilm_jax.training.run import Run
 
+    encoder = semantic.find_encoder(values.encoder) if values.generation else None
     bindings = [f"MODEL_DIR={str(model_dir)!r}", *bindings]
     run = gin_config.build(Run, [str(config)], bindings)
     trained = measure.load_trained(run, values.step or "best")
-    language = measure.measure_language(trained)
-    ranking = None
-    if values.ranking:
-        ranking = measure.measure_ranking(trained, values.users or None, values.beams)
     output = pathlib.Path(values.output or model_dir / "evaluation")
-    record = results.write(output, trained, language, ranking, values.beams)
-    for name, value in record["figures"].items():
-        print(f"{name:12} {value:.4f}")
-    print(f"wrote {output}/evaluation.json and per_example.npz")
+    record = evaluating.evaluate(
+        trained, output, split=values.split, users=values.users or None, beams=values.beams,
+        ranking=values.ranking, generation=values.generation, encoder=encoder,
+    )  # fmt: skip
+    if record:
+        print(table(record))
+        print(f"wrote {output}")
     return 0
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The figures with their intervals, and what could not be had."""
+    lines = []
+    for name, value in record["figures"].items():
+        found = record["intervals"].get(name)
+        shown = "" if not found or found["low"] is None else (
+            f"  [{found['low']:.4f}, {found['high']:.4f}]  {found['units']} units"
+        )  # fmt: skip
+        lines.append(f"{name:20} {value:.4f}{shown}")
+    lines += [f"{name:20} {why}" for name, why in record["not_available"].items()]
+    return "\n".join(lines)

@@ -1,24 +1,31 @@
-"""Measures a trained run: language figures on held-out items, ranking on held-out interactions."""
+"""Measures a trained run: nll and generated texts of held-out items, ranks of held-out choices."""
 
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from ilm_jax.data.converters import PromptConverter
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prompt_tokens import target_tokens
 from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.decoding.beam import beam_search
+from ilm_jax.data.splits import Splits
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
-from ilm_jax.evaluation.ranking import RankingResult, rank_users, sample_examples
-from ilm_jax.models.ilm import gather_vectors
+from ilm_jax.evaluation.language import LanguageResult
+from ilm_jax.evaluation.measures import (
+    Generated,
+    GenerationMeasure,
+    LanguageMeasure,
+    Ranked,
+    RankingMeasure,
+)
+from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.ranking import sample_examples
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
 from ilm_jax.training.freezing import count, matches, split_by_patterns
@@ -26,7 +33,7 @@ from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.run import Run
 from ilm_jax.training.state import FlatParams, describe_variables, nested
 
-BATCH = 64
+DESCRIPTIONS, CHOICES = "long_description", "sequential_random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,11 @@ class Trained:
         """Whether prompts must do without slots."""
         return self.objective.qformer is None
 
+    @functools.cached_property
+    def setting(self) -> Setting:
+        """The model as measures take it."""
+        return Setting(self.objective, self.run.partitioner, self.run.vectors)
+
     def dataset(self, task: str, split: str) -> DatasetConfig:
         """A prompt task in the form that this model reads, in the order of its cache."""
         base = self.run.dataset
@@ -60,6 +72,10 @@ class Trained:
         return base.replace(
             mixture_or_task_name=task, split=split, shuffle=False, repeat=False, settings=settings
         )
+
+    def feed(self, task: str, split: str) -> Feed:
+        """Its examples."""
+        return self.run.feed(self.dataset(task, split))
 
 
 def load_trained(run: Run, step: int | str = "best") -> Trained:
@@ -92,40 +108,17 @@ def _check_frozen(run: Run, step: int | str, frozen: FlatParams) -> None:
         )
 
 
-def _batches(feed: Feed, numbers: np.ndarray, *, prompts: bool = False) -> Iterator[dict]:
-    """Batches of BATCH rows, the last one filled up with padding."""
-    for start in range(0, len(numbers), BATCH):
-        chosen = numbers[start : start + BATCH]
-        filled = np.concatenate([chosen, np.full(BATCH - len(chosen), len(feed.stream))])
-        examples = feed.examples(filled)
-        converter = feed.converter
-        assert isinstance(converter, PromptConverter)
-        yield converter.prompts(examples, filled) if prompts else converter(examples, filled)
-
-
 def measure_language(
-    trained: Trained, task: str = "long_description", split: str = "test"
+    trained: Trained, task: str = DESCRIPTIONS, split: str = "test"
 ) -> LanguageResult:
     """nll of a description task's targets; in split "test" they are texts of held-out items."""
-    feed = trained.run.feed(trained.dataset(task, split))
-
-    @jax.jit
-    def sums(params: Any, batch: Any, table: Any) -> Any:
-        return example_sums(*trained.objective.token_losses(params, batch, table))
-
-    accumulator = LanguageAccumulator()
-    with trained.run.partitioner.context():
-        table = jax.device_put(trained.run.vectors, trained.run.partitioner.replicated)
-        for batch in _batches(feed, np.arange(feed.len_epoch)):
-            index = batch["example_index"]
-            accumulator.add(index, sums(trained.params, batch, table))
-    return accumulator.result()
+    return LanguageMeasure(trained.setting, trained.feed(task, split))(trained.params)
 
 
 def measure_ranking(
     trained: Trained, users: int | None, beams: int = 10, split: str = "test"
-) -> RankingResult:
-    """Ranks of the next items in the whole catalogue, by beams over the trie of target strings.
+) -> Ranked:
+    """Lists of next items from the whole catalogue, by beams over the trie of target strings.
 
     Args:
       trained: the model.
@@ -133,52 +126,45 @@ def measure_ranking(
       beams: list length; a target beyond it counts as missed.
       split: "validation" or "test".
     """
-    feed = trained.run.feed(trained.dataset("sequential_random", split))
-    trie = target_trie(trained)
+    feed = trained.feed(CHOICES, split)
+    settings = trained.dataset(CHOICES, split).settings
+    trie = target_trie(PromptRenderer(trained.run.splits, settings), trained.run.tokenizer)
     chosen = sample_examples(feed.len_epoch, users)
-    targets = np.full(feed.len_epoch, -1)
-    targets[chosen] = [feed.stream[int(i)]["target_item"] for i in chosen]
-    table = jax.device_put(trained.run.vectors, trained.run.partitioner.replicated)
-    embed = _embed_function(trained)
-    decoder = trained.objective.model.lm
-
-    def ranked_rows(batch: Any) -> np.ndarray:
-        embeddings = embed(trained.params, batch, table)
-        lengths = np.maximum(batch["lengths"], 1)
-        return np.asarray(
-            beam_search(decoder, trained.params["lm"], trie, embeddings, lengths, beams)[0]
-        )
-
-    def progress(done: int) -> None:
-        print(f"\rranking users {done}/{len(chosen)}", end="", file=sys.stderr, flush=True)
-
-    with trained.run.partitioner.context():
-        batches = _batches(feed, chosen, prompts=True)
-        result = rank_users(ranked_rows, batches, targets, on_batch=progress)
-    print(file=sys.stderr)
-    return result
+    measure = RankingMeasure(trained.setting, feed, trie, beams)
+    return measure(trained.params, chosen, _progress("ranking users", len(chosen)))
 
 
-def target_trie(trained: Trained) -> Trie:
+def measure_texts(
+    trained: Trained, task: str = DESCRIPTIONS, split: str = "test", texts: int | None = None
+) -> Generated:
+    """Greedily generated descriptions; in split "test" of items whose texts were held out."""
+    feed = trained.feed(task, split)
+    steps = trained.run.dataset.task_feature_lengths["targets"]
+    measure = GenerationMeasure(trained.setting, feed, trained.run.tokenizer, steps)
+    chosen = sample_examples(feed.len_epoch, texts)
+    return measure(trained.params, chosen, _progress("writing texts", len(chosen)))
+
+
+def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
     """The trie of all items' target strings, tokenised as the task does."""
-    settings = trained.dataset("sequential_random", "test").settings
-    prompts = PromptRenderer(trained.run.splits, settings)
-    names = [prompts.target(row) for row in range(trained.run.catalogue.num_items)]
-    return build_trie(target_tokens(prompts, trained.run.tokenizer), names)
+    names = [prompts.target(row) for row in range(prompts.catalogue.num_items)]
+    return build_trie(target_tokens(prompts, tokenizer), names)
 
 
-def _embed_function(trained: Trained) -> Any:
-    model = trained.objective.model
+def histories(splits: Splits, feed: Feed, ranked: Ranked, split: str) -> list[np.ndarray]:
+    """What every ranked user had chosen before its target, all of it."""
+    rows = {raw: row for row, raw in enumerate(splits.catalogue.user_ids)}
+    of = splits.test_target if split == "test" else splits.valid_target
+    found = [of(rows[feed.stream[int(i)]["user"]]) for i in ranked.index]
+    return [pair[0] if pair else np.array([], int) for pair in found]
 
-    @functools.partial(jax.jit)
-    def embed(params: Any, batch: Any, table: Any) -> Any:
-        return model.apply(
-            {"params": params},
-            batch["tokens"],
-            batch["slot_entity"],
-            batch["slot_query"],
-            gather_vectors(table, batch["entities"]),
-            method="embed",
-        )
 
-    return embed
+def _progress(what: str, total: int) -> Callable[[int], None]:
+    """A line on stderr by the first process, rewritten; the last batch ends it."""
+
+    def show(done: int) -> None:
+        if jax.process_index() == 0:
+            end = "\n" if done >= total else ""
+            print(f"\r{what} {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+    return show

@@ -18,7 +18,7 @@ Ranks = Shaped[np.ndarray, " users"] | Shaped[np.ndarray, "users most"]
 
 def hit_rate(ranks: Ranks, k: int) -> Float64[np.ndarray, " users"]:
     """HR@k per user: 1 where any relevant item has rank <= k."""
-    return (_checked(ranks) <= k).any(axis=1).astype(np.float64)
+    return np.asarray((_checked(ranks) <= k).any(axis=1), np.float64)
 
 
 def recall(ranks: Ranks, k: int) -> Float64[np.ndarray, " users"]:
@@ -27,7 +27,7 @@ def recall(ranks: Ranks, k: int) -> Float64[np.ndarray, " users"]:
     With one relevant item it equals HR@k.
     """
     ranks = _checked(ranks)
-    return (ranks <= k).sum(axis=1) / _known(ranks)
+    return np.asarray((ranks <= k).sum(axis=1) / _known(ranks))
 
 
 def ndcg(ranks: Ranks, k: int) -> Float64[np.ndarray, " users"]:
@@ -39,7 +39,7 @@ def ndcg(ranks: Ranks, k: int) -> Float64[np.ndarray, " users"]:
     ranks = _checked(ranks)
     gained = np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0).sum(axis=1)
     ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))
-    return gained / ideal[np.minimum(_known(ranks), k) - 1]
+    return np.asarray(gained / ideal[np.minimum(_known(ranks), k) - 1])
 
 
 def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float64[np.ndarray, " users"]:

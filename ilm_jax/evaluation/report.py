@@ -10,7 +10,7 @@ from typing import Any
 from ilm_jax.evaluation.intervals import Comparison, Interval
 from ilm_jax.files import atomic_write
 
-FIGURES = ("nll", "nll_content", "hr@10", "ndcg@10")
+FIGURES = ("nll", "nll_content", "hr@10", "ndcg@10", "semantic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report.json atomically and returns its content.
 
-    `{"dataset", "seed", "rows": [{"model", "nll", "nll_content", "hr@10", "ndcg@10",
+    `{"dataset", "seed", "rows": [{"model", "nll", "nll_content", "hr@10", "ndcg@10", "semantic",
     "trainable_params", "frozen_params", "seconds", …}], …}`. It is strict JSON: NaN and infinite
     numbers are null.
 
@@ -70,7 +70,7 @@ def write_report(
       path: the file.
       dataset, seed: of the run.
       rows: in the order of the table.
-      protocol: from `protocol_card`.
+      protocol: the card of an evaluation, see `ilm_jax.evaluation.card`.
       comparisons: paired verdicts.
       ceiling: best possible value of some figures, where the dataset knows it.
     """
@@ -97,50 +97,6 @@ def write_report(
     return report
 
 
-def protocol_card(
-    splits: Mapping[str, Any],
-    *,
-    users: int,
-    users_total: int,
-    beams: int,
-    excludes_history: bool,
-    **more: Any,
-) -> dict[str, Any]:
-    """What the figures of a report mean, JSON-able; printed and stored beside them.
-
-    Args:
-      splits: `Splits.report()`.
-      users: users whose target was ranked.
-      users_total: users that have one.
-      beams: length of the decoded lists.
-      excludes_history: whether a user's earlier items are left out of the candidates.
-      **more: whatever else decides the figures (mention of items, history length, …).
-    """
-    sampled = "" if users == users_total else f", a fixed sample of {users_total}"
-    held_out = "off: no item's text is held out"
-    if splits.get("held_out_items"):
-        pairs = "do" if splits.get("item_pairs_of_held_out") else "do not"
-        held_out = (
-            f"{splits['held_out_items']:g} of the items for each of validation and test; their "
-            f"vectors {pairs} take part in item-item pairs"
-        )
-    return {
-        "interactions": "leave-one-out: last is test, the one before it validation",
-        "candidates": "full catalogue" + (", without the history" if excludes_history else ""),
-        "users": f"{users}{sampled}",
-        "beams": beams,
-        "score": "sum of log-probabilities of the target's tokens under the trie; a target "
-        "outside the beams counts 0",
-        "nll": "nats per target token over held-out items' texts, total over total; "
-        "nll_content: tokens that carry information only",
-        "intervals": "95 %, percentile bootstrap over users or examples (2000 samples, seed 0)",
-        "verdicts": "paired: interval of the difference and t-test must agree, else undecided",
-        "held_out_items": held_out,
-        "split": dict(splits),
-        **more,
-    }
-
-
 def format_table(
     rows: Sequence[Row],
     *,
@@ -163,11 +119,26 @@ def format_table(
         lines.append([row.model, *figures, *sizes, f"{row.seconds:.0f}", note])
     if ceiling:
         figures = [_cell(ceiling.get(name)) for name in FIGURES]
-        lines.append(["ceiling", *figures, "", "", "", "what the generator knows"])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        lines.append(["ceiling", *figures, "", "", "", "by the generator"])
+    return _aligned(lines)
+
+
+def format_intervals(rows: Sequence[Row]) -> str:
+    """The same figures' intervals, one line per row."""
+    lines = [["model", *FIGURES, ""]]
+    for row in rows:
+        found = [row.intervals.get(name) for name in FIGURES]
+        cells = ["-" if i is None else f"[{_cell(i.low)}, {_cell(i.high)}]" for i in found]
+        lines.append([row.model, *cells, ""])
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Names and remarks to the left, figures to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column in (0, len(head) - 1) else cell.rjust(width)
+            cell.ljust(width) if column in (0, len(widths) - 1) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -1,68 +1,85 @@
-"""What `ilm evaluate` leaves: evaluation.json, and per-example values for paired comparisons."""
+"""What `ilm evaluate` leaves in a folder, and how it is read back.
+
+evaluation.json  figures, intervals, protocol card
+per_unit.npz     the values of every user and text, for paired comparisons
+ranks.jsonl      every user's list and rank; ranks.trec and qrels.trec the same as TREC files
+*.jsonl          generated texts, in seqio's format
+"""
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ilm_jax.data.splits import TEST
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import language as language_figures
+from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.intervals import Comparison, Interval, compare
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measure import Trained
-from ilm_jax.evaluation.ranking import RankingResult
-from ilm_jax.evaluation.report import protocol_card
 from ilm_jax.files import atomic_write
 
+SUMMARY, VALUES = "evaluation.json", "per_unit.npz"
 
-def write(
-    folder: str | os.PathLike,
-    trained: Trained,
-    language: LanguageResult,
-    ranking: RankingResult | None,
-    beams: int,
-) -> dict[str, Any]:
-    """Writes both files and returns the record of evaluation.json."""
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Everything measured of a run.
+
+    Attributes:
+      figures: with their values.
+      totals: figures without an interval, such as coverage.
+      protocol: the card, by kind of measure.
+      missing: figures that could not be had, and why.
+    """
+
+    figures: Sequence[Figure]
+    totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """Both together."""
+        return Evaluation(
+            [*self.figures, *other.figures],
+            {**self.totals, **other.totals},
+            {**self.protocol, **other.protocol},
+            {**self.missing, **other.missing},
+        )
+
+
+def write(folder: str | os.PathLike, found: Evaluation, **more: Any) -> dict[str, Any]:
+    """Writes evaluation.json and per_unit.npz; returns the former's record.
+
+    Args:
+      folder: made if absent.
+      found: what was measured.
+      **more: further entries of evaluation.json, such as model_dir.
+    """
     folder = pathlib.Path(folder)
-    splits = trained.run.splits
-    figures = dict(language_figures.figures(language))
-    intervals = {"nll": language.interval(), "nll_content": language.interval(content=True)}
-    arrays: dict[str, Any] = {
-        "item_nll": language.nll_sum,
-        "item_tokens": language.tokens,
-        "item_content_nll": language.content_nll_sum,
-        "item_content_tokens": language.content_tokens,
-        "item_index": language.index,
-    }
-    total = sum(splits.test_target(user) is not None for user in range(splits.catalogue.num_users))
-    if ranking is not None:
-        figures |= ranking.figures()
-        intervals |= ranking.intervals()
-        arrays |= {"user_rank": ranking.ranks, "user_index": ranking.index}
+    intervals = {figure.name: figure.interval() for figure in found.figures}
+    arrays: dict[str, np.ndarray] = {}
+    for figure in found.figures:
+        key = f"{figure.unit}|{figure.name}"
+        arrays |= {f"{key}|index": figure.index, f"{key}|values": figure.values}
+        if figure.weights is not None:
+            arrays[f"{key}|weights"] = figure.weights
     record = {
-        "model_dir": str(trained.run.model_dir),
-        "step": trained.step,
-        "figures": figures,
-        "intervals": {name: dataclasses.asdict(value) for name, value in intervals.items()},
-        "trainable_params": trained.trainable_params,
-        "frozen_params": trained.frozen_params,
-        "ceiling": ceiling(trained, language),
-        "protocol": protocol_card(
-            splits.report(),
-            users=len(ranking.ranks) if ranking else 0,
-            users_total=total,
-            beams=beams,
-            excludes_history=False,
-        ),
+        **more,
+        "figures": {**{name: i.mean for name, i in intervals.items()}, **found.totals},
+        "intervals": {name: _plain(dataclasses.asdict(i)) for name, i in intervals.items()},
+        "not_available": dict(found.missing),
+        "protocol": dict(found.protocol),
     }
-    with atomic_write(folder / "per_example.npz", "wb") as stream:
-        np.savez(stream, **arrays)
-    with atomic_write(folder / "evaluation.json") as stream:
-        json.dump(record, stream, indent=1, default=float)
+    with atomic_write(folder / VALUES, "wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    with atomic_write(folder / SUMMARY) as stream:
+        json.dump(_plain(record), stream, indent=1, default=float, allow_nan=False)
     return record
 
 
@@ -85,25 +102,42 @@ class Stored:
     """An evaluation read back."""
 
     record: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    figures: dict[str, Figure]
 
     @property
     def intervals(self) -> dict[str, Interval]:
         """Intervals of the figures by name."""
-        return {name: Interval(**value) for name, value in self.record["intervals"].items()}
+        found = {}
+        for name, value in self.record["intervals"].items():
+            low, high = (-math.inf if value["low"] is None else value["low"],
+                         math.inf if value["high"] is None else value["high"])  # fmt: skip
+            found[name] = Interval(**{**value, "low": low, "high": high})
+        return found
 
 
 def read(folder: str | os.PathLike) -> Stored:
-    """Reads what `write` wrote.
+    """Reads what `write` wrote: an evaluation's folder, or a run's that has one in it.
 
     Raises:
       UserError: if the folder holds no evaluation.
     """
     folder = pathlib.Path(folder)
-    if not (folder / "evaluation.json").is_file():
-        raise UserError(f"{folder} holds no evaluation.json: run `ilm evaluate --output={folder}`")
-    with np.load(folder / "per_example.npz", allow_pickle=False) as arrays:
-        return Stored(json.loads((folder / "evaluation.json").read_text()), dict(arrays))
+    if not (folder / SUMMARY).is_file() and (folder / "evaluation" / SUMMARY).is_file():
+        folder = folder / "evaluation"
+    if not (folder / SUMMARY).is_file() or not (folder / VALUES).is_file():
+        raise UserError(
+            f"{folder} holds no {SUMMARY} with {VALUES}: run `ilm evaluate --output={folder}`"
+        )
+    figures = {}
+    with np.load(folder / VALUES, allow_pickle=False) as arrays:
+        for key in (key for key in arrays if key.endswith("|values")):
+            unit, name, _ = key.split("|")
+            weights = f"{unit}|{name}|weights"
+            figures[name] = Figure(
+                name, unit, arrays[f"{unit}|{name}|index"], arrays[key],
+                arrays[weights] if weights in arrays else None,
+            )  # fmt: skip
+    return Stored(json.loads((folder / SUMMARY).read_text()), figures)
 
 
 def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -> Comparison:
@@ -116,17 +150,24 @@ def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -
     Raises:
       UserError: if two of a pair were not measured on the same items.
     """
-    for x, y in zip(a, b, strict=True):
-        if not np.array_equal(x.arrays["item_index"], y.arrays["item_index"]):
+    ours = [stored.figures["nll_content"] for stored in a]
+    theirs = [stored.figures["nll_content"] for stored in b]
+    for x, y in zip(ours, theirs, strict=True):
+        if not np.array_equal(x.index, y.index):
             raise UserError(f"{first} and {second} were measured on different items")
-
-    def joined(stored: list[Stored], name: str) -> np.ndarray:
-        return np.concatenate([s.arrays[name] for s in stored])
-
     return compare(
         first,
-        joined(a, "item_content_nll"),
+        np.concatenate([figure.values for figure in ours]),
         second,
-        joined(b, "item_content_nll"),
-        joined(a, "item_content_tokens"),
+        np.concatenate([figure.values for figure in theirs]),
+        np.concatenate([np.asarray(figure.weights) for figure in ours]),
     )
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither infinities nor NaN: they are null."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -5,15 +5,17 @@ nothing else changes. Every figure has an interval by resampling texts: BLEU, a 
 corpus, by resampling the counts that each text adds to it.
 """
 
+import functools
 import importlib
 import importlib.util
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64, Shaped
 
+from ilm_jax.errors import UserError
 from ilm_jax.evaluation.intervals import Interval, mean_interval
 
 NOT_AVAILABLE = "not available"
@@ -70,25 +72,89 @@ def bleu(
       generated, references: one each.
       level, samples, seed: of the percentile bootstrap over texts.
     """
+    counts = bleu_counts(generated, references)
+    return None if counts is None else bleu_interval(counts, level, samples, seed)
+
+
+def bleu_counts(
+    generated: Sequence[str], references: Sequence[str]
+) -> Int64[np.ndarray, "texts 10"] | None:
+    """What each text adds to the corpus: two lengths, n-grams found, n-grams there are.
+
+    Sums of rows make a corpus (see `bleu_of`). None without sacrebleu.
+    """
     _paired(generated, references)
-    if importlib.util.find_spec("sacrebleu") is None:
+    metric = _sacrebleu()
+    if metric is None:
         return None
-    metric = importlib.import_module("sacrebleu.metrics").BLEU(effective_order=True)
-    pairs = zip(generated, references, strict=True)
-    counts = np.array([_bleu_counts(metric.sentence_score(a, [b])) for a, b in pairs])
+    found = [metric.sentence_score(a, [b]) for a, b in zip(generated, references, strict=True)]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], np.int64)
 
-    def score(total: np.ndarray) -> float:
-        correct, possible = total[2:6].tolist(), total[6:].tolist()
-        return float(metric.compute_bleu(correct, possible, *total[:2].tolist()).score)
 
+def bleu_of(total: Shaped[np.ndarray, " 10"]) -> float:
+    """BLEU of summed counts.
+
+    Raises:
+      UserError: without sacrebleu.
+    """
+    metric = _sacrebleu()
+    if metric is None:
+        raise UserError(f"BLEU needs sacrebleu: {REMEDY}")
+    correct, possible = total[2:6].tolist(), total[6:].tolist()
+    return float(metric.compute_bleu(correct, possible, *total[:2].tolist()).score)
+
+
+def bleu_interval(
+    counts: Int64[np.ndarray, "texts 10"], level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> Interval:
+    """Corpus BLEU of `bleu_counts` with its percentile bootstrap over texts."""
     units = len(counts)
-    mean = score(counts.sum(axis=0))
+    mean = bleu_of(counts.sum(axis=0))
     if units == 1:
         return Interval(mean, -np.inf, np.inf, level, units, "bootstrap")
-    draw = np.random.Generator(np.random.Philox(seed))
-    drawn = [score(counts[draw.integers(units, size=units)].sum(axis=0)) for _ in range(samples)]
+    drawn = [bleu_of(counts[rows].sum(axis=0)) for rows in _draws(units, samples, seed)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), level, units, "bootstrap")
+
+
+def bleu_difference(
+    first: Int64[np.ndarray, "texts 10"],
+    second: Int64[np.ndarray, "texts 10"],
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[Interval, float]:
+    """(BLEU of the first - of the second with its interval, p): paired bootstrap (Koehn 2004).
+
+    The p-value is twice the share of samples on the rarer side of 0, at least 2 / samples.
+    """
+    units = len(first)
+    mean = bleu_of(first.sum(axis=0)) - bleu_of(second.sum(axis=0))
+    if units == 1:
+        return Interval(mean, -np.inf, np.inf, level, units, "bootstrap"), 1.0
+    drawn = np.array([
+        bleu_of(first[rows].sum(axis=0)) - bleu_of(second[rows].sum(axis=0))
+        for rows in _draws(units, samples, seed)
+    ])  # fmt: skip
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    tail = max(min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / samples)
+    interval = Interval(mean, float(low), float(high), level, units, "bootstrap")
+    return interval, float(min(1.0, 2 * tail))
+
+
+def _draws(units: int, samples: int, seed: int) -> Iterator[Int64[np.ndarray, " units"]]:
+    draw = np.random.Generator(np.random.Philox(seed))
+    for _ in range(samples):
+        yield draw.integers(units, size=units)
+
+
+@functools.cache
+def _sacrebleu() -> Any:
+    if importlib.util.find_spec("sacrebleu") is None:
+        return None
+    # Of single texts the effective order is asked for only to be left in peace: what is kept
+    # are their counts.
+    return importlib.import_module("sacrebleu.metrics").BLEU(effective_order=True)
 
 
 def text_figures(
@@ -116,11 +182,6 @@ def card(figures: Mapping[str, Interval | str]) -> str:
     missing = [name for name, value in figures.items() if value == NOT_AVAILABLE]
     line = ", ".join(f"{name} {value}" for name, value in figures.items() if name not in missing)
     return line + (f"; {', '.join(missing)} {NOT_AVAILABLE} ({REMEDY})" if missing else "")
-
-
-def _bleu_counts(score: Any) -> list[int]:
-    """What one text adds to the corpus: lengths, n-grams found, n-grams there are."""
-    return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
 def _paired(generated: Sequence[str], references: Sequence[str]) -> None:

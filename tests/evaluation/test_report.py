@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from ilm_jax.evaluation.intervals import compare, mean_interval
-from ilm_jax.evaluation.report import Row, format_table, protocol_card, write_report
+from ilm_jax.evaluation.report import Row, format_intervals, format_table, write_report
 
 ROWS = [
     Row("text-zero", {"nll": 5.25, "nll_content": 6.5}, 0, 1_234_567, 3.2),
@@ -19,14 +19,7 @@ ROWS = [
         {"nll": mean_interval(np.ones(1))},
     ),
 ]
-CARD = protocol_card(
-    {"dataset": "toy", "held_out_items": 0.1, "item_pairs_of_held_out": False},
-    users=200,
-    users_total=3000,
-    beams=10,
-    excludes_history=True,
-    history=10,
-)
+CARD = {"ranking": {"users": "200, a fixed sample of 3000"}}
 
 
 def test_report_json_has_the_promised_keys(tmp_path):
@@ -45,8 +38,7 @@ def test_report_json_has_the_promised_keys(tmp_path):
     assert read["rows"][1]["intervals"]["nll"]["low"] is None
     assert read["comparisons"][0]["verdict"] == "ilm below mlp"
     assert read["ceiling"]["nll_content"] == 1.9
-    assert read["protocol"]["users"] == "200, a fixed sample of 3000"
-    assert read["protocol"]["candidates"] == "full catalogue, without the history"
+    assert read["protocol"] == CARD
 
 
 def test_table_is_aligned_and_names_floor_and_ceiling():
@@ -56,3 +48,11 @@ def test_table_is_aligned_and_names_floor_and_ceiling():
     assert [line[column - 6 : column] for line in lines[1:]] == ["6.5000", "2.2500", "1.9000"]
     assert lines[1].endswith("floor") and "1.23M" in lines[1] and "9.88k" in lines[2]
     assert lines[3].startswith("ceiling")
+
+
+def test_intervals_stand_under_the_figures_that_have_one():
+    values = Row("mlp", {"nll": 0.5}, intervals={"nll": mean_interval(np.arange(40) / 39)})
+    lines = format_intervals([ROWS[0], values]).split("\n")
+    low, high = values.intervals["nll"].low, values.intervals["nll"].high
+    assert f"[{low:.4f}, {high:.4f}]" in lines[2] and "[" not in lines[1]
+    assert lines[0].split() == ["model", "nll", "nll_content", "hr@10", "ndcg@10", "semantic"]

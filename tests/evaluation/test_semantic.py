@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.evaluation import semantic
-from ilm_jax.evaluation.report import Row, protocol_card, write_report
+from ilm_jax.evaluation.report import Row, write_report
 from ilm_jax.evaluation.semantic import card, semantic_consistency
 
 
@@ -72,13 +72,12 @@ def test_without_weights_the_report_says_not_available(tmp_path, monkeypatch):
     encoder = semantic.find_encoder()
     result = semantic_consistency(encoder, ["a"], ["a"])
     assert result is None
-    sizes = dict(users=1, users_total=1, beams=1, excludes_history=False)
-    protocol = protocol_card({}, **sizes, semantic_consistency=card(result))
+    protocol = {"semantic_consistency": card(result)}
     row = Row("ilm", {"nll": 1.0})
     write_report(tmp_path / "report.json", "toy", 0, [row], protocol=protocol)
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["protocol"]["semantic_consistency"].startswith("not available")
-    assert "semantic" not in stored["rows"][0]["other"]
+    assert stored["rows"][0]["semantic"] is None
 
 
 def test_a_missing_package_is_no_error(monkeypatch):

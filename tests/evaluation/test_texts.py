@@ -44,6 +44,7 @@ def test_rouge_l_by_hand():
 
 def test_without_the_libraries_the_figures_read_not_available(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(texts, "_sacrebleu", lambda: None)
     figures = texts.text_figures(GENERATED, REFERENCES)
     assert figures["exact_match"].mean == 0.25
     assert {figures[name] for name in (*texts.ROUGES, "bleu")} == {"not available"}

@@ -1,0 +1,109 @@
+"""The protocol card: what the figures of an evaluation mean. Two cards that differ in anything but
+what was found (`FOUND`) describe figures that may not be compared."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# Parts of a card that are results, not rules.
+FOUND = ("found",)
+
+
+def interactions_card(splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Which data were held out; `splits` is `Splits.report()`."""
+    held_out = "off: no item's text is held out"
+    if splits.get("held_out_items"):
+        pairs = "do" if splits.get("item_pairs_of_held_out") else "do not"
+        held_out = (
+            f"{splits['held_out_items']:g} of the items for each of validation and test; their "
+            f"vectors {pairs} take part in item-item pairs"
+        )
+    return {
+        "interactions": "leave-one-out: last is test, the one before it validation",
+        "held_out_items": held_out,
+        "split": dict(splits),
+        "intervals": "95 %, percentile bootstrap over users or texts (fixed seed)",
+    }
+
+
+def ranking_card(
+    *,
+    task: str,
+    split: str,
+    users: int,
+    users_total: int,
+    items: int,
+    beams: int,
+    excludes_history: bool,
+    found: Mapping[str, float],
+    **more: Any,
+) -> dict[str, Any]:
+    """How lists were made.
+
+    Args:
+      task, split: whose targets were ranked.
+      users: users whose target was ranked. users_total: users that have one.
+      items: size of the catalogue.
+      beams: length of the decoded lists.
+      excludes_history: whether a user's earlier items are left out of the candidates.
+      found: validity and collision rates of the generated ids.
+      **more: whatever else decides the figures.
+    """
+    sampled = "" if users == users_total else f", a fixed sample of {users_total}"
+    return {
+        "task": task,
+        "split": split,
+        "candidates": f"full catalogue of {items}",
+        "seen_items": "left out, but for the target" if excludes_history else "kept as candidates",
+        "users": f"{users}{sampled}",
+        "averaged": "over users, one target each",
+        "beams": beams,
+        "ties": "equal scores keep the order of the beams, which is that of the tokens",
+        "score": "sum of log-probabilities of the item's tokens under the trie; a target outside "
+        "the list counts 0",
+        "found": dict(found),
+        **more,
+    }
+
+
+def language_card(*, task: str, split: str, texts: int) -> dict[str, Any]:
+    """How nll was averaged."""
+    return {
+        "task": task,
+        "split": split,
+        "texts": texts,
+        "nll": "nats per target token over held-out items' texts, total over total",
+        "nll_content": "tokens that carry information only",
+    }
+
+
+def texts_card(*, task: str, split: str, texts: int, length: int, encoder: str) -> dict[str, Any]:
+    """How texts were generated and measured; `encoder` names that of the semantic figures."""
+    return {
+        "task": task,
+        "split": split,
+        "texts": texts,
+        "decoding": f"greedy, at most {length} tokens",
+        "averaged": "over texts; bleu over the corpus",
+        "semantic": "cosine of sentence vectors, 0 at other items' references, 1 at the reference",
+        "encoder": encoder,
+    }
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Where two cards differ, as "ranking.users: 500 and 3000"; empty if they agree."""
+    one, two = dict(_leaves(first)), dict(_leaves(second))
+    return [
+        f"{name}: {one.get(name, 'absent')} and {two.get(name, 'absent')}"
+        for name in {**one, **two}
+        if one.get(name) != two.get(name)
+    ]
+
+
+def _leaves(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in card.items():
+        if name in FOUND:
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,215 @@
+"""What is measured of a language model: nll of texts, ranks by beams, generated texts.
+
+Each measure is made once for a model's shapes and called with parameters, so that the same program
+serves `ilm evaluate` and every evaluation during training.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int, Int64, Shaped
+
+from ilm_jax.data.dataset_config import Feed
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.decoding.beam import beam_search
+from ilm_jax.decoding.greedy import greedy
+from ilm_jax.decoding.trie import Trie
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation import lists, metrics
+from ilm_jax.evaluation.figures import Figure
+from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
+from ilm_jax.evaluation.passes import Pass, Setting, gathered
+from ilm_jax.models.ilm import gather_vectors
+
+CUTOFFS = (1, 5, 10)
+OnBatch = Callable[[int], None] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranked:
+    """The list of every user, in order of the example's number.
+
+    Attributes:
+      index: number of the example.
+      targets: item row that was next.
+      lists: item rows, best first; -1 where a list is short.
+      scores: log-probability of each listed item, nats.
+      items: size of the catalogue.
+    """
+
+    index: Int64[np.ndarray, " users"]
+    targets: Int[np.ndarray, " users"]
+    lists: Int[np.ndarray, "users length"]
+    scores: Float[np.ndarray, "users length"]
+    items: int
+
+    @property
+    def ranks(self) -> Float64[np.ndarray, " users"]:
+        """The target's rank from 1; infinity where it is not listed."""
+        return lists.ranks_of(self.lists, [np.array([row]) for row in self.targets])[:, 0]
+
+    def figures(
+        self,
+        counts: Shaped[np.ndarray, " items"] | None = None,
+        histories: Sequence[Int[np.ndarray, " history"]] | None = None,
+    ) -> list[Figure]:
+        """HR, NDCG and MRR; popularity too with `counts`, of training interactions.
+
+        Cut-offs beyond the lists' length are left out: a list of 5 says nothing of HR@10.
+
+        Args:
+          counts: training interactions of every item.
+          histories: what every user chose, for the popularity lift over it.
+        """
+        k = self.lists.shape[1]
+        cutoffs = [cutoff for cutoff in CUTOFFS if cutoff <= k]
+        found = dict(metrics.per_user(self.ranks, cutoffs))
+        if counts is not None:
+            found[f"popularity@{max(cutoffs)}"] = lists.popularity(self.lists, counts, max(cutoffs))
+        if counts is not None and histories is not None:
+            found[f"popularity_bias@{max(cutoffs)}"] = lists.popularity_bias(
+                self.lists, histories, counts, max(cutoffs)
+            )
+        return [
+            Figure(name, "users", self.index[known], values[known])
+            for name, values in found.items()
+            if (known := np.isfinite(values)).any()
+        ]
+
+    def totals(self) -> dict[str, float]:
+        """Figures without an interval: coverage, and what the lists are made of."""
+        k = max(cutoff for cutoff in CUTOFFS if cutoff <= self.lists.shape[1])
+        real = self.lists >= 0
+        return {
+            f"coverage@{k}": lists.coverage(self.lists, self.items, k),
+            "valid_ids": float((real & (self.lists < self.items)).mean()),
+            "repeated_ids": float(lists.repeats(self.lists).sum() / max(1, real.sum())),
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generated:
+    """Texts that a model wrote, in order of the example's number.
+
+    Attributes:
+      index: number of the example.
+      examples: what was asked: key, inputs, target_text, ….
+      predictions: what was written, without the end token.
+      targets: what stood there.
+      ended: share of texts that the model ended itself, within the length.
+    """
+
+    index: Int64[np.ndarray, " texts"]
+    examples: list[dict[str, Any]]
+    predictions: list[str]
+    targets: list[str]
+    ended: float
+
+
+class LanguageMeasure:
+    """nll of a task's targets, in nats."""
+
+    def __init__(self, setting: Setting, feed: Feed) -> None:
+        """As `Pass`."""
+        objective = setting.objective
+
+        def step(params: Any, batch: Any, table: Any) -> Any:
+            return example_sums(*objective.token_losses(params, batch, table))
+
+        self._pass = Pass(setting, feed, step)
+
+    def __call__(
+        self, params: Any, numbers: Int[np.ndarray, " chosen"] | None = None
+    ) -> LanguageResult:
+        """Sums of every example."""
+        accumulator = LanguageAccumulator()
+        for index, sums in self._pass(params, numbers):
+            accumulator.add(index, sums)
+        return accumulator.result()
+
+
+class RankingMeasure:
+    """Ranks of a task's targets in the whole catalogue, by beams over a trie of id strings."""
+
+    def __init__(self, setting: Setting, feed: Feed, trie: Trie, beams: int = 10) -> None:
+        """As `Pass`.
+
+        Raises:
+          UserError: if the task's answers are no items, or the beams exceed the catalogue.
+        """
+        spec = feed.stream[0].get("target_item", -1) if feed.len_epoch else -1
+        if spec < 0:
+            raise UserError("ranks were asked of a task whose answers are no items")
+        if not 1 <= beams <= trie.num_items:
+            raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
+        objective = setting.objective
+
+        def step(params: Any, batch: Any, table: Any, trie: Trie) -> Any:
+            embeddings = embed(objective, params, batch, table)
+            lm = objective.model.lm
+            return beam_search(lm, params["lm"], trie, embeddings, batch["lengths"], beams)
+
+        self._feed, self._items = feed, trie.num_items
+        self._pass = Pass(setting, feed, step, trie, prompts=True)
+
+    def __call__(
+        self,
+        params: Any,
+        numbers: Int[np.ndarray, " chosen"] | None = None,
+        on_batch: OnBatch = None,
+    ) -> Ranked:
+        """The list of every user."""
+        index, (ranked, scores) = gathered(self._pass(params, numbers), on_batch)
+        targets = np.array([self._feed.stream[int(i)]["target_item"] for i in index])
+        return Ranked(index, targets, ranked, scores, self._items)
+
+
+class GenerationMeasure:
+    """Greedily generated answers of a task."""
+
+    def __init__(self, setting: Setting, feed: Feed, tokenizer: Tokenizer, steps: int) -> None:
+        """As `Pass`; `steps`: tokens to generate at most."""
+        objective, eos, pad = setting.objective, tokenizer.eos_id, tokenizer.pad_id
+
+        def step(params: Any, batch: Any, table: Any) -> Any:
+            embeddings = embed(objective, params, batch, table)
+            return greedy(
+                objective.model.lm, params["lm"], embeddings, batch["lengths"],
+                steps=steps, eos_id=eos, pad_id=pad,
+            )  # fmt: skip
+
+        self._feed, self._tokenizer = feed, tokenizer
+        self._pass = Pass(setting, feed, step, prompts=True)
+
+    def __call__(
+        self,
+        params: Any,
+        numbers: Int[np.ndarray, " chosen"] | None = None,
+        on_batch: OnBatch = None,
+    ) -> Generated:
+        """The answer to every prompt."""
+        index, tokens = gathered(self._pass(params, numbers), on_batch)
+        examples = [dict(self._feed.stream[int(i)]) for i in index]
+        ended = tokens == self._tokenizer.eos_id
+        lengths = np.where(ended.any(1), ended.argmax(1), tokens.shape[1])
+        written = [row[:end].tolist() for row, end in zip(tokens, lengths, strict=True)]
+        return Generated(
+            index, examples,
+            predictions=[self._tokenizer.decode(ids).strip() for ids in written],
+            targets=[example["target_text"] for example in examples],
+            ended=float(ended.any(1).mean()),
+        )  # fmt: skip
+
+
+def embed(objective: Any, params: Any, batch: Any, table: Any) -> Any:
+    """Prompts as the language model reads them: words, and soft tokens in the slots."""
+    return objective.model.apply(
+        {"params": params},
+        batch["tokens"],
+        batch["slot_entity"],
+        batch["slot_query"],
+        gather_vectors(table, batch["entities"]),
+        method="embed",
+    )

@@ -1,0 +1,140 @@
+"""One pass over the examples of a feed: on every process, padded, each example counted once.
+
+The global batch is split over the mesh, so each process converts the rows that its devices hold;
+results come back whole to every process. Which devices there are changes nothing but rounding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int, Int64
+
+from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.dataset_config import Feed
+from ilm_jax.errors import UserError
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.feeding import global_batch
+from ilm_jax.training.partitioning import Partitioner
+
+BATCH = 64
+Step = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+    """What all measures of one model share.
+
+    Attributes:
+      objective: the model, with sizes.
+      partitioner: where its parameters lie.
+      vectors: the embedding table, an argument of every step.
+    """
+
+    objective: LanguageModelling
+    partitioner: Partitioner
+    vectors: Float32[np.ndarray, "capacity cf"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Examples by their place among the chosen numbers; padding behind the last."""
+
+    feed: Feed
+    numbers: Int[np.ndarray, " chosen"]
+    prompts: bool
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Batch rows of the places `indices`, a pure function of them."""
+        real = indices < len(self.numbers)
+        nothing = len(self.feed.stream)
+        numbers = np.where(real, self.numbers[np.where(real, indices, 0)], nothing)
+        examples = self.feed.examples(numbers)
+        converter = self.feed.converter
+        assert isinstance(converter, PromptConverter)
+        batch = converter.prompts(examples, numbers) if self.prompts else self.feed.rows(numbers)
+        if self.prompts:  # a row of padding still needs a last token to go on from
+            batch["lengths"] = np.maximum(batch["lengths"], 1)
+        return batch
+
+
+class Pass:
+    """A compiled step and the feed that it runs over; compiled once, for any parameters."""
+
+    def __init__(
+        self, setting: Setting, feed: Feed, step: Step, *extras: Any, prompts: bool = False
+    ) -> None:
+        """Prepares the pass.
+
+        Args:
+          setting: model and mesh.
+          feed: of a prompt task or a corpus, not repeated.
+          step: (params, batch, table, *extras) -> tree of arrays [batch, …].
+          extras: arrays that every device holds whole, such as a trie.
+          prompts: batches hold the prompt alone, for decoding.
+
+        Raises:
+          UserError: if the feed holds pairs, which no language model can answer.
+        """
+        if not isinstance(feed.converter, PromptConverter):
+            raise UserError("this task has pairs of vectors, not prompts: no text to measure")
+        partitioner = setting.partitioner
+        shards = partitioner.batch_sharding(0).num_devices
+        self.size = -(-BATCH // shards) * shards
+        self._setting, self._feed, self._prompts = setting, feed, prompts
+        whole = partitioner.replicated
+        self._extras = jax.device_put(extras, whole)
+        rows = partitioner.batch_sharding(self.size)
+        self._step = jax.jit(
+            step, in_shardings=(None, rows, whole, *(whole for _ in extras)), out_shardings=whole
+        )
+
+    def __call__(
+        self, params: Any, numbers: Int[np.ndarray, " chosen"] | None = None
+    ) -> Iterator[tuple[Int64[np.ndarray, " real"], Any]]:
+        """Yields (numbers of examples, the step's outputs for them), without padding.
+
+        Args:
+          params: nested, on the mesh.
+          numbers: of the examples to visit, each once; all of the feed if None.
+        """
+        partitioner = self._setting.partitioner
+        numbers = np.arange(self._feed.len_epoch) if numbers is None else np.asarray(numbers)
+        source = _Chosen(self._feed, numbers, self._prompts)
+        with partitioner.context():
+            table = jax.device_put(self._setting.vectors, partitioner.replicated)
+            for start in range(0, len(numbers), self.size):
+                batch = global_batch(source, start, self.size, partitioner)
+                out = jax.device_get(self._step(params, batch, table, *self._extras))
+                real = numbers[start : start + self.size]
+                yield real, jax.tree.map(functools.partial(_head, len(real)), out)
+
+
+def _head(rows: int, array: np.ndarray) -> np.ndarray:
+    return array[:rows]
+
+
+def gathered(
+    found: Iterator[tuple[Int64[np.ndarray, " real"], Any]],
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[Int64[np.ndarray, " examples"], Any]:
+    """All of a pass in order of the examples' numbers; `on_batch` hears how many are done.
+
+    Raises:
+      ValueError: if no example came.
+    """
+    numbers, outputs, done = [], [], 0
+    for real, out in found:
+        numbers.append(real)
+        outputs.append(out)
+        done += len(real)
+        if on_batch is not None:
+            on_batch(done)
+    if not numbers:
+        raise ValueError("no example to measure")
+    index = np.concatenate(numbers)
+    order = np.argsort(index, kind="stable")
+    return index[order], jax.tree.map(lambda *parts: np.concatenate(parts)[order], *outputs)

@@ -1,0 +1,60 @@
+"""Figures and answers in the files of seqio's JSONLogger, written without TensorFlow.
+
+`<task>-metrics.jsonl` gets one line per evaluation, {"step", figure: value, …};
+`<task>-<step>.jsonl` one line per example, {"input", "target", "prediction" or "score"}.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.files import atomic_write
+
+
+def append_metrics(
+    folder: str | os.PathLike, task: str, step: int, figures: Mapping[str, float]
+) -> None:
+    """Adds a line; lines of this step and later ones, left by a run that was resumed, go."""
+    path = pathlib.Path(folder) / f"{task}-metrics.jsonl"
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in old if json.loads(line)["step"] < step]
+    numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    with atomic_write(path) as stream:
+        stream.writelines(line + "\n" for line in kept)
+        stream.write(json.dumps({"step": step, **numbers}) + "\n")
+
+
+def write_answers(
+    folder: str | os.PathLike,
+    task: str,
+    step: int,
+    examples: Iterable[Mapping[str, Any]],
+    targets: Iterable[Any],
+    **inferences: Iterable[Any],
+) -> None:
+    """Writes the answers to all examples.
+
+    Args:
+      folder: made if absent.
+      task: registered name.
+      step: of the parameters.
+      examples: what was asked; arrays become lists.
+      targets: what stood there.
+      **inferences: `prediction=…` or `score=…`, one per example.
+    """
+    names = list(inferences)
+    with atomic_write(pathlib.Path(folder) / f"{task}-{step:06}.jsonl") as stream:
+        for example, target, *found in zip(examples, targets, *inferences.values(), strict=True):
+            plain = {name: _plain(value) for name, value in example.items()}
+            line = {"input": plain, "target": _plain(target)}
+            line |= {name: _plain(value) for name, value in zip(names, found, strict=True)}
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
