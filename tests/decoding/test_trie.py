@@ -11,8 +11,9 @@ from ilm_jax.errors import UserError
 
 def walk(trie) -> dict[tuple[int, ...], int]:
     """Every path from the root to a leaf, with the leaf's item."""
-    token, first, count, item = (
-        np.asarray(array) for array in (trie.token, trie.first_child, trie.num_children, trie.item)
+    token, first, count, low, high, item = (
+        np.asarray(getattr(trie, name))
+        for name in ("token", "first_child", "num_children", "low", "high", "leaf_items")
     )
     found, stack = {}, [(0, ())]
     while stack:
@@ -21,9 +22,10 @@ def walk(trie) -> dict[tuple[int, ...], int]:
         tokens = token[list(children)].tolist()
         assert len(set(tokens)) == len(tokens)
         if not tokens:
-            found[path] = int(item[node])
+            assert high[node] == low[node] + 1
+            found[path] = int(item[low[node], 0])
         else:
-            assert item[node] == -1
+            assert (low[node], high[node]) == (low[children[0]], high[children[-1]])
         stack += [(child, (*path, int(token[child]))) for child in children]
     return found
 
@@ -35,10 +37,11 @@ def test_paths_are_the_sequences():
     trie = build_trie(sequences)
     assert walk(trie) == {sequence: row for row, sequence in enumerate(sequences)}
     assert trie.depth == max(map(len, sequences)) and trie.num_items == len(sequences)
-    assert trie.root_width == len({sequence[0] for sequence in sequences})
     prefixes = {s[:k] for s in sequences for k in range(1, len(s) + 1)}
-    widths = collections.Counter(prefix[:-1] for prefix in prefixes if len(prefix) > 1)
-    assert trie.width == max(widths.values())
+    children = collections.Counter(prefix[:-1] for prefix in prefixes)
+    for depth, (width, size) in enumerate(zip(trie.widths, trie.open_nodes, strict=True)):
+        inner = [count for prefix, count in children.items() if len(prefix) == depth]
+        assert (width, size) == (max(inner), len(inner))
 
 
 def test_one_item_and_one_token():
