@@ -9,6 +9,7 @@ from collections.abc import Sequence
 VERBS = {
     "train": "train one stage from gin recipes",
     "evaluate": "measure a trained run on held-out items and users",
+    "compare": "two evaluations figure by figure: differences, intervals, ties",
     "fit_cf": "fit collaborative-filtering vectors for items and users",
     "convert": "a published model into a frozen checkpoint, or a run back out",
     "cache_tasks": "prepare a dataset: catalogue, tokenizer, task caches",

@@ -25,26 +25,38 @@ def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return bindings, others
 
 
-def parse_flags(flags: absl_flags.FlagValues, verb: str, argv: Sequence[str]) -> None:
-    """Parses absl flags; prints the help where asked for.
+def parse_flags(
+    flags: absl_flags.FlagValues, verb: str, argv: Sequence[str], words: Sequence[str] = ()
+) -> list[str]:
+    """Parses absl flags and returns the words that are none; prints the help where asked for.
+
+    Args:
+      flags: of the verb.
+      verb: its name.
+      argv: what stands behind it.
+      words: names of the words that the verb takes, such as "RUN_A"; each must be given.
 
     Raises:
-      UserError: for an unknown flag, a bad value or a word that is no flag.
+      UserError: for an unknown flag, a bad value, a word too many or too few.
       SystemExit: with code 0 after --help.
     """
     if any(word in ("--help", "-h", "-help") for word in argv):
-        print(_help(flags, verb))
+        print(_help(flags, verb, words))
         raise SystemExit(0)
     try:
         rest = flags([f"ilm {verb}", *argv])[1:]
     except absl_flags.Error as error:
         raise UserError(f"{error}; `ilm {verb} --help` lists the flags") from error
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; `ilm {verb} --help` lists the flags")
+    if len(rest) > len(words):
+        extra = rest[len(words)]
+        raise UserError(f"unexpected argument {extra!r}; `ilm {verb} --help` lists the flags")
+    if len(rest) < len(words):
+        raise UserError(f"{words[len(rest)]} is missing: ilm {' '.join([verb, *words])}")
+    return rest
 
 
-def _help(flags: absl_flags.FlagValues, verb: str) -> str:
-    lines = [f"usage: ilm {verb} [flags]", ""]
+def _help(flags: absl_flags.FlagValues, verb: str, words: Sequence[str]) -> str:
+    lines = [f"usage: {' '.join(['ilm', verb, *words])} [flags]", ""]
     own = [name for name in flags if name not in absl_flags.FLAGS and name != "undefok"]
     for name in sorted(own):
         if name in ("flagfile", "help", "helpfull", "helpshort", "helpxml"):

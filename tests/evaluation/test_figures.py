@@ -1,0 +1,122 @@
+"""A figure, its interval and its pairing; what may not be compared is refused by name."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ilm_jax.cli import main as cli
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation import card, results, texts
+from ilm_jax.evaluation.figures import Figure, holm, pair, pair_all
+from ilm_jax.evaluation.results import Evaluation
+
+DRAW = np.random.Generator(np.random.Philox(5))
+USERS, TEXTS = np.arange(120), np.arange(40)
+HARD = DRAW.random(120)
+HITS = (DRAW.random(120) < HARD).astype(float)
+TOKENS = DRAW.integers(10, 30, 40).astype(float)
+NATS = TOKENS * (2 + DRAW.random(40))
+WORDS = "one two three four five six seven eight nine ten".split()
+REFERENCES = [" ".join(DRAW.choice(WORDS, 9)) for _ in TEXTS]
+WORSE = [" ".join(reversed(text.split())) if i % 3 else text for i, text in enumerate(REFERENCES)]
+CARD = {
+    **card.interactions_card({"dataset": "toy", "held_out_items": 0.1, "fingerprint": "ab"}),
+    "ranking": card.ranking_card(
+        task="t", split="test", users=120, users_total=120, items=50, beams=10,
+        excludes_history=False, found={"valid_ids": 1.0},
+    ),
+}  # fmt: skip
+
+
+def evaluation(folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USERS, cost=0.0):
+    figures = [
+        Figure("hr@10", "users", users, HITS[: len(users)] + shift),
+        Figure("nll", "held-out texts", TEXTS, NATS + cost * TOKENS, TOKENS),
+    ]
+    counts = texts.bleu_counts(wrote, REFERENCES)
+    if counts is not None:
+        figures.append(Figure("bleu", "generated texts", TEXTS, counts))
+    results.write(folder, Evaluation(figures, {"coverage@10": 0.5}, protocol), step=3)
+    return str(folder)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    stored = results.read(evaluation(tmp_path))
+    assert stored.record["figures"]["coverage@10"] == 0.5 and stored.record["step"] == 3
+    nll = stored.figures["nll"]
+    assert nll.mean == pytest.approx(NATS.sum() / TOKENS.sum())
+    assert stored.intervals["nll"] == nll.interval()
+    assert stored.record["figures"]["hr@10"] == stored.figures["hr@10"].mean == HITS.mean()
+    evaluation(tmp_path / "run" / "evaluation")
+    assert results.read(tmp_path / "run").record == stored.record
+    with pytest.raises(UserError, match="holds no evaluation.json"):
+        results.read(tmp_path / "absent")
+
+
+def test_one_value_has_no_bounds_and_json_stays_strict(tmp_path):
+    one = Figure("hr@1", "users", np.array([7]), np.ones(1))
+    results.write(tmp_path, Evaluation([one]))
+    assert "Infinity" not in (tmp_path / "evaluation.json").read_text()
+    assert results.read(tmp_path).intervals["hr@1"].high == np.inf
+
+
+def test_compare_prints_every_shared_figure_and_calls_a_tie_a_tie(tmp_path, capsys):
+    pytest.importorskip("sacrebleu")
+    noise = DRAW.normal(size=120) * 0.3
+    first = evaluation(tmp_path / "a", wrote=WORSE, cost=0.5 + 0.1 * DRAW.normal(size=40))
+    second = evaluation(tmp_path / "b", shift=noise - noise.mean() + 0.001)
+    assert cli.main(["compare", first, second]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[4:7]}
+    expected = {"hr@10": "tie within noise", "nll": "B better", "bleu": "B better"}
+    assert verdicts == expected
+    assert lines[3].startswith("|---") and "3 figures were compared" in lines[-1]
+    hits = next(line for line in lines if line.startswith("| hr@10"))
+    test = scipy.stats.ttest_rel(HITS, HITS + noise - noise.mean() + 0.001)
+    assert f"| {test.pvalue:.2g} |" in hits and "120 users" in hits
+    assert cli.main(["compare", first, second, "--figures=nll"]) == 0
+    assert "hr@10" not in capsys.readouterr().out
+
+
+def test_runs_under_other_rules_are_refused_and_the_rule_is_named(tmp_path, capsys):
+    changed = {**CARD, "ranking": {**CARD["ranking"], "beams": 20, "found": {"valid_ids": 0.5}}}
+    first = evaluation(tmp_path / "a")
+    second = evaluation(tmp_path / "b", protocol=changed)
+    assert cli.main(["compare", first, second]) == 2
+    message = capsys.readouterr().err
+    assert "ranking.beams: 10 and 20" in message and "valid_ids" not in message
+    third = evaluation(tmp_path / "c", users=USERS[:100])
+    assert cli.main(["compare", first, third]) == 2
+    assert "120 users" in capsys.readouterr().err
+    for words, said in (
+        ([first], "RUN_B is missing"),
+        ([first, second, third], "unexpected argument"),
+        ([first, first, "--figures=mrr"], "no figure 'mrr' in both; they share: hr@10, nll"),
+        ([first, str(tmp_path)], "holds no evaluation.json"),
+    ):
+        assert cli.main(["compare", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_equal_models_tie_about_as_often_as_the_level_says():
+    draw = np.random.Generator(np.random.Philox(6))
+    ties = 0
+    for _ in range(200):
+        a, b = (Figure("hr@10", "users", USERS, HARD + draw.normal(size=120)) for _ in range(2))
+        ties += pair(a, b, samples=300).verdict("A", "B") == "tie within noise"
+    low, high = scipy.stats.binom.interval(0.9999, 200, 0.94)
+    assert low <= ties <= high
+
+
+def test_weights_that_differ_cannot_be_paired():
+    a = Figure("nll", "held-out texts", TEXTS, NATS, TOKENS)
+    b = Figure("nll", "held-out texts", TEXTS, NATS, TOKENS + 1)
+    with pytest.raises(UserError, match="one tokenizer"):
+        pair(a, b)
+    with pytest.raises(UserError, match="share no figure"):
+        pair_all({"nll": a}, {})
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
