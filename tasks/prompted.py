@@ -1,11 +1,18 @@
-"""Prompted examples: what render steps hand to the token step, and that step."""
+"""Prompted examples: what render steps hand to the token step, that step, and the tasks' base."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from ilm_jax.data import draws
 from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import Rendered
+from ilm_jax.data.prompts import PromptRenderer, Rendered
+from ilm_jax.data.splits import Splits
+from ilm_jax.data.task_settings import TaskSettings, effective
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 
 
@@ -73,6 +80,60 @@ class ExampleTokenizer:
         everything = [1] * len(targets)
         content = everything if example.content is None else overlaps(spans, example.content)
         return [*targets, self._tokens.tokenizer.eos_id], [*content, 0]
+
+
+class PromptTask(abc.ABC):
+    """Base of the tasks whose examples are a prompt and its answer.
+
+    Attributes:
+      spec: which task; a class may name its own.
+      splits: of the catalogue.
+      settings: with what the task fixes of them.
+      renderer: of its prompts.
+    """
+
+    spec: TaskSpec
+
+    def __init__(
+        self,
+        splits: Splits,
+        settings: TaskSettings,
+        tokenizer: Tokenizer | None = None,
+        spec: TaskSpec | None = None,
+    ) -> None:
+        """Without a tokenizer only `index`, `render` and `truncations` work."""
+        self.spec = spec or type(self).spec
+        self.splits, self.settings = splits, effective(self.spec, settings)
+        self.renderer = PromptRenderer(splits, self.settings)
+        self._tokens = ExampleTokenizer(tokenizer)
+
+    @abc.abstractmethod
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """Integer columns; row k names example k of the split."""
+
+    @abc.abstractmethod
+    def render(self, split: str, **integers: int) -> Prompted:
+        """The example in words."""
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """What was cut, by name: nothing, unless a task says otherwise."""
+        return {}
+
+    def build(self, split: str, **integers: int) -> dict[str, Any]:
+        """The example's features."""
+        return self._tokens.features(self.render(split, **integers))
+
+    def with_variants(self, split: str, **columns: np.ndarray) -> dict[str, np.ndarray]:
+        """An index with a column "variant": several renderings of each training example."""
+        variants = self.settings.variants if split == "train" else 1
+        count = len(next(iter(columns.values())))
+        repeated = {name: np.repeat(column, variants) for name, column in columns.items()}
+        return {**repeated, "variant": np.tile(np.arange(variants, dtype=np.int32), count)}
+
+    def template(self, count: int, split: str, variant: int, *keys: Any) -> int:
+        """Number of the template of an example, see `template_number`."""
+        own = (self.settings.seed, self.spec.version, self.spec.task, *keys)
+        return template_number(draws.integer, count, split, variant, *own)
 
 
 def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:

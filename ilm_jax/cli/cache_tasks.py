@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from ilm_jax.data.task_settings import TaskSettings, TaskSpec
     from ilm_jax.data.tokenizers import Tokenizer
 
-# Module of `ilm_jax.tasks` that registers each task, by short name.
-_MODULES = {
-    "item_text": "alignment", "item_item": "alignment", "user_item": "alignment",
-    "long_description": "elm24", "sequential_random": "openp5", "text": "corpus",
-}  # fmt: skip
-
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
@@ -35,8 +29,8 @@ def _flags() -> flags.FlagValues:
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_list(
-        "tasks", [], f"Tasks, by full or short name; default all: {', '.join(_MODULES)}.",
-        flag_values=values,
+        "tasks", [], "Tasks by full or short name, or families such as openp5; default: those of "
+        "the shipped recipes. `ilm inspect` lists all.", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
         "with_text_only", True, "Also cache the prompt tasks with every slot in words.",
@@ -58,11 +52,11 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.data.prepare import default_cache_dir, load_catalogue
     from ilm_jax.data.splits import make_splits
-    from ilm_jax.data.task_settings import find_spec, settings_from, task_names
+    from ilm_jax.data.task_settings import settings_from
+    from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
 
     settings = settings_from(_json(values.settings))
-    names = values.tasks or list(task_names(values.dataset))
-    specs = [find_spec(values.dataset, name) for name in names]
+    specs = find_specs(values.dataset, values.tasks or DEFAULT_TASKS)
     cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
@@ -146,14 +140,12 @@ def _write(
     key: str,
     path: pathlib.Path,
 ) -> None:
-    import importlib
-
     from ilm_jax.data import task_cache
     from ilm_jax.data.task_settings import plain_settings
-    from ilm_jax.tasks import common
+    from ilm_jax.tasks import common, registry
 
-    module = importlib.import_module(f"ilm_jax.tasks.{_MODULES[spec.task]}")
-    module.register(dataset, settings, splits, tokenizer)
+    made = registry.make_examples([spec], splits, settings, tokenizer)
+    common.register(dataset, settings, made, tokenizer)
     name = spec.name(dataset)
     examples = common.registered(name)
     info = {

@@ -12,7 +12,7 @@ from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows, check
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.streams import Mixture, Stream
 from ilm_jax.data.task_cache import CachedTask
-from ilm_jax.data.task_settings import SPECS, TaskSettings, TaskSpec, find_spec
+from ilm_jax.data.task_settings import TaskSettings, TaskSpec, find_spec, slots_at_most
 from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -129,20 +129,17 @@ class DatasetConfig:
                 kind, rows, tokenizer, text_length=lengths.get("text", 64),
                 truncate_text=self.truncate_targets,
             )  # fmt: skip
-        entities = self._entities() if self.max_entities is None else self.max_entities
         return PromptConverter(
-            lengths, tokenizer, num_queries=num_queries, max_entities=entities, rows=rows,
+            lengths, tokenizer, num_queries=num_queries, max_entities=self.row_entities, rows=rows,
             truncate_targets=self.truncate_targets,
         )  # fmt: skip
 
-    def _entities(self) -> int:
-        """Slots that one prompt can have."""
-        settings, tasks = self.settings, {spec.task for spec in self.specs()}
-        most = 1
-        if not settings.text_only and SPECS["sequential_random"].task in tasks:
-            most = settings.history if "slot" in settings.mention_history else 0
-            most += "slot" in settings.mention_user
-        return max(1, most)
+    @property
+    def row_entities(self) -> int:
+        """Slots of a row: `max_entities`, or as many as a prompt can have."""
+        if self.max_entities is not None:
+            return self.max_entities
+        return max(1, *(slots_at_most(spec, self.settings) for spec in self.specs()))
 
 
 Converter = Callable[[Sequence[Example], np.ndarray], Batch]

@@ -8,15 +8,15 @@ made by another version of the builder or from other raw files, it runs
 import argparse
 import contextlib
 import fcntl
+import importlib
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from ilm_jax.data import movielens, toy
+from ilm_jax.data import families
 from ilm_jax.data.catalogue import Catalogue, stored_sources
 from ilm_jax.errors import UserError
 
@@ -34,14 +34,7 @@ def check_name(dataset: str) -> tuple[str, str]:
     Raises:
       UserError: if there is no such dataset.
     """
-    family, _, rest = dataset.partition("/")
-    if family == "toy" and (world := re.fullmatch(r"(?:world([1-9]\d{0,8}))?", rest)):
-        if "/" not in dataset or rest:
-            return family, world[1] or "0"
-    if family == "movielens" and rest in movielens.RELEASES:
-        return family, rest
-    films = ", ".join(f"movielens/{name}" for name in movielens.RELEASES)
-    raise UserError(f"no dataset {dataset!r}; there are toy, toy/world1, toy/world2, …, {films}")
+    return families.check_name(dataset)
 
 
 def catalogue_dir(dataset: str, cache_dir: StrPath | None = None) -> pathlib.Path:
@@ -60,7 +53,7 @@ def load_catalogue(
     """The catalogue of `dataset`, prepared first if needed.
 
     Args:
-      dataset: "toy", "toy/world<k>" or "movielens/<release>".
+      dataset: such as "toy", "movielens/25m", "openp5/beauty" or "custom"; see `families`.
       data_dir: the folder that holds the raw files. None: take the snapshot that is there, else
         download.
       cache_dir: where snapshots and prepared datasets lie; None: `default_cache_dir()`.
@@ -113,23 +106,15 @@ def _root(cache_dir: StrPath | None) -> pathlib.Path:
 
 def _sources(dataset: str, data_dir: StrPath | None) -> dict[str, str]:
     family, release = check_name(dataset)
-    if family == "toy":
-        if data_dir is not None:
-            raise UserError(f"data_dir={data_dir}: {dataset} is generated; leave data_dir out")
-        return {"builder": toy.VERSION}
-    hashes = movielens.source_hashes(release, data_dir) if data_dir is not None else {}
-    return {"builder": movielens.VERSION} | hashes
+    found = families.FAMILIES[family]
+    return {"builder": found.version} | found.sources(dataset, release, data_dir)
 
 
 def _builder(dataset: str, folder: pathlib.Path):  # noqa: ANN202 - its type needs TensorFlow
     family, release = check_name(dataset)
-    if family == "toy":
-        from ilm_jax.data.builders.toy_builder import Toy
-
-        return Toy(data_dir=str(folder), config=Toy.config(int(release)))
-    from ilm_jax.data.builders.movielens_builder import Movielens
-
-    return Movielens(data_dir=str(folder), config=release)
+    module, _, name = families.FAMILIES[family].builder.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    return kind(data_dir=str(folder), config=kind.config(release))
 
 
 def _download_and_prepare(builder, data_dir: StrPath | None) -> None:

@@ -1,8 +1,7 @@
-"""Prompts: templates in our own words, mentions of items and users, and their tokens.
+"""Prompts: a template's places filled with mentions of items and users.
 
-A template names places in braces: `{item}`, `{history}`, `{user}`. What stands in square brackets
-is left out when the mention inside is "none". A rendered prompt is a list of segments, each a text
-or a slot; a slot is where the model will read soft tokens. Slots are segments of their own kind,
+A rendered prompt is a list of segments, each a text or a slot; a slot is where the model will read
+soft tokens. Slots are segments of their own kind,
 not characters, so no text of a catalogue can forge one.
 
 A prompt always ends in one space, so prompt and target read as one text. How segments become tokens
@@ -11,38 +10,17 @@ stands in `prompt_tokens`.
 
 import dataclasses
 import functools
-import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Int64
-
-from ilm_jax.data import draws
+from ilm_jax.data import draws, item_index, templates
 from ilm_jax.data.splits import TRAIN, Splits
 from ilm_jax.data.task_settings import TaskSettings
 
 ITEM_SLOT, USER_SLOT = -1, -2
 # How slots look where a prompt is shown as one string: private-use characters.
 SLOT_MARKS = {ITEM_SLOT: "\ue000", USER_SLOT: "\ue001"}
-FIRST_ITEM_NUMBER, FIRST_USER_NUMBER = 1001, 1
-
-DESCRIPTION_TEMPLATES = (
-    "Describe this item[: {item}].",
-    "Say in a few sentences what this item is like[: {item}].",
-    "Somebody asks about an item[: {item}]. Write its description.",
-    "Introduce the item[ {item}] to a person who has never met it.",
-    "Item[ {item}]. What is there to know about it?",
-)
-SEQUENTIAL_TEMPLATES = (
-    "[{user} ]chose, oldest first:{history}. The next choice is",
-    "Choices[ of {user}] so far, in order of time:{history}. Up next:",
-    "What comes[ for {user}] after these:{history}? Most likely",
-    "History[ of {user}]:{history}. Predict what follows:",
-    "Given the choices{history}[, made by {user}], the one to recommend now is",
-)
-
 _PLACE = re.compile(r"\{(\w+)\}")
 _OPTIONAL = re.compile(r"\[([^\]]*)\]")
 
@@ -87,8 +65,9 @@ class PromptRenderer:
         self.catalogue = splits.catalogue
         self.settings = settings
         self._held_out = splits.item_fold != TRAIN
-        self.item_numbers = _numbers(self.catalogue.item_ids, FIRST_ITEM_NUMBER, settings, "item")
-        self.user_numbers = _numbers(self.catalogue.user_ids, FIRST_USER_NUMBER, settings, "user")
+        self.dataset = dataset_word(self.catalogue.name)
+        self._item_names = item_index.item_names(splits, settings)
+        self._user_names = item_index.user_names(splits, settings)
         self._description = settings.mention_description
         self._history, self._user = settings.mention_history, settings.mention_user
         if settings.text_only:
@@ -99,16 +78,19 @@ class PromptRenderer:
 
     def item_id(self, row: int) -> str:
         """The item's id string, such as "item_1042"."""
-        return f"item_{self.item_numbers[row]}"
+        return self._item_names[row]
 
     def user_id(self, row: int) -> str:
         """The user's id string, such as "user_7"."""
-        return f"user_{self.user_numbers[row]}"
+        return self._user_names[row]
 
     def target(self, row: int) -> str:
-        """The words that stand for the item as an answer; a held-out item's are always its id."""
+        """The words that stand for the item as an answer; a held-out item's are always its id.
+
+        An id follows the dataset's name, as in OpenP5: "ml1m item_1042".
+        """
         if self.settings.target == "id" or self._held_out[row]:
-            return self.item_id(row)
+            return f"{self.dataset} {self.item_id(row)}"
         return self.catalogue.titles[row]
 
     def description(self, row: int, template: int) -> Rendered:
@@ -117,8 +99,8 @@ class PromptRenderer:
         Where the setting names the item by its title, a held-out item's prompt does so too: such
         a prompt occurs in evaluation only, and its target is the item's words anyway.
         """
-        mention = self._mention_item(row, self._description, title_allowed=True)
-        return self._fill(DESCRIPTION_TEMPLATES[template], {"item": mention})
+        mention = self.mention_item(row, self._description, title_allowed=True)
+        return self.fill(templates.DESCRIPTION[template], {"item": mention})
 
     def description_of_words(self, row: int, template: int, variant: int) -> Rendered:
         """The prompt that asks for the text of an item named by its content words, shuffled.
@@ -132,41 +114,62 @@ class PromptRenderer:
         key = (self.settings.seed, "words", self.catalogue.item_ids[row], variant)
         order = sorted(range(len(words)), key=lambda k: draws.uniform(*key, k))
         mention = [Segment(0, ", ".join(words[k] for k in order))] if words else []
-        return self._fill(DESCRIPTION_TEMPLATES[template], {"item": mention})
+        return self.fill(templates.DESCRIPTION[template], {"item": mention})
+
+    def templates(self, task: str) -> tuple[str, ...]:
+        """The templates of "sequential" or "straightforward" under this setting."""
+        return templates.recommendation(task, self.settings.prompts, self.settings.prompt_file)
 
     def sequential(self, user: int, history: Sequence[int], template: int) -> Rendered:
         """The prompt that asks for the item after `history` (local rows, oldest first).
 
         Held-out items are named by id where the setting says title.
         """
-        last = len(history) - 1
-        elements = [self._element(int(row), k == last) for k, row in enumerate(history)]
-        return self._fill(
-            SEQUENTIAL_TEMPLATES[template], {"user": self._mention_user(user)}, elements
-        )
+        mentions = {"user": self.mention_user(user)}
+        return self.fill(self.templates("sequential")[template], mentions, self.history(history))
+
+    def straightforward(self, user: int, template: int) -> Rendered:
+        """The prompt that asks for the user's next item without a history."""
+        mentions = {"user": self.mention_user(user)}
+        return self.fill(self.templates("straightforward")[template], mentions)
+
+    def history(self, rows: Sequence[int]) -> list[list[Segment]]:
+        """The items of a history as elements for `fill`; held-out items are named without words."""
+        last = len(rows) - 1
+        return [self._element(int(row), k == last) for k, row in enumerate(rows)]
 
     def _element(self, row: int, last: bool) -> list[Segment]:
         """An item of a history with its separator; remembered, as items recur."""
         element = self._elements.get((row, last))
         if element is None:
-            mention = self._mention_item(row, self._history, not self._held_out[row])
+            mention = self.mention_item(row, self._history, not self._held_out[row])
             comma = [] if last else [Segment(0, ",")]
             element = self._elements[row, last] = _join([Segment(0, " "), *mention, *comma])
         return element
 
-    def _mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
+    def mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
+        """An item in the form `mention`; without leave to use its title, by its id instead."""
         title = self.catalogue.titles.__getitem__ if title_allowed else self.item_id
         return _mention(mention, ITEM_SLOT, row, {"id": self.item_id, "title": title})
 
-    def _mention_user(self, row: int) -> list[Segment]:
+    def mention_user(self, row: int) -> list[Segment]:
+        """A user in the setting's form."""
         return _mention(self._user, USER_SLOT, row, {"id": self.user_id})
 
-    def _fill(
+    def fill(
         self,
         template: str,
-        mentions: dict[str, list[Segment]],
+        mentions: Mapping[str, list[Segment]],
         elements: Sequence[list[Segment]] = (),
     ) -> Rendered:
+        """A template with its places filled.
+
+        Args:
+          template: see `templates`.
+          mentions: segments for each place but `{dataset}`; an empty one takes its brackets along.
+          elements: of the place `{history}`, with their separators.
+        """
+        mentions = {"dataset": [Segment(0, self.dataset)], **mentions}
         absent = frozenset(name for name, mention in mentions.items() if not mention)
         segments: list[Segment] = []
         starts: list[int] = []
@@ -223,14 +226,12 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
     return list(zip([*texts[:-1], texts[-1] + " "], places, strict=True))
 
 
-def _numbers(
-    ids: Sequence[str], first: int, settings: TaskSettings, kind: str
-) -> Int64[np.ndarray, " rows"]:
-    """A random number for each id, from `first` up without gaps: the order of their hashes.
+def dataset_word(name: str) -> str:
+    """How prompts and answers call a dataset: "movielens/1m" is "ml1m", "openp5/beauty" "beauty".
 
-    The numbers know nothing of interactions or of the order of the files (OpenP5's random ids).
+    Prompts name it so that one model may learn several datasets without mixing their catalogues.
     """
-    digests = [hashlib.sha256(f"{settings.seed}:{kind}:{raw}".encode()).digest() for raw in ids]
-    numbers = np.empty(len(ids), np.int64)
-    numbers[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(first, first + len(ids))
-    return numbers
+    family, _, rest = name.partition("/")
+    if family in ("toy", "movielens"):
+        rest = {"toy": "toy", "movielens": "ml"}[family] + rest
+    return re.sub(r"[^0-9a-z]", "", (rest or family).lower()) or "data"

@@ -88,6 +88,41 @@ def split_rows(
         yield number, row
 
 
+def table_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line number, cells by column) of a `.csv`, or of a tab-separated file otherwise.
+
+    RecBole's column types ("item_id:token") are dropped from the names.
+
+    Raises:
+      UserError: as `lines`; on a column given twice, a wrong number of columns or a broken quote.
+    """
+    path = pathlib.Path(path)
+    header: list[str] = []
+    for number, row in _csv_lines(path) if path.suffix == ".csv" else _tab_lines(path):
+        if header:
+            check_width(path, number, row, len(header))
+            yield number, dict(zip(header, row, strict=True))
+            continue
+        header = [cell.split(":")[0].strip() for cell in row]
+        twice = [name for name in header if header.count(name) > 1 or not name]
+        if twice:
+            fail(path, number, f"column {twice[0]!r} is empty or given twice in the header")
+
+
+def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader((f"{text}\n" for _, text in lines(path)), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        fail(path, reader.line_num, f"not valid CSV ({error})")
+
+
+def _tab_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    for number, text in lines(path):
+        yield number, text.split("\t")
+
+
 def check_width(path: str | os.PathLike, line: int, row: Sequence[str], width: int) -> None:
     """Raises UserError unless `row` has `width` fields."""
     if len(row) != width:

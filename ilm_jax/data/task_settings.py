@@ -11,8 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilm_jax.data.splits import SplitConfig
+from ilm_jax.data.task_specs import SPECS, TaskSpec, find_spec, task_names
 from ilm_jax.errors import UserError
-from ilm_jax.files import sha256_json
+from ilm_jax.files import sha256_file, sha256_json
+
+__all__ = [
+    "CACHE_FORMAT", "MENTIONS", "SPECS", "SPLITS", "USER_MENTIONS", "TaskSettings", "TaskSpec",
+    "effective", "find_spec", "plain_settings", "settings_from", "settings_json", "slots_at_most",
+    "task_key", "task_names", "task_path", "tokenizer_key", "tokenizer_path",
+]  # fmt: skip
 
 CACHE_FORMAT = "ilm_jax.task_cache/1"
 SPLITS = ("train", "validation", "test")
@@ -32,7 +39,15 @@ class TaskSettings:
       mention_history: how the items of a history are named.
       mention_user: how a sequential prompt names its user ("none": not at all).
       target: "id" or "title" of the next item. A held-out item is always named by its id.
-      history: at most so many items before the target.
+      history: at most so many items before the target (OpenP5: 20).
+      item_index: how the number in an item's id is found: "random" (by hash), "sequential" (order
+        of first training interaction) or "collaborative" (clusters of training co-occurrence).
+        Tasks whose name ends in one of these fix it.
+      index_order: of the users that "sequential" walks: "original", "short2long" or "long2short".
+      cluster_tokens: "collaborative": different cluster tokens, OpenP5's k.
+      cluster_split: "collaborative": parts of each cluster, OpenP5's N.
+      prompts: "seen" templates train and measure; the "unseen" one only measures.
+      prompt_file: file of templates in OpenP5's format to use instead of ours; "": ours.
       text_only: every slot mention falls back to words: description to "none", history to "id"
         (what remains of a combination is kept), user to "id".
       variants: renderings of each training example, each with a template drawn by hash.
@@ -54,6 +69,12 @@ class TaskSettings:
     mention_user: str = "id"
     target: str = "id"
     history: int = 10
+    item_index: str = "random"
+    index_order: str = "original"
+    cluster_tokens: int = 200
+    cluster_split: int = 20
+    prompts: str = "seen"
+    prompt_file: str = ""
     text_only: bool = False
     variants: int = 1
     seed: int = 0
@@ -71,6 +92,14 @@ class TaskSettings:
         _choice("mention_history", self.mention_history, named)
         _choice("mention_user", self.mention_user, USER_MENTIONS)
         _choice("target", self.target, ("id", "title"))
+        _choice("item_index", self.item_index, ("random", "sequential", "collaborative"))
+        _choice("index_order", self.index_order, ("original", "short2long", "long2short"))
+        _choice("prompts", self.prompts, ("seen", "unseen"))
+        if not 2 <= self.cluster_split <= self.cluster_tokens:
+            raise UserError(
+                f"task settings cluster_split={self.cluster_split}, "
+                f"cluster_tokens={self.cluster_tokens}: give 2 <= cluster_split <= cluster_tokens"
+            )
         for name in ("history", "variants", "pair_distance"):
             if getattr(self, name) < 1:
                 raise UserError(f"task setting {name}={getattr(self, name)}: give at least 1")
@@ -114,88 +143,42 @@ def _fill(default: Any, overrides: dict[str, Any], what: str) -> Any:
     return dataclasses.replace(default, **changes)
 
 
-@dataclasses.dataclass(frozen=True)
-class TaskSpec:
-    """One kind of task.
-
-    Attributes:
-      family: prefix of the name, after the source of the task.
-      task: rest of the name.
-      version: raised whenever the examples of unchanged settings change.
-      features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
-      settings: the fields of TaskSettings that its examples depend on.
-      metrics: names of the figures that evaluation reports.
-    """
-
-    family: str
-    task: str
-    version: int
-    features: tuple[tuple[str, str], ...]
-    settings: tuple[str, ...]
-    metrics: tuple[str, ...] = ()
-
-    def name(self, dataset: str) -> str:
-        """Registered name for a dataset, such as "elm24_toy_world3_long_description"."""
-        return f"{self.family}_{dataset.replace('/', '_')}_{self.task}"
+def effective(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
+    """The settings as the task reads them: with what makes it the task that it is."""
+    return settings.replace(**dict(spec.fixed)) if spec.fixed else settings
 
 
-_PROMPT = (
-    ("key", "text"), ("user", "text"), ("template", "text"), ("target_text", "text"),
-    ("inputs", "ints"), ("targets", "ints"), ("targets_content", "ints"), ("slots", "ints"),
-    ("history_bounds", "ints"), ("target_item", "int"),
-)  # fmt: skip
-_DESCRIPTION = ("mention_description", "text_only", "variants", "seed")
-_SEQUENTIAL = ("mention_history", "mention_user", "target", "history", *_DESCRIPTION[1:])
-_BOTH = tuple(sorted({*_DESCRIPTION, *_SEQUENTIAL} - {"text_only"}))
-
-SPECS: dict[str, TaskSpec] = {
-    "item_text": TaskSpec(
-        "align", "item_text", 1, (("key", "text"), ("row", "int"), ("text", "ints")), ()
-    ),
-    "item_item": TaskSpec(
-        "align", "item_item", 1, (("key", "text"), ("row", "int"), ("other", "int")),
-        ("pair_distance",),
-    ),
-    "user_item": TaskSpec(
-        "align", "user_item", 1, (("key", "text"), ("user", "int"), ("row", "int")), ()
-    ),
-    "long_description": TaskSpec(
-        "elm24", "long_description", 1, _PROMPT, _DESCRIPTION, ("nll", "nll_content")
-    ),
-    "sequential_random": TaskSpec(
-        "openp5", "sequential_random", 1, _PROMPT, _SEQUENTIAL,
-        ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10"),
-    ),
-    "text": TaskSpec(
-        "corpus", "text", 2, _PROMPT,
-        (*_BOTH, "corpus_sequential_examples", "corpus_word_variants"), ("nll",),
-    ),
-}  # fmt: skip
-
-
-def task_names(dataset: str) -> dict[str, TaskSpec]:
-    """The six tasks of a dataset by registered name."""
-    return {spec.name(dataset): spec for spec in SPECS.values()}
-
-
-def find_spec(dataset: str, name: str) -> TaskSpec:
-    """The task called `name` by its registered or its short name ("item_text").
-
-    Raises:
-      UserError: if the dataset has no such task.
-    """
-    known = task_names(dataset)
-    if name in SPECS:
-        return SPECS[name]
-    if name not in known:
-        raise UserError(f"no task {name!r} of dataset {dataset!r}; known: {', '.join(known)}")
-    return known[name]
+def slots_at_most(spec: TaskSpec, settings: TaskSettings) -> int:
+    """Slots that one prompt of the task can have under these settings."""
+    settings = effective(spec, settings)
+    if settings.text_only:
+        return 0
+    found = 0
+    for field, times in spec.slots:
+        count = getattr(settings, times) if isinstance(times, str) else times
+        found += count * ("slot" in getattr(settings, field).split("+"))
+    return found
 
 
 def plain_settings(spec: TaskSpec, settings: TaskSettings) -> dict[str, Any]:
-    """The settings that a task depends on, as plain values."""
-    plain = dataclasses.asdict(settings)
-    return {name: plain[name] for name in sorted({*spec.settings, "split"})}
+    """The settings that a task depends on, as plain values; of a file, its SHA-256.
+
+    Raises:
+      UserError: if a file that the settings name is absent.
+    """
+    plain = dataclasses.asdict(effective(spec, settings))
+    chosen = {name: plain[name] for name in sorted({*spec.settings, "split"})}
+    for name, path in chosen.items():
+        if name.endswith("_file") and path:
+            chosen[name] = _file_hash(name, path)
+    return chosen
+
+
+def _file_hash(name: str, path: str) -> str:
+    try:
+        return sha256_file(pathlib.Path(path).expanduser())
+    except OSError as error:
+        raise UserError(f"task setting {name}={path!r}: {error.strerror}") from error
 
 
 def tokenizer_key(settings: TaskSettings, catalogue_fingerprint: str) -> str:

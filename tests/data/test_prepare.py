@@ -1,5 +1,6 @@
 """A dataset's name leads to its catalogue, made again exactly when its source changed."""
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -11,7 +12,7 @@ import threading
 
 import pytest
 
-from ilm_jax.data import movielens, prepare, toy
+from ilm_jax.data import families, movielens, prepare, toy
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
@@ -89,7 +90,8 @@ def test_a_changed_source_asks_for_preparation(snapshot, monkeypatch, change):
     raw, cache, _ = snapshot
     path = prepare.catalogue_dir("movielens/latest_small", cache)
     if change == "version":
-        monkeypatch.setattr(movielens, "VERSION", "1.0.1")
+        newer = dataclasses.replace(families.FAMILIES["movielens"], version="1.0.1")
+        monkeypatch.setitem(families.FAMILIES, "movielens", newer)
     elif change == "header":
         header = json.loads((path / "catalogue.json").read_text())
         (path / "catalogue.json").write_text(json.dumps(header | {"format": "older"}))

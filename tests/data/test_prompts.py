@@ -3,15 +3,9 @@ import re
 
 import pytest
 
+from ilm_jax.data import templates
 from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import (
-    DESCRIPTION_TEMPLATES,
-    ITEM_SLOT,
-    SEQUENTIAL_TEMPLATES,
-    SLOT_MARKS,
-    USER_SLOT,
-    PromptRenderer,
-)
+from ilm_jax.data.prompts import ITEM_SLOT, SLOT_MARKS, USER_SLOT, PromptRenderer
 from ilm_jax.data.splits import TEST, TRAIN, make_splits
 from ilm_jax.data.task_settings import MENTIONS, USER_MENTIONS, TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
@@ -29,9 +23,9 @@ ALL_MENTIONS = [
 
 def prompts(settings, history=(3, 0, 7, 14)):
     renderer = PromptRenderer(SPLITS, settings)
-    for template in range(len(DESCRIPTION_TEMPLATES)):
+    for template in range(len(templates.DESCRIPTION)):
         yield renderer.description(3, template)
-    for template in range(len(SEQUENTIAL_TEMPLATES)):
+    for template in range(len(templates.SEQUENTIAL_SEEN)):
         yield renderer.sequential(4, history, template)
 
 
@@ -87,7 +81,7 @@ def test_a_recommendation_names_held_out_items_by_id():
     assert CATALOGUE.titles[known] in text and CATALOGUE.titles[held_out] not in text
     assert renderer.item_id(held_out) in text
     assert renderer.target(known) == CATALOGUE.titles[known]
-    assert renderer.target(held_out) == renderer.item_id(held_out)
+    assert renderer.target(held_out) == f"toy {renderer.item_id(held_out)}"
 
 
 def test_words_alone_keep_what_a_mention_says_in_words():
@@ -102,12 +96,3 @@ def test_words_alone_keep_what_a_mention_says_in_words():
     renderer = PromptRenderer(SPLITS, settings)
     assert renderer.item_id(1) in renderer.sequential(0, (1,), 0).text
     assert renderer.user_id(0) in renderer.sequential(0, (1,), 0).text
-
-
-def test_numbers_are_random_and_know_nothing_of_interactions():
-    numbers = PromptRenderer(SPLITS, TaskSettings()).item_numbers
-    assert sorted(numbers) == list(range(1001, 1001 + CATALOGUE.num_items))
-    assert list(numbers) != sorted(numbers)
-    other = make_splits(small_catalogue(seed=9))
-    assert (PromptRenderer(other, TaskSettings()).item_numbers == numbers).all()
-    assert (PromptRenderer(SPLITS, TaskSettings(seed=1)).item_numbers != numbers).any()

@@ -6,7 +6,8 @@ import pytest
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.dataset_config import DatasetConfig
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, settings_from, task_names
+from ilm_jax.data.task_settings import SPLITS, TaskSettings, settings_from
+from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
 from ilm_jax.data.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
 from tests.data.cached_toy import cached_toy, toy_world, with_catalogue
@@ -26,7 +27,7 @@ def rows(block, local):
 
 
 def test_info_says_what_was_made_and_from_what():
-    names = list(task_names("toy"))
+    names = [spec.name("toy") for spec in find_specs("toy", DEFAULT_TASKS)]
     tokenizer = open_tokenizer("toy", TaskSettings(), toy_world(), cached_toy())
     for split in SPLITS:
         tasks = open_tasks(
@@ -47,7 +48,7 @@ def test_info_says_what_was_made_and_from_what():
 def test_what_is_cached_is_not_made_again(monkeypatch):
     monkeypatch.setattr(cache_tasks, "_write", None)
     cache_tasks.main(["--dataset=toy", f"--cache_dir={cached_toy()}", "--nowith_text_only"])
-    missing = missing_tasks("toy", TaskSettings(), list(SPECS), toy_world(), cached_toy())
+    missing = missing_tasks("toy", TaskSettings(), DEFAULT_TASKS, toy_world(), cached_toy())
     assert not missing
     other = TaskSettings(history=3)
     # The corpus, so the tokenizer, so all that holds tokens depends on the history.

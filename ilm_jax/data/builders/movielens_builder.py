@@ -28,6 +28,11 @@ class Movielens(CatalogueBuilder, skip_registration=True):  # type: ignore[call-
         for release, kind in movielens.RELEASES.items()
     ]
 
+    @classmethod
+    def config(cls, release: str) -> str:
+        """The configuration of a release."""
+        return release
+
     def _catalogue(self, dl_manager: tfds.download.DownloadManager) -> Catalogue:
         folder, release = self.raw_folder(dl_manager), self.builder_config.name
         self.sources = movielens.source_hashes(release, folder)

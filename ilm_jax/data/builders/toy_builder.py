@@ -24,8 +24,9 @@ class Toy(CatalogueBuilder, skip_registration=True):  # type: ignore[call-arg]
     BUILDER_CONFIGS = [ToyConfig(name="world0", description="The default world.")]
 
     @classmethod
-    def config(cls, world: int) -> ToyConfig:
-        """The configuration of any world."""
+    def config(cls, release: int | str) -> ToyConfig:
+        """The configuration of any world, by its number."""
+        world = int(release)
         if world == 0:  # TFDS refuses a second object of a listed name
             return cls.BUILDER_CONFIGS[0]
         return ToyConfig(name=f"world{world}", description=f"World {world}.", world=world)

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import sentencepiece
@@ -132,6 +132,7 @@ class OwnTokenizer:
         vocab_size: int = 2048,
         path: str | os.PathLike | None = None,
         model_type: str = "bpe",
+        whole: Sequence[str] = (),
     ) -> "OwnTokenizer":
         """Trains on `texts` in their order; the same texts give the same bytes.
 
@@ -140,6 +141,8 @@ class OwnTokenizer:
           vocab_size: upper limit; a corpus with too few different pieces gives fewer.
           path: where to save the model, if anywhere.
           model_type: "unigram" or "bpe".
+          whole: strings that are one piece each wherever they occur; they come on top of
+            `vocab_size`.
 
         Raises:
           UserError: if vocab_size is too small, the model type is unknown or there is no text.
@@ -156,7 +159,8 @@ class OwnTokenizer:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(texts),
                 model_writer=model,
-                vocab_size=vocab_size,
+                vocab_size=vocab_size + len(whole),
+                user_defined_symbols=list(whole),
                 model_type=model_type,
                 hard_vocab_limit=False,
                 split_digits=True,

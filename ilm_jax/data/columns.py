@@ -1,0 +1,97 @@
+"""How a user's own files call their columns, and the small file that says so.
+
+Names that most files use are recognised. Others stand in `columns.gin` in the same folder, in
+gin's spelling, so that every verb sees them and the cache knows of a change:
+
+    Columns.user = "reviewer"
+    Columns.timestamp = "when"
+"""
+
+import ast
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ilm_jax.data import raw_lines
+
+FILE = "columns.gin"
+# What a column may be called where nothing else is said, the likeliest first.
+COMMON = {
+    "user": ("user", "user_id", "userId", "userid", "reviewerID", "uid"),
+    "item": ("item", "item_id", "itemId", "itemid", "movieId", "movie_id", "asin", "iid"),
+    "timestamp": ("timestamp", "time", "unixReviewTime", "unix_time", "ts", "date"),
+    "rating": ("rating", "ratings", "overall", "stars", "score"),
+    "id": ("id", "item", "item_id", "itemId", "itemid", "movieId", "movie_id", "asin"),
+    "title": ("title", "name", "movie_title", "item_name"),
+    "text": ("text", "description", "summary", "overview"),
+    "categories": ("categories", "genres", "category", "genre", "class"),
+}
+_LINE = re.compile(r"(?:Columns\.)?(\w+)\s*=\s*(.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Names of columns; "" means to look for a common one.
+
+    Attributes:
+      user, item, timestamp, rating: of the interactions. timestamp="none": the file's order is the
+        order in time.
+      id, title, text, categories: of the items.
+      attributes: further columns of the items that tell something, such as ("brand", "color").
+      separator: between several categories in one cell of a CSV or TSV file.
+      core: users and items with fewer interactions are left out, again and again until none is
+        left; 0 keeps all.
+    """
+
+    user: str = ""
+    item: str = ""
+    timestamp: str = ""
+    rating: str = ""
+    id: str = ""
+    title: str = ""
+    text: str = ""
+    categories: str = ""
+    attributes: tuple[str, ...] = ()
+    separator: str = "|"
+    core: int = 0
+
+    def find(self, field: str, header: Sequence[str]) -> str:
+        """The name of a field's column in a header, or "" if it has none."""
+        given = getattr(self, field)
+        if given:
+            return given if given in header else ""
+        return next((name for name in COMMON[field] if name in header), "")
+
+
+def read_columns(folder: pathlib.Path) -> Columns:
+    """What `columns.gin` in the folder says; the defaults without such a file.
+
+    Raises:
+      UserError: with file and line, for an unknown name or a value of another type.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return Columns()
+    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Columns)}
+    found: dict[str, Any] = {}
+    for number, line in raw_lines.lines(path):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None or match[1] not in known:
+            remedy = f"write Columns.NAME = VALUE, NAME one of {', '.join(known)}"
+            raw_lines.fail(path, number, f"{line[:80]!r}", remedy)
+        try:
+            value = ast.literal_eval(match[2])
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raw_lines.fail(path, number, f"value {match[2][:80]!r}", "quote strings")
+        if match[1] == "attributes" and isinstance(value, list | tuple):
+            value = tuple(map(str, value))
+        if type(value) is not type(known[match[1]]) or (match[1] == "core" and value < 0):
+            raw_lines.fail(path, number, f"{match[1]} = {value!r}",
+                           f"its default is {known[match[1]]!r}")  # fmt: skip
+        found[match[1]] = value
+    return Columns(**found)

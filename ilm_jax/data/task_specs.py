@@ -1,0 +1,161 @@
+"""The tasks that there are: family, name, features, and the settings each depends on."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ilm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """One kind of task.
+
+    Attributes:
+      family: prefix of the name, after the source of the task.
+      task: rest of the name.
+      version: raised whenever the examples of unchanged settings change.
+      features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
+      settings: the fields of TaskSettings that its examples depend on.
+      metrics: names of the figures that evaluation reports.
+      fixed: (field, value) of TaskSettings that make the task what it is, whatever is set.
+      slots: (field of TaskSettings that says how something is mentioned, how often at most); the
+        number may be the name of a field.
+      what: input, target and paper, for lists of tasks.
+    """
+
+    family: str
+    task: str
+    version: int
+    features: tuple[tuple[str, str], ...]
+    settings: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, Any], ...] = ()
+    slots: tuple[tuple[str, int | str], ...] = ()
+    what: str = ""
+
+    def name(self, dataset: str) -> str:
+        """Registered name for a dataset, such as "elm24_toy_world3_long_description"."""
+        return f"{self.family}_{dataset.replace('/', '_')}_{self.task}"
+
+
+PROMPT_FEATURES = (
+    ("key", "text"), ("user", "text"), ("template", "text"), ("target_text", "text"),
+    ("inputs", "ints"), ("targets", "ints"), ("targets_content", "ints"), ("slots", "ints"),
+    ("history_bounds", "ints"), ("target_item", "int"),
+)  # fmt: skip
+RANKING = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10")
+_RENDERING = ("text_only", "variants", "seed")
+_INDEX = ("item_index", "index_order", "cluster_tokens", "cluster_split")
+_DESCRIPTION = ("mention_description", *_RENDERING)
+_RECOMMENDATION = (
+    "mention_history", "mention_user", "target", "history", "prompts", "prompt_file", *_INDEX,
+    *_RENDERING,
+)  # fmt: skip
+_CORPUS = tuple(sorted({*_DESCRIPTION, *_RECOMMENDATION} - {"text_only", "prompts"}))
+
+
+def _alignment() -> list[TaskSpec]:
+    key, row = ("key", "text"), ("row", "int")
+    return [
+        TaskSpec("align", "item_text", 1, (key, row, ("text", "ints")), (),
+                 what="item vector | its text | ILM stage 1"),
+        TaskSpec("align", "item_item", 1, (key, row, ("other", "int")), ("pair_distance",),
+                 what="item vector | an item of the same user soon after | ILM stage 1"),
+        TaskSpec("align", "user_item", 1, (key, ("user", "int"), row), (),
+                 what="user vector | an item of the user | ILM stage 1"),
+    ]  # fmt: skip
+
+
+# How OpenP5's tasks name items, by the end of the task's name.
+INDEXINGS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "random": (("item_index", "random"),),
+    "sequential": (("item_index", "sequential"),),
+    "collaborative": (("item_index", "collaborative"),),
+    "title": (("item_index", "random"), ("mention_history", "title"), ("target", "title")),
+    "slot": (
+        ("item_index", "random"), ("mention_history", "slot"), ("mention_user", "slot"),
+        ("target", "id"),
+    ),
+}  # fmt: skip
+
+
+def _openp5() -> list[TaskSpec]:
+    inputs = {"sequential": "user, history", "straightforward": "user"}
+    slots: tuple[tuple[str, int | str], ...] = (("mention_history", "history"), ("mention_user", 1))
+    specs = []
+    for task, given in inputs.items():
+        for indexing, fixed in INDEXINGS.items():
+            for prompts, suffix in (("seen", ""), ("unseen", "_unseen")):
+                target = "title of the next item" if indexing == "title" else "id of the next item"
+                specs.append(TaskSpec(
+                    "openp5", f"{task}_{indexing}{suffix}", 2, PROMPT_FEATURES, _RECOMMENDATION,
+                    RANKING, (*fixed, ("prompts", prompts)),
+                    slots if task == "sequential" else slots[1:],
+                    f"{given} ({indexing} ids, {prompts} prompts) | {target} | OpenP5",
+                ))  # fmt: skip
+    return specs
+
+
+def _elm24() -> list[TaskSpec]:
+    return [
+        TaskSpec("elm24", "long_description", 1, PROMPT_FEATURES, _DESCRIPTION,
+                 ("nll", "nll_content"), slots=(("mention_description", 1),),
+                 what="item | its text | ELM"),
+    ]  # fmt: skip
+
+
+def _corpus() -> list[TaskSpec]:
+    settings = (*_CORPUS, "corpus_sequential_examples", "corpus_word_variants")
+    return [
+        TaskSpec("corpus", "text", 3, PROMPT_FEATURES, settings, ("nll",),
+                 what="- | item texts and text-only renderings | stage 0, ours"),
+    ]  # fmt: skip
+
+
+SPECS: dict[str, TaskSpec] = {
+    spec.task: spec for spec in (*_alignment(), *_elm24(), *_openp5(), *_corpus())
+}
+# What `ilm cache_tasks` prepares unless told otherwise: the tasks of the shipped recipes.
+DEFAULT_TASKS = (
+    "item_text", "item_item", "user_item", "long_description", "sequential_random", "text",
+)  # fmt: skip
+
+
+def task_names(dataset: str) -> dict[str, TaskSpec]:
+    """All tasks of a dataset by registered name."""
+    return {spec.name(dataset): spec for spec in SPECS.values()}
+
+
+def find_spec(dataset: str, name: str) -> TaskSpec:
+    """The task called `name` by its registered or its short name ("item_text").
+
+    Raises:
+      UserError: if the dataset has no such task.
+    """
+    import difflib
+
+    known = task_names(dataset)
+    if name in SPECS:
+        return SPECS[name]
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, *SPECS], n=3) or list(DEFAULT_TASKS)
+        raise UserError(
+            f"no task {name!r} of dataset {dataset!r}; near it: {', '.join(near)}; "
+            "`ilm inspect` lists all"
+        )
+    return known[name]
+
+
+def find_specs(dataset: str, names: Sequence[str]) -> list[TaskSpec]:
+    """The tasks of these names; the name of a family ("openp5") stands for all of its tasks.
+
+    Raises:
+      UserError: if the dataset has no such task.
+    """
+    families = {spec.family for spec in SPECS.values()}
+    specs: dict[str, TaskSpec] = {}
+    for name in names:
+        found = [s for s in SPECS.values() if s.family == name] if name in families else []
+        specs |= {spec.task: spec for spec in found or [find_spec(dataset, name)]}
+    return list(specs.values())
