@@ -135,7 +135,11 @@ class _Search:
             return self._step(state, prompt, entries, self.beams, width)
 
         state = state._replace(level=jnp.int32(state.level))
-        return jax.lax.while_loop(lambda state: ~jnp.all(state.done), step, state).pool
+
+        def goes_on(state: _State) -> Array:
+            return (state.level < levels) & ~jnp.all(state.done)
+
+        return jax.lax.while_loop(goes_on, step, state).pool
 
     def _start(self, prompt: Prefilled, catalogue: Array, lanes: int) -> _State:
         """Reads the stem and chooses the first tokens behind it."""

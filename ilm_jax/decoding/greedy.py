@@ -1,13 +1,20 @@
-"""Greedy decoding: the most probable next token, again and again, in one compiled function."""
+"""Greedy decoding: the most probable next token, again and again, a fixed number of times.
+
+`sampling.sample` does the same and stops when all rows have ended.
+"""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32
 
 from ilm_jax.decoding.config import DecodingConfig
-from ilm_jax.decoding.sampling import sample
+from ilm_jax.decoding.sampling import advance, start
 from ilm_jax.decoding.steps import LanguageModel
 
 
+@functools.partial(jax.jit, static_argnames=("lm", "steps", "eos_id", "pad_id"))
 def greedy(
     lm: LanguageModel,
     params: dict,
@@ -29,5 +36,7 @@ def greedy(
       eos_id: ends a continuation, and is part of it. pad_id: stands behind it.
     """
     config = DecodingConfig(max_new_tokens=steps, stop_ids=(eos_id,), pad_id=pad_id)
-    tokens: jax.Array = sample(lm, params, embeddings, lengths, config).tokens
-    return tokens
+    rows = jnp.zeros_like(lengths)  # nothing is drawn
+    state = start(lm, params, embeddings, lengths, rows, config)
+    after: Int32[Array, "batch others"] = advance(lm, params, state, rows, config, steps - 1)[1]
+    return jnp.concatenate([state.token[:, None], after], axis=1)

@@ -38,6 +38,7 @@ class Reader:
     ) -> "Prefilled":
         """Reads right-padded prompts; leaves `room` entries for what follows."""
         batch, length = embeddings.shape[:2]
+        lengths = jnp.maximum(lengths, 1)  # rows that only fill a batch have none
         places = jnp.broadcast_to(jnp.arange(length), (batch, length))
         real = places < lengths[:, None]
         if isinstance(self.lm, T5):
