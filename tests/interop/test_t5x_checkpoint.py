@@ -8,7 +8,6 @@ import pytest
 from flax.serialization import msgpack_serialize as packed
 
 from ilm_jax.errors import UserError
-from ilm_jax.interop import t5x_checkpoint
 from ilm_jax.interop.families import t5, t5x
 from ilm_jax.interop.rules import apply
 from ilm_jax.interop.sources import open_source
@@ -172,16 +171,3 @@ def test_its_folder_is_opened_for_what_it_holds(tmp_path):
         assert head.shape == expected.shape
         part = slice(3, 9), slice(2, 5)
         np.testing.assert_array_equal(head.read(part), expected[part])
-
-
-def test_what_is_written_is_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(t5x_checkpoint, "CHUNK_BYTES", 64)
-    rng = np.random.default_rng(0)
-    params = {"lm/a/kernel": rng.normal(size=(9, 5)), "lm/scale": np.ones(3, np.float16)}
-    t5x_checkpoint.write(tmp_path, params, step=4)
-    assert (tmp_path / "checkpoint_4/target.lm.a.kernel/2.0").is_file()
-    source = T5XCheckpoint(tmp_path)
-    assert source.names() == list(params)
-    for name, leaf in params.items():
-        assert source.dtype(name) == leaf.dtype
-        np.testing.assert_array_equal(source.read(name), leaf)

@@ -5,6 +5,7 @@ import importlib
 import types
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +15,14 @@ from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
 from ilm_jax.training.optimizers import OptimizerConfig
+from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.state import flat
 from tests.training import models
 
 with warnings.catch_warnings():
     # T5X's own, where it can be imported.
     warnings.simplefilter("ignore")
-    from ilm_jax.interop import t5x_model
+    from ilm_jax.interop import t5x_model, t5x_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -36,7 +38,15 @@ def stub_run(objective):
     return types.SimpleNamespace(
         objective=objective,
         sized_objective=objective,
-        trainer=types.SimpleNamespace(trains=("^qformer/", "^adaptor/"), total_steps=10),
+        trainer=types.SimpleNamespace(
+            trains=("^qformer/", "^adaptor/"),
+            total_steps=10,
+            init=(),
+            allow_fresh=(),
+            adapters=(),
+            seed=3,
+        ),
+        partitioner=Partitioner(),
         optimizer=OptimizerConfig(),
         tokenizer=types.SimpleNamespace(eos_id=1, pad_id=0),
         vectors=models.table(),
@@ -67,9 +77,9 @@ def test_shards_make_up_the_global_batch_with_their_vectors():
     run = stub_run(models.ILM)
     run.feed = lambda dataset: Rows()
     dataset = types.SimpleNamespace(repeat=False)
-    whole = list(t5x_model.batches(run, dataset, 8))
+    whole = list(t5x_run.batches(run, dataset, 8))
     assert len(whole) == models.ROWS // 8
-    parts = [list(t5x_model.batches(run, dataset, 8, shard, 2)) for shard in range(2)]
+    parts = [list(t5x_run.batches(run, dataset, 8, shard, 2)) for shard in range(2)]
     for number, batch in enumerate(whole):
         for name, value in batch.items():
             both = np.concatenate([part[number][name] for part in parts])
@@ -77,7 +87,7 @@ def test_shards_make_up_the_global_batch_with_their_vectors():
     entities = models.prompt_batch()["entities"]
     np.testing.assert_array_equal(whole[0]["entity_vectors"], models.table()[entities[:8]])
     with pytest.raises(UserError, match="no multiple of the 3 shards"):
-        next(t5x_model.batches(run, dataset, 8, 0, 3))
+        next(t5x_run.batches(run, dataset, 8, 0, 3))
 
 
 @pytest.fixture(params=OBJECTIVES)
@@ -87,7 +97,7 @@ def model(request):
     run = stub_run(OBJECTIVES[request.param])
     made = t5x_model.ItemLanguageT5XModel(run)
     run.feed = lambda dataset: Rows()
-    batch = next(t5x_model.batches(run, types.SimpleNamespace(repeat=False), models.ROWS))
+    batch = next(t5x_run.batches(run, types.SimpleNamespace(repeat=False), models.ROWS))
     variables = made.get_initial_variables(jax.random.key(0), {})
     return made, batch, models.prompt_batch(), variables
 
@@ -147,3 +157,23 @@ def test_scores_and_predictions_are_ours(model):
     lengths = jnp.full(models.ROWS, 18)
     want = greedy(made.module.lm, params["lm"], prompts, lengths, steps=6, eos_id=1)
     np.testing.assert_array_equal(made.predict_batch(params, batch), want)
+
+
+def test_the_run_says_what_parameters_training_starts_from(model):
+    made, batch, _, _ = model
+    from t5x import partitioning
+
+    mesh = partitioning.PjitPartitioner(
+        num_partitions=2,
+        logical_axis_rules=t5x_run.logical_axis_rules(partitioning.standard_logical_axis_rules()),
+    )
+    state = t5x_run.SourcesInitializer(
+        optimizer_def=made.optimizer_def,
+        init_fn=made.get_initial_variables,
+        input_shapes={name: value.shape for name, value in batch.items()},
+        partitioner=mesh,
+    ).from_scratch(jax.random.key(0))
+    drawn = flat(nn.unbox(made.objective.init(jax.random.key(made.run.trainer.seed))))
+    for path, leaf in flat(state.params).items():
+        np.testing.assert_allclose(leaf, drawn[path], atol=1e-6, err_msg=path)
+    assert state.params["lm"]["embedding"]["embedding"].sharding.spec[0] == "model"
