@@ -1,0 +1,118 @@
+"""Negatives that a whole batch shares: uniform, by popularity, the batch's own, or all items."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Int32, Int64, UInt32
+
+from ilm_jax.cf.interactions import Interactions
+
+KINDS = ("uniform", "popularity", "in_batch", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """How candidates are drawn.
+
+    Attributes:
+      kind: "uniform" and "popularity" draw with replacement; "in_batch" takes the positives of
+        the batch (so popularity decides); "all" takes every item once, which makes ranks exact.
+      drawn: m; without meaning for "in_batch" and "all".
+      power: "popularity" draws an item with probability proportional to count^power.
+
+    Raises:
+      ValueError: for another kind, or fewer than one candidate.
+    """
+
+    kind: str = "uniform"
+    drawn: int = 100
+    power: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.drawn < 1:
+            raise ValueError(
+                f"sampler {self.kind!r} with {self.drawn} candidates; kinds are {', '.join(KINDS)}"
+            )
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether ranks can be estimated from the sample as `ilm_jax.cf.ranks` does."""
+        return self.kind in ("uniform", "all")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+    """Draws candidates, and knows how often each is expected.
+
+    Attributes:
+      config: see `SamplerConfig`.
+      probability: of every item in one draw (for "in_batch": to be the positive of a row).
+    """
+
+    config: SamplerConfig
+    probability: Float32[np.ndarray, " items"]
+
+    @classmethod
+    def make(cls, config: SamplerConfig, counts: Int64[np.ndarray, " items"]) -> "Sampler":
+        """From the training count of every item."""
+        weights = np.ones(len(counts))
+        if config.kind in ("popularity", "in_batch"):
+            weights = counts.astype(float) ** (config.power if config.kind == "popularity" else 1)
+        return cls(config, (weights / weights.sum()).astype(np.float32))
+
+    @functools.cached_property
+    def _cumulative(self) -> Float32[np.ndarray, " items"]:
+        total = np.cumsum(self.probability, dtype=np.float64)
+        return (total / total[-1]).astype(np.float32)
+
+    def draw(
+        self, key: Array, positives: Int32[Array, " batch"]
+    ) -> tuple[Int32[Array, " drawn"], Float32[Array, " drawn"]]:
+        """(candidate rows, log of the expected number of times that each is among them)."""
+        items = len(self.probability)
+        kind, drawn = self.config.kind, self.config.drawn
+        if kind == "all":
+            return jnp.arange(items, dtype=jnp.int32), jnp.zeros(items, jnp.float32)
+        if kind == "uniform":
+            chosen = jax.random.randint(key, (drawn,), 0, items, jnp.int32)
+        elif kind == "popularity":
+            where = jax.random.uniform(key, (drawn,))
+            chosen = jnp.searchsorted(jnp.asarray(self._cumulative), where, side="right")
+            chosen = jnp.minimum(chosen, items - 1).astype(jnp.int32)
+        else:
+            chosen = positives
+        chance = jnp.asarray(self.probability)[chosen]
+        return chosen, jnp.log(jnp.maximum(chance * len(chosen), 1e-30))
+
+
+_BITMAP_BYTES = 2 << 30
+
+
+def history_bitmap(interactions: Interactions) -> UInt32[np.ndarray, "users words"]:
+    """One bit for each (user, item): whether they met.
+
+    Raises:
+      ValueError: if it takes more than 2 GiB; exclude only the target then.
+    """
+    words = -(-interactions.num_items // 32)
+    size = 4 * words * interactions.num_users
+    if size > _BITMAP_BYTES:
+        raise ValueError(f"a bitmap of all histories takes {size / 2**30:.1f} GiB; "
+                         "set exclude='target'")  # fmt: skip
+    bitmap = np.zeros((interactions.num_users, words), np.uint32)
+    bits = np.uint32(1) << (interactions.items % 32).astype(np.uint32)
+    np.bitwise_or.at(bitmap, (interactions.users, interactions.items // 32), bits)
+    return bitmap
+
+
+def met(
+    bitmap: UInt32[Array, "users words"],
+    users: Int[Array, " batch"],
+    items: Int[Array, " drawn"],
+) -> Bool[Array, "batch drawn"]:
+    """Whether each user met each item."""
+    words = bitmap[users][:, items // 32]
+    return ((words >> (items % 32).astype(jnp.uint32)) & 1).astype(bool)

@@ -1,0 +1,262 @@
+"""Trains a scorer with a ranking loss on sampled negatives that a batch shares."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int, Int32
+
+from ilm_jax.cf.ials import Factors
+from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_bitmap, met
+from ilm_jax.cf.two_tower import TwoTower
+from ilm_jax.objectives import ranking
+
+LOSSES = ("bpr", "softmax", "warp", "lambdarank")
+OnEpoch = Callable[[int, Float[np.ndarray, "users dim"], Float[np.ndarray, "items dim"]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledConfig:
+    """Settings of `fit`.
+
+    Attributes:
+      loss: "bpr", "softmax", "warp" or "lambdarank"; see `ilm_jax.objectives.ranking`.
+      rank: estimate for the latter two: "sampled" (uncorrected), "corrected" or "shrunk".
+      cutoff: K of LambdaRank's NDCG@K; None counts all ranks.
+      margin: WARP's.
+      sampler: how candidates are drawn.
+      exclude: which candidates are no negatives of a row: its user's "history" or its "target".
+      dim, user_tower, hidden, init_stddev: see `TwoTower`.
+      history: of the history tower: that many items, drawn anew each epoch without the target.
+      learning_rate: of Adam, constant.
+      l2: times half the mean squared norm of the vectors in a batch.
+      batch_size: pairs; the last of an epoch is filled from its start.
+      epochs: passes over the pairs.
+      seed: of parameters, order and candidates.
+
+    Raises:
+      ValueError: for unknown names, or a rank correction of candidates that are not uniform.
+    """
+
+    loss: str = "softmax"
+    rank: str = "corrected"
+    cutoff: int | None = None
+    margin: float = 1.0
+    sampler: SamplerConfig = SamplerConfig()
+    exclude: str = "history"
+    dim: int = 32
+    user_tower: str = "id"
+    hidden: tuple[int, ...] = ()
+    init_stddev: float = 0.1
+    history: int = 50
+    learning_rate: float = 3e-3
+    l2: float = 0.0
+    batch_size: int = 4096
+    epochs: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES or self.exclude not in ("history", "target"):
+            raise ValueError(f"loss={self.loss!r}, exclude={self.exclude!r}: the losses are "
+                             f"{', '.join(LOSSES)}; exclude 'history' or 'target'")  # fmt: skip
+        if self.rank not in ("sampled", "corrected", "shrunk"):
+            raise ValueError(f"rank={self.rank!r}; choose 'sampled', 'corrected' or 'shrunk'")
+        uses_ranks = self.loss in ("warp", "lambdarank") and self.rank != "sampled"
+        if uses_ranks and not self.sampler.is_uniform:
+            raise ValueError(
+                f"{self.rank} ranks need uniform candidates, not {self.sampler.kind!r}: set "
+                "rank='sampled', or sampler.kind='uniform'"
+            )
+
+    def model(self, num_users: int, num_items: int) -> TwoTower:
+        """The scorer."""
+        return TwoTower(
+            num_users, num_items, self.dim, self.user_tower, tuple(self.hidden), self.init_stddev
+        )
+
+
+def losses(
+    config: SampledConfig, scored: ranking.Scored, log_expected: Float32[Array, " drawn"]
+) -> Float32[Array, " batch"]:
+    """The configured loss of each row."""
+    if config.loss == "bpr":
+        return ranking.bpr(scored)
+    if config.loss == "softmax":
+        return ranking.sampled_softmax(scored, log_expected)
+    if config.loss == "warp":
+        return ranking.warp(scored, config.rank, config.margin)
+    return ranking.lambdarank(scored, config.rank, config.cutoff)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trainer:
+    """One configuration on one set of interactions; made by `make_trainer`."""
+
+    config: SampledConfig
+    train: Interactions
+    model: TwoTower
+    sampler: Sampler
+    optimizer: optax.GradientTransformation
+    mesh: Mesh | None = None
+
+    @functools.cached_property
+    def constants(self) -> dict[str, Any]:
+        """What every step reads: history lengths, and the bitmap of histories if excluded."""
+        found = {"lengths": jnp.asarray(self.train.lengths, jnp.float32)}
+        if self.config.exclude == "history":
+            found["bitmap"] = jnp.asarray(history_bitmap(self.train))
+        return found
+
+    def initial(self) -> tuple[Any, Any]:
+        """(parameters, optimizer state), a pure function of the seed."""
+        histories = jnp.zeros((1, 1), jnp.int32) if self.config.user_tower == "history" else None
+        key = jax.random.key(self.config.seed)
+        one = jnp.zeros(1, jnp.int32)
+        parameters = self.model.init(key, one, one, histories)
+        if self.mesh is not None:
+            parameters = jax.tree.map(lambda x: jax.device_put(x, self._sharding(x)), parameters)
+        return parameters, self.optimizer.init(parameters)
+
+    def _sharding(self, array: Array) -> NamedSharding:
+        """Tables are split by rows over the whole mesh where it divides them."""
+        assert self.mesh is not None
+        split = array.ndim == 2 and array.shape[0] % self.mesh.size == 0
+        return NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names if split else None))
+
+    def loss(
+        self,
+        parameters: Any,
+        constants: dict[str, Any],
+        batch: dict[str, Array],
+        key: Array,
+    ) -> Float[Array, ""]:
+        """Mean loss of a batch of {"users", "items"[, "histories"]}, candidates drawn by `key`."""
+        config, model = self.config, self.model
+        users, items = batch["users"], batch["items"]
+        candidates, log_expected = self.sampler.draw(key, items)
+        user = model.apply(parameters, users, batch.get("histories"), method="users")
+        positive = model.apply(parameters, items, method="items")
+        negative = model.apply(parameters, candidates, method="items")
+        valid = candidates[None, :] != items[:, None]
+        negatives: Any = self.train.num_items - 1.0
+        if config.exclude == "history":
+            valid &= ~met(constants["bitmap"], users, candidates)
+            negatives = self.train.num_items - constants["lengths"][users]
+        scores = jnp.sum(user * positive, -1)
+        scored = ranking.Scored(scores, user @ negative.T, valid, negatives)
+        value = losses(config, scored, log_expected).mean()
+        norms = sum(jnp.mean(jnp.sum(x**2, -1)) for x in (user, positive, negative))
+        return value + 0.5 * config.l2 * norms
+
+    @functools.cached_property
+    def step(self) -> Callable[..., tuple[Any, Any, Float[Array, ""]]]:
+        """Compiled (parameters, state, constants, batch, key) -> (parameters, state, loss)."""
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def step(
+            parameters: Any, state: Any, constants: dict[str, Any], batch: dict, key: Array
+        ) -> tuple[Any, Any, Float[Array, ""]]:
+            value, gradient = jax.value_and_grad(self.loss)(parameters, constants, batch, key)
+            updates, state = self.optimizer.update(gradient, state, parameters)
+            return optax.apply_updates(parameters, updates), state, value
+
+        return step
+
+    def batches(self, epoch: int) -> list[dict[str, np.ndarray]]:
+        """The batches of an epoch, a pure function of seed and epoch."""
+        draw = np.random.Generator(np.random.Philox(key=[self.config.seed, epoch]))
+        order = draw.permutation(len(self.train.items))
+        size = min(self.config.batch_size, len(order))
+        order = np.concatenate([order, order[: -len(order) % size]])
+        users, found = self.train.users, []
+        for first in range(0, len(order), size):
+            rows = order[first : first + size]
+            batch = {"users": users[rows], "items": self.train.items[rows]}
+            if self.config.user_tower == "history":
+                batch["histories"] = self._histories(batch["users"], batch["items"], draw)
+            found.append(batch)
+        return found
+
+    def _histories(
+        self, users: Int32[np.ndarray, " batch"], without: Int[np.ndarray, " batch"], draw: Any
+    ) -> Int32[np.ndarray, "batch history"]:
+        """Some items of each user's history, but not the target (-1: nothing is left out)."""
+        count = self.train.num_items
+        chosen = np.full((len(users), self.config.history), count, np.int32)
+        for row, (user, target) in enumerate(zip(users, without, strict=True)):
+            items = self.train.of(user)
+            items = items[items != target]
+            if len(items) > self.config.history:
+                items = draw.choice(items, self.config.history, replace=False)
+            chosen[row, : len(items)] = items
+        return chosen
+
+    def factors(self, parameters: Any) -> Factors:
+        """Vectors of all users and items; rows without training pairs are zero."""
+        users = np.arange(self.train.num_users, dtype=np.int32)
+        histories = None
+        if self.config.user_tower == "history":
+            draw = np.random.Generator(np.random.Philox(self.config.seed))
+            histories = self._histories(users, np.full(len(users), -1), draw)
+        user = np.array(self.model.apply(parameters, users, histories, method="users"))
+        item = np.array(
+            self.model.apply(parameters, np.arange(self.train.num_items), method="items")
+        )
+        user[self.train.lengths == 0] = 0.0
+        item[self.train.item_counts() == 0] = 0.0
+        return Factors(user, item)
+
+
+def make_trainer(train: Interactions, config: SampledConfig, mesh: Mesh | None = None) -> Trainer:
+    """A trainer; with a mesh, tables are split by rows and batches over all its devices."""
+    sampler = Sampler.make(config.sampler, train.item_counts())
+    model = config.model(train.num_users, train.num_items)
+    return Trainer(config, train, model, sampler, optax.adam(config.learning_rate), mesh)
+
+
+def fit(
+    train: Interactions,
+    config: SampledConfig | None = None,
+    on_epoch: OnEpoch | None = None,
+    mesh: Mesh | None = None,
+) -> Factors:
+    """Trains on observed pairs; the same config and machine give the same bits.
+
+    Args:
+      train: the pairs.
+      config: see `SampledConfig`.
+      on_epoch: called as on_epoch(epochs done, user vectors, item vectors); True stops.
+      mesh: devices to split tables and batches over.
+
+    Raises:
+      ValueError: if the vectors are not finite.
+    """
+    config = config or SampledConfig()
+    trainer = make_trainer(train, config, mesh)
+    parameters, state = trainer.initial()
+    root = jax.random.key(config.seed + 1)
+    number = 0
+    factors = None
+    for epoch in range(config.epochs):
+        for batch in trainer.batches(epoch):
+            if mesh is not None and len(batch["users"]) % mesh.size == 0:
+                split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+                batch = jax.device_put(batch, split)
+            key = jax.random.fold_in(root, number)
+            parameters, state, _ = trainer.step(parameters, state, trainer.constants, batch, key)
+            number += 1
+        factors = trainer.factors(parameters) if on_epoch or epoch + 1 == config.epochs else None
+        if on_epoch is not None and factors is not None:
+            if on_epoch(epoch + 1, factors.user, factors.item):
+                break
+    assert factors is not None
+    if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
+        raise ValueError("training diverged to non-finite vectors; lower the learning rate")
+    return factors

@@ -1,0 +1,185 @@
+"""Ranking losses over sampled negatives: BPR, sampled softmax, WARP and LambdaRank.
+
+Every loss takes the score s_i of a row's positive and the scores s_j of candidates S that the
+whole batch shares, with the candidates that are no negatives of a row masked out; m counts those
+that remain and N the negatives from which they were drawn.
+
+    BPR              mean_j log(1 + exp(s_j - s_i))                          (Rendle et al. 2009)
+    sampled softmax  -log( e^{s_i} / (e^{s_i} + sum_j e^{s_j} / c_j) ), c_j the expected number of
+                     times that j is among the candidates: its sum is then an unbiased estimate of
+                     the full softmax's ("logQ correction"; Bengio and Senécal 2008)
+    WARP             Phi(k) * mean_{j in V} (1 - s_i + s_j), V = {j : s_j > s_i - 1}, and k the
+                     number of violators in the catalogue               (Weston et al. 2011)
+    LambdaRank       mean_j |D(r_i) - D(r_j)| log(1 + exp(s_j - s_i)), D the discount of NDCG at a
+                     cut-off                                            (Burges 2010)
+
+Ranks come from the sample by `ilm_jax.cf.ranks`: "sampled" takes the rank among the sample for the
+rank in the catalogue, "corrected" and "shrunk" estimate the latter (Subbiah et al. 2024,
+arXiv 2410.06371, give the batch form and the idea of correcting it; the formulas are derived in
+`ilm_jax.cf.ranks`). If S holds each negative once, "corrected" is the full rank. For a candidate j
+the other m - 1 stand for the other N - 1 negatives, and the positive counts as one more above it:
+r_j = 1 + (N - 1)/(m - 1) * #{l in S : s_l > s_j} + [s_i > s_j].
+
+Phi(k), |D(r_i) - D(r_j)|, V and the mean's divisor are constants of the gradient.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
+
+from ilm_jax.cf.rank_weights import ndcg_discount, warp_weight
+from ilm_jax.cf.ranks import estimated_rank
+
+_MINUS = -1e30
+
+
+class Scored(NamedTuple):
+    """Scores of a batch of positives and of the candidates that it shares.
+
+    Attributes:
+      positive: of each row's positive item.
+      candidates: of every candidate.
+      valid: False where a candidate is no negative of the row (its own positive, or its history).
+      negatives: N of each row, or one for all.
+    """
+
+    positive: Float[Array, " batch"]
+    candidates: Float[Array, "batch drawn"]
+    valid: Bool[Array, "batch drawn"]
+    negatives: Float[Array, " batch"] | float
+
+    @property
+    def drawn(self) -> Float[Array, " batch"]:
+        """m of each row."""
+        return self.valid.sum(1).astype(jnp.float32)
+
+
+def bpr(scored: Scored) -> Float32[Array, " batch"]:
+    """Per row, as in the module's header; 0 where no candidate is valid."""
+    return _mean(_log_loss(scored), scored.valid)
+
+
+def sampled_softmax(
+    scored: Scored, log_expected: Float[Array, " drawn"]
+) -> Float32[Array, " batch"]:
+    """Per row; `log_expected` is log c_j, of how often each candidate is expected in the sample."""
+    corrected = scored.candidates.astype(jnp.float32) - log_expected
+    corrected = jnp.where(scored.valid, corrected, _MINUS)
+    positive = scored.positive.astype(jnp.float32)
+    everything = jnp.concatenate([positive[:, None], corrected], axis=1)
+    return jax.nn.logsumexp(everything, axis=1) - positive
+
+
+def warp(scored: Scored, rank: str = "corrected", margin: float = 1.0) -> Float32[Array, " batch"]:
+    """Per row; 0 where no candidate violates the margin.
+
+    Args:
+      scored: the batch.
+      rank: how the number of violators in the catalogue is estimated: see `estimated_rank`.
+      margin: a negative violates it that scores above s_i - margin.
+
+    Raises:
+      ValueError: for an unknown `rank`.
+    """
+    gap = margin - scored.positive[:, None] + scored.candidates
+    violates = scored.valid & (gap > 0)
+    found = violates.sum(1)
+    k = estimated_rank(rank, found, scored.drawn, scored.negatives) - 1.0
+    weight = jax.lax.stop_gradient(warp_weight(k))
+    return weight * _mean(gap.astype(jnp.float32), violates)
+
+
+def lambdarank(
+    scored: Scored, rank: str = "corrected", cutoff: int | None = None
+) -> Float32[Array, " batch"]:
+    """Per row; 0 where no candidate is valid.
+
+    Args:
+      scored: the batch.
+      rank: how ranks are estimated: see `estimated_rank`.
+      cutoff: K of NDCG@K; None counts all ranks.
+
+    Raises:
+      ValueError: for an unknown `rank`.
+    """
+    weight = lambda_weights(scored, rank, cutoff)
+    return _mean(weight * _log_loss(scored), scored.valid)
+
+
+def lambda_weights(
+    scored: Scored, rank: str = "corrected", cutoff: int | None = None
+) -> Float32[Array, "batch drawn"]:
+    """|D(r_i) - D(r_j)| for every pair."""
+    scored = jax.tree.map(jax.lax.stop_gradient, scored)
+    positive = scored.positive[:, None]
+    candidates = jnp.where(scored.valid, scored.candidates, _MINUS)
+    negatives = jnp.broadcast_to(jnp.asarray(scored.negatives, jnp.float32), scored.drawn.shape)
+    at_least = (candidates >= positive).sum(1)
+    own = estimated_rank(rank, at_least, scored.drawn, negatives)[:, None]
+    above = _count_above(candidates, cutoff)
+    scale = 1.0
+    if rank != "sampled":
+        # "shrunk" too: a candidate's own rank has no prior of its own.
+        scale = ((negatives - 1) / jnp.maximum(scored.drawn - 1, 1))[:, None]
+    theirs = 1.0 + scale * above + (positive > candidates)
+    return jnp.abs(ndcg_discount(own, cutoff) - ndcg_discount(theirs, cutoff))
+
+
+def _count_above(
+    scores: Float[Array, "batch drawn"], cutoff: int | None
+) -> Float32[Array, "batch drawn"]:
+    """How many of its row score above each; with a cut-off, counts beyond it are not exact.
+
+    Beyond the cut-off the discount is 0 whatever the rank, so that the best few scores suffice.
+    They are found one by one: on CPU `top_k` took ten times as long as the rest of the loss.
+    """
+    if cutoff is None:
+        ordered = jnp.sort(scores, axis=1)
+        not_above = jax.vmap(lambda row, x: jnp.searchsorted(row, x, side="right"))(ordered, scores)
+        return (scores.shape[1] - not_above).astype(jnp.float32)
+    turned = scores.T  # maxima over rows of a matrix are vectorised, over columns not
+    places = min(cutoff, len(turned))
+    few = _best_groups(turned, places) if len(turned) > 2 * _GROUP * places else turned
+
+    def next_best(best: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        best = jnp.where(few < best, few, -jnp.inf).max(0)
+        return best, (best, (few == best).sum(0))
+
+    start = jnp.full(few.shape[1], jnp.inf, few.dtype)
+    best, times = jax.lax.scan(next_best, start, None, length=places)[1]
+    above = sum(jnp.where(best[i] > turned, times[i], 0) for i in range(places))
+    return jnp.asarray(above, jnp.float32).T
+
+
+_GROUP = 16
+
+
+def _best_groups(scores: Float[Array, "drawn batch"], places: int) -> Float[Array, "few batch"]:
+    """Per column some of the scores, the best `places` among them.
+
+    Those lie in the groups whose maxima are the best `places` of all groups' maxima.
+    """
+    size = scores.shape[1]
+    short = -len(scores) % _GROUP
+    padded = jnp.pad(scores, ((0, short), (0, 0)), constant_values=-jnp.inf)
+    groups = padded.reshape(-1, _GROUP, size)
+    number = jnp.arange(len(groups))[:, None]
+
+    def take_best(heads: Array, _: None) -> tuple[Array, Array]:
+        best = heads.argmax(0)
+        return jnp.where(number == best, -jnp.inf, heads), best
+
+    chosen = jax.lax.scan(take_best, groups.max(1), None, length=places)[1]
+    return groups[chosen, :, jnp.arange(size)].transpose(0, 2, 1).reshape(-1, size)
+
+
+def _log_loss(scored: Scored) -> Float32[Array, "batch drawn"]:
+    return jax.nn.softplus((scored.candidates - scored.positive[:, None]).astype(jnp.float32))
+
+
+def _mean(
+    values: Float32[Array, "batch drawn"], chosen: Bool[Array, "batch drawn"]
+) -> Float32[Array, " batch"]:
+    return jnp.where(chosen, values, 0.0).sum(1) / jnp.maximum(chosen.sum(1), 1)
