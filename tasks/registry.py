@@ -10,7 +10,10 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks.common import Examples
 
 # Module of `ilm_jax.tasks` that makes the tasks of each family.
-MODULES = {"align": "alignment", "elm24": "elm24", "openp5": "openp5", "corpus": "corpus"}
+MODULES = {
+    "align": "alignment", "elm24": "elm24", "openp5": "openp5", "knowledge": "knowledge",
+    "corpus": "corpus",
+}  # fmt: skip
 
 
 def make_examples(

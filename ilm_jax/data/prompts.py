@@ -76,6 +76,15 @@ class PromptRenderer:
             self._user = without_slots(self._user, "id")
         self._elements: dict[tuple[int, bool], list[Segment]] = {}
 
+    @property
+    def history_mention(self) -> str:
+        """How items of a history are mentioned, once slots have fallen back where they must."""
+        return self._history
+
+    def held_out(self, row: int) -> bool:
+        """Whether the item's words are for evaluation only."""
+        return bool(self._held_out[row])
+
     def item_id(self, row: int) -> str:
         """The item's id string, such as "item_1042"."""
         return self._item_names[row]

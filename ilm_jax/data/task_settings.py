@@ -48,6 +48,13 @@ class TaskSettings:
       cluster_split: "collaborative": parts of each cluster, OpenP5's N.
       prompts: "seen" templates train and measure; the "unseen" one only measures.
       prompt_file: file of templates in OpenP5's format to use instead of ours; "": ours.
+      mention_knowledge: how the tasks of recommendation knowledge name items.
+      candidates: items to rank in "ranking", the right one included.
+      candidates_file: JSON lines {"user", "split", "candidates"} with raw ids, that fix the lists
+        of validation and test; "": drawn by hash.
+      negatives_may_be_held_out: whether a negative may be what its user chooses in a later split;
+        else it is no item of the user's at all.
+      mask_share: of an item's words that "mlm" hides.
       text_only: every slot mention falls back to words: description to "none", history to "id"
         (what remains of a combination is kept), user to "id".
       variants: renderings of each training example, each with a template drawn by hash.
@@ -75,6 +82,11 @@ class TaskSettings:
     cluster_split: int = 20
     prompts: str = "seen"
     prompt_file: str = ""
+    mention_knowledge: str = "title"
+    candidates: int = 20
+    candidates_file: str = ""
+    negatives_may_be_held_out: bool = False
+    mask_share: float = 0.15
     text_only: bool = False
     variants: int = 1
     seed: int = 0
@@ -90,11 +102,17 @@ class TaskSettings:
         _choice("mention_description", self.mention_description, MENTIONS)
         named = [mention for mention in MENTIONS if mention != "none"]
         _choice("mention_history", self.mention_history, named)
+        _choice("mention_knowledge", self.mention_knowledge, named)
         _choice("mention_user", self.mention_user, USER_MENTIONS)
         _choice("target", self.target, ("id", "title"))
         _choice("item_index", self.item_index, ("random", "sequential", "collaborative"))
         _choice("index_order", self.index_order, ("original", "short2long", "long2short"))
         _choice("prompts", self.prompts, ("seen", "unseen"))
+        if self.candidates < 2 or not 0 < self.mask_share < 1:
+            raise UserError(
+                f"task settings candidates={self.candidates}, mask_share={self.mask_share}: "
+                "give at least 2 candidates and a share between 0 and 1"
+            )
         if not 2 <= self.cluster_split <= self.cluster_tokens:
             raise UserError(
                 f"task settings cluster_split={self.cluster_split}, "
@@ -145,7 +163,11 @@ def _fill(default: Any, overrides: dict[str, Any], what: str) -> Any:
 
 def effective(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
     """The settings as the task reads them: with what makes it the task that it is."""
-    return settings.replace(**dict(spec.fixed)) if spec.fixed else settings
+    changes = {}
+    for name, value in spec.fixed:
+        other = isinstance(value, str) and value.startswith("=")
+        changes[name] = getattr(settings, value[1:]) if other else value
+    return settings.replace(**changes) if changes else settings
 
 
 def slots_at_most(spec: TaskSpec, settings: TaskSettings) -> int:

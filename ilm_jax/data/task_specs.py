@@ -18,7 +18,8 @@ class TaskSpec:
       features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
       settings: the fields of TaskSettings that its examples depend on.
       metrics: names of the figures that evaluation reports.
-      fixed: (field, value) of TaskSettings that make the task what it is, whatever is set.
+      fixed: (field, value) of TaskSettings that make the task what it is, whatever is set; a value
+        "=name" is that of another field.
       slots: (field of TaskSettings that says how something is mentioned, how often at most); the
         number may be the name of a field.
       what: input, target and paper, for lists of tasks.
@@ -105,6 +106,35 @@ def _elm24() -> list[TaskSpec]:
     ]  # fmt: skip
 
 
+_KNOWLEDGE = ("mention_knowledge", "history", *_RENDERING)
+_NEGATIVES = ("negatives_may_be_held_out",)
+_LISTS = (*_NEGATIVES, "candidates", "candidates_file")
+# (input | target, further settings, what is mentioned beside the history, metrics)
+_KNOWLEDGE_TASKS: dict[str, tuple[str, tuple[str, ...], int | str, tuple[str, ...]]] = {
+    "mim": ("choices with one hidden | its title", (), 0, RANKING),
+    "mlm": ("an item's text with gaps | the missing words", ("mask_share",), 0, ("nll",)),
+    "bpr": ("history, two items | the chosen one's title", _NEGATIVES, 2, ("accuracy",)),
+    "retrieval": ("history in titles | title of the next item", (), 0, RANKING),
+    "ranking": ("history, candidates | title of the next item", _LISTS, "candidates", RANKING),
+    "rating": ("history with ratings, an item | its rating", (), 1, ("rmse", "mae")),
+}
+_AS_MENTIONED = (
+    ("mention_user", "none"), ("mention_history", "=mention_knowledge"), ("target", "title"),
+)  # fmt: skip
+
+
+def _knowledge() -> list[TaskSpec]:
+    specs = []
+    for task, (what, more, beside, metrics) in _KNOWLEDGE_TASKS.items():
+        features = PROMPT_FEATURES + ((("candidates", "ints"),) if task == "ranking" else ())
+        slots = (("mention_knowledge", "history"), ("mention_knowledge", beside))
+        specs.append(TaskSpec(
+            "knowledge", task, 1, features, _KNOWLEDGE + more, metrics, _AS_MENTIONED,
+            () if task == "mlm" else slots, f"{what} | Cao et al.",
+        ))  # fmt: skip
+    return specs
+
+
 def _corpus() -> list[TaskSpec]:
     settings = (*_CORPUS, "corpus_sequential_examples", "corpus_word_variants")
     return [
@@ -114,7 +144,7 @@ def _corpus() -> list[TaskSpec]:
 
 
 SPECS: dict[str, TaskSpec] = {
-    spec.task: spec for spec in (*_alignment(), *_elm24(), *_openp5(), *_corpus())
+    spec.task: spec for spec in (*_alignment(), *_elm24(), *_openp5(), *_knowledge(), *_corpus())
 }
 # What `ilm cache_tasks` prepares unless told otherwise: the tasks of the shipped recipes.
 DEFAULT_TASKS = (

@@ -49,6 +49,39 @@ STRAIGHTFORWARD_SEEN = (
 STRAIGHTFORWARD_UNSEEN = (
     "Out of all of {dataset}, name the item[ {user}] would thank you for:",
 )  # fmt: skip
+# Recommendation knowledge (`tasks/knowledge.py`); `___` stands where something is hidden.
+KNOWLEDGE = {
+    "mim": (
+        "One choice of this {dataset} customer is hidden:{history}. The hidden one is",
+        "Fill the gap in the list of {dataset} choices{history}. In the gap:",
+        "{dataset}, oldest first, one item left out:{history}. Left out:",
+    ),
+    "mlm": (
+        "Some words about a {dataset} item are missing: {text} In order, they are:",
+        "Restore the gaps. {text} Gaps:",
+        "What stood where the blanks are? {text} Answer:",
+    ),
+    "bpr": (
+        "A {dataset} customer chose{history}. Rather {first} or {second}? Rather",
+        "After{history}, one of two {dataset} items comes next, {first} or {second}. It is",
+        "Given{history}, the better {dataset} suggestion is {first}, or else {second}. Better:",
+    ),
+    "retrieval": (
+        "A {dataset} customer chose{history}. The next choice:",
+        "From {dataset}, oldest first:{history}. What follows is",
+        "Whoever takes{history} from {dataset} goes on to take",
+    ),
+    "ranking": (
+        "A {dataset} customer chose{history}. Candidates: {candidates}. The one to show first:",
+        "History on {dataset}:{history}. Pick the next item among {candidates}. Pick:",
+        "Behind{history} on {dataset}, which of {candidates} fits best? Best:",
+    ),
+    "rating": (
+        "Ratings by a {dataset} customer:{history}. For {item} the rating is",
+        "{dataset} stars so far:{history}. Stars for {item}:",
+        "Someone rated{history} on {dataset}. How will {item} be rated? With",
+    ),
+}
 OURS = {
     ("sequential", "seen"): SEQUENTIAL_SEEN,
     ("sequential", "unseen"): SEQUENTIAL_UNSEEN,
