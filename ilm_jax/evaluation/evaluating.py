@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from ilm_jax.evaluation import card, results, run_files, seqio_files, texts
 from ilm_jax.evaluation.figures import Figure
@@ -143,7 +142,7 @@ def _generation(
     found = measure_texts(trained, split=split)
     figures, missing, totals = text_figures(found, encoder)
     if not jax.process_index():
-        asked = [shown(example) for example in found.examples]
+        asked = [seqio_files.asked(example) for example in found.examples]
         seqio_files.write_answers(
             output, task, trained.step, asked, found.targets, prediction=found.predictions
         )
@@ -153,13 +152,3 @@ def _generation(
         encoder=getattr(encoder, "name", "given") if encoder else texts.NOT_AVAILABLE,
     )  # fmt: skip
     return Evaluation(figures, totals, {"texts": protocol}, missing)
-
-
-def shown(example: dict[str, Any]) -> dict[str, Any]:
-    """An example for a file: words and tokens, without masks."""
-    hidden = ("targets", "targets_content", "history_bounds", "target_text")
-    return {
-        name: value
-        for name, value in example.items()
-        if name not in hidden and not (isinstance(value, np.ndarray) and not len(value))
-    }

@@ -10,11 +10,8 @@ import jax
 import numpy as np
 
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
-from ilm_jax.data.prompt_tokens import target_tokens
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import Splits
-from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measures import (
@@ -23,6 +20,7 @@ from ilm_jax.evaluation.measures import (
     LanguageMeasure,
     Ranked,
     RankingMeasure,
+    target_trie,
 )
 from ilm_jax.evaluation.passes import Setting
 from ilm_jax.evaluation.ranking import sample_examples
@@ -143,12 +141,6 @@ def measure_texts(
     measure = GenerationMeasure(trained.setting, feed, trained.run.tokenizer, steps)
     chosen = sample_examples(feed.len_epoch, texts)
     return measure(trained.params, chosen, _progress("writing texts", len(chosen)))
-
-
-def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
-    """The trie of all items' target strings, tokenised as the task does."""
-    names = [prompts.target(row) for row in range(prompts.catalogue.num_items)]
-    return build_trie(target_tokens(prompts, tokenizer), names)
 
 
 def histories(splits: Splits, feed: Feed, ranked: Ranked, split: str) -> list[np.ndarray]:

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64, Shaped
 
 from ilm_jax.data.dataset_config import Feed
+from ilm_jax.data.prompt_tokens import target_tokens
+from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.greedy import greedy
-from ilm_jax.decoding.trie import Trie
+from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import lists, metrics
 from ilm_jax.evaluation.figures import Figure
@@ -201,6 +203,12 @@ class GenerationMeasure:
             targets=[example["target_text"] for example in examples],
             ended=float(ended.any(1).mean()),
         )  # fmt: skip
+
+
+def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
+    """The trie of all items' target strings, tokenised as the task does."""
+    names = [prompts.target(row) for row in range(prompts.catalogue.num_items)]
+    return build_trie(target_tokens(prompts, tokenizer), names)
 
 
 def embed(objective: Any, params: Any, batch: Any, table: Any) -> Any:

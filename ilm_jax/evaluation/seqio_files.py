@@ -56,5 +56,15 @@ def write_answers(
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def asked(example: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file shows of an example: words and tokens of the question, without masks."""
+    hidden = ("targets", "targets_content", "history_bounds", "target_text")
+    return {
+        name: value
+        for name, value in example.items()
+        if name not in hidden and not (isinstance(value, np.ndarray) and not len(value))
+    }
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

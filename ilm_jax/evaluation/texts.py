@@ -177,6 +177,15 @@ def text_figures(
     return found
 
 
+def text_means(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """This module's figures by name, without intervals and without what is not available."""
+    found = {"exact_match": exact_match(generated, references)}
+    found |= rouge(generated, references) or {}
+    means = {name: float(values.mean()) for name, values in found.items()}
+    counts = bleu_counts(generated, references)
+    return means if counts is None else {**means, "bleu": bleu_of(counts.sum(axis=0))}
+
+
 def card(figures: Mapping[str, Interval | str]) -> str:
     """The line of a report's protocol: what was measured, and what would measure the rest."""
     missing = [name for name, value in figures.items() if value == NOT_AVAILABLE]

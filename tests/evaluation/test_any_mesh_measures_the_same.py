@@ -1,0 +1,95 @@
+"""One device, eight and two processes find the same figures; each example counts once."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.measures import RankingMeasure
+from ilm_jax.evaluation.passes import Pass, Setting
+from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from tests.evaluation import small
+from tests.interop.test_two_processes import free_port
+from tests.training import models
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    """Compiling is nearly all the time here, and no claim is to the bit."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def mesh(*sizes):
+    return Partitioner(MeshConfig(*sizes), devices=tuple(jax.devices()[: int(np.prod(sizes))]))
+
+
+@functools.cache
+def on_one():
+    return small.measure_all(mesh(1, 1, 1))
+
+
+def assert_same(found):
+    expected = on_one()
+    for name in ("index", "tokens", "users", "targets", "lists", "written", "some", "few"):
+        assert found[name] == expected[name], name
+    for name in ("nll", "content", "scores"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, err_msg=name)
+
+
+def test_each_example_counts_once_and_the_lists_are_of_the_catalogue():
+    found = on_one()
+    assert found["index"] == found["users"] == list(range(small.EXAMPLES))
+    assert found["tokens"] == [3.0] * small.EXAMPLES
+    assert found["some"] == [2, 9, 30]
+    assert found["few"] == [found["lists"][i] for i in found["some"]]
+    assert found["targets"] == [small.example(i)["target_item"] for i in found["users"]]
+    assert all(len(set(row)) == 10 for row in found["lists"])
+    assert len({tuple(row) for row in found["lists"]}) > 10  # prompts do matter
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_find_what_one_finds(sizes):
+    assert_same(small.measure_all(mesh(*sizes)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [[2, 1, 1], [1, 2, 1]])
+def test_two_processes_find_what_one_finds(sizes):
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.evaluation.one_process", address, str(i), str(sizes)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=170) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [p.returncode for p in started] == [0, 0], outputs[0][1] + outputs[1][1]
+    for out, _ in outputs:
+        assert_same(json.loads(out.splitlines()[-1]))
+
+
+def test_a_measure_asked_of_the_wrong_output_says_so():
+    setting = Setting(models.ILM, mesh(1, 1, 1), models.table())
+    feed = small.small_feed(3)
+    with pytest.raises(UserError, match="beams=41: give a number from 1 to 40"):
+        RankingMeasure(setting, feed, small.small_trie(), beams=41)
+    feed.stream[0]["target_item"] = -1
+    with pytest.raises(UserError, match="answers are no items"):
+        RankingMeasure(setting, feed, small.small_trie())
+    feed.converter = lambda examples, numbers: {}
+    with pytest.raises(UserError, match="pairs of vectors, not prompts"):
+        Pass(setting, feed, lambda params, batch, table: batch)
