@@ -15,6 +15,8 @@ from ilm_jax.data.splits import Splits, make_splits
 from ilm_jax.data.tasks_on_disk import ensure_cached, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
+from ilm_jax.evaluation.passes import Setting
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import CheckpointConfig
@@ -37,6 +39,7 @@ class Run:
       schedule: steps of each kind per cycle; one each if empty.
       cf_table: file written by `ilm fit_cf`; "" for text-only models.
       normalise: of the table's vectors, see `TableSet`.
+      infer_eval: generation and ranking during training; None, or one that is never due, for none.
     """
 
     model_dir: str
@@ -50,6 +53,7 @@ class Run:
     partitioner: Partitioner = Partitioner()
     cf_table: str = ""
     normalise: str = "rms"
+    infer_eval: InferEvalConfig | None = None
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -133,4 +137,15 @@ class Run:
             checkpoint=self.checkpoint,
             partitioner=self.partitioner,
             config_text=config_text,
+            inference=self._inference(),
         )
+
+    def _inference(self) -> InferEval | None:
+        config, objective = self.infer_eval, self.sized_objective
+        if config is None or not config.every:
+            return None
+        if not isinstance(objective, LanguageModelling):
+            raise UserError("infer_eval asks a stage-1 run for answers: it has no language model")
+        setting = Setting(objective, self.partitioner, self.vectors)
+        folder = pathlib.Path(self.model_dir) / "infer_eval"
+        return InferEval(config, setting, self.feed, self.splits, self.tokenizer, folder)

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -24,7 +24,13 @@ from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.schedule import Positions, Schedule
-from ilm_jax.training.state import TrainState, describe_variables, make_state, model_info
+from ilm_jax.training.state import (
+    TrainState,
+    describe_variables,
+    make_state,
+    model_info,
+    nested,
+)
 from ilm_jax.training.step import make_eval_step, make_train_step
 from ilm_jax.training.writers import LiveLine, MetricWriter
 
@@ -64,6 +70,15 @@ class TrainerConfig:
         return (*self.trainable, *self.adapters)
 
 
+class Inference(Protocol):
+    """Figures of what the model answers, such as `evaluation.infer_eval.InferEval`."""
+
+    every: int
+
+    def __call__(self, params: Any, step: int) -> dict[str, float]:
+        """Measures nested parameters; every process takes part."""
+
+
 @dataclasses.dataclass
 class Trainer:
     """One stage of training.
@@ -76,6 +91,7 @@ class Trainer:
       eval_sources: (examples, their number) by batch kind.
       schedule: which kind each step takes.
       config_text: written to config.gin.
+      inference: generation metrics, every so many steps and at the end; None for none.
     """
 
     model_dir: str
@@ -89,6 +105,7 @@ class Trainer:
     checkpoint: CheckpointConfig
     partitioner: Partitioner
     config_text: str = ""
+    inference: Inference | None = None
 
     def fit(self) -> dict[str, float]:
         """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
@@ -213,6 +230,9 @@ class Trainer:
             if last or (config.eval_every and step % config.eval_every == 0):
                 evaluated = metrics = evaluate(state)
                 writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
+            if self.inference and (last or step % self.inference.every == 0):
+                answers = self.inference(nested({**state.trainable, **state.frozen}), step)
+                writer.write(step, {f"infer_eval/{k}": v for k, v in answers.items()})
             if last or (self.checkpoint.every and step % self.checkpoint.every == 0):
                 checkpoints.save(state, positions, self._meta(), evaluated)
             if last:
@@ -231,8 +251,11 @@ class Trainer:
         def run(state: TrainState) -> dict[str, float]:
             sums: dict[str, list[Sums]] = {}
             for kind, (source, number) in self.eval_sources.items():
-                # Whole batches only: a contrastive loss depends on how many negatives it sees.
-                for b in range(min(self.config.eval_batches, max(1, number // size))):
+                # Whole batches only where the loss is contrastive, for it depends on how many
+                # negatives it sees; else a last batch with rows of padding, which weigh nothing.
+                whole = max(1, number // size)
+                batches = -(-number // size) if self.objective.splits_batches else whole
+                for b in range(min(self.config.eval_batches, batches)):
                     batch = global_batch(source, b * size, size, self.partitioner)
                     for name, value in steps[kind](
                         state.trainable, state.frozen, batch, table
