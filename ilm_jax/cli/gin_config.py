@@ -27,7 +27,12 @@ def recipe_folder() -> pathlib.Path:
 
 
 def build(
-    root: Any, files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ()
+    root: Any,
+    files: Sequence[str],
+    bindings: Sequence[str],
+    search_paths: Sequence[str] = (),
+    *,
+    unnamed: str | None = None,
 ) -> Any:
     """Parses recipes and bindings, builds `root` from them, and checks that all were consumed.
 
@@ -36,6 +41,8 @@ def build(
       files: recipes; found in the current folder, `search_paths` or among the shipped ones.
       bindings: "NAME=VALUE"; the recipes' imports apply to them too.
       search_paths: folders in which recipes and their includes are looked for.
+      unnamed: stands for required macros without a value (folders and files that a verb which
+        opens none of them can do without); None makes them an error.
 
     Raises:
       UserError: for a missing file, an unknown name, a required macro without a value, or a
@@ -56,6 +63,8 @@ def build(
         known = set(gin_internals._CONFIG)
         gin.parse_config([*imports, *map(_quoted, bindings)] if imports else list(bindings))
         _check_macros()
+        if unnamed is not None:
+            _fill_required(unnamed)
         _check_required()
         built = gin.get_configurable(root)()
     except UserError:
@@ -111,6 +120,12 @@ def _check_required() -> None:
             if value is gin.REQUIRED or repr(value) == "%gin.REQUIRED":
                 shown = scope if selector == MACRO else f"{selector}.{name}"
                 raise UserError(f"{shown} has no value: add --gin.{shown}=…")
+
+
+def _fill_required(value: str) -> None:
+    for (scope, selector), values in list(gin_internals._CONFIG.items()):
+        if selector == MACRO and repr(values.get("value")) == "%gin.REQUIRED":
+            gin.bind_parameter(f"{scope}/{MACRO}.value", value)
 
 
 def _macros_in(value: Any) -> set[str]:

@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "measure a trained run on held-out items and users",
     "compare": "two evaluations figure by figure: differences, intervals, ties",
     "fit_cf": "fit collaborative-filtering vectors for items and users",
+    "precompile": "compile a recipe for its TPU pod, without one: memory, FLOPs, limits",
     "convert": "a published model into a frozen checkpoint, or a run back out",
     "cache_tasks": "prepare a dataset: catalogue, tokenizer, task caches",
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows, check_lengths
-from ilm_jax.data.prepare import load_catalogue
+from ilm_jax.data.mixtures import rates_of
+from ilm_jax.data.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams import Mixture, Stream
 from ilm_jax.data.task_cache import CachedTask
-from ilm_jax.data.task_settings import TaskSettings, TaskSpec, find_spec, slots_at_most
+from ilm_jax.data.task_settings import TaskSettings, slots_at_most, tokenizer_path
+from ilm_jax.data.task_specs import SPECS, TaskSpec, find_spec, task_names
 from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -23,18 +26,21 @@ class DatasetConfig:
     """One kind of batch, in t5x's spelling where t5x has the thing.
 
     Attributes:
-      mixture_or_task_name: a task, or {task: rate} (rate None: by size); registered names
-        ("elm24_toy_long_description") or short ones ("long_description").
+      mixture_or_task_name: a task, a mixture (`mixtures.MIXTURES`) or {task: rate} (rate None: see
+        `rates_by`). A short name ("long_description") stands for that task of every dataset, a
+        registered one ("elm24_toy_long_description") for the one.
       task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
         item-text pairs.
       split: "train", "validation" or "test".
       shuffle: False keeps the order of the cache.
       repeat: endless; False for evaluation.
       seed: of the shuffle.
+      rates_by: "size" or "equal", for rates that are not given.
       temperature, cap: of rates by size, see `Mixture`.
       truncate_targets: cut over-long targets and texts, and count them, instead of raising.
       max_entities: slots per row at most; None: as many as the settings can bring.
       dataset, data_dir, cache_dir: see `open_tasks`.
+      also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
       settings: of the tasks.
     """
 
@@ -44,12 +50,14 @@ class DatasetConfig:
     shuffle: bool = True
     repeat: bool = True
     seed: int = 0
+    rates_by: str = "size"
     temperature: float = 1.0
     cap: int | None = None
     truncate_targets: bool = False
     max_entities: int | None = None
     dataset: str = "toy"
     data_dir: str | None = None
+    also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     cache_dir: str | os.PathLike | None = None
     settings: TaskSettings = TaskSettings()
 
@@ -64,23 +72,57 @@ class DatasetConfig:
         Raises:
           UserError: for an unknown task, or one named twice.
         """
-        given = self.mixture_or_task_name
-        rates = {given: None} if isinstance(given, str) else dict(given)
-        full = {find_spec(self.dataset, name).name(self.dataset): r for name, r in rates.items()}
-        if len(full) < len(rates):
-            raise UserError(f"mixture {list(rates)} names a task twice")
-        return full
+        return {name: rate for name, (_, _, rate) in self._tasks().items()}
+
+    @property
+    def own_tasks(self) -> list[str]:
+        """Registered names of the tasks of `dataset` itself."""
+        return [name for name, (dataset, _, _) in self._tasks().items() if dataset == self.dataset]
 
     def specs(self) -> list[TaskSpec]:
         """The tasks that are mixed; errors as `rates`."""
-        return [find_spec(self.dataset, name) for name in self.rates]
+        return [spec for _, spec, _ in self._tasks().values()]
+
+    def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
+        """(dataset, task, rate) by registered name."""
+        found: dict[str, tuple[str, TaskSpec, float | None]] = {}
+        given = rates_of(self.mixture_or_task_name, self.rates_by)
+        for name, rate in given.items():
+            owners = [d for d in (self.dataset, *self.also) if name in {**SPECS, **task_names(d)}]
+            # Where no dataset has it, the first one says so.
+            for dataset in owners or [self.dataset]:
+                spec = find_spec(dataset, name)
+                if spec.name(dataset) in found:
+                    raise UserError(f"mixture {list(given)} names a task twice")
+                found[spec.name(dataset)] = (dataset, spec, rate)
+        return found
 
     def open(self, catalogue: Catalogue | None = None) -> dict[str, CachedTask]:
         """The cached tasks of the split; errors as `open_tasks`."""
-        return open_tasks(
-            self.dataset, self.settings, list(self.rates), self.split,
-            data_dir=self.data_dir, cache_dir=self.cache_dir, catalogue=catalogue,
-        )  # fmt: skip
+        opened: dict[str, CachedTask] = {}
+        if self.own_tasks or not self.also:
+            opened = open_tasks(
+                self.dataset, self.settings, self.own_tasks, self.split,
+                data_dir=self.data_dir, cache_dir=self.cache_dir, catalogue=catalogue,
+            )  # fmt: skip
+        for dataset, folder in self.also.items():
+            names = [name for name, (owner, _, _) in self._tasks().items() if owner == dataset]
+            opened |= open_tasks(
+                dataset, self._shared_settings(catalogue), names, self.split, data_dir=folder,
+                cache_dir=self.cache_dir,
+            )  # fmt: skip
+        return opened
+
+    def _shared_settings(self, catalogue: Catalogue | None) -> TaskSettings:
+        """The settings with the path of this dataset's tokenizer, which exists by now."""
+        catalogue = catalogue or load_catalogue(
+            self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
+        )
+        cache = default_cache_dir() if self.cache_dir is None else self.cache_dir
+        path = tokenizer_path(
+            self.dataset, self.settings, catalogue.fingerprint, pathlib.Path(cache).expanduser()
+        )
+        return self.settings.replace(tokenizer=str(path))
 
     def build(
         self,

@@ -77,8 +77,8 @@ class T5(nn.Module):
           predicts: True where the next token is the decoder's: at the last token of the inputs
             and at all targets but the last, neighbours in each segment. None: at the last token of
             each segment. Not with a cache.
-          window: indices of the neighbouring places that hold all of `predicts`; the decoder runs
-            on, and is returned for, these alone.
+          window: indices of places that hold all of `predicts`, in order and neighbours in each
+            segment; the decoder runs on, and is returned for, these alone.
 
         Returns:
           hidden states (of no meaning where nothing is predicted), or (hidden states, cache) if a

@@ -32,8 +32,8 @@ class LanguageModelling:
       qformer: sizes of the Q-Former; None for a text-only model.
       mlp: use an MLP in the Q-Former's place, with as many soft tokens, and as many parameters as
         that Q-Former and its linear adaptor to within 10 %.
-      target_length: logits are computed for at most so many target tokens per row, which must be
-        contiguous; None computes them everywhere.
+      target_length: logits are computed for at most so many target tokens per row; None computes
+        them everywhere.
     """
 
     lm: DecoderConfig | T5Config
@@ -148,12 +148,10 @@ class LanguageModelling:
 
 
 def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:
-    """Indices of `size` neighbouring positions that start at each row's first target.
+    """Indices of each row's targets, in order, and of other places where there are fewer.
 
     Projecting these alone to the vocabulary saves most of the output layer's work, since prompts
-    are longer than answers.
+    are longer than answers. Targets of several examples that share a row come one behind another.
     """
-    length = weights.shape[1]
-    size = min(size, length)
-    first = jnp.minimum(jnp.argmax(weights > 0, axis=1), length - size)
-    return first[:, None] + jnp.arange(size)[None]
+    order = jnp.argsort(weights <= 0, axis=1, stable=True)
+    return order[:, : min(size, weights.shape[1])]

@@ -37,9 +37,12 @@ class Run:
       train: dataset of each batch kind.
       train_eval: the same for validation during training; may leave kinds out.
       schedule: steps of each kind per cycle; one each if empty.
-      cf_table: file written by `ilm fit_cf`; "" for text-only models.
+      cf_table: file written by `ilm fit_cf`; "" for text-only models; over several datasets, one
+        file each, set apart by commas.
       normalise: of the table's vectors, see `TableSet`.
       infer_eval: generation and ranking during training; None, or one that is never due, for none.
+      topology: the pod that the recipe is for, such as "v5e:16x16"; `ilm precompile` and
+        launch/tpu_pod.py read it, training takes the devices that there are.
     """
 
     model_dir: str
@@ -54,6 +57,7 @@ class Run:
     cf_table: str = ""
     normalise: str = "rms"
     infer_eval: InferEvalConfig | None = None
+    topology: str = ""
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -76,7 +80,7 @@ class Run:
         """The tokenizer of the tasks; cached with them on first use."""
         at = self.dataset
         ensure_cached(
-            at.dataset, at.settings, list(at.rates), self.catalogue,
+            at.dataset, at.settings, at.own_tasks, self.catalogue,
             data_dir=at.data_dir, cache_dir=at.cache_dir,
         )  # fmt: skip
         return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
@@ -89,10 +93,26 @@ class Run:
                 raise UserError("this model reads item vectors: give the file that `ilm fit_cf` "
                                 "wrote as --gin.CF_TABLE=…")  # fmt: skip
             return None
-        if not pathlib.Path(self.cf_table).is_file():
-            raise UserError(f"no embedding table at {self.cf_table}: run `ilm fit_cf "
-                            f"--output={self.cf_table}`")  # fmt: skip
-        return TableSet(EmbeddingTable.load(self.cf_table, self.splits), normalise=self.normalise)
+        paths = self.cf_table.split(",")
+        for path in paths:
+            if not pathlib.Path(path).is_file():
+                raise UserError(f"no embedding table at {path}: run `ilm fit_cf --output={path}`")
+        catalogues = [self.splits, *self._further_splits()]
+        if len(paths) != len(catalogues):
+            raise UserError(f"{len(paths)} embedding tables for {len(catalogues)} datasets: give "
+                            "one file per dataset, in their order, set apart by commas")  # fmt: skip
+        tables = map(EmbeddingTable.load, paths, catalogues)
+        return TableSet(*tables, normalise=self.normalise)
+
+    def _further_splits(self) -> list[Splits]:
+        """Of the datasets that `also` mixes in."""
+        at = self.dataset
+        return [
+            make_splits(
+                load_catalogue(name, data_dir=folder, cache_dir=at.cache_dir), at.settings.split
+            )
+            for name, folder in at.also.items()
+        ]
 
     @property
     def vectors(self) -> np.ndarray:
@@ -104,9 +124,13 @@ class Run:
         """The objective with the tokenizer's vocabulary and the table's width."""
         sized = self.objective.with_sizes(tokenizer=self.tokenizer, cf_dim=self.vectors.shape[1])
         if isinstance(sized, LanguageModelling):
-            lengths = [d.task_feature_lengths["targets"] for d in self.train.values()]
-            sized = dataclasses.replace(sized, target_length=max(lengths))
+            sized = dataclasses.replace(sized, target_length=self.target_length)
         return sized
+
+    @property
+    def target_length(self) -> int:
+        """Target tokens of a row at most, where rows are prompts."""
+        return max(d.task_feature_lengths["targets"] for d in self.train.values())
 
     def feed(self, dataset: DatasetConfig) -> Feed:
         """Batches of a dataset for this run's model."""

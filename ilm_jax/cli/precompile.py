@@ -1,0 +1,97 @@
+"""`ilm precompile`: a recipe compiled for its TPU pod on a machine that has no TPU."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string(
+        "gin_file", [], "Recipe, as for `ilm train`, such as pods/gemma2_9b_v5e_256.gin.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list("gin_search_paths", [], "Folders in which recipes are looked for.",
+                      flag_values=values)  # fmt: skip
+    texts = {
+        "topology": "Pod, such as v5e:16x16, v5p-128 or v5e:8x8*2. Default: the recipe's TOPOLOGY.",
+        "output": "JSON file for the figures.",
+        "only": "Part of the names of the programs to compile, such as 'train' or 'decode'.",
+        "table": "Folder of such JSON files: print them as one Markdown table, compile nothing.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    numbers = {
+        "table_rows": (1_000_000, "Items and users that have CF vectors."),
+        "decode_rows": (256, "Prompts that are decoded at once; 0 leaves decoding out."),
+        "decode_steps": (64, "Tokens that are decoded."),
+    }
+    for name, (default, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns 0, or 1 if a program does not fit.
+
+    Nothing is opened but the recipe: neither data nor checkpoints, whose places may be left out.
+
+    Raises:
+      UserError: for wrong input, or without the TPU compiler.
+    """
+    from ilm_jax.cli import words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "precompile", rest)
+
+    import dataclasses
+    import json
+    import pathlib
+
+    from ilm_jax.compilation import report
+    from ilm_jax.errors import UserError
+    from ilm_jax.files import atomic_write
+
+    if values.table:
+        files = sorted(pathlib.Path(values.table).glob("*.json"))
+        if not files:
+            raise UserError(f"{values.table} holds no JSON files of `ilm precompile --output`")
+        print(report.markdown([json.loads(file.read_text()) for file in files]), end="")
+        return 0
+    if not values.gin_file:
+        raise UserError("name a recipe: ilm precompile --gin_file=pods/gemma2_9b_v5e_256.gin")
+
+    from ilm_jax.cli import gin_config
+    from ilm_jax.compilation.abstract import programs
+    from ilm_jax.compilation.topology import Topology
+    from ilm_jax.training.run import Run
+
+    run = gin_config.build(
+        Run, values.gin_file, bindings, values.gin_search_paths, unnamed="(not opened)"
+    )
+    name = values.topology or run.topology
+    if not name:
+        raise UserError("the recipe names no TOPOLOGY: add --topology=v5e:16x16, say")
+    topology = Topology.parse(name)
+    partitioner = dataclasses.replace(run.partitioner, devices=topology.devices())
+    devices = list(partitioner.mesh.devices.flat)
+    wanted = programs(
+        run, partitioner, table_rows=values.table_rows, decode_rows=values.decode_rows,
+        decode_steps=values.decode_steps,
+    )  # fmt: skip
+    done = [
+        report.compile_program(program, run, topology, devices)
+        for program in wanted
+        if (values.only or "") in program.name
+    ]
+    if not done:
+        raise UserError(f"no program's name contains --only={values.only}")
+    recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")
+    record = report.summary(run, recipe, topology, done)
+    print("\n".join(report.lines(record)))
+    if values.output:
+        with atomic_write(values.output) as stream:
+            json.dump(record, stream, indent=1)
+        print(f"wrote {values.output}")
+    return 0 if record["fits"] else 1

@@ -1,0 +1,41 @@
+"""What a chip of each TPU generation has, for rooflines.
+
+Memory, peak and HBM bandwidth are Google Cloud's (https://cloud.google.com/tpu/docs, the page of
+each generation). Bandwidths of links and of the data-centre network are the usable ones in "How to
+Scale Your Model" (Austin et al. 2025, https://jax-ml.github.io/scaling-book/tpus), a little under
+the specified ones.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device as JAX sees it.
+
+    Attributes:
+      hbm_bytes: memory.
+      flops: bfloat16 operations per second at most.
+      hbm_bandwidth: bytes per second.
+      link_bandwidth: bytes per second of one link in one direction; a torus axis has two links.
+      dcn_bandwidth: bytes per second and chip out of a slice.
+      wraps: length from which an axis of a slice closes to a ring.
+    """
+
+    hbm_bytes: int
+    flops: float
+    hbm_bandwidth: float
+    link_bandwidth: float
+    dcn_bandwidth: float
+    wraps: int
+
+
+GIB = 2**30
+CHIPS = {
+    "v4": Chip(32 * GIB, 275e12, 1228e9, 45e9, 3.1e9, 4),
+    "v5e": Chip(16 * GIB, 197e12, 819e9, 45e9, 3.1e9, 16),
+    "v5p": Chip(95 * GIB, 459e12, 2765e9, 90e9, 6.2e9, 4),
+    "v6e": Chip(32 * GIB, 918e12, 1640e9, 90e9, 12.5e9, 16),
+    # JAX sees each chip as two devices, with half of everything.
+    "tpu7x": Chip(96 * GIB, 1153e12, 3690e9, 90e9, 12.5e9, 4),
+}

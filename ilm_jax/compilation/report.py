@@ -1,0 +1,241 @@
+"""What `ilm precompile` says of a recipe: as JSON, as lines for a person, as a row of a table."""
+
+import dataclasses
+import math
+import re
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ilm_jax.compilation.abstract import Program, needed_flops
+from ilm_jax.compilation.chips import CHIPS, GIB
+from ilm_jax.compilation.hlo import Collective, analyse
+from ilm_jax.compilation.roofline import roofline
+from ilm_jax.compilation.topology import Topology
+from ilm_jax.training.run import Run
+from ilm_jax.training.state import TrainState
+
+LARGE = 64 * 2**20  # bytes from which a tensor is worth a warning
+_USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+ADVICE = (
+    "a larger fsdp axis (partitioning.MeshConfig.fsdp), remat = 'full', a smaller BATCH_SIZE, "
+    "trainer.TrainerConfig.microbatches, or models/int8.gin"
+)
+
+
+def compile_program(
+    program: Program, run: Run, topology: Topology, devices: Sequence[Any]
+) -> dict[str, Any]:
+    """Compiles one program and measures it; a program that does not fit is reported, not raised."""
+    start = time.monotonic()
+    lowered = program.lower()
+    lowering = time.monotonic() - start
+    record: dict[str, Any] = {"program": program.name, "rows": program.rows, "share": program.share}
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = _USED.search(str(error))
+        if not found:
+            raise
+        used, room = (float(n) * _UNIT[u] for n, u in (found.groups()[:2], found.groups()[2:]))
+        return record | {
+            "fits": False, "lowering_seconds": lowering,
+            "compile_seconds": time.monotonic() - start - lowering,
+            "hbm": {"peak": int(used), "room": int(room)},
+        }  # fmt: skip
+    seconds = time.monotonic() - start - lowering
+    chip = CHIPS[topology.generation]
+    costs = analyse(compiled.as_text())
+    limits = roofline(costs, chip, devices)
+    needed = needed_flops(program)
+    memory = compiled.memory_analysis()
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or (
+        memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    )  # fmt: skip
+    return record | {
+        "fits": peak <= chip.hbm_bytes,
+        "lowering_seconds": lowering,
+        "compile_seconds": seconds,
+        "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "hbm": {
+            "arguments": memory.argument_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "output": memory.output_size_in_bytes,
+            "peak": peak,
+            "room": chip.hbm_bytes,
+        },
+        "flops": {
+            "needed": needed,
+            "frozen_4n": program.frozen_flops,
+            "compiled": limits.flops * len(devices),
+        },
+        "collectives": _by_kind(costs.collectives),
+        "kernels": sorted({re.sub(r"[.\d]+$", "", kernel.name) for kernel in costs.kernels}),
+        "seconds": {"matmul": limits.matmul, "hbm": limits.hbm, "ici": limits.ici,
+                    "dcn": limits.dcn, "step": limits.seconds},
+        "limit": limits.limit,
+        "mfu_bound": needed / (limits.seconds * chip.flops * len(devices)),
+        "shardings_kept": shardings_kept(compiled, program.state),
+        "warnings": [*_large_gathers(costs.collectives, program.state), *_stored(program.state)],
+    }  # fmt: skip
+
+
+_UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def _by_kind(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
+    """Runs and bytes of a step per device, by operation."""
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for one in collectives:
+        totals[one.opcode][0] += one.times
+        totals[one.opcode][1] += one.times * one.bytes
+    return [{"operation": name, "runs": runs, "bytes": size}
+            for name, (runs, size) in sorted(totals.items(), key=lambda x: -x[1][1])]  # fmt: skip
+
+
+def shardings_kept(compiled: Any, state: TrainState | None) -> bool:
+    """Whether parameters and optimizer slots leave a step as they entered it."""
+    if state is None:
+        return True
+    after = compiled.output_shardings[0]
+    pairs = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, after)
+    return all(jax.tree.leaves(pairs))
+
+
+def whole_stacks(
+    collectives: Sequence[Collective], state: TrainState | None
+) -> list[tuple[Collective, str]]:
+    """All-gathers that bring a whole stack of frozen layers together at once."""
+    if state is None:
+        return []
+    stacks = {
+        leaf.shape: path for path, leaf in state.frozen.items()
+        if "/layers/" in path and leaf.shape[0] > 1 and leaf.ndim > 2
+    }  # fmt: skip
+    return [
+        (one, path) for one in collectives if one.opcode == "all-gather"
+        for shape, path in stacks.items()
+        if one.shape[:1] == shape[:1] and math.prod(one.shape) == math.prod(shape)
+    ]  # fmt: skip
+
+
+def _large_gathers(collectives: Sequence[Collective], state: TrainState | None) -> list[str]:
+    found = [
+        f"gathers the whole stack {path} at once ({one.bytes / GIB:.2f} GiB)"
+        for one, path in whole_stacks(collectives, state)
+    ]
+    for one in collectives:
+        if one.opcode == "all-gather" and one.bytes >= GIB:
+            where = one.where.split("/", 1)[-1] or "?"
+            found.append(f"all-gather of {one.bytes / GIB:.2f} GiB: {where[-80:]}")
+    return found
+
+
+def _stored(state: TrainState | None) -> list[str]:
+    """Large parameters that every chip holds whole, or that tiles of (8, 128) enlarge."""
+    if state is None:
+        return []
+    found = []
+    for path, leaf in {**state.trainable, **state.frozen}.items():
+        size = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        shard = leaf.sharding.shard_shape(leaf.shape)
+        devices = len(leaf.sharding.device_set)
+        if size >= LARGE and shard == leaf.shape and devices > 1:
+            found.append(f"{path} ({size / GIB:.2f} GiB) is whole on every chip")
+        if len(shard) < 2 or size < LARGE:
+            continue
+        rows = 8 * (4 // min(4, np.dtype(leaf.dtype).itemsize))
+        tiled = -(-shard[-1] // 128) * 128 * -(-shard[-2] // rows) * rows
+        # XLA may turn an array so that its longer side lies along the lanes.
+        turned = -(-shard[-2] // 128) * 128 * -(-shard[-1] // rows) * rows
+        waste = min(tiled, turned) / (shard[-1] * shard[-2]) - 1
+        if waste > 0.1:
+            found.append(f"{path}: padding adds {waste:.0%} to its shards {tuple(shard)}")
+    return found
+
+
+def summary(run: Run, recipe: str, topology: Topology, programs: list[dict]) -> dict[str, Any]:
+    """The whole record of a recipe: its programs, and hours and chip-hours of its steps."""
+    trained = [p for p in programs if p["share"] and "seconds" in p]
+    fits = all(p["fits"] for p in programs)
+    record: dict[str, Any] = {
+        "recipe": recipe,
+        "topology": str(topology),
+        "chips": topology.chips,
+        "batch": run.trainer.batch_size,
+        "steps": run.trainer.total_steps,
+        "mesh": dataclasses.asdict(run.partitioner.mesh_config),
+        "jax": jax.__version__,
+        "fits": fits,
+        "programs": programs,
+    }
+    if trained:
+        total = sum(p["share"] for p in trained)
+        step = sum(p["share"] * p["seconds"]["step"] for p in trained) / total
+        hours = step * run.trainer.total_steps / 3600
+        record |= {"step_seconds": step, "hours": hours, "chip_hours": hours * topology.chips}
+    return record
+
+
+def lines(record: Mapping[str, Any]) -> list[str]:
+    """What a person reads."""
+    out = [f"{record['recipe']} on {record['topology']} ({record['chips']} chips), "
+           f"batch {record['batch']}"]  # fmt: skip
+    for p in record["programs"]:
+        hbm = p["hbm"]
+        if not p["fits"]:
+            over = (hbm["peak"] - hbm["room"]) / GIB
+            out.append(
+                f"  {p['program']}: DOES NOT FIT: {hbm['peak'] / GIB:.2f} GiB per chip, "
+                f"{over:.2f} GiB more than its {hbm['room'] / GIB:.2f}: try {ADVICE}"
+            )
+            continue
+        s, f = p["seconds"], p["flops"]
+        out += [
+            f"  {p['program']}: {hbm['peak'] / GIB:.2f} of {hbm['room'] / GIB:.0f} GiB per chip "
+            f"(arguments {hbm['arguments'] / GIB:.2f}, temporaries {hbm['temporaries'] / GIB:.2f}, "
+            f"output {hbm['output'] / GIB:.2f})",
+            f"    FLOPs needed {f['needed']:.3g} (4N of frozen tokens {f['frozen_4n']:.3g}), "
+            f"compiled {f['compiled']:.3g}",
+            f"    at least {s['step'] * 1e3:.1f} ms per step, limit {p['limit']} (matmul "
+            f"{s['matmul'] * 1e3:.1f}, HBM {s['hbm'] * 1e3:.1f}, ICI {s['ici'] * 1e3:.1f}, DCN "
+            f"{s['dcn'] * 1e3:.1f}); MFU at most {p['mfu_bound']:.0%}",
+            "    " + ", ".join(f"{c['operation']} {c['runs']} x, {c['bytes'] / GIB:.2f} GiB"
+                               for c in p["collectives"]),
+            f"    compiled in {p['compile_seconds']:.0f} s, host memory "
+            f"{p['host_peak_bytes'] / GIB:.1f} GiB; kernels: {', '.join(p['kernels']) or 'none'}",
+        ]  # fmt: skip
+        if not p["shardings_kept"]:
+            out.append("    warning: parameters leave the step with other shardings")
+        out += [f"    warning: {text}" for text in p["warnings"]]
+    if "hours" in record:
+        out.append(f"  {record['steps']} steps: at least {record['hours']:.1f} hours, "
+                   f"{record['chip_hours']:.0f} chip-hours")  # fmt: skip
+    return out
+
+
+def markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """The README's table: one row per compiled program."""
+    head = ("recipe", "topology", "program", "rows", "HBM / chip", "PFLOPs", "collectives",
+            "limit", "ms", "MFU ≤", "compile")  # fmt: skip
+    rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for record in records:
+        for p in record["programs"]:
+            hbm = p["hbm"]
+            first = [record["recipe"], record["topology"], p["program"], f"{p['rows']:,}",
+                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.0f} GiB"]  # fmt: skip
+            if p["fits"]:
+                total = sum(c["bytes"] for c in p["collectives"])
+                rest = [f"{p['flops']['needed'] / 1e15:.3g}", f"{total / GIB:.1f} GiB",
+                        p["limit"], f"{p['seconds']['step'] * 1e3:.0f}",
+                        f"{p['mfu_bound']:.0%}", f"{p['compile_seconds']:.0f} s"]  # fmt: skip
+            else:
+                rest = ["does not fit"] + [""] * 5
+            rows.append("| " + " | ".join(first + rest) + " |")
+    return "\n".join(rows) + "\n"

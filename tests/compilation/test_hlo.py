@@ -1,0 +1,115 @@
+"""Costs read from compiled programs are those of the formula, loops multiplied out."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ilm_jax.compilation import hlo
+from ilm_jax.compilation.chips import CHIPS
+from ilm_jax.compilation.roofline import collective_seconds, first_group, kernel_flops
+from ilm_jax.training.partitioning import MeshConfig, Partitioner
+
+
+def loop(x, weights):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+
+def test_products_of_a_loop_count_as_often_as_it_runs():
+    compiled = jax.jit(loop).lower(jnp.ones((64, 32)), jnp.ones((5, 32, 32))).compile()
+    assert hlo.analyse(compiled.as_text()).flops == 5 * 2 * 64 * 32 * 32
+
+
+def test_collectives_of_a_loop_do_too():
+    partitioner = Partitioner(MeshConfig(data=4, fsdp=2))
+    rows = NamedSharding(partitioner.mesh, PartitionSpec(None, "fsdp", None))
+    whole = NamedSharding(partitioner.mesh, PartitionSpec())
+    step = jax.jit(loop, in_shardings=(whole, rows), out_shardings=whole)
+    compiled = step.lower(jnp.ones((64, 32)), jnp.ones((5, 32, 32))).compile()
+    found = hlo.analyse(compiled.as_text()).collectives
+    assert sum(one.times for one in found if one.opcode in ("all-gather", "all-reduce")) >= 5
+    for one in found:
+        assert one.bytes in (64 * 32 * 4, 32 * 32 * 4, 64 * 16 * 4)
+        assert len(first_group(one.groups, 8)) == 2
+
+
+TPU_LINES = """HloModule step, is_scheduled=true
+
+%body (p: (s32[], bf16[8,128,64])) -> (s32[], bf16[8,128,64]) {
+  %p = (s32[], bf16[8,128,64]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[8,128,64]{2,1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %s = f32[8,12,8,8]{3,2,1,0:T(8,128)S(1)} convolution(%q, %k), window={size=8x12 stride=7x11 lhs_dilate=8x12}, dim_labels=0b1f_0o1i->01bf
+  %q = bf16[8,8,12,64]{3,2,1,0:T(8,128)(2,1)S(1)} bitcast(%x)
+  %k = bf16[8,8,12,64]{3,2,1,0:T(8,128)(2,1)S(1)} bitcast(%x)
+  %g = bf16[8,128,64]{2,1,0:T(8,128)(2,1)} all-gather(%x), channel_id=3, replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, dimensions={0}, metadata={op_name="jit(step)/layers/mul"}
+  ROOT %t = (s32[], bf16[8,128,64]{2,1,0}) tuple(%i, %g)
+}
+
+%condition (c: (s32[], bf16[8,128,64])) -> pred[] {
+  %c = (s32[], bf16[8,128,64]{2,1,0}) parameter(0)
+  %n = s32[]{:T(128)} constant(21)
+  %j = s32[] get-tuple-element(%c), index=0
+  ROOT %lt = pred[] compare(%j, %n), direction=LT
+}
+
+ENTRY %main (a: bf16[8,128,64]) -> bf16[8,128,64] {
+  %a = bf16[8,128,64]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %z = s32[] constant(0)
+  %w = (s32[], bf16[8,128,64]{2,1,0}) tuple(%z, %a)
+  %early = bf16[8,128,64]{2,1,0:T(8,128)(2,1)} all-gather(%a), channel_id=3, replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, dimensions={0}
+  %splash_mha_dq_no_residuals.2 = bf16[2,16,1024,256]{3,2,1,0} custom-call(%a), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,2,2]{2,1,0}, bf16[2,16,1024,256]{3,2,1,0}}
+  %loop = (s32[], bf16[8,128,64]{2,1,0}) while(%w), condition=%condition, body=%body
+  ROOT %r = bf16[8,128,64]{2,1,0} get-tuple-element(%loop), index=1
+}
+"""  # noqa: E501
+
+
+def test_what_the_tpu_compiler_writes_is_read():
+    costs = hlo.analyse(TPU_LINES)
+    # Batched products are convolutions whose windows meet one element each.
+    assert costs.flops == 21 * 2 * 8 * 12 * 8 * 8 * 64
+    # A pipelined exchange stands in front of its loop too: one channel is one exchange.
+    (gather,) = costs.collectives
+    assert (gather.times, gather.bytes) == (21, 8 * 128 * 64 * 2)
+    (kernel,) = costs.kernels
+    # Of four blocks of 512 causality hides one; three products.
+    assert kernel_flops(kernel) == 3 * 2 * 2 * 16 * 1024**2 * 256 * 3 / 4
+
+
+@pytest.mark.parametrize(
+    ("text", "group"),
+    [
+        ("{{0,2},{1,3}}", [0, 2]),
+        ("[4,2]<=[2,4]T(1,0)", [0, 4]),
+        ("[2,4]<=[8]", [0, 1, 2, 3]),
+        ("mesh['data'=2,'fsdp'=2,'tensor'=2] {'data','tensor'}", [0, 1, 4, 5]),
+        ("", list(range(8))),
+    ],
+)
+def test_groups_are_read_in_every_spelling(text, group):
+    assert first_group(text, 8) == group
+
+
+class Device:
+    def __init__(self, *coords, slice_index=0):
+        self.coords, self.slice_index = coords, slice_index
+
+
+def test_an_exchange_takes_as_long_as_its_ring():
+    chip = CHIPS["v5e"]
+    ring = [Device(x, y, 0) for x in range(16) for y in range(16)]
+    row = hlo.Collective("all-gather", 16 * 2**20, 1, "[16,16]<=[256]", "", ())
+    inside, outside = collective_seconds(row, chip, ring)
+    assert inside == pytest.approx(15 * 2**20 / 90e9) and outside == 0
+    line = [Device(x, 0, 0) for x in range(4)]
+    four = hlo.Collective("all-reduce", 4 * 2**20, 1, "", "", ())
+    assert collective_seconds(four, chip, line)[0] == pytest.approx(2 * 3 * 2**20 / 45e9)
+    slices = [Device(x, 0, 0, slice_index=s) for s in range(2) for x in range(4)]
+    inside, outside = collective_seconds(four, chip, slices)
+    assert outside == pytest.approx(2 * 2**20 / 2 / chip.dcn_bandwidth)
+
+
+def test_text_that_is_no_program_is_refused():
+    with pytest.raises(Exception, match="no ENTRY computation"):
+        hlo.analyse("HloModule nothing")
