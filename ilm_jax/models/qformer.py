@@ -22,7 +22,7 @@ from ilm_jax.models.qformer_layers import (
     Streams,
 )
 
-__all__ = ["TEXT_ONLY_PATTERNS", "QFormer", "QFormerConfig"]
+__all__ = ["TEXT_ONLY_OPTIONS", "TEXT_ONLY_PATTERNS", "QFormer", "QFormerConfig"]
 
 # Leaves that only stage 1 reads: text, and the heads of its losses. Stage 2 has none of them.
 TEXT_ONLY_PATTERNS = (
@@ -30,6 +30,8 @@ TEXT_ONLY_PATTERNS = (
     r"(^|/)(query_projection|match_head)/",
     r"(^|/)log_temperature/",
 )
+# Options that only these leaves know of.
+TEXT_ONLY_OPTIONS = ("vocab_size", "max_text_length", "projection_dim", "pad_id", "dec_id")
 
 
 class QFormer(nn.Module):

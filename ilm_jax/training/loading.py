@@ -15,6 +15,7 @@ import numpy as np
 from ilm_jax.errors import UserError
 from ilm_jax.interop.entries import BLOCK_BYTES, with_int8
 from ilm_jax.interop.sources import Opened, describe_objective, differing, open_source
+from ilm_jax.models.qformer import TEXT_ONLY_OPTIONS, TEXT_ONLY_PATTERNS
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.training.checkpoints import InitFrom, check_same, shorten
 from ilm_jax.training.freezing import matches
@@ -75,8 +76,10 @@ def _read_source(
 ) -> tuple[FlatParams, str]:
     target = getattr(objective, source.top, None)
     opened = open_source(source.path, source.top, source.step, target)
-    _check_config(opened, describe_objective(objective), source)
     asked = {p: x for p, x in wanted.items() if matches(p, source.parameters)}
+    reads_text = any(matches(path, TEXT_ONLY_PATTERNS) for path in asked)
+    without = {} if reads_text else {"qformer": TEXT_ONLY_OPTIONS}
+    _check_config(opened, describe_objective(objective), source, without)
     saved = with_int8(opened.entries, {name for path in asked for name in names[path]})
     chosen = {path: x for path, x in asked.items() if any(name in saved for name in names[path])}
     check_same(saved, disk_layout(chosen, names), opened.where)
@@ -105,11 +108,18 @@ def _read_source(
 
 
 def _check_config(
-    opened: Opened, configs: Mapping[str, tuple[str, dict[str, Any]]], source: InitFrom
+    opened: Opened,
+    configs: Mapping[str, tuple[str, dict[str, Any]]],
+    source: InitFrom,
+    without: Mapping[str, Sequence[str]],
 ) -> None:
     """Raises UserError where a model there is another one than the recipe's of the same name.
 
     Shapes alone would not show it: a wavelength of the rotary positions has none.
+
+    Args:
+      opened, configs, source: what is there, what the recipe says, and what is read.
+      without: {top key: options that no parameter which is read depends on}.
     """
     for top, (kind, found) in opened.configs.items():
         if top not in configs or not any(matches(f"{top}/", [p]) for p in source.parameters):
@@ -118,6 +128,7 @@ def _check_config(
         if kind != here_kind:
             raise UserError(f"{opened.where} holds a {kind}, and the recipe a {here_kind}")
         changed = differing(found, here)
+        changed = {n: both for n, both in changed.items() if n not in without.get(top, ())}
         if changed:
             shown = ", ".join(f"{n} {a!r} (here {b!r})" for n, (a, b) in changed.items())
             bindings = " ".join(f"--gin.{kind}.{name}={a!r}" for name, (a, _) in changed.items())
