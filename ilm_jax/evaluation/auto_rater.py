@@ -1,0 +1,174 @@
+"""An auto-rater: a language model judges generated texts by how likely it answers "yes".
+
+In the manner of REGEN's (Su et al. 2025, arXiv 2503.11924), which asks a large model to rate
+narratives; here any decoder of the framework judges, and nothing is sampled. Each criterion is a
+question about the text; the rating is
+
+    P(yes) / (P(yes) + P(no)),    P by the likelihood of the answer's tokens after the question
+
+and, where `calibrated`, with the log-odds of the same question about nothing taken off, so that a
+model that says "yes" to everything rates everything 1/2 (Zhao et al. 2021, arXiv 2102.09690).
+Questions are ours. What a rating is worth depends on the judge: measure it on planted errors first.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from ilm_jax.data.converters import Example, PromptConverter
+from ilm_jax.data.dataset_config import Feed
+from ilm_jax.data.prompt_tokens import PromptTokenizer
+from ilm_jax.data.prompts import Rendered, Segment
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.figures import Figure
+from ilm_jax.evaluation.measures import LanguageMeasure
+from ilm_jax.evaluation.passes import Setting
+
+NOTHING = "N/A"
+_PLACE = re.compile(r"\{(text|item|history)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """One question about a text.
+
+    Attributes:
+      name: of the figure.
+      question: with the places {text}, and {item} or {history} where it asks of them; ends in one
+        space, as prompts do.
+      good, bad: the two answers.
+    """
+
+    name: str
+    question: str
+    good: str = "yes"
+    bad: str = "no"
+
+
+FLUENCY = Criterion(
+    "rater_fluency", "Text: {text}\nIs this text fluent and well formed? Answer yes or no: "
+)
+ITEM = Criterion(
+    "rater_item",
+    "Item: {item}\nText: {text}\nIs everything in the text true of the item? Answer yes or no: ",
+)
+HISTORY = Criterion(
+    "rater_history",
+    "Chosen before: {history}\nText: {text}\nDoes the text suit what was chosen before? "
+    "Answer yes or no: ",
+)
+
+
+class _Listed(list):
+    """A finite stream of examples that are all there."""
+
+    @property
+    def len_epoch(self) -> int:
+        return len(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoRater:
+    """A judge.
+
+    Attributes:
+      setting: a text-only language model, and where it lies.
+      params: its parameters, nested; they stay as they are.
+      tokenizer: of that model.
+      length: tokens of a question at most.
+      criteria: what is asked.
+      calibrated: take off what the judge answers about nothing.
+    """
+
+    setting: Setting
+    params: Any
+    tokenizer: Tokenizer
+    length: int = 512
+    criteria: tuple[Criterion, ...] = (FLUENCY, ITEM, HISTORY)
+    calibrated: bool = True
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        items: Sequence[str] | None = None,
+        histories: Sequence[str] | None = None,
+    ) -> dict[str, Float64[np.ndarray, " texts"]]:
+        """Ratings from 0 to 1 by name of the criterion; those whose side is not given are left out.
+
+        Args:
+          texts: what was generated.
+          items: words about the item of each text.
+          histories: words about what its user chose before.
+
+        Raises:
+          UserError: for no texts, numbers that differ, or a question that is too long.
+        """
+        given: dict[str, Sequence[str]] = {"text": texts}
+        given |= {} if items is None else {"item": items}
+        given |= {} if histories is None else {"history": histories}
+        if not texts or any(len(side) != len(texts) for side in given.values()):
+            counts = ", ".join(f"{len(side)} for {name}" for name, side in given.items())
+            raise UserError(f"the rater needs one of each per text, and a text; given are {counts}")
+        asked = [c for c in self.criteria if all(name in given for name in _places(c.question))]
+        if not asked:
+            raise UserError("no criterion can be asked of what is given: give items or histories")
+        rows = [
+            dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)
+        ]
+        rows += [dict.fromkeys(given, NOTHING)] if self.calibrated else []
+        odds = self._log_odds([(criterion, row) for criterion in asked for row in rows])
+        found = {}
+        for criterion, part in zip(asked, odds.reshape(len(asked), -1), strict=True):
+            own = part[: len(texts)] - (part[-1] if self.calibrated else 0.0)
+            found[criterion.name] = 1.0 / (1.0 + np.exp(-own))
+        return found
+
+    def figures(self, *sides: Sequence[str] | None) -> list[Figure]:
+        """The same as figures, with intervals over texts."""
+        found = self(*sides)  # type: ignore[arg-type]
+        return [
+            Figure(name, "generated texts", np.arange(len(values)), values)
+            for name, values in found.items()
+        ]
+
+    def _log_odds(
+        self, questions: Sequence[tuple[Criterion, Mapping[str, str]]]
+    ) -> Float64[np.ndarray, " questions"]:
+        """log P(good) - log P(bad) of each question."""
+        answers = [
+            self.example(criterion, row, answer)
+            for criterion, row in questions
+            for answer in (criterion.good, criterion.bad)
+        ]
+        longest = max(len(example["targets"]) for example in answers)
+        converter = PromptConverter({"inputs": self.length, "targets": longest}, self.tokenizer)
+        feed = Feed(_Listed(answers), converter)  # type: ignore[arg-type]
+        nll = LanguageMeasure(self.setting, feed)(self.params).nll_sum.reshape(-1, 2)
+        return nll[:, 1] - nll[:, 0]
+
+    def example(self, criterion: Criterion, row: Mapping[str, str], answer: str) -> Example:
+        """A question with one of its answers, as prompt examples are: for judging or training."""
+        words = PromptTokenizer(self.tokenizer)
+        question = _filled(criterion.question, row)
+        inputs, _, _ = words.prompt(Rendered((Segment(0, question),)))
+        targets, _ = words.answer(answer)
+        return {
+            "key": criterion.name, "catalogue": "", "history_bounds": [],
+            "inputs": np.array(inputs, np.int32), "slots": np.array([], np.int32),
+            "targets": np.array(targets, np.int32),
+            "targets_content": np.ones(len(targets), np.int32),
+        }  # fmt: skip
+
+
+def _places(question: str) -> list[str]:
+    return _PLACE.findall(question)
+
+
+def _filled(question: str, row: Mapping[str, str]) -> str:
+    """In one go, so that braces in a text stay its own."""
+    return _PLACE.sub(lambda match: row[match[1]], question)
