@@ -34,7 +34,7 @@ from ilm_jax.training.host_memory import keep_freed_memory
 DRAWN = (10, 50, 100, 500)
 LOSSES = ("warp", "lambdarank")
 RANKS = ("sampled", "corrected")
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (1e-2, 3e-2)
 FULL = 0  # stands for m where every item is a candidate
 
 
@@ -58,7 +58,7 @@ class Cell:
         sampler = SamplerConfig("uniform", self.drawn) if self.drawn else SamplerConfig("all")
         return sampled.SampledConfig(
             loss=self.loss, rank=self.rank, sampler=sampler, seed=self.seed, dim=32,
-            cutoff=10 if self.loss == "lambdarank" else None, epochs=epochs, batch_size=2048,
+            cutoff=10 if self.loss == "lambdarank" else None, epochs=epochs, batch_size=1024,
             learning_rate=self.rate,
         )  # fmt: skip
 
@@ -113,8 +113,10 @@ def study(bench: Bench, seeds: list[int]) -> tuple[dict, list[str]]:
     """Runs everything; (per-user NDCG@10 by (loss, rank, m), mean over seeds; table lines)."""
     rates = bench.rates()
     per_user: dict[tuple[str, str, int], list[np.ndarray]] = {}
-    for seed in seeds:
-        for drawn in (*DRAWN, FULL):
+    # All sampled runs of a seed before the next, full ranks (the longest) last.
+    rounds = [(seed, DRAWN) for seed in seeds] + [(seed, (FULL,)) for seed in seeds]
+    for seed, several in rounds:
+        for drawn in several:
             for loss in LOSSES:
                 for rank in RANKS if drawn else ("corrected",):
                     cell = Cell(loss, rank, drawn, seed, rates[loss, rank])
@@ -184,7 +186,7 @@ def main() -> int:
     cf_data.add_arguments(parser)
     parser.add_argument("--folder", default="runs/cf_ranks", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)

@@ -13,22 +13,26 @@ by solving one side exactly while the other is fixed: for every user
     ( sum_{i in I_u} h_i h_i' + alpha * H'H + regularisation * (|I_u| + alpha * |I|)^nu * 1 ) w_u
         = sum_{i in I_u} h_i
 
-and alike for items. H'H is shared by all users, so an epoch costs O(|S| d^2 + (|U| + |I|) d^3).
-Rows are grouped by the power of two above their length, so that the whole solve runs in a few
-compiled shapes; everything is float32.
+and alike for items. H'H is shared by all users, so an epoch costs O(|S| d^2 + (|U| + |I|) d^3) with
+Cholesky, and O(|S| d steps) with conjugate gradients, which stop short of the exact solution and
+start from the last one (Takács, Pilászy and Tikk 2011). Blocks and placement on devices are in
+`ials_blocks`, the solves in `ials_solve`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int, Int32, Int64
+from jax.sharding import Mesh
+from jaxtyping import Float32, Int
 
-_GATHERED_FLOATS = 1 << 24
-"""Bound on rows * length * dim of one block's gathered vectors (64 MiB)."""
+from ilm_jax.cf.ials_blocks import Placement, Side, make_side
+from ilm_jax.cf.ials_solve import flat_mesh, place, solve_side
+from ilm_jax.cf.interactions import Interactions
+
+OnEpoch = Callable[[int, Float32[np.ndarray, "users dim"], Float32[np.ndarray, "items dim"]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,15 @@ class IALSConfig:
       epochs: each solves all users, then all items.
       seed: of the initial item vectors.
       init_stddev: the first item vectors are N(0, (init_stddev / sqrt(dim))^2).
+      solver: "cholesky" (exact) or "cg" (conjugate gradients).
+      cg_steps: of "cg", for each row and half epoch.
+      dtype: "float32", or "bfloat16" for the vectors that are gathered and multiplied; sums and
+        solves are float32 in any case.
+      gather: "whole" copies the other table to every device once in a half epoch, "rows" exchanges
+        the rows of each block, for tables that no device can hold.
+
+    Raises:
+      ValueError: for a setting that means nothing.
     """
 
     dim: int = 32
@@ -53,12 +66,32 @@ class IALSConfig:
     epochs: int = 16
     seed: int = 0
     init_stddev: float = 0.1
+    solver: str = "cholesky"
+    cg_steps: int = 3
+    dtype: str = "float32"
+    gather: str = "whole"
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.epochs < 1:
             raise ValueError("dim and epochs must be at least 1")
         if not (self.alpha > 0 and self.regularisation > 0 and self.init_stddev > 0):
             raise ValueError("alpha, regularisation and init_stddev must be positive")
+        if self.solver not in ("cholesky", "cg") or self.cg_steps < 1:
+            raise ValueError(f"solver={self.solver!r}, cg_steps={self.cg_steps}; choose "
+                             "'cholesky', or 'cg' with at least one step")  # fmt: skip
+        if self.dtype not in ("float32", "bfloat16") or self.gather not in ("whole", "rows"):
+            raise ValueError(f"dtype={self.dtype!r}, gather={self.gather!r}; choose 'float32' or "
+                             "'bfloat16', 'whole' or 'rows'")  # fmt: skip
+
+    def solve(
+        self, mesh: Mesh, side: Side, other: jax.Array, start: jax.Array | None = None
+    ) -> jax.Array:
+        """`ials_solve.solve_side` with these settings."""
+        return solve_side(
+            mesh, side, other, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu,
+            dtype=self.dtype, gather=self.gather, start=start,
+            cg_steps=self.cg_steps if self.solver == "cg" else 0,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,105 +102,14 @@ class Factors:
     item: Float32[np.ndarray, "items dim"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Side:
-    """Who met whom, seen from one side, in blocks of equal padded length.
-
-    Attributes:
-      counts: number of distinct partners of every row.
-      others: number of rows on the other side.
-      blocks: (rows[b], partners[b, length]) pairs; a block's spare rows are `len(counts)` and its
-        spare partners are `others`: both are out of range and are dropped.
-    """
-
-    counts: Int64[np.ndarray, " rows"]
-    others: int
-    blocks: list[tuple[Int32[np.ndarray, " block"], Int32[np.ndarray, "block length"]]]
-
-
-def make_side(
-    rows: Int[np.ndarray, " pairs"],
-    partners: Int[np.ndarray, " pairs"],
-    num_rows: int,
-    num_partners: int,
-    dim: int,
-) -> Side:
-    """Groups the (row, partner) pairs by row; repeated pairs count once.
-
-    Args:
-      rows, partners: the pairs, in any order.
-      num_rows, num_partners: sizes of the two sides.
-      dim: of the vectors; bounds the size of a block.
-    """
-    keys = np.unique(rows.astype(np.int64) * num_partners + partners)
-    rows, partners = keys // num_partners, (keys % num_partners).astype(np.int32)
-    counts = np.bincount(rows, minlength=num_rows).astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    lengths = np.maximum(4, 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64))
-    blocks = []
-    for length in np.unique(lengths[counts > 0]):
-        members = np.flatnonzero((lengths == length) & (counts > 0))
-        # The last block of a length is padded too, so that a length compiles once.
-        most = max(1, _GATHERED_FLOATS // (dim * max(int(length), dim)))
-        size = min(most, 1 << (len(members) - 1).bit_length())
-        for first in range(0, len(members), size):
-            chosen = members[first : first + size]
-            block = np.full(size, num_rows, np.int32)
-            block[: len(chosen)] = chosen
-            index = np.full((size, int(length)), num_partners, np.int32)
-            inside = np.arange(length) < counts[chosen, None]
-            index[: len(chosen)][inside] = partners[
-                (starts[chosen, None] + np.arange(length))[inside]
-            ]
-            blocks.append((block, index))
-    return Side(counts, num_partners, blocks)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _solve_block(
-    solution: Float32[Array, "rows dim"],
-    other: Float32[Array, "others dim"],
-    gram: Float32[Array, "dim dim"],
-    rows: Int32[Array, " block"],
-    partners: Int32[Array, "block length"],
-    ridge: Float32[Array, " block"],
-) -> Float32[Array, "rows dim"]:
-    """Writes the exact solution of the block's rows into `solution`; `gram` is alpha * H'H."""
-    met = other.at[partners].get(mode="fill", fill_value=0.0)
-    highest = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
-    matrix = jnp.einsum("bld,ble->bde", met, met, precision=highest) + gram
-    matrix += ridge[:, None, None] * jnp.eye(other.shape[1], dtype=jnp.float32)
-    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
-    vectors = jax.scipy.linalg.cho_solve(factor, met.sum(1)[..., None])[..., 0]
-    return solution.at[rows].set(vectors, mode="drop")
-
-
-@jax.jit
-def _gram(vectors: Float32[Array, "rows dim"], alpha: float) -> Float32[Array, "dim dim"]:
-    return alpha * jnp.matmul(vectors.T, vectors, precision=jax.lax.Precision.HIGHEST)
-
-
-def solve_side(
-    side: Side, other: Float32[Array, "others dim"], config: IALSConfig
-) -> Float32[Array, "rows dim"]:
-    """The exact minimum of the objective over one side, the other fixed; empty rows are zero."""
-    scale = (side.counts + config.alpha * side.others) ** config.nu
-    ridge = np.append(config.regularisation * scale, 1.0).astype(np.float32)
-    gram = _gram(other, config.alpha)
-    solution = jnp.zeros((len(side.counts), config.dim), jnp.float32)
-    for rows, partners in side.blocks:
-        solution = _solve_block(solution, other, gram, rows, partners, ridge[rows])
-    return solution
-
-
 def fit(
     users: Int[np.ndarray, " pairs"],
     items: Int[np.ndarray, " pairs"],
     num_users: int,
     num_items: int,
     config: IALSConfig | None = None,
-    on_epoch: Callable[[int, Float32[Array, "users dim"], Float32[Array, "items dim"]], None]
-    | None = None,
+    on_epoch: OnEpoch | None = None,
+    mesh: Mesh | None = None,
 ) -> Factors:
     """Fits both sides to observed pairs; the same config and machine give the same bits.
 
@@ -175,46 +117,81 @@ def fit(
       users, items: row numbers of the observed pairs (`Splits.train_interactions`).
       num_users, num_items: sizes of the two sides, rows without a pair included.
       config: see `IALSConfig`.
-      on_epoch: called as on_epoch(epochs done, user vectors, item vectors) after each epoch.
+      on_epoch: called as on_epoch(epochs done, user vectors, item vectors) after each epoch; True
+        stops. `EarlyStopping` is one.
+      mesh: devices to split both tables over; the first device if None. Any mesh gives the same
+        factors to rounding.
 
     Raises:
       ValueError: if there is no pair, a row number is out of range, or the fit is not finite.
     """
+    train = Interactions.from_pairs(users, items, num_users, num_items)
+    return fit_interactions(train, config, on_epoch, mesh)
+
+
+def fit_interactions(
+    train: Interactions,
+    config: IALSConfig | None = None,
+    on_epoch: OnEpoch | None = None,
+    mesh: Mesh | None = None,
+) -> Factors:
+    """`fit` of pairs that are sorted already."""
     config = config or IALSConfig()
-    for name, rows, size in (("user", users, num_users), ("item", items, num_items)):
-        if not len(rows) or rows.min() < 0 or rows.max() >= size:
-            raise ValueError(f"no pairs, or a {name} row outside [0, {size})")
-    user_side = make_side(users, items, num_users, num_items, config.dim)
-    item_side = make_side(items, users, num_items, num_users, config.dim)
-    spread = config.init_stddev / np.sqrt(config.dim)
-    key = jax.random.key(config.seed)
-    item = spread * jax.random.normal(key, (num_items, config.dim), jnp.float32)
-    item = jnp.where(item_side.counts[:, None] > 0, item, 0.0)
+    line = flat_mesh(mesh)
+    turned = train.transposed()
+    places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
+    user_side = make_side(train, places[0], places[1], config.dim)
+    item_side = make_side(turned, places[1], places[0], config.dim)
+    first = np.array(jax.random.normal(jax.random.key(config.seed), (train.num_items, config.dim)))
+    first *= config.init_stddev / np.sqrt(config.dim)
+    first[turned.lengths == 0] = 0.0
+    user, item = None, place(line, places[1].stack(first))
     for epoch in range(config.epochs):
-        user = solve_side(user_side, item, config)
-        item = solve_side(item_side, user, config)
+        user = config.solve(line, user_side, item, user)
+        item = config.solve(line, item_side, user, item)
         if on_epoch is not None:
-            on_epoch(epoch + 1, user, item)
-    factors = Factors(np.array(user), np.array(item))
+            tables = (np.array(x)[p.position] for x, p in zip((user, item), places, strict=True))
+            if on_epoch(epoch + 1, *tables):
+                break
+    factors = Factors(np.array(user)[places[0].position], np.array(item)[places[1].position])
     if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
         raise ValueError("iALS diverged to non-finite vectors; raise the regularisation")
     return factors
 
 
 def fold_in(
-    histories: Sequence[Int[np.ndarray, " length"]],
+    histories: Sequence[Int[np.ndarray, " length"]] | Interactions,
     item: Float32[np.ndarray, "items dim"],
     config: IALSConfig,
 ) -> Float32[np.ndarray, "users dim"]:
-    """User vectors of new histories (item rows) against fitted items: one exact user solve.
+    """Vectors of new users from their histories (item rows): one exact solve, nothing retrained.
 
-    What a user's vector would be, had the fit seen this history only; an empty history gives zero.
+    What a user's vector would be, had the fit seen this history only; an empty history gives
+    zero. New items are folded in alike, from the rows of the users who met them and the fitted
+    user vectors.
+
+    Raises:
+      ValueError: if a history names a row that `item` does not have.
     """
-    lengths = [len(history) for history in histories]
-    rows = np.repeat(np.arange(len(histories)), lengths)
-    partners = np.concatenate([*histories, np.zeros(0, np.int32)])
-    side = make_side(rows, partners, len(histories), len(item), config.dim)
-    return np.array(solve_side(side, jnp.asarray(item), config))
+    if not isinstance(histories, Interactions):
+        histories = _as_interactions(histories, len(item))
+    if histories.num_items != len(item):
+        raise ValueError(f"histories are over {histories.num_items} rows, there are {len(item)}")
+    rows = Placement.deal(histories.lengths, 1)
+    side = make_side(histories, rows, Placement.as_given(len(item)), item.shape[1])
+    line = flat_mesh(None)
+    exact = dataclasses.replace(config, solver="cholesky", gather="whole")
+    return np.array(exact.solve(line, side, place(line, item)))[rows.position]
+
+
+def _as_interactions(histories: Sequence[np.ndarray], num_items: int) -> Interactions:
+    """Rows of distinct items; unlike `Interactions.from_pairs` all may be empty."""
+    distinct = [np.unique(np.asarray(history, np.int64)) for history in histories]
+    items = np.concatenate([*distinct, np.zeros(0, np.int64)]).astype(np.int32)
+    if len(items) and not 0 <= items.min() <= items.max() < num_items:
+        raise ValueError(f"a history names an item row outside [0, {num_items})")
+    offsets = np.cumsum([0, *map(len, distinct)]).astype(np.int64)
+    return Interactions(offsets, items, num_items)
 
 
 def objective(

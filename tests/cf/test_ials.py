@@ -1,12 +1,18 @@
 """iALS minimises the paper's objective: checked against a plain dense NumPy solve."""
 
+import dataclasses
 import itertools
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import Mesh
 
-from ilm_jax.cf import ials
+from ilm_jax.cf import ials, ials_blocks
+from ilm_jax.cf.early_stopping import EarlyStopping
+from ilm_jax.cf.interactions import Interactions
 
 USERS, ITEMS = 37, 29
 CONFIG = ials.IALSConfig(dim=5, alpha=0.3, regularisation=0.02, nu=0.7, epochs=1, seed=3)
@@ -35,6 +41,12 @@ def dense_side(observed: np.ndarray, other: np.ndarray, config: ials.IALSConfig)
     return solved
 
 
+def next_users(users: np.ndarray, items: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """All user rows solved against fixed items."""
+    histories = Interactions.from_pairs(users, items, USERS, ITEMS)
+    return ials.fold_in(histories, item, CONFIG)
+
+
 def test_one_epoch_equals_a_plain_numpy_solve():
     users, items = pairs()
     observed = np.zeros((USERS, ITEMS))
@@ -43,8 +55,7 @@ def test_one_epoch_equals_a_plain_numpy_solve():
     expected_item = dense_side(observed.T, first.user.astype(np.float64), CONFIG)
     np.testing.assert_allclose(first.item, expected_item, atol=2e-5)
 
-    side = ials.make_side(users, items, USERS, ITEMS, CONFIG.dim)
-    user = ials.solve_side(side, jnp.asarray(first.item), CONFIG)
+    user = next_users(users, items, first.item)
     expected_user = dense_side(observed, first.item.astype(np.float64), CONFIG)
     np.testing.assert_allclose(user, expected_user, atol=2e-5)
 
@@ -100,7 +111,7 @@ def test_same_seed_same_bits_and_order_of_pairs_does_not_matter():
 def test_small_blocks_give_the_same_solution(monkeypatch):
     users, items = pairs()
     whole = ials.fit(users, items, USERS, ITEMS, CONFIG)
-    monkeypatch.setattr(ials, "_GATHERED_FLOATS", 5 * 32 * 3)
+    monkeypatch.setattr(ials_blocks, "GATHERED_FLOATS", 5 * 32 * 3)
     parts = ials.fit(users, items, USERS, ITEMS, CONFIG)
     np.testing.assert_allclose(parts.item, whole.item, atol=1e-6)
 
@@ -108,8 +119,7 @@ def test_small_blocks_give_the_same_solution(monkeypatch):
 def test_fold_in_gives_a_fitted_users_next_solution():
     users, items = pairs()
     fitted = ials.fit(users, items, USERS, ITEMS, CONFIG)
-    side = ials.make_side(users, items, USERS, ITEMS, CONFIG.dim)
-    solved = np.array(ials.solve_side(side, jnp.asarray(fitted.item), CONFIG))
+    solved = next_users(users, items, fitted.item)
     histories = [np.unique(items[users == user]) for user in (4, 30)] + [np.zeros(0, np.int32)]
     folded = ials.fold_in(histories, fitted.item, CONFIG)
     np.testing.assert_allclose(folded[:2], solved[[4, 30]], atol=1e-6)
@@ -124,3 +134,110 @@ def test_bad_pairs_and_settings_are_refused():
         ials.fit(one[:0], one[:0], 1, 1)
     with pytest.raises(ValueError, match="positive"):
         ials.IALSConfig(alpha=0.0)
+
+
+def eight() -> Mesh:
+    return Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+
+
+@pytest.mark.parametrize("gather", ["whole", "rows"])
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_eight_devices_give_the_same_factors(gather, solver):
+    users, items = pairs()
+    config = ials.IALSConfig(dim=5, epochs=6, solver=solver, gather=gather, alpha=0.2)
+    one = ials.fit(users, items, USERS, ITEMS, config)
+    many = ials.fit(users, items, USERS, ITEMS, config, mesh=eight())
+    np.testing.assert_allclose(many.user, one.user, atol=1e-4)
+    np.testing.assert_allclose(many.item, one.item, atol=1e-4)
+
+
+def test_no_device_holds_a_whole_table_when_rows_are_exchanged():
+    """The compiled block solve has no all-gather of the table, and the other mode does copy it."""
+    users, items = pairs()
+    train = Interactions.from_pairs(users, items, USERS, ITEMS)
+    turned = train.transposed()
+    line = ials.flat_mesh(eight())
+    rows, others = (ials_blocks.Placement.deal(x.lengths, 8) for x in (train, turned))
+    assert rows.size >= USERS and rows.slots == 5
+    table = ials.place(line, others.stack(np.ones((ITEMS, 5), np.float32)))
+    assert {shard.data.shape for shard in table.addressable_shards} == {(4, 5)}
+    side = ials_blocks.make_side(train, rows, others, 5)
+    for gather in ("rows", "whole"):
+        config = ials.IALSConfig(dim=5, gather=gather)
+        solved = config.solve(line, side, table)
+        assert {shard.data.shape for shard in solved.addressable_shards} == {(5, 5)}
+
+
+def test_enough_conjugate_gradients_give_the_exact_solution():
+    users, items = pairs()
+    exact = ials.fit(users, items, USERS, ITEMS, CONFIG)
+    cg = ials.IALSConfig(
+        dim=5, alpha=0.3, regularisation=0.02, nu=0.7, epochs=1, seed=3, solver="cg", cg_steps=12
+    )
+    near = ials.fit(users, items, USERS, ITEMS, cg)
+    np.testing.assert_allclose(near.item, exact.item, atol=2e-5)
+    few = ials.fit(users, items, USERS, ITEMS, dataclasses.replace(cg, cg_steps=1))
+    assert np.abs(few.item - exact.item).max() > 1e-3
+
+
+def test_a_few_steps_from_the_last_solution_reach_the_same_minimum():
+    users, items = pairs()
+    config = ials.IALSConfig(dim=5, alpha=0.1, regularisation=0.01, epochs=60)
+    exact = ials.fit(users, items, USERS, ITEMS, config)
+    warm = ials.fit(users, items, USERS, ITEMS, dataclasses.replace(config, solver="cg"))
+    values = [ials.objective(f, users, items, config) for f in (exact, warm)]
+    assert values[1] == pytest.approx(values[0], rel=2e-3)
+
+
+def test_bfloat16_inputs_stay_near_float32():
+    users, items = pairs()
+    half = ials.fit(users, items, USERS, ITEMS, dataclasses.replace(CONFIG, dtype="bfloat16"))
+    full = ials.fit(users, items, USERS, ITEMS, CONFIG)
+    assert half.item.dtype == np.float32
+    difference = np.abs(half.item - full.item).max()
+    assert 0 < difference < 0.02 * np.abs(full.item).max()
+
+
+@given(st.integers(1, 10**6))
+def test_padded_lengths_waste_at_most_half(longest):
+    length = ials_blocks.padded_length(longest)
+    assert longest <= length <= max(4, 1.5 * longest)
+
+
+def test_rows_are_dealt_evenly():
+    lengths = np.random.default_rng(0).integers(0, 100, 41)
+    placement = ials_blocks.Placement.deal(lengths, 4)
+    assert len(set(placement.position.tolist())) == 41
+    loads = np.bincount(placement.position // placement.slots, weights=lengths, minlength=4)
+    assert loads.max() - loads.min() <= lengths.max()
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    users, items = pairs()
+    figures = iter([1.0, 3.0, 2.0, 2.5, 9.0])
+    seen = []
+
+    def measure(user, item):
+        seen.append(item)
+        return next(figures)
+
+    stop = EarlyStopping(measure, patience=2)
+    config = dataclasses.replace(CONFIG, epochs=20)
+    ials.fit(users, items, USERS, ITEMS, config, on_epoch=stop)
+    assert len(seen) == 4 and stop.epoch == 2 and stop.value == 3.0
+    np.testing.assert_array_equal(stop.item, seen[1])
+    short = ials.fit(users, items, USERS, ITEMS, dataclasses.replace(CONFIG, epochs=2))
+    np.testing.assert_array_equal(stop.item, short.item)
+
+
+def test_duplicates_count_once_and_wrong_histories_are_refused():
+    users, items = pairs()
+    twice = ials.fit(np.tile(users, 2), np.tile(items, 2), USERS, ITEMS, CONFIG)
+    once = ials.fit(users, items, USERS, ITEMS, CONFIG)
+    assert twice.item.tobytes() == once.item.tobytes()
+    with pytest.raises(ValueError, match="outside"):
+        ials.fold_in([np.array([ITEMS])], once.item, CONFIG)
+    with pytest.raises(ValueError, match="solver"):
+        ials.IALSConfig(solver="qr")
+    with pytest.raises(ValueError, match="bfloat16"):
+        ials.IALSConfig(dtype="float16")

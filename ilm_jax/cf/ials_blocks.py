@@ -1,0 +1,135 @@
+"""How the rows of one side of iALS lie on devices, and in which padded blocks they are solved.
+
+Rows are dealt to the devices in turn, longest first, so that every device gets the same mix of
+lengths and its rows of like length lie together. Lengths are rounded up to 4, 6, 8, 12, 16, 24, …
+(on average a sixth more than there is), so that a whole solve runs in a few compiled shapes.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from ilm_jax.cf.interactions import Interactions
+
+GATHERED_FLOATS = 1 << 21
+"""Bound on rows * max(length, dim) * dim of one device's block (8 MiB: larger ones leave a CPU's
+caches, smaller ones pay for dispatch)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placement:
+    """Where each row of a table lies on the devices.
+
+    Attributes:
+      order: rows by falling length; row order[k] lies on device k % shards in slot k // shards.
+      position: row's place in the stacked table of shards * slots rows.
+      slots: rows for each device; the last may be spare.
+      shards: number of devices.
+    """
+
+    order: Int64[np.ndarray, " rows"]
+    position: Int32[np.ndarray, " rows"]
+    slots: int
+    shards: int
+
+    @classmethod
+    def deal(cls, lengths: Int64[np.ndarray, " rows"], shards: int) -> "Placement":
+        """Deals rows of these lengths to the devices in turn, longest first."""
+        order = np.argsort(-lengths, kind="stable")
+        slots = max(1, -(-len(order) // shards))
+        turn = np.arange(len(order))
+        position = np.empty(len(order), np.int32)
+        position[order] = (turn % shards) * slots + turn // shards
+        return cls(order, position, slots, shards)
+
+    @classmethod
+    def as_given(cls, rows: int) -> "Placement":
+        """One device, rows in their own order."""
+        return cls(np.arange(rows), np.arange(rows, dtype=np.int32), max(1, rows), 1)
+
+    @property
+    def size(self) -> int:
+        """Rows of the stacked table."""
+        return self.slots * self.shards
+
+    def stack(self, vectors: Float32[np.ndarray, "rows dim"]) -> Float32[np.ndarray, "size dim"]:
+        """Rows in the order of the devices; spare rows are zero."""
+        stacked = np.zeros((self.size, vectors.shape[1]), np.float32)
+        stacked[self.position] = vectors
+        return stacked
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Rows that are solved at once, as many on every device.
+
+    Attributes:
+      slots: where they lie on their device (the same on all); spare rows have `Placement.slots`.
+      partners: positions of their partners in the other side's stacked table; spares are outside.
+      counts: number of partners.
+    """
+
+    slots: Int32[np.ndarray, "shards rows"]
+    partners: Int32[np.ndarray, "shards rows length"]
+    counts: Int32[np.ndarray, "shards rows"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+    """One side, ready to be solved.
+
+    Attributes:
+      counts: number of distinct partners of every row.
+      others: number of rows on the other side.
+      placement: of its rows.
+      blocks: rows without a partner are in none.
+    """
+
+    counts: Int64[np.ndarray, " rows"]
+    others: int
+    placement: Placement
+    blocks: list[Block]
+
+
+def padded_length(longest: int) -> int:
+    """The least of 4, 6, 8, 12, 16, 24, … that is not below `longest`."""
+    power = 1 << max(2, (max(longest, 1) - 1).bit_length())
+    return 3 * power // 4 if power > 4 and longest <= 3 * power // 4 else power
+
+
+def make_side(interactions: Interactions, placement: Placement, other: Placement, dim: int) -> Side:
+    """Blocks of the rows of `interactions`, whose partners lie as `other` says.
+
+    Args:
+      interactions: rows of this side with their partners.
+      placement, other: of this and of the other side.
+      dim: of the vectors; bounds the size of a block.
+    """
+    shards, order = placement.shards, placement.order
+    used = -(-int((interactions.lengths > 0).sum()) // shards)
+    lengths = interactions.lengths[order[::shards][:used]]
+    classes = np.array([padded_length(int(length)) for length in lengths])
+    blocks = []
+    for length in np.unique(classes):
+        mine = np.flatnonzero(classes == length)
+        first, last = int(mine[0]), int(mine[-1]) + 1
+        most = max(1, GATHERED_FLOATS // (dim * max(int(length), dim)))
+        # The last block of a length is padded too, so that a length compiles once.
+        size = min(1 << (most.bit_length() - 1), 1 << (last - first - 1).bit_length())
+        for start in range(first, last, size):
+            slots = np.arange(start, start + size)
+            turn = slots[None, :] * shards + np.arange(shards)[:, None]
+            real = (slots < last)[None, :] & (turn < len(order))
+            rows = order[np.where(real, turn, 0)]
+            partners = interactions.padded(rows.reshape(-1), int(length), -1)
+            placed = np.where(partners < 0, other.size, other.position[partners])
+            placed[~real.reshape(-1)] = other.size
+            blocks.append(
+                Block(
+                    np.where(real, slots, placement.slots).astype(np.int32),
+                    placed.reshape(shards, size, int(length)).astype(np.int32),
+                    np.where(real, interactions.lengths[rows], 0).astype(np.int32),
+                )
+            )
+    return Side(interactions.lengths, interactions.num_items, placement, blocks)

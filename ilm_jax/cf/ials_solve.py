@@ -1,0 +1,173 @@
+"""Solves one side of iALS on a mesh: both tables split by rows, the Gramian all-reduced.
+
+The shape is ALX's (Mehta et al. 2021, arXiv 2112.02194). Every device solves its own rows. Their
+partners' vectors are either taken from a whole copy of the other table, made once for each half
+epoch (`gather="whole"`), or exchanged block by block (`gather="rows"`): ids are all-gathered,
+every device answers with the rows it has and zeros for the rest, and the answers are summed where
+they are needed (a reduce-scatter), so that no device ever holds a whole table.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32, Int32
+
+from ilm_jax.cf.ials_blocks import Side
+
+AXIS = "shard"
+_HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
+
+
+def flat_mesh(mesh: Mesh | None) -> Mesh:
+    """All devices of a mesh in one row; the first device alone for None."""
+    devices = np.array(jax.devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
+    return Mesh(devices, (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def place(mesh: Mesh, array: np.ndarray, split: bool = True) -> jax.Array:
+    """Puts an array on the mesh, its first axis split over all devices or whole on each."""
+    return jax.device_put(array, NamedSharding(mesh, P(AXIS) if split else P()))
+
+
+@functools.lru_cache(maxsize=64)
+def _gramian(mesh: Mesh):  # noqa: ANN202 - a compiled function
+    def gramian(vectors: Float32[Array, "slots dim"]) -> Float32[Array, "dim dim"]:
+        return jax.lax.psum(jnp.matmul(vectors.T, vectors, precision=_HIGHEST), AXIS)
+
+    return jax.jit(jax.shard_map(gramian, mesh=mesh, in_specs=P(AXIS), out_specs=P()))
+
+
+@functools.lru_cache(maxsize=64)
+def _whole(mesh: Mesh):  # noqa: ANN202 - a compiled function
+    return jax.jit(lambda table: table, out_shardings=NamedSharding(mesh, P()))
+
+
+@functools.lru_cache(maxsize=64)
+def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a compiled function
+    table_spec = P(AXIS) if gather == "rows" else P()
+
+    def solve(solution, other, gram, slots, partners, ridge):  # noqa: ANN001, ANN202
+        fetch = _exchanged if gather == "rows" else _taken
+        met = fetch(other, partners[0])
+        if cg_steps:
+            start = solution.at[slots[0]].get(mode="fill", fill_value=0.0)
+            vectors = conjugate_gradients(met, gram, ridge[0], start, cg_steps)
+        else:
+            vectors = cholesky(met, gram, ridge[0])
+        return solution.at[slots[0]].set(vectors, mode="drop")
+
+    split = P(AXIS)
+    mapped = jax.shard_map(
+        solve, mesh=mesh, in_specs=(split, table_spec, P(), split, split, split), out_specs=split
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def _taken(
+    table: Float[Array, "others dim"], partners: Int32[Array, "rows length"]
+) -> Float[Array, "rows length dim"]:
+    return table.at[partners].get(mode="fill", fill_value=0.0)
+
+
+def _exchanged(
+    table: Float[Array, "slots dim"], partners: Int32[Array, "rows length"]
+) -> Float[Array, "rows length dim"]:
+    wanted = jax.lax.all_gather(partners, AXIS)
+    local = wanted - jax.lax.axis_index(AXIS) * len(table)
+    mine = (local >= 0) & (local < len(table))
+    answers = jnp.where(mine[..., None], table[jnp.where(mine, local, 0)], 0.0)
+    return jax.lax.psum_scatter(answers, AXIS)
+
+
+def cholesky(
+    met: Float[Array, "rows length dim"],
+    gram: Float32[Array, "dim dim"],
+    ridge: Float32[Array, " rows"],
+) -> Float32[Array, "rows dim"]:
+    """Exact solution of (met' met + gram + ridge 1) x = sum of met, for every row."""
+    dim = met.shape[-1]
+    matrix = jnp.einsum(
+        "bld,ble->bde", met, met, precision=_HIGHEST, preferred_element_type=jnp.float32
+    )
+    matrix += gram + ridge[:, None, None] * jnp.eye(dim, dtype=jnp.float32)
+    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
+    total = met.astype(jnp.float32).sum(1)
+    return jax.scipy.linalg.cho_solve(factor, total[..., None])[..., 0]
+
+
+def conjugate_gradients(
+    met: Float[Array, "rows length dim"],
+    gram: Float32[Array, "dim dim"],
+    ridge: Float32[Array, " rows"],
+    start: Float32[Array, "rows dim"],
+    steps: int,
+) -> Float32[Array, "rows dim"]:
+    """The same by `steps` of conjugate gradients from `start`; no matrix is formed."""
+
+    def times(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
+        scores = jnp.einsum("bld,bd->bl", met, x, precision=_HIGHEST,
+                            preferred_element_type=jnp.float32)  # fmt: skip
+        back = jnp.einsum("bld,bl->bd", met, scores, precision=_HIGHEST,
+                          preferred_element_type=jnp.float32)  # fmt: skip
+        return back + jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
+
+    x = start
+    residual = met.astype(jnp.float32).sum(1) - times(x)
+    direction, size = residual, jnp.sum(residual**2, -1)
+    for _ in range(steps):
+        image = times(direction)
+        # A row that is solved exactly stands still.
+        length = size / jnp.maximum(jnp.sum(direction * image, -1), 1e-30)
+        x += length[:, None] * direction
+        residual -= length[:, None] * image
+        new = jnp.sum(residual**2, -1)
+        direction = residual + (new / jnp.maximum(size, 1e-30))[:, None] * direction
+        size = new
+    return x
+
+
+def solve_side(
+    mesh: Mesh,
+    side: Side,
+    other: Float32[Array, "others dim"],
+    *,
+    alpha: float,
+    regularisation: float,
+    nu: float,
+    dtype: str = "float32",
+    gather: str = "whole",
+    cg_steps: int = 0,
+    start: Float32[Array, "size dim"] | None = None,
+) -> Float32[Array, "size dim"]:
+    """The stacked table of one side that minimises the objective, the other fixed.
+
+    Args:
+      mesh: of `flat_mesh`.
+      side: rows in blocks.
+      other: the other side's stacked table, split over the mesh.
+      alpha, regularisation, nu: of the objective.
+      dtype: of the partners' vectors when they are moved and multiplied; sums and solves are
+        float32.
+      gather: "whole" or "rows".
+      cg_steps: 0 solves exactly; else steps of conjugate gradients from `start`.
+      start: is overwritten; zero if None.
+
+    Returns:
+      Rows without partners are zero.
+    """
+    gram = alpha * _gramian(mesh)(other)
+    moved = other.astype(dtype)
+    moved = _whole(mesh)(moved) if gather == "whole" else moved
+    if start is None or not cg_steps:
+        start = place(mesh, np.zeros((side.placement.size, other.shape[1]), np.float32))
+    solve, solution = _block_solver(mesh, gather, cg_steps), start
+    for block in side.blocks:
+        scale = (block.counts + alpha * side.others) ** nu
+        ridge = (regularisation * scale).astype(np.float32)
+        parts = (place(mesh, part) for part in (block.slots, block.partners, ridge))
+        solution = solve(solution, moved, gram, *parts)
+    return solution
