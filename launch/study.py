@@ -68,7 +68,11 @@ class Study:
         """Bindings that make room for a dataset's longer texts."""
         if self.family == "toy":
             return {}
-        return LONGER.get(stage, LONGER["stage2"])
+        bindings = LONGER.get(stage, LONGER["stage2"])
+        if self.family == "movielens":
+            return bindings
+        # Texts of any length: what does not fit is cut, and counted.
+        return {**bindings, "dataset_config.DatasetConfig.truncate_targets": True}
 
     def train(self, stage: str, recipe: str, **bindings: object) -> list[str]:
         """The command that trains one stage or row."""

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.data.task_settings import settings_from
     from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
 
-    settings = settings_from(_json(values.settings))
+    settings = settings_from(parse_settings(values.settings))
     specs = find_specs(values.dataset, values.tasks or DEFAULT_TASKS)
     cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
@@ -72,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _json(text: str) -> dict[str, Any]:
+def parse_settings(text: str) -> dict[str, Any]:
+    """The JSON object that `--settings` gives; UserError for anything else."""
     from ilm_jax.errors import UserError
 
     try:
@@ -185,7 +186,12 @@ def table(infos: Sequence[dict[str, Any]]) -> str:
             (info["task"], slots, info["split"], str(info["size"]), ", ".join(lengths),
              ", ".join(cut))
         )  # fmt: skip
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text, its columns aligned."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in rows

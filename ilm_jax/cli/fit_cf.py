@@ -41,6 +41,8 @@ def _flags() -> flags.FlagValues:
         "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
         "data_dir": (None, "Folder of the dataset's raw files."),
         "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        "item_vectors": (None, "Ready-made vectors (.npy, .safetensors) to take instead of a fit."),
+        "user_vectors": (None, "The same for users (default: means of their training items)."),
         "output": (None, "File to write (default: CACHE_DIR/tables/DATASET.safetensors)."),
     }
     for name, (file, text) in texts.items():
@@ -83,10 +85,15 @@ def main(argv: Sequence[str]) -> int:
     splits = _splits(values, cache_dir)
 
     print(_describe(splits), flush=True)
-    table = fit_table(splits, config, _progress(config.epochs))
+    if values.item_vectors:
+        from ilm_jax.cli.given_vectors import given_table
+
+        table = given_table(splits, values.item_vectors, values.user_vectors or "")
+    else:
+        table = fit_table(splits, config, _progress(config.epochs))
     table.save(output)
     cf, popularity = measure(splits, table)
-    print(results_table(cf, popularity))
+    print(results_table(cf, popularity, "CF (given)" if values.item_vectors else "CF (iALS)"))
     cold = f"{int(table.item_cold.sum())} items, {int(table.user_cold.sum())} users"
     print(f"cold (no training interaction, vector zero): {cold}")
     print(f"wrote {output}")
@@ -139,12 +146,12 @@ def measure(splits: "Splits", table: "EmbeddingTable") -> tuple["CFResult", "CFR
     return evaluation.evaluate(vectors, splits), evaluation.evaluate(popular, splits)
 
 
-def results_table(cf: "CFResult", popularity: "CFResult") -> str:
+def results_table(cf: "CFResult", popularity: "CFResult", name_of_cf: str = "CF (iALS)") -> str:
     """Validation figures of both with 95 % intervals, and the verdict of the paired test."""
     from ilm_jax.evaluation.intervals import compare, mean_interval
 
     rows = [("", "Recall@20", "", "NDCG@10", "")]
-    for name, result in (("CF (iALS)", cf), ("popularity", popularity)):
+    for name, result in ((name_of_cf, cf), ("popularity", popularity)):
         recall, ndcg = mean_interval(result.recall(20)), mean_interval(result.ndcg(10))
         cells = [(f"{v.mean:.4f}", f"[{v.low:.4f}, {v.high:.4f}]") for v in (recall, ndcg)]
         rows.append((name, *cells[0], *cells[1]))

@@ -129,6 +129,13 @@ def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypat
         older = release in ("1m", "100k")
         raw_files.older(folder, release) if older else raw_files.csv(folder)
         wanted[name] = movielens.read(release, folder).fingerprint
+    for name in ("custom", "custom/mine", "openp5/beauty"):
+        folder = tmp_path / "raw" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [" ".join([str(user), *map(str, range(user, user + 7))]) for user in range(9)]
+        (folder / "user_sequence.txt").write_text("".join(line + "\n" for line in lines))
+        wanted[name] = families.FAMILIES[name.split("/")[0]].read(folder, name).fingerprint
+        names.append(name)
     subprocess.run([sys.executable, "-c", PREPARE_ALL, tmp_path, *names], check=True)
     monkeypatch.setattr(prepare.subprocess, "run", refuse)
     for name in names:

@@ -1,0 +1,260 @@
+"""`ilm inspect`: what a dataset holds, which tasks and mixtures there are, and how examples look.
+
+ilm inspect --dataset custom --data_dir DIR       validates a folder of yours, and shows samples
+ilm inspect --dataset toy                         tasks and mixtures with sizes and rates
+ilm inspect --dataset toy --task bpr --num 3      examples of one task, slots visible
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.data.splits import Splits
+    from ilm_jax.data.task_settings import TaskSettings
+    from ilm_jax.data.task_specs import TaskSpec
+    from ilm_jax.data.tokenizers import Tokenizer
+
+# Stands for a slot where a prompt is shown.
+SHOWN = {"\ue000": "‹item›", "\ue001": "‹user›"}
+SECONDS = 1.0
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    texts = {
+        "dataset": ("toy", "Dataset, such as toy, movielens/latest_small, openp5/beauty, custom."),
+        "data_dir": (None, "Folder of the dataset's raw files."),
+        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        "settings": ("{}", 'JSON of task settings to change, such as {"history": 20}.'),
+        "task": (None, "Show examples of this task, by its full or short name."),
+        "split": ("train", "train, validation or test."),
+    }
+    for name, (default, text) in texts.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_integer("num", 3, "Examples to show.", lower_bound=1, flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    Raises:
+      UserError: for wrong input.
+    """
+    from ilm_jax.cli.words import parse_flags
+
+    values = _flags()
+    parse_flags(values, "inspect", argv)
+
+    from ilm_jax.data.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.data.splits import make_splits
+    from ilm_jax.data.task_settings import SPLITS, settings_from
+    from ilm_jax.data.task_specs import SPECS, find_spec
+    from ilm_jax.errors import UserError
+
+    if values.split not in SPLITS:
+        raise UserError(f"no split {values.split!r}; there are {', '.join(SPLITS)}")
+    spec = find_spec(values.dataset, values.task) if values.task else None
+    settings = settings_from(_json(values.settings))
+    cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
+    if values.data_dir and values.dataset.split("/")[0] in ("custom", "openp5"):
+        print(recognised(values.data_dir))
+    catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
+    splits = make_splits(catalogue, settings.split)
+    tokenizer = known_tokenizer(values.dataset, settings, splits, cache_dir)
+    if spec is not None:
+        print(show(spec, splits, settings, tokenizer, values.split, values.num))
+        return 0
+    print(facts(splits))
+    if values.dataset.split("/")[0] == "custom":
+        sample = SPECS["sequential_random"]
+        print("\n" + show(sample, splits, settings, tokenizer, values.split, values.num))
+        return 0
+    print("\n" + task_table(values.dataset, splits, settings))
+    print("\n" + mixture_table(splits, settings))
+    return 0
+
+
+def _json(text: str) -> dict[str, Any]:
+    from ilm_jax.cli.cache_tasks import parse_settings
+
+    return parse_settings(text)
+
+
+def recognised(folder: str) -> str:
+    """Which files of a user's folder are what, and under which names their columns are read."""
+    from ilm_jax.data import custom
+    from ilm_jax.data.columns import read_columns
+
+    found = custom.recognise(folder)
+    columns = read_columns(found.interactions.parent)
+    lines = [f"interactions  {found.interactions}"]
+    lines.append(f"items         {found.items or 'none: items go by their ids'}")
+    lines.append(f"columns       {found.columns or 'by their common names'}")
+    named = {name: value for name, value in vars(columns).items() if value}
+    named.pop("separator", None)
+    if named:
+        lines.append("              " + ", ".join(f"{n} = {v!r}" for n, v in named.items()))
+    return "\n".join(lines)
+
+
+def facts(splits: "Splits") -> str:
+    """Counts of a catalogue and its split, and what deserves a look."""
+    import numpy as np
+
+    catalogue, report = splits.catalogue, splits.report()
+    lengths = np.diff(catalogue.offsets)
+    rated = float(np.mean(np.isfinite(catalogue.ratings))) if len(catalogue.ratings) else 0.0
+    lines = [
+        f"{report['dataset']} {report['version']}: {report['users']} users, "
+        f"{catalogue.num_items} items, {report['interactions']} interactions "
+        f"({report['train_interactions']} train)",
+        f"per user {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}; "
+        f"rated {rated:.0%}; items of the folds train / validation / test "
+        + " / ".join(str(count) for count in report["items"].values()),
+    ]
+    notes = {
+        "users without targets (under 3 interactions)": report["users_under_three_interactions"],
+        "users whose last two interactions tie in time": report["users_with_tied_last_two"],
+        "items without a training interaction": report["cold_items"],
+        "items whose title is their id": sum(
+            title == raw for title, raw in zip(catalogue.titles, catalogue.item_ids, strict=True)
+        ),
+        "items that share their title with another": catalogue.num_items
+        - len(set(catalogue.titles)),
+        "interactions with an item chosen before": catalogue.extras.get("repeats", 0),
+    }
+    lines += [f"note: {count} {what}" for what, count in notes.items() if count]
+    if any(catalogue.extras.get("left_out", {}).values()):
+        lines.append(f"note: left out by the k-core {catalogue.extras['left_out']}")
+    if catalogue.extras.get("untimed"):
+        lines.append("note: no timestamps; the order of the file is taken as the order in time")
+    return "\n".join(lines)
+
+
+def task_table(dataset: str, splits: "Splits", settings: "TaskSettings") -> str:
+    """Every task of a dataset with its sizes."""
+    from ilm_jax.cli.cache_tasks import aligned
+    from ilm_jax.data.task_specs import SPECS
+
+    rows: list[Sequence[str]] = [
+        ("task", "train", "validation", "test", "input", "target", "source")
+    ]
+    for spec in SPECS.values():
+        sizes = sizes_of(spec, splits, settings)
+        what = (*spec.what.split(" | "), "", "", "")[:3]
+        rows.append((spec.name(dataset), *map(str, sizes.values()), *what))
+    return aligned(rows)
+
+
+def sizes_of(spec: "TaskSpec", splits: "Splits", settings: "TaskSettings") -> dict[str, int]:
+    """Examples of every split."""
+    from ilm_jax.data.task_settings import SPLITS
+    from ilm_jax.tasks.registry import make_examples
+
+    # Numbers of examples do not depend on how items are numbered, which may take minutes.
+    plain = settings.replace(item_index="random")
+    (examples,) = make_examples([_unindexed(spec)], splits, plain)
+    return {split: len(next(iter(examples.index(split).values()))) for split in SPLITS}
+
+
+def _unindexed(spec: "TaskSpec") -> "TaskSpec":
+    import dataclasses
+
+    fixed = tuple(pair for pair in spec.fixed if pair[0] != "item_index")
+    return dataclasses.replace(spec, fixed=fixed)
+
+
+def mixture_table(splits: "Splits", settings: "TaskSettings") -> str:
+    """Every named mixture with the rates that its tasks' sizes give."""
+    from ilm_jax.cli.cache_tasks import aligned
+    from ilm_jax.data.mixtures import MIXTURES
+    from ilm_jax.data.streams import Mixture
+    from ilm_jax.data.task_specs import SPECS
+
+    rows: list[Sequence[str]] = [("mixture", "examples", "rates by size")]
+    for name, tasks in MIXTURES.items():
+        sizes = {task: sizes_of(SPECS[task], splits, settings)["train"] for task in tasks}
+        sizes = {task: size for task, size in sizes.items() if size}
+        if not sizes:
+            rows.append((name, "0", "no examples here"))
+            continue
+        weights = Mixture(dict.fromkeys(sizes)).weights(sizes)
+        rates = ", ".join(f"{task} {weight:.3f}" for task, weight in weights.items())
+        rows.append((name, str(sum(sizes.values())), rates))
+    return aligned(rows)
+
+
+def known_tokenizer(
+    dataset: str, settings: "TaskSettings", splits: "Splits", cache_dir: pathlib.Path
+) -> "Tokenizer | None":
+    """The tokenizer that the settings name or that has been trained; None before that."""
+    from ilm_jax.data.task_settings import tokenizer_path
+    from ilm_jax.data.tokenizers import open_tokenizer_at
+
+    path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
+    return open_tokenizer_at(path) if settings.tokenizer or path.exists() else None
+
+
+def show(
+    spec: "TaskSpec",
+    splits: "Splits",
+    settings: "TaskSettings",
+    tokenizer: "Tokenizer | None",
+    split: str,
+    num: int,
+) -> str:
+    """Examples of a task in words, slots visible, with lengths, what is cut, and speed."""
+    from ilm_jax.errors import UserError
+    from ilm_jax.tasks.registry import make_examples
+
+    (examples,) = make_examples([spec], splits, settings, tokenizer)
+    rows = list(_rows(examples.index(split)))
+    if not rows:
+        raise UserError(f"{spec.task}: split {split!r} has no examples")
+    lines = [f"{spec.task}, {split}: {len(rows)} examples; {spec.what.replace(' | ', ' → ')}"]
+    chosen = [rows[k * len(rows) // min(num, len(rows))] for k in range(min(num, len(rows)))]
+    lines += [_shown(examples, split, row, tokenizer) for row in chosen]
+    cut = {name: count for name, count in examples.truncations(split).items() if count}
+    lines.append(f"cut: {', '.join(f'{n} of {c} examples' for n, c in cut.items()) or 'nothing'}")
+    if tokenizer is None:
+        lines.append("no tokenizer yet, so no lengths: run `ilm cache_tasks`")
+    else:
+        start, built = time.monotonic(), 0
+        while time.monotonic() - start < SECONDS and built < len(rows):
+            examples.build(split, **rows[built])
+            built += 1
+        rate = built / max(time.monotonic() - start, 1e-9)
+        lines.append(f"{rate:.0f} examples/s made on one core")
+    return "\n".join(lines)
+
+
+def _rows(index: dict[str, Any]) -> Iterator[dict[str, int]]:
+    for values in zip(*(column.tolist() for column in index.values()), strict=True):
+        yield dict(zip(index, values, strict=True))
+
+
+def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: Any) -> str:
+    if not hasattr(examples, "render"):  # a pair: vectors alone
+        built = examples.build(split, **row) if tokenizer or "text" not in dict(
+            examples.spec.features
+        ) else row  # fmt: skip
+        return "  " + json.dumps({k: v for k, v in built.items() if k != "text"})
+    example = examples.render(split, **row)
+    prompt = example.prompt.text if example.prompt else ""
+    for mark, name in SHOWN.items():
+        prompt = prompt.replace(mark, name)
+    lines = [f"  {example.key}  [{example.template}]", f"    in:  {prompt}"]
+    lines.append(f"    out: {example.target_text}")
+    if tokenizer is not None:
+        built = examples.build(split, **row)
+        lines.append(
+            f"    {len(built['inputs'])} input tokens, {len(built['slots'])} of them slots; "
+            f"{len(built['targets'])} target tokens, {sum(built['targets_content'])} of content"
+        )
+    return "\n".join(lines)
