@@ -18,8 +18,12 @@ from ilm_jax.interop.hugging_face import CONFIG, Tensor, write_folder
 from ilm_jax.interop.model_card import CardFacts, write_card
 from ilm_jax.interop.orbax_checkpoint import stored_dtype, write_checkpoint
 from ilm_jax.interop.sources import ADAPTER, Opened, open_source
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.checkpoints import shorten
 from ilm_jax.training.freezing import matches
+from ilm_jax.training.layout import disk_names, is_stacked
 from ilm_jax.training.loading import checksum, digest
+from ilm_jax.training.state import describe_variables
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model",
@@ -61,6 +65,8 @@ def open_language_model(path: str, step: int | str = "best") -> Opened:
             f"{len(lacking)} {lacking[:4]}; unused {len(opened.left_over)} {opened.left_over[:4]}; "
             "is it the whole download of one model?"
         )
+    if dataclasses.is_dataclass(opened.config):
+        _check_shapes(opened)
     kind, fields = configs["lm"]
     merged = with_lora_merged(entries, float(fields.get("lora_alpha", 16.0)))
     plain = {**fields, "lora_rank": 0, "quantized": False}
@@ -223,6 +229,28 @@ def base_name(path: str) -> str:
     config = pathlib.Path(path) / CONFIG
     named = json.loads(config.read_text()).get("_name_or_path") if config.is_file() else None
     return named or pathlib.Path(path).name
+
+
+def _check_shapes(opened: Opened) -> None:
+    """Raises UserError unless every tensor has the shape that config.json gives it."""
+    variables = describe_variables(LanguageModelling(opened.config))
+    names = disk_names(variables)
+    wanted = {
+        name: variable.shape[1:] if is_stacked(path, names) else variable.shape
+        for path, variable in variables.items()
+        for name in names[path]
+    }
+    others = [
+        f"{name}: stored {tuple(entry.shape)}, config.json says {tuple(wanted[name])}"
+        for name, entry in opened.entries.items()
+        if tuple(entry.shape) != tuple(wanted[name])
+    ]
+    if others:
+        raise UserError(
+            f"{opened.where} does not fit its config.json: restored "
+            f"{len(opened.entries) - len(others)}; fresh 0 []; unused 0 []; other shapes "
+            f"{len(others)} {shorten(others)}; is config.json of this model?"
+        )
 
 
 def _base_folder(opened: Opened, source: str) -> pathlib.Path | None:

@@ -58,7 +58,8 @@ class T5XCheckpoint:
         folder = find_folder(path)
         if folder is None:
             raise UserError(f"{path} holds no T5X checkpoint: no msgpack file {MESSAGE_FILE!r}")
-        self._folder, self.where = folder, str(folder)
+        # TensorStore opens no path with `..` in it.
+        self._folder, self.where = pathlib.Path(os.path.abspath(folder)), str(folder)
         self._leaves = _target(folder)
         self._stores: dict[str, Any] = {}
         # {name: (leaf, layer of a stack or None)}.

@@ -118,6 +118,15 @@ def test_a_broken_download_leaves_no_folder(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
+def test_tensors_of_other_shapes_than_the_config_s_are_refused(tmp_path):
+    publish(tmp_path / "hf")
+    config = {**LLAMA, "intermediate_size": 40}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"restored 21; .*other shapes 9 \[lm/layer_00/mlp/gate"):
+        converting.to_frozen(str(tmp_path / "hf"), str(tmp_path / "out"), "float32")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of stage 2 with low-rank updates through a converted model; its parameters."""

@@ -164,7 +164,7 @@ def test_the_run_says_what_parameters_training_starts_from(model):
     from t5x import partitioning
 
     mesh = partitioning.PjitPartitioner(
-        num_partitions=2,
+        num_partitions=1,
         logical_axis_rules=t5x_run.logical_axis_rules(partitioning.standard_logical_axis_rules()),
     )
     state = t5x_run.SourcesInitializer(
