@@ -11,6 +11,7 @@ import jax
 
 def main(address: str, process: int, sizes: list[int]) -> None:
     """Measures on a mesh of both processes' devices."""
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all the time
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, num_processes=2, process_id=process)
     from ilm_jax.training.partitioning import MeshConfig, Partitioner

@@ -73,7 +73,7 @@ def test_two_processes_find_what_one_finds(sizes):
         for i in range(2)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=170) for process in started]
+        outputs = [process.communicate(timeout=400) for process in started]
     finally:
         for process in started:
             process.kill()
