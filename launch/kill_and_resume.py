@@ -159,11 +159,12 @@ def arrays(model_dir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 
 def records(model_dir: pathlib.Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl holds, the speed left out."""
+    """What metrics.jsonl holds, times left out."""
+    from ilm_jax.training.timing import TIMED, TIMED_PREFIX
     from ilm_jax.training.writers import read_metrics
 
     return [
-        {name: value for name, value in record.items() if name != "examples_per_second"}
+        {n: v for n, v in record.items() if n not in TIMED and not n.startswith(TIMED_PREFIX)}
         for record in read_metrics(model_dir / "metrics.jsonl")
     ]
 

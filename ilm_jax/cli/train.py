@@ -15,6 +15,14 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_list(
         "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
     )
+    flags.DEFINE_bool(
+        "multiprocess", False, "This is one of several processes that the cluster knows of (Cloud "
+        "TPU pods, Slurm): start the same command on every host.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "profile_steps", "", "Trace these steps into MODEL_DIR/profile, such as 10:15.",
+        flag_values=values,
+    )  # fmt: skip
     return values
 
 
@@ -46,11 +54,20 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.training.host_memory import keep_freed_memory
 
     keep_freed_memory()
+    import jax
+
+    from ilm_jax.compilation.abstract import step_flops
     from ilm_jax.training.run import Run
 
     start = time.monotonic()
     run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)
-    metrics = run.make_trainer(gin_config.operative_config()).fit()
+    run.processes.start(values.multiprocess)
+    trainer = run.make_trainer(gin_config.operative_config())
+    trainer.profile_steps = values.profile_steps
+    trainer.step_flops = step_flops(run)
+    metrics = trainer.fit()
+    if jax.process_index():
+        return 0
     print(f"wrote {run.model_dir}")
     with atomic_write(pathlib.Path(run.model_dir) / "last_run.json") as stream:
         json.dump({"seconds": time.monotonic() - start, "validation": metrics}, stream, indent=1)

@@ -34,6 +34,7 @@ from ilm_jax.training.state import (
     param_shardings,
 )
 from ilm_jax.training.step import gradient, make_train_step
+from ilm_jax.training.timing import peak_flops
 
 Struct = jax.ShapeDtypeStruct
 
@@ -206,6 +207,17 @@ def programs(
             "decode", decode_rows, lower_decoding, decoded_products,
             2.0 * decode_rows * (length + decode_steps) * matrix_entries(state.frozen),
         )  # fmt: skip
+
+
+def step_flops(run: Run) -> dict[str, float]:
+    """{kind: operations that one step needs}, for the MFU; empty where the peak is not known."""
+    if not peak_flops():
+        return {}
+    opened = dataclasses.replace(run, objective=run.sized_objective)
+    found = programs(
+        opened, run.partitioner, table_rows=len(run.vectors), decode_rows=0, decode_steps=0
+    )
+    return {p.name.removeprefix("train "): float(needed_flops(p)) for p in found}
 
 
 def unplaced(tree: Any) -> Any:

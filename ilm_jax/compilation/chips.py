@@ -39,3 +39,14 @@ CHIPS = {
     # JAX sees each chip as two devices, with half of everything.
     "tpu7x": Chip(96 * GIB, 1153e12, 3690e9, 90e9, 12.5e9, 4),
 }
+
+# Names that JAX gives to devices.
+_KINDS = {
+    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e", "TPU7x": "tpu7x",
+}  # fmt: skip
+
+
+def of_kind(kind: str) -> Chip | None:
+    """The chip of `jax.Device.device_kind`; None if it is not one of these."""
+    return CHIPS.get(_KINDS.get(kind, ""))

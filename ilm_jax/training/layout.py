@@ -1,6 +1,7 @@
 """Where each parameter stands on disk: an entry per layer, however layers are stacked in memory."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,9 +59,27 @@ def to_disk(
     """Splits stacked arrays into entries on disk."""
     entries: dict[str, jax.Array] = {}
     for path, array in arrays.items():
-        parts = list(array) if is_stacked(path, names) else [array]
+        parts = _rows(array) if is_stacked(path, names) else [array]
         entries |= dict(zip(names[path], parts, strict=True))
     return entries
+
+
+def _rows(array: jax.Array) -> Sequence[jax.Array]:
+    """The rows of a stack, each in its part of the stack's sharding."""
+    if array.is_fully_addressable:
+        return list(array)
+    sharding = array.sharding  # of several processes, none of which may slice alone
+    assert isinstance(sharding, NamedSharding)
+    row = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    return _unstacked(row)(array)
+
+
+@functools.lru_cache
+def _unstacked(row: NamedSharding) -> Any:
+    def split(stack: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(stack[i] for i in range(stack.shape[0]))
+
+    return jax.jit(split, out_shardings=row)
 
 
 def slot_names(slots: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import CheckpointConfig
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.processes import ProcessConfig
 from ilm_jax.training.schedule import Schedule
 from ilm_jax.training.trainer import Trainer, TrainerConfig
 
@@ -43,6 +44,7 @@ class Run:
       infer_eval: generation and ranking during training; None, or one that is never due, for none.
       topology: the pod that the recipe is for, such as "v5e:16x16"; `ilm precompile` and
         launch/tpu_pod.py read it, training takes the devices that there are.
+      processes: how the processes of a run wait for each other.
     """
 
     model_dir: str
@@ -58,6 +60,7 @@ class Run:
     normalise: str = "rms"
     infer_eval: InferEvalConfig | None = None
     topology: str = ""
+    processes: ProcessConfig = ProcessConfig()
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -99,8 +102,10 @@ class Run:
                 raise UserError(f"no embedding table at {path}: run `ilm fit_cf --output={path}`")
         catalogues = [self.splits, *self._further_splits()]
         if len(paths) != len(catalogues):
-            raise UserError(f"{len(paths)} embedding tables for {len(catalogues)} datasets: give "
-                            "one file per dataset, in their order, set apart by commas")  # fmt: skip
+            raise UserError(
+                f"{len(paths)} embedding tables for {len(catalogues)} datasets: give one file per "
+                "dataset, in their order, set apart by commas"
+            )
         tables = map(EmbeddingTable.load, paths, catalogues)
         return TableSet(*tables, normalise=self.normalise)
 

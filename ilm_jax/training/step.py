@@ -117,7 +117,7 @@ def make_train_step(
             trainable=guard(trainable, state.trainable),
             opt_state=guard(opt_state, state.opt_state),
         )
-        report = {"grad_norm": norm, "finite": finite.astype(jnp.float32)}
+        report = {"grad_norm": norm, "finite": finite.astype(jnp.float32), **_filled(batch)}
         return state, {"sums": sums, **report}
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
@@ -127,6 +127,15 @@ def make_train_step(
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+
+
+def _filled(batch: Batch) -> dict[str, jax.Array]:
+    """Tokens that are not padding, and their share of the positions (1 where rows are pairs)."""
+    segments = batch.get("segment_ids")
+    if segments is None:
+        return {"tokens": jnp.float32(0), "real": jnp.float32(1)}
+    tokens = jnp.sum(segments > 0, dtype=jnp.float32)
+    return {"tokens": tokens, "real": tokens / segments.size}
 
 
 def make_eval_step(

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,8 @@ from ilm_jax.training.state import (
     nested,
 )
 from ilm_jax.training.step import make_eval_step, make_train_step
+from ilm_jax.training.stopping import StopRequest
+from ilm_jax.training.timing import Profile, StepClock, peak_flops
 from ilm_jax.training.writers import LiveLine, MetricWriter
 
 
@@ -91,6 +92,8 @@ class Trainer:
       eval_sources: (examples, their number) by batch kind.
       schedule: which kind each step takes.
       config_text: written to config.gin.
+      profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
+      step_flops: operations that a step of each kind needs, for the MFU.
       inference: generation metrics, every so many steps and at the end; None for none.
     """
 
@@ -121,7 +124,7 @@ class Trainer:
         checkpoints = Checkpoints(self.model_dir, self.checkpoint)
         try:
             state, positions = self._start(optimizer, checkpoints)
-            with self.partitioner.context(), _StopRequest() as stop:
+            with self.partitioner.context(), StopRequest() as stop:
                 return self._loop(state, positions, optimizer, checkpoints, stop)
         finally:
             checkpoints.close()
@@ -197,7 +200,7 @@ class Trainer:
         positions: Positions,
         optimizer: Any,
         checkpoints: Checkpoints,
-        stop: "_StopRequest",
+        stop: StopRequest,
     ) -> dict[str, float]:
         config, first = self.config, int(state.step)
         writer = MetricWriter(self.model_dir, first, active=jax.process_index() == 0)
@@ -214,32 +217,41 @@ class Trainer:
         evaluate = self._evaluator(table)
         rate = self.optimizer.learning_rate_at(config.total_steps)
         window, metrics, step = _Window(), {}, first
+        clock = StepClock()
         batches = training_batches(
             self.sources, self.schedule, positions, first, config.total_steps,
             config.batch_size, self.partitioner,
         )  # fmt: skip
-        for kind, batch, after in batches:
+        profile = Profile(self.profile_steps, self.model_dir)
+        stopped = False
+        for kind, batch, after in clock.batches(batches):
+            profile.before(step)
             state, report = steps[kind](state, batch, table, key)
             positions, step = after, step + 1
-            window.add(report)
-            last = step == config.total_steps or stop.requested()
+            profile.after(step, lambda state=state: jax.block_until_ready(state))
+            window.add(kind, report)
+            stopped = stop.requested(step)
+            last = stopped or step == config.total_steps
             if step % config.log_every == 0 or last:
-                self._log(writer, line, window, step, float(rate(step - 1)))
+                self._log(writer, line, window, clock, step, float(rate(step - 1)))
                 window = _Window()
             evaluated = None
             if last or (config.eval_every and step % config.eval_every == 0):
-                evaluated = metrics = evaluate(state)
+                with clock.of("evaluation"):
+                    evaluated = metrics = evaluate(state)
                 writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
             if self.inference and (last or step % self.inference.every == 0):
                 answers = self.inference(nested({**state.trainable, **state.frozen}), step)
                 writer.write(step, {f"infer_eval/{k}": v for k, v in answers.items()})
             if last or (self.checkpoint.every and step % self.checkpoint.every == 0):
-                checkpoints.save(state, positions, self._meta(), evaluated)
+                with clock.of("checkpoint"):
+                    checkpoints.save(state, positions, self._meta(), evaluated)
             if last:
                 break
+        profile.stop()
         checkpoints.wait()
         writer.close()
-        if stop.requested() and step < config.total_steps:
+        if stopped and step < config.total_steps:
             _say(f"stopped by SIGTERM; saved step {step}; the same command resumes there")
         return metrics
 
@@ -266,9 +278,17 @@ class Trainer:
         return run
 
     def _log(
-        self, writer: MetricWriter, line: LiveLine, window: "_Window", step: int, rate: float
+        self,
+        writer: MetricWriter,
+        line: LiveLine,
+        window: "_Window",
+        clock: StepClock,
+        step: int,
+        rate: float,
     ) -> None:
         metrics = window.metrics()
+        tokens = metrics.pop("tokens")
+        spent = clock.read(tokens, *self._flops(window))
         if metrics.pop("finite") < 1:
             writer.close()
             raise UserError(
@@ -277,7 +297,15 @@ class Trainer:
                 "a lower learning rate or a longer warm-up"
             )
         speed = line.show(step, metrics["loss"], window.steps * self.config.batch_size)
-        writer.write(step, {**metrics, "learning_rate": rate, "examples_per_second": speed})
+        speeds = {"examples_per_second": speed, **spent}
+        writer.write(step, {**metrics, "learning_rate": rate, **speeds})
+
+    def _flops(self, window: "_Window") -> tuple[float, float]:
+        """(operations that the window's steps needed, padding left out; the devices' peak)."""
+        peak = peak_flops()
+        if not peak:
+            return 0.0, 0.0
+        return sum(self.step_flops.get(kind, 0.0) * n for kind, n in window.full_steps()), peak
 
     def _meta(self) -> dict[str, Any]:
         return {
@@ -296,11 +324,18 @@ class _Window:
 
     def __init__(self) -> None:
         self.steps = 0
+        self._kinds: list[str] = []
         self._reports: list[dict[str, Any]] = []
 
-    def add(self, report: dict[str, Any]) -> None:
+    def add(self, kind: str, report: dict[str, Any]) -> None:
         self.steps += 1
+        self._kinds.append(kind)
         self._reports.append(report)
+
+    def full_steps(self) -> list[tuple[str, float]]:
+        """(kind, share of its positions that are not padding) of each step."""
+        shares = [float(report["real"]) for report in jax.device_get(self._reports)]
+        return list(zip(self._kinds, shares, strict=True))
 
     def metrics(self) -> dict[str, float]:
         reports = jax.device_get(self._reports)
@@ -312,33 +347,8 @@ class _Window:
             **{name: _mean(values) for name, values in sums.items()},
             "grad_norm": float(np.mean([report["grad_norm"] for report in reports])),
             "finite": float(min(report["finite"] for report in reports)),
+            "tokens": float(sum(report["tokens"] for report in reports)),
         }
-
-
-class _StopRequest:
-    """SIGTERM asks for a checkpoint and a clean exit; all processes agree on the step."""
-
-    def __enter__(self) -> "_StopRequest":
-        self._asked = False
-        try:
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        except ValueError:  # not the main thread (a notebook): no handler, no request
-            self._previous = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _ask(self, *_: object) -> None:
-        self._asked = True
-
-    def requested(self) -> bool:
-        if jax.process_count() == 1:
-            return self._asked
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(np.array(self._asked)).any())
 
 
 def environment() -> dict[str, Any]:
