@@ -49,15 +49,19 @@ def environment(
 
 
 def start(
-    words: Sequence[str], processes: int, devices: int, logs: pathlib.Path
+    words: Sequence[str],
+    processes: int,
+    devices: int,
+    logs: pathlib.Path,
+    module: str = "ilm_jax",
 ) -> list[subprocess.Popen]:
-    """Starts all processes; those but the first write to `logs`/process_<i>.log."""
+    """Starts all processes of a module; those but the first write to `logs`/process_<i>.log."""
     port, started = free_port(), []
     for i in range(processes):
         stream = None if i == 0 else (logs / f"process_{i}.log").open("w")
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "ilm_jax", *words],
+                [sys.executable, "-m", module, *words],
                 env=environment(i, processes, devices, port, os.environ),
                 stdout=stream,
                 stderr=stream and subprocess.STDOUT,

@@ -210,7 +210,8 @@ def lines(record: Mapping[str, Any]) -> list[str]:
             "    " + ", ".join(f"{c['operation']} {c['runs']} x, {c['bytes'] / GIB:.2f} GiB"
                                for c in p["collectives"]),
             f"    compiled in {p['compile_seconds']:.0f} s ({p['cpu_seconds']:.0f} s of CPU), host "
-            f"memory {p['host_peak_bytes'] / GIB:.1f} GiB; kernels: {', '.join(p['kernels']) or 'none'}",
+            f"memory {p['host_peak_bytes'] / GIB:.1f} GiB",
+            f"    kernels: {', '.join(p['kernels']) or 'none'}",
         ]  # fmt: skip
         if not p["shardings_kept"]:
             out.append("    warning: parameters leave the step with other shardings")
