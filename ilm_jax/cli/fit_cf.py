@@ -197,7 +197,6 @@ def _progress(epochs: int) -> Callable[[int, Any, Any], None]:
     seen: dict[str, float] = {"first": start, "said": start}
 
     def on_epoch(done: int, user: Any, item: Any) -> None:
-        item.block_until_ready()
         now = time.monotonic()
         if done == 1:
             seen["first"] = now
