@@ -25,6 +25,8 @@ def _flags() -> flags.FlagValues:
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Whose targets are measured.",
                       flag_values=values)  # fmt: skip
+    flags.DEFINE_bool("exclude_seen", False, "A user's earlier choices are no candidates.",
+                      flag_values=values)  # fmt: skip
     flags.DEFINE_bool("ranking", True, "Also rank; --noranking leaves it out.", flag_values=values)
     flags.DEFINE_bool(
         "generation", True, "Also have descriptions written; --nogeneration leaves it out.",
@@ -73,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
     output = pathlib.Path(values.output or model_dir / "evaluation")
     record = evaluating.evaluate(
         trained, output, split=values.split, users=values.users or None, beams=values.beams,
-        ranking=values.ranking, generation=values.generation, encoder=encoder,
+        exclude_seen=values.exclude_seen, ranking=values.ranking,
+        generation=values.generation, encoder=encoder,
     )  # fmt: skip
     if record:
         print(table(record))

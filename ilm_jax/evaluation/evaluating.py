@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from ilm_jax.data.prompt_tokens import PromptTokenizer, target_tokens
+from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.evaluation import card, results, run_files, seqio_files, texts
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageResult
@@ -18,7 +20,7 @@ from ilm_jax.evaluation.measure import (
     measure_ranking,
     measure_texts,
 )
-from ilm_jax.evaluation.measures import Generated
+from ilm_jax.evaluation.measures import Generated, colliding
 from ilm_jax.evaluation.results import Evaluation
 from ilm_jax.evaluation.semantic import REMEDY, Encode, semantic_consistency
 
@@ -73,6 +75,7 @@ def evaluate(
     split: str = "test",
     users: int | None = None,
     beams: int = 10,
+    exclude_seen: bool = False,
     ranking: bool = True,
     generation: bool = True,
     encoder: Encode | None = None,
@@ -87,6 +90,7 @@ def evaluate(
       split: "test" or "validation".
       users: size of the fixed sample that is ranked; None for all.
       beams: length of the ranked lists.
+      exclude_seen: a user's earlier choices are no candidates.
       ranking, generation: whether to rank, and to have descriptions written.
       encoder: of sentences, for semantic consistency; None: not available.
     """
@@ -100,7 +104,7 @@ def evaluate(
         },
     )
     if ranking:
-        found += _ranking(trained, pathlib.Path(output), split, users, beams)
+        found += _ranking(trained, pathlib.Path(output), split, users, beams, exclude_seen)
     if generation:
         found += _generation(trained, pathlib.Path(output), split, described, encoder)
     if jax.process_index():
@@ -114,25 +118,30 @@ def evaluate(
 
 
 def _ranking(
-    trained: Trained, output: pathlib.Path, split: str, users: int | None, beams: int
+    trained: Trained,
+    output: pathlib.Path,
+    split: str,
+    users: int | None,
+    beams: int,
+    exclude_seen: bool,
 ) -> Evaluation:
     splits = trained.run.splits
-    ranked = measure_ranking(trained, users, beams, split)
+    ranked = measure_ranking(trained, users, beams, split, exclude_seen)
     feed = trained.feed(CHOICES, split)
     raw = [feed.stream[int(i)]["user"] for i in ranked.index]
     totals = ranked.totals()
+    prompts = PromptRenderer(splits, trained.dataset(CHOICES, split).settings)
     if not jax.process_index():
         run_files.write_ranks(output, ranked, raw, splits.catalogue.item_ids)
     protocol = card.ranking_card(
         task=trained.dataset(CHOICES, split).specs()[0].name(trained.run.dataset.dataset),
         split=split, users=len(ranked.index), users_total=feed.len_epoch,
-        items=splits.catalogue.num_items, beams=beams, excludes_history=False,
+        items=splits.catalogue.num_items, beams=beams, excludes_history=exclude_seen,
         history=trained.run.dataset.settings.history,
-        # The trie refuses two items of one string, so none can collide.
         found={name: totals.pop(name) for name in ("valid_ids", "repeated_ids")}
-        | {"colliding_ids": 0.0},
+        | {"colliding_ids": colliding(target_tokens(prompts, trained.run.tokenizer))},
     )  # fmt: skip
-    figures = ranked.figures(splits.train_counts(), histories(splits, feed, ranked, split))
+    figures = ranked.figures(splits.train_counts(), histories(splits, feed, ranked.index, split))
     return Evaluation(figures, totals, {"ranking": protocol})
 
 
@@ -142,7 +151,8 @@ def _generation(
     found = measure_texts(trained, split=split)
     figures, missing, totals = text_figures(found, encoder)
     if not jax.process_index():
-        asked = [seqio_files.asked(example) for example in found.examples]
+        words = PromptTokenizer(trained.run.tokenizer).decode_prompt
+        asked = [seqio_files.asked(example, words) for example in found.examples]
         seqio_files.write_answers(
             output, task, trained.step, asked, found.targets, prediction=found.predictions
         )

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.prompt_tokens import PromptTokenizer
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import TaskSpec
@@ -122,7 +123,8 @@ class InferEval:
         self, task: str, step: int, feed: Feed, index: np.ndarray, targets: Any, predictions: Any
     ) -> None:
         if not jax.process_index():
-            asked = [seqio_files.asked(feed.stream[int(i)]) for i in index]
+            words = PromptTokenizer(self._tokenizer).decode_prompt
+            asked = [seqio_files.asked(feed.stream[int(i)], words) for i in index]
             seqio_files.write_answers(
                 self._folder, task, step, asked, targets, prediction=predictions
             )

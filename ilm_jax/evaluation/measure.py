@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -114,7 +114,11 @@ def measure_language(
 
 
 def measure_ranking(
-    trained: Trained, users: int | None, beams: int = 10, split: str = "test"
+    trained: Trained,
+    users: int | None,
+    beams: int = 10,
+    split: str = "test",
+    exclude_seen: bool = False,
 ) -> Ranked:
     """Lists of next items from the whole catalogue, by beams over the trie of target strings.
 
@@ -123,12 +127,14 @@ def measure_ranking(
       users: size of the fixed sample; None for all.
       beams: list length; a target beyond it counts as missed.
       split: "validation" or "test".
+      exclude_seen: a user's earlier choices are no candidates.
     """
     feed = trained.feed(CHOICES, split)
+    seen = histories(trained.run.splits, feed, range(feed.len_epoch), split)
     settings = trained.dataset(CHOICES, split).settings
     trie = target_trie(PromptRenderer(trained.run.splits, settings), trained.run.tokenizer)
     chosen = sample_examples(feed.len_epoch, users)
-    measure = RankingMeasure(trained.setting, feed, trie, beams)
+    measure = RankingMeasure(trained.setting, feed, trie, beams, seen if exclude_seen else None)
     return measure(trained.params, chosen, _progress("ranking users", len(chosen)))
 
 
@@ -143,20 +149,22 @@ def measure_texts(
     return measure(trained.params, chosen, _progress("writing texts", len(chosen)))
 
 
-def histories(splits: Splits, feed: Feed, ranked: Ranked, split: str) -> list[np.ndarray]:
-    """What every ranked user had chosen before its target, all of it."""
+def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) -> list[np.ndarray]:
+    """What the users of these examples had chosen before their targets, all of it."""
     rows = {raw: row for row, raw in enumerate(splits.catalogue.user_ids)}
     of = splits.test_target if split == "test" else splits.valid_target
-    found = [of(rows[feed.stream[int(i)]["user"]]) for i in ranked.index]
+    found = [of(rows[feed.stream[int(i)]["user"]]) for i in numbers]
     return [pair[0] if pair else np.array([], int) for pair in found]
 
 
 def _progress(what: str, total: int) -> Callable[[int], None]:
-    """A line on stderr by the first process, rewritten; the last batch ends it."""
+    """A line on stderr by the first process, rewritten on a terminal; the last batch ends it."""
 
     def show(done: int) -> None:
-        if jax.process_index() == 0:
-            end = "\n" if done >= total else ""
-            print(f"\r{what} {done}/{total}", end=end, file=sys.stderr, flush=True)
+        last = done >= total
+        if jax.process_index() == 0 and (last or sys.stderr.isatty()):
+            line = f"{what} {done}/{total}"
+            print(f"\r{line}" if sys.stderr.isatty() else line, end="\n" if last else "",
+                  file=sys.stderr, flush=True)  # fmt: skip
 
     return show

@@ -4,6 +4,7 @@ Each measure is made once for a model's shapes and called with parameters, so th
 serves `ilm evaluate` and every evaluation during training.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -135,8 +136,22 @@ class LanguageMeasure:
 class RankingMeasure:
     """Ranks of a task's targets in the whole catalogue, by beams over a trie of id strings."""
 
-    def __init__(self, setting: Setting, feed: Feed, trie: Trie, beams: int = 10) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        feed: Feed,
+        trie: Trie,
+        beams: int = 10,
+        seen: Sequence[Int[np.ndarray, " history"]] | None = None,
+    ) -> None:
         """As `Pass`.
+
+        Args:
+          setting, feed: see there.
+          trie: of the items' id strings.
+          beams: length of the lists.
+          seen: item rows that are no candidates, for every example of the feed; the target, where
+            it is among them, stays one. None leaves nothing out.
 
         Raises:
           UserError: if the task's answers are no items, or the beams exceed the catalogue.
@@ -150,11 +165,14 @@ class RankingMeasure:
 
         def step(params: Any, batch: Any, table: Any, trie: Trie) -> Any:
             embeddings = embed(objective, params, batch, table)
-            lm = objective.model.lm
-            return beam_search(lm, params["lm"], trie, embeddings, batch["lengths"], beams)
+            return beam_search(
+                objective.model.lm, params["lm"], trie, embeddings, batch["lengths"], beams,
+                excluded=batch.get("excluded"),
+            )  # fmt: skip
 
+        columns = {} if seen is None else {"excluded": _without_targets(feed, seen)}
         self._feed, self._items = feed, trie.num_items
-        self._pass = Pass(setting, feed, step, trie, prompts=True)
+        self._pass = Pass(setting, feed, step, trie, prompts=True, columns=columns)
 
     def __call__(
         self,
@@ -205,10 +223,30 @@ class GenerationMeasure:
         )  # fmt: skip
 
 
+def _without_targets(
+    feed: Feed, seen: Sequence[Int[np.ndarray, " history"]]
+) -> Int[np.ndarray, "examples most"]:
+    """One row per example, -1 where it has seen fewer items than others."""
+    rows = [
+        np.setdiff1d(items, [feed.stream[number]["target_item"]])
+        for number, items in enumerate(seen)
+    ]
+    excluded = np.full((len(rows), max(1, *map(len, rows))), -1, np.int32)
+    for row, items in zip(excluded, rows, strict=True):
+        row[: len(items)] = items
+    return excluded
+
+
+def colliding(sequences: Sequence[Sequence[int]]) -> float:
+    """Share of items whose id string is another's too, so that no model can tell them apart."""
+    times = collections.Counter(map(tuple, sequences))
+    return sum(n for n in times.values() if n > 1) / len(sequences)
+
+
 def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
-    """The trie of all items' target strings, tokenised as the task does."""
+    """The trie of all items' target strings, tokenised as the task does; some may be shared."""
     names = [prompts.target(row) for row in range(prompts.catalogue.num_items)]
-    return build_trie(target_tokens(prompts, tokenizer), names)
+    return build_trie(target_tokens(prompts, tokenizer), names, share=True)
 
 
 def embed(objective: Any, params: Any, batch: Any, table: Any) -> Any:

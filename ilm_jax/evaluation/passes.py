@@ -6,7 +6,7 @@ results come back whole to every process. Which devices there are changes nothin
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -46,6 +46,7 @@ class _Chosen:
     feed: Feed
     numbers: Int[np.ndarray, " chosen"]
     prompts: bool
+    columns: Mapping[str, np.ndarray]
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Batch rows of the places `indices`, a pure function of them."""
@@ -58,14 +59,21 @@ class _Chosen:
         batch = converter.prompts(examples, numbers) if self.prompts else self.feed.rows(numbers)
         if self.prompts:  # a row of padding still needs a last token to go on from
             batch["lengths"] = np.maximum(batch["lengths"], 1)
-        return batch
+        at = np.where(real, numbers, 0)  # what stands in rows of padding is never looked at
+        return batch | {name: column[at] for name, column in self.columns.items()}
 
 
 class Pass:
     """A compiled step and the feed that it runs over; compiled once, for any parameters."""
 
     def __init__(
-        self, setting: Setting, feed: Feed, step: Step, *extras: Any, prompts: bool = False
+        self,
+        setting: Setting,
+        feed: Feed,
+        step: Step,
+        *extras: Any,
+        prompts: bool = False,
+        columns: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Prepares the pass.
 
@@ -75,6 +83,7 @@ class Pass:
           step: (params, batch, table, *extras) -> tree of arrays [batch, …].
           extras: arrays that every device holds whole, such as a trie.
           prompts: batches hold the prompt alone, for decoding.
+          columns: further arrays of a batch by name, a row for every example of the feed.
 
         Raises:
           UserError: if the feed holds pairs, which no language model can answer.
@@ -85,6 +94,7 @@ class Pass:
         shards = partitioner.batch_sharding(0).num_devices
         self.size = -(-BATCH // shards) * shards
         self._setting, self._feed, self._prompts = setting, feed, prompts
+        self._columns = dict(columns or {})
         whole = partitioner.replicated
         self._extras = jax.device_put(extras, whole)
         rows = partitioner.batch_sharding(self.size)
@@ -103,7 +113,7 @@ class Pass:
         """
         partitioner = self._setting.partitioner
         numbers = np.arange(self._feed.len_epoch) if numbers is None else np.asarray(numbers)
-        source = _Chosen(self._feed, numbers, self._prompts)
+        source = _Chosen(self._feed, numbers, self._prompts, self._columns)
         with partitioner.context():
             table = jax.device_put(self._setting.vectors, partitioner.replicated)
             for start in range(0, len(numbers), self.size):

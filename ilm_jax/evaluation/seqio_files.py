@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,23 @@ def write_answers(
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def asked(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file shows of an example: words and tokens of the question, without masks."""
-    hidden = ("targets", "targets_content", "history_bounds", "target_text")
-    return {
+def asked(example: Mapping[str, Any], words: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+    """What a file shows of an example, by seqio's names: `inputs` and `inputs_pretokenized`, ….
+
+    Args:
+      example: of a prompt task.
+      words: of its inputs, such as `PromptTokenizer.decode_prompt`.
+    """
+    hidden = ("targets_content", "history_bounds", "target_text")
+    shown = {
         name: value
         for name, value in example.items()
         if name not in hidden and not (isinstance(value, np.ndarray) and not len(value))
+    }
+    return {
+        **shown,
+        "inputs_pretokenized": words(np.asarray(example["inputs"]).tolist()),
+        "targets_pretokenized": example["target_text"],
     }
 
 

@@ -16,7 +16,7 @@ from ilm_jax.training.state import describe_variables, initialise, nested
 from tests.training import models
 
 TOKENIZER = types.SimpleNamespace(
-    bos_id=1, eos_id=2, pad_id=0, decode=lambda ids: " ".join(map(str, ids))
+    bos_id=1, eos_id=2, pad_id=0, decode=lambda ids, continues=False: " ".join(map(str, ids))
 )
 EXAMPLES = 37  # no multiple of any batch
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures import RankingMeasure
+from ilm_jax.evaluation.measures import RankingMeasure, colliding
 from ilm_jax.evaluation.passes import Pass, Setting
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from tests.evaluation import small
@@ -53,6 +53,25 @@ def test_each_example_counts_once_and_the_lists_are_of_the_catalogue():
     assert found["targets"] == [small.example(i)["target_item"] for i in found["users"]]
     assert all(len(set(row)) == 10 for row in found["lists"])
     assert len({tuple(row) for row in found["lists"]}) > 10  # prompts do matter
+
+
+def test_seen_items_leave_the_lists_but_never_the_target():
+    """Each user has seen the head of its list, and its target too."""
+    before = on_one()["lists"]
+    targets = [small.example(number)["target_item"] for number in range(small.EXAMPLES)]
+    seen = [np.array([*row[:4], target]) for row, target in zip(before, targets, strict=True)]
+    setting = Setting(models.ILM, mesh(1, 1, 1), models.table())
+    ranking = RankingMeasure(setting, small.small_feed(), small.small_trie(), 40, seen)
+    found = ranking(small.parameters(setting.partitioner), np.arange(5))
+    for number in range(5):
+        gone = {int(row) for row in seen[number]} - {targets[number]}
+        listed = found.lists[number][found.lists[number] >= 0]
+        assert set(listed.tolist()) == set(range(models.ITEMS)) - gone
+    assert np.isfinite(found.ranks).all()
+
+
+def test_ids_collide_where_two_items_share_one():
+    assert colliding([[1, 2], [1, 2], [3], [4]]) == 0.5 and colliding([[1], [2]]) == 0
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])

@@ -53,11 +53,17 @@ def test_seqio_lines_and_a_resumed_run_repeats_no_step(tmp_path):
         seqio_files.append_metrics(tmp_path, "task", step, {"nll": 1.5, "auc": float("nan")})
     lines = (tmp_path / "task-metrics.jsonl").read_text().splitlines()
     assert lines == ['{"step": 10, "nll": 1.5, "auc": null}']
-    asked = [{"key": "a", "inputs": np.array([1, -1], np.int32)}]
+    example = {"key": "a", "inputs": np.array([1, -1], np.int32), "target_text": "x"}
+    example |= {"slots": np.array([], np.int32), "targets_content": np.ones(1)}
+    asked = [seqio_files.asked(example, lambda ids: f"words of {ids}")]
     seqio_files.write_answers(tmp_path, "task", 10, asked, ["x"], prediction=["y"])
     line = json.loads((tmp_path / "task-000010.jsonl").read_text())
     assert line == {
-        "input": {"key": "a", "inputs": [1, -1]}, "target": "x", "prediction": "y"
+        "input": {
+            "key": "a", "inputs": [1, -1], "inputs_pretokenized": "words of [1, -1]",
+            "targets_pretokenized": "x",
+        },
+        "target": "x", "prediction": "y",
     }  # fmt: skip
     with pytest.raises(ValueError, match="shorter|longer"):
         seqio_files.write_answers(tmp_path, "task", 10, asked, ["x"], score=[])
