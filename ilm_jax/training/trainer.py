@@ -92,9 +92,9 @@ class Trainer:
       eval_sources: (examples, their number) by batch kind.
       schedule: which kind each step takes.
       config_text: written to config.gin.
+      inference: generation metrics, every so many steps and at the end; None for none.
       profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
       step_flops: operations that a step of each kind needs, for the MFU.
-      inference: generation metrics, every so many steps and at the end; None for none.
     """
 
     model_dir: str
@@ -109,6 +109,8 @@ class Trainer:
     partitioner: Partitioner
     config_text: str = ""
     inference: Inference | None = None
+    profile_steps: str = ""
+    step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def fit(self) -> dict[str, float]:
         """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
