@@ -85,7 +85,7 @@ class CorpusText:
     def render(self, split: str, kind: int, row: int, position: int, variant: int) -> Prompted:
         """The example in words; `row` is an item's or, for a sequence, the user's."""
         if kind == _DESCRIPTION:
-            return self._descriptions.render(split, row, variant)
+            return self._descriptions.render(split, row, -1, variant)
         if kind == _SEQUENTIAL:
             return self._sequences.render(split, row, position, variant)
         if kind == _WORDS:

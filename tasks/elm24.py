@@ -1,52 +1,205 @@
-"""Description task after ELM's (Tennenholtz et al. 2024): an item's slot in, its text out.
+"""ELM's tasks (Tennenholtz et al. 2024): items' slots in, texts about them out; and user profiles.
 
-The templates are ours. Items of the training fold train; those of the validation and test folds,
-whose texts nothing else has seen, measure.
+Items of the training fold train; those of the validation and test folds, whose words nothing else
+has seen, measure. A second item is always one of the training fold. Targets are those of a file
+(`settings.elm_texts_file`) for the tasks that it names, else composed from metadata; every example
+says which (`source`).
 """
 
 import dataclasses
+import functools
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from ilm_jax.data import templates
-from ilm_jax.data.splits import FOLDS, Splits
+from ilm_jax.data import composed, draws, elm_templates
+from ilm_jax.data.item_files import Spans
+from ilm_jax.data.neighbours import nearest
+from ilm_jax.data.prompts import Rendered, Segment
+from ilm_jax.data.splits import FOLDS, TRAIN, Splits, item_folds
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.text_records import Key, Written, read_texts
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
+# (number of items, whether of a user) of every task that a file of texts may name.
+ARITY = {name: (task.items, False) for name, task in elm_templates.TASKS.items()}
+ARITY[elm_templates.USER_PROFILE] = (0, True)
 
-class LongDescription(PromptTask):
+
+class ItemTask(PromptTask):
+    """Examples of `elm24_<dataset>_<task>` for one of the 24 tasks."""
+
+    @property
+    def task(self) -> elm_templates.ElmTask:
+        """Its prompts and arity."""
+        return elm_templates.TASKS[self.spec.task]
+
+    @functools.cached_property
+    def _written(self) -> dict[tuple[int, ...], Written]:
+        """The file's targets of this task by item rows; those of unknown items are left out."""
+        found, rows = _texts(self.settings, self.spec.task), self.splits.catalogue.item_row
+        return {
+            tuple(rows[raw] for raw in ids): text
+            for (_, ids), text in found.items() if all(raw in rows for raw in ids)
+        }  # fmt: skip
+
+    @functools.cached_property
+    def _entries(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of the items, -1 where there is no second; fold of the example, -1 for none)."""
+        fold = self.splits.item_fold
+        if self._written:
+            pairs = np.array([(*key, -1)[:2] for key in sorted(self._written)], np.int64)
+            second = np.where(pairs[:, 1] >= 0, fold[pairs[:, 1]], TRAIN)
+            return pairs, np.where(second == TRAIN, fold[pairs[:, 0]], -1)
+        rows = np.arange(self.splits.catalogue.num_items)
+        other = np.full(len(rows), -1)
+        if self.task.items == 2:
+            other = self._partners()
+        return np.stack([rows, other], 1), np.where((other >= 0) | (self.task.items == 1), fold, -1)
+
+    def _partners(self) -> np.ndarray:
+        if self.task.neighbour:
+            near = nearest(self.splits, self.settings.elm_neighbours)
+            # An item that nobody chose in training has no neighbour there but by its words.
+            return np.where(near >= 0, near, nearest(self.splits, "text"))
+        known = self.splits.items_in(TRAIN)
+        if len(known) < 2:
+            return np.full(self.splits.catalogue.num_items, -1)
+        partners = []
+        for row, raw in enumerate(self.splits.catalogue.item_ids):
+            place = draws.integer(len(known), self.settings.seed, "elm24", "partner", raw)
+            partner = int(known[place])
+            partners.append(int(known[(place + 1) % len(known)]) if partner == row else partner)
+        return np.array(partners)
+
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """Rows of the item and of the second one (-1: none), and variant."""
+        pairs, fold = self._entries
+        pairs = pairs[fold == FOLDS[split]].astype(np.int32)
+        return self.with_variants(split, row=pairs[:, 0], other=pairs[:, 1])
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """The file's texts of items that are not in the catalogue, or would name held-out words."""
+        if not self._written:
+            return {}
+        given = len(_texts(self.settings, self.spec.task))
+        held_out = int(np.sum(self._entries[1] < 0))
+        without = self.splits.catalogue.num_items - len(self._written)
+        return {
+            "items_without_a_text": without if self.task.items == 1 else 0,
+            "texts_of_unknown_items": given - len(self._written),
+            "texts_with_a_held_out_second_item": held_out,
+        }
+
+    def render(self, split: str, row: int, other: int, variant: int) -> Prompted:
+        """The example in words."""
+        rows = (row,) if other < 0 else (row, other)
+        raws = [self.splits.catalogue.item_ids[r] for r in rows]
+        template = self.template(len(self.task.prompts), split, variant, *raws)
+        target, content, source = self.target(rows)
+        return Prompted(
+            key=f"{','.join(raws)}#{variant}", user="", template=f"{self.spec.task}/{template}",
+            prompt=self.prompt(rows, template), target_text=target, target_item=row,
+            content=content, source=source,
+        )  # fmt: skip
+
+    def prompt(self, rows: tuple[int, ...], template: int) -> Rendered:
+        """The prompt about these items."""
+        if len(rows) == 1:
+            return self.renderer.described(self.task.prompts[template], {"item": rows[0]})
+        names = dict(zip(("first", "second"), rows, strict=True))
+        return self.renderer.described(self.task.prompts[template], names)
+
+    def target(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
+        """(text, spans that carry information or None for all, source)."""
+        written = self._written.get(rows)
+        if written:
+            return written.target, None, written.source
+        catalogue = self.splits.catalogue
+        if self.spec.task == "long_description":
+            text, spans = catalogue.texts[rows[0]], catalogue.content[rows[0]]
+            own = spans == [(0, len(text))]
+            return text, spans, "catalogue" if own else composed.SOURCE
+        text, spans = composed.compose(self.spec.task, [self._book.of(row) for row in rows])
+        return text, spans, composed.SOURCE
+
+    @functools.cached_property
+    def _book(self) -> composed.FactBook:
+        return composed.FactBook(self.splits)
+
+
+class LongDescription(ItemTask):
     """Examples of `elm24_<dataset>_long_description`."""
 
     spec = SPECS["long_description"]
 
-    def index(self, split: str) -> dict[str, np.ndarray]:
-        """Item row and variant of every example of a split."""
-        return self.with_variants(split, row=self.splits.items_in(FOLDS[split]))
-
-    def render(self, split: str, row: int, variant: int) -> Prompted:
-        """The example in words."""
-        catalogue = self.splits.catalogue
-        raw = catalogue.item_ids[row]
-        template = self.template(len(templates.DESCRIPTION), split, variant, raw)
-        return Prompted(
-            key=f"{raw}#{variant}",
-            user="",
-            template=f"{self.spec.task}/{template}",
-            prompt=self.renderer.description(row, template),
-            target_text=catalogue.texts[row],
-            target_item=row,
-            content=catalogue.content[row],
-        )
-
     def render_words(self, row: int, variant: int) -> Prompted:
         """A training example that names the item by its content words, for stage 0's corpus."""
-        example = self.render("train", row, variant)
+        example = self.render("train", row, -1, variant)
         template = int(example.template.rsplit("/", 1)[1])
         prompt = self.renderer.description_of_words(row, template, variant)
         return dataclasses.replace(example, prompt=prompt)
+
+
+class UserProfile(PromptTask):
+    """Examples of `elm24_<dataset>_user_profile`: users are split by a hash as items are."""
+
+    @functools.cached_property
+    def _written(self) -> dict[str, Written]:
+        return {user: text for (user, _), text in _texts(self.settings, self.spec.task).items()}
+
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """User rows with something to say of them, and variant."""
+        catalogue, config = self.splits.catalogue, self.splits.config
+        fold = item_folds(f"{catalogue.name.split('/')[0]} users", catalogue.user_ids, config)
+        rows = [
+            row for row in np.flatnonzero(fold == FOLDS[split]).tolist() if self._target(row)[0]
+        ]
+        return self.with_variants(split, user=np.array(rows, np.int32))
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """The file's texts of users that are not in the catalogue."""
+        known = set(self.splits.catalogue.user_ids)
+        return {"texts_of_unknown_users": sum(raw not in known for raw in self._written)}
+
+    def _target(self, user: int) -> tuple[str, Spans | None, str]:
+        if self._written:
+            written = self._written.get(self.splits.catalogue.user_ids[user])
+            return (written.target, None, written.source) if written else ("", None, "")
+        return (*composed.compose_profile(self.splits, user), composed.SOURCE)
+
+    def render(self, split: str, user: int, variant: int) -> Prompted:
+        """The example in words."""
+        raw = self.splits.catalogue.user_ids[user]
+        prompts = elm_templates.PROFILE_PROMPTS
+        template = self.template(len(prompts), split, variant, raw)
+        target, content, source = self._target(user)
+        mentions: dict[str, list[Segment]] = {"user": self.renderer.mention_user(user)}
+        return Prompted(
+            key=f"{raw}#{variant}", user=raw, template=f"{self.spec.task}/{template}",
+            prompt=self.renderer.fill(prompts[template], mentions), target_text=target,
+            target_item=-1, content=content, source=source,
+        )  # fmt: skip
+
+
+def _texts(settings: TaskSettings, task: str) -> dict[tuple[str, tuple[str, ...]], Written]:
+    """The file's texts of one task, by raw ids."""
+    if not settings.elm_texts_file:
+        return {}
+    path = pathlib.Path(settings.elm_texts_file).expanduser()
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    found = _read(str(path), stamp)
+    return {(user, ids): text for (name, user, ids), text in found.items() if name == task}
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, stamp: int) -> dict[Key, Written]:
+    """A file is read once for all tasks, unless it changes."""
+    del stamp
+    return read_texts(path, ARITY)
 
 
 def examples(
@@ -54,9 +207,15 @@ def examples(
     settings: TaskSettings,
     tokenizer: Tokenizer | None = None,
     tasks: Sequence[str] | None = None,
-) -> list[LongDescription]:
+) -> list[PromptTask]:
     """The family's tasks, or those that are named."""
-    return [LongDescription(splits, settings, tokenizer)]
+    kinds: dict[str, type[PromptTask]] = {
+        "long_description": LongDescription, elm_templates.USER_PROFILE: UserProfile,
+    }  # fmt: skip
+    return [
+        kinds.get(spec.task, ItemTask)(splits, settings, tokenizer, spec)
+        for spec in common.family_specs("elm24", tasks)
+    ]
 
 
 def register(

@@ -28,6 +28,7 @@ class Prompted:
       target_text: the answer.
       target_item: local row of the item that the answer names or describes.
       content: spans of target_text that carry information; None for all of it.
+      source: who wrote the answer, where that is a question.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Prompted:
     target_text: str
     target_item: int
     content: list[tuple[int, int]] | None = None
+    source: str = ""
 
 
 class ExampleTokenizer:
@@ -143,6 +145,7 @@ def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:
         "template": example.template,
         "target_text": example.target_text,
         "target_item": example.target_item,
+        "source": example.source,
         **tokens,
     }
 

@@ -103,13 +103,21 @@ class PromptRenderer:
         return self.catalogue.titles[row]
 
     def description(self, row: int, template: int) -> Rendered:
-        """The prompt that asks for the item's text.
+        """The prompt that asks for the item's text, see `described`."""
+        return self.described(templates.DESCRIPTION[template], {"item": row})
 
-        Where the setting names the item by its title, a held-out item's prompt does so too: such
+    def described(self, template: str, rows: Mapping[str, int]) -> Rendered:
+        """A prompt about the items in its places, in the form of `mention_description`.
+
+        Where the setting names items by their titles, a held-out item's prompt does so too: such
         a prompt occurs in evaluation only, and its target is the item's words anyway.
         """
-        mention = self.mention_item(row, self._description, title_allowed=True)
-        return self.fill(templates.DESCRIPTION[template], {"item": mention})
+        mention = self._description
+        named = {
+            place: self.mention_item(row, mention, title_allowed=True)
+            for place, row in rows.items()
+        }
+        return self.fill(template, named)
 
     def description_of_words(self, row: int, template: int, variant: int) -> Rendered:
         """The prompt that asks for the text of an item named by its content words, shuffled.

@@ -48,6 +48,9 @@ class TaskSettings:
       cluster_split: "collaborative": parts of each cluster, OpenP5's N.
       prompts: "seen" templates train and measure; the "unseen" one only measures.
       prompt_file: file of templates in OpenP5's format to use instead of ours; "": ours.
+      elm_texts_file: written targets of ELM's tasks (see `text_records`); tasks that it does not
+        name, and all with "", have composed ones.
+      elm_neighbours: where the neighbours of ELM's tasks are near, "cf" or "text".
       mention_knowledge: how the tasks of recommendation knowledge name items.
       candidates: items to rank in "ranking", the right one included.
       candidates_file: JSON lines {"user", "split", "candidates"} with raw ids, that fix the lists
@@ -82,6 +85,8 @@ class TaskSettings:
     cluster_split: int = 20
     prompts: str = "seen"
     prompt_file: str = ""
+    elm_texts_file: str = ""
+    elm_neighbours: str = "cf"
     mention_knowledge: str = "title"
     candidates: int = 20
     candidates_file: str = ""
@@ -107,6 +112,7 @@ class TaskSettings:
         _choice("target", self.target, ("id", "title"))
         _choice("item_index", self.item_index, ("random", "sequential", "collaborative"))
         _choice("index_order", self.index_order, ("original", "short2long", "long2short"))
+        _choice("elm_neighbours", self.elm_neighbours, ("cf", "text"))
         _choice("prompts", self.prompts, ("seen", "unseen"))
         if self.candidates < 2 or not 0 < self.mask_share < 1:
             raise UserError(

@@ -48,7 +48,7 @@ PROMPT_FEATURES = (
 RANKING = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10")
 _RENDERING = ("text_only", "variants", "seed")
 _INDEX = ("item_index", "index_order", "cluster_tokens", "cluster_split")
-_DESCRIPTION = ("mention_description", *_RENDERING)
+_DESCRIPTION = ("mention_description", "elm_texts_file", *_RENDERING)
 _RECOMMENDATION = (
     "mention_history", "mention_user", "target", "history", "prompts", "prompt_file", *_INDEX,
     *_RENDERING,
@@ -98,12 +98,33 @@ def _openp5() -> list[TaskSpec]:
     return specs
 
 
+_ONE_ITEM = (
+    "summary", "positive_review", "negative_review", "neutral_review", "positive_characteristics",
+    "negative_characteristics", "long_description", "funnier", "sadder", "scarier", "improve",
+    "viewer", "pitch", "criticize", "convince_1", "convince_2", "convince_3", "dissuade_1",
+    "dissuade_2",
+)  # fmt: skip
+_TWO_ITEMS = ("similarities", "interpolation", "why_like_nn", "diff_than_nn", "common_with_nn")
+WRITTEN_FEATURES = (*PROMPT_FEATURES, ("source", "text"))
+_LANGUAGE = ("nll", "nll_content")
+
+
 def _elm24() -> list[TaskSpec]:
-    return [
-        TaskSpec("elm24", "long_description", 1, PROMPT_FEATURES, _DESCRIPTION,
-                 ("nll", "nll_content"), slots=(("mention_description", 1),),
-                 what="item | its text | ELM"),
-    ]  # fmt: skip
+    specs = []
+    for task in (*_ONE_ITEM, *_TWO_ITEMS):
+        two = task in _TWO_ITEMS
+        neighbour = ("elm_neighbours",) if task.endswith("_nn") else ()
+        second = "its neighbour" if neighbour else "another"
+        specs.append(TaskSpec(
+            "elm24", task, 2 if task == "long_description" else 1, WRITTEN_FEATURES,
+            (*_DESCRIPTION, *neighbour), _LANGUAGE, (), (("mention_description", 1 + two),),
+            f"{f'an item and {second}' if two else 'an item'} | {task.replace('_', ' ')} | ELM",
+        ))  # fmt: skip
+    profile = TaskSpec(
+        "elm24", "user_profile", 1, WRITTEN_FEATURES, ("elm_texts_file", *_RENDERING), _LANGUAGE,
+        (("mention_user", "slot"),), (("mention_user", 1),), "a user | their taste | ELM",
+    )  # fmt: skip
+    return [*specs, profile]
 
 
 _KNOWLEDGE = ("mention_knowledge", "history", *_RENDERING)
@@ -138,7 +159,7 @@ def _knowledge() -> list[TaskSpec]:
 def _corpus() -> list[TaskSpec]:
     settings = (*_CORPUS, "corpus_sequential_examples", "corpus_word_variants")
     return [
-        TaskSpec("corpus", "text", 3, PROMPT_FEATURES, settings, ("nll",),
+        TaskSpec("corpus", "text", 4, PROMPT_FEATURES, settings, ("nll",),
                  what="- | item texts and text-only renderings | stage 0, ours"),
     ]  # fmt: skip
 
