@@ -79,13 +79,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _write_recipe(dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
     from ilm_jax.cli.model_gin import model_gin
-    from ilm_jax.interop.converting import tokenizer_files
+    from ilm_jax.interop.converting import VOCABULARIES
 
     def write(folder: pathlib.Path, opened: "Opened", fingerprint: str) -> None:
         kind, fields = opened.configs["lm"]
         comment = f"{opened.where}, fingerprint {fingerprint}: name it after a stage-2 recipe."
-        own = bool(tokenizer_files(folder))
-        text = model_gin(kind, fields, dtype or "bfloat16", comment, own)
+        held = any((folder / name).is_file() for name in VOCABULARIES)
+        tokenizer = "%LM_FROM" if held else None
+        if tokenizer is None and opened.config is not None:
+            # One that is trained on the dataset would give this model the ids of other words.
+            tokenizer = "%gin.REQUIRED"
+            print(f"{opened.where} holds no tokenizer: name it to each run by --gin.TOKENIZER=…")
+        text = model_gin(kind, fields, dtype or "bfloat16", comment, tokenizer)
         (folder / "model.gin").write_text(text)
 
     return write

@@ -8,7 +8,9 @@ from ilm_jax.interop.sources import RUNTIME
 MODULES = {"DecoderConfig": "decoder", "T5Config": "t5"}
 
 
-def model_gin(kind: str, fields: Mapping[str, Any], dtype: str, comment: str, own: bool) -> str:
+def model_gin(
+    kind: str, fields: Mapping[str, Any], dtype: str, comment: str, tokenizer: str | None
+) -> str:
     """The recipe file that goes after a stage-2 recipe.
 
     Args:
@@ -16,7 +18,7 @@ def model_gin(kind: str, fields: Mapping[str, Any], dtype: str, comment: str, ow
       fields: its fields.
       dtype: that the weights were converted to; the computation's too.
       comment: what the file is about.
-      own: the folder holds the model's tokenizer, which the recipe shall use.
+      tokenizer: gin's value for the macro TOKENIZER; None leaves it alone.
     """
     module = MODULES[kind]
     imports = [f"from ilm_jax.models import {module}", "from ilm_jax.objectives import language"]
@@ -25,7 +27,7 @@ def model_gin(kind: str, fields: Mapping[str, Any], dtype: str, comment: str, ow
     for name, value in {**chosen, "param_dtype": dtype, "dtype": dtype}.items():
         value = tuple(value) if isinstance(value, list) else value
         lines.append(f"{module}.{kind}.{name} = {value!r}")
-    if own:
-        lines.insert(0, "TOKENIZER = %LM_FROM")
+    if tokenizer:
+        lines.insert(0, f"TOKENIZER = {tokenizer}")
     head = [f"# {comment}", "from __gin__ import dynamic_registration", *imports, ""]
     return "\n".join([*head, *lines, ""])

@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja",
 )  # fmt: skip
+# Those of them that a tokenizer is made of.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model")
 LANGUAGE_MODELS = ("DecoderConfig", "T5Config")
 # What `ilm convert` says of its result, beside the checkpoint.
 CONVERSION = "conversion.json"

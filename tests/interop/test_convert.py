@@ -73,6 +73,7 @@ def test_a_converted_model_is_the_published_one_bit_for_bit(tmp_path, dtype, cap
 
 def test_its_recipe_gives_stage_two_the_same_configuration(tmp_path):
     publish(tmp_path / "hf", SCALED)
+    (tmp_path / "hf" / "tokenizer.json").write_text("{}")
     assert cli.main(["convert", f"--source={tmp_path}/hf", f"--model_dir={tmp_path}/out"]) == 0
     files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
     bindings = [
@@ -90,6 +91,21 @@ def test_its_recipe_gives_stage_two_the_same_configuration(tmp_path):
     run = gin_config.build(Run, more, [*bindings, "LORA_TARGETS=('.*',)", "LORA_RANK=4"])
     assert (run.objective.lm.lora_rank, run.objective.lm.quantized) == (4, True)
     assert run.trainer.trains == ("^qformer/", "^adaptor/", "/lora_[ab]$")
+
+
+def test_no_other_tokenizer_takes_the_place_of_one_that_is_missing(tmp_path, capfd):
+    publish(tmp_path / "hf")
+    assert cli.main(["convert", f"--source={tmp_path}/hf", f"--model_dir={tmp_path}/out"]) == 0
+    assert "holds no tokenizer" in capfd.readouterr().out
+    files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
+    bindings = [
+        f"LM_FROM={tmp_path}/out", "MODEL_DIR=m", "CF_TABLE=c", "QFORMER_FROM=q", "TRAIN_STEPS=1",
+        "BATCH_SIZE=8", "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}", "LEARNING_RATE=0.1",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="TOKENIZER has no value: add --gin.TOKENIZER"):
+        gin_config.build(Run, files, bindings)
+    run = gin_config.build(Run, files, [*bindings, "TOKENIZER=there"])
+    assert run.dataset.settings.tokenizer == "there"
 
 
 @pytest.mark.parametrize(
