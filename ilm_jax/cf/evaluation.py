@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int32
 
+from ilm_jax.cf.interactions import Interactions
 from ilm_jax.data.splits import TEST, TRAIN, VALID, Splits
 from ilm_jax.evaluation.metrics import hit_rate, ndcg
 
@@ -77,6 +78,45 @@ def target_ranks(
     return jnp.where(jnp.isnan(scores).any(axis=1), 0, ranks)
 
 
+def rank_targets(
+    scorer: Scorer,
+    seen: Interactions,
+    users: Int32[np.ndarray, " users"],
+    targets: Int32[np.ndarray, " users"],
+) -> Int32[np.ndarray, " users"]:
+    """Full-catalogue rank of one target for each of some users, `seen` items left out.
+
+    A block of users and the whole catalogue are scored at once, at most `_SCORES` numbers; users
+    with like lengths of history share a block, so that little is padded.
+
+    Args:
+      scorer: scores all items for a batch of users; always called with full blocks of one size.
+      seen: what each user row had.
+      users: rows that have a target.
+      targets: its item row.
+
+    Raises:
+      ValueError: if there is no user, or a score is NaN.
+    """
+    if not len(users):
+        raise ValueError("no user has a target")
+    items = seen.num_items
+    size = max(1, min(len(users), _SCORES // items, 1024))
+    order = np.argsort(seen.lengths[users], kind="stable")
+    ranks = np.zeros(len(users), np.int32)
+    for first in range(0, len(users), size):
+        # The last block repeats its last user, so that there is one compiled shape a length.
+        chosen = order[first : first + size]
+        rows = np.concatenate([chosen, np.full(size - len(chosen), chosen[-1])])
+        longest = 1 << max(3, int(seen.lengths[users[chosen]].max() - 1).bit_length())
+        masked = seen.padded(users[rows], longest, items)
+        found = target_ranks(scorer(users[rows]), targets[rows], masked)
+        ranks[chosen] = np.asarray(found)[: len(chosen)]
+    if (ranks == 0).any():
+        raise ValueError("NaN among the scores")
+    return ranks
+
+
 def evaluate(scorer: Scorer, splits: Splits, fold: int = VALID) -> CFResult:
     """Ranks every user's held-back target against the whole catalogue.
 
@@ -88,25 +128,28 @@ def evaluate(scorer: Scorer, splits: Splits, fold: int = VALID) -> CFResult:
     Raises:
       ValueError: for fold TRAIN, or if a score is NaN.
     """
+    seen, users, targets = held_back(splits, fold)
+    return CFResult(users, rank_targets(scorer, seen, users, targets))
+
+
+def held_back(
+    splits: Splits, fold: int
+) -> tuple[Interactions, Int32[np.ndarray, " users"], Int32[np.ndarray, " users"]]:
+    """(what every user had before the target, user rows with a target, their targets).
+
+    Raises:
+      ValueError: for fold TRAIN.
+    """
     if fold == TRAIN:
         raise ValueError("ranks are of the validation or the test targets")
-    of = splits.test_target if fold == TEST else splits.valid_target
-    found = [(user, *pair) for user in range(splits.catalogue.num_users) if (pair := of(user))]
-    items = splits.catalogue.num_items
-    longest = max(len(history) for _, history, _ in found)
-    size = max(1, min(len(found), _SCORES // items, 1024))
-    users = np.array([user for user, _, _ in found], np.int32)
-    ranks = np.zeros(len(found), np.int32)
-    for first in range(0, len(found), size):
-        # The last block repeats its last user, so that there is one compiled shape.
-        block = found[first : first + size]
-        padded = block + [block[-1]] * (size - len(block))
-        masked = np.full((size, longest), items, np.int32)
-        for row, (_, history, _) in enumerate(padded):
-            masked[row, : len(history)] = history
-        scores = scorer(np.array([user for user, _, _ in padded], np.int32))
-        targets = np.array([target for _, _, target in padded], np.int32)
-        ranks[first : first + size] = target_ranks(scores, targets, masked)[: len(block)]
-    if (ranks == 0).any():
-        raise ValueError("NaN among the scores")
-    return CFResult(users, ranks)
+    offsets, items = splits.catalogue.offsets, splits.catalogue.items
+    lengths = np.diff(offsets)
+    judged = lengths >= 3
+    before = 1 if fold == TEST else 2
+    users = np.flatnonzero(judged).astype(np.int32)
+    targets = items[offsets[1:][judged] - before]
+    position = np.arange(len(items)) - np.repeat(offsets[:-1], lengths)
+    past = position < np.repeat(np.where(judged, lengths - before, lengths), lengths)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    sizes = splits.catalogue.num_users, splits.catalogue.num_items
+    return Interactions.from_pairs(rows[past], items[past], *sizes), users, targets

@@ -115,19 +115,19 @@ def conjugate_gradients(
                           preferred_element_type=jnp.float32)  # fmt: skip
         return back + jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
 
-    x = start
-    residual = met.astype(jnp.float32).sum(1) - times(x)
-    direction, size = residual, jnp.sum(residual**2, -1)
-    for _ in range(steps):
+    def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
+        x, residual, direction, size = state
         image = times(direction)
         # A row that is solved exactly stands still.
         length = size / jnp.maximum(jnp.sum(direction * image, -1), 1e-30)
-        x += length[:, None] * direction
         residual -= length[:, None] * image
         new = jnp.sum(residual**2, -1)
-        direction = residual + (new / jnp.maximum(size, 1e-30))[:, None] * direction
-        size = new
-    return x
+        turned = residual + (new / jnp.maximum(size, 1e-30))[:, None] * direction
+        return x + length[:, None] * direction, residual, turned, new
+
+    residual = met.astype(jnp.float32).sum(1) - times(start)
+    state = (start, residual, residual, jnp.sum(residual**2, -1))
+    return jax.lax.fori_loop(0, steps, step, state)[0]
 
 
 def solve_side(

@@ -114,10 +114,10 @@ class Trainer:
             found["bitmap"] = jnp.asarray(history_bitmap(self.train))
         return found
 
-    def initial(self) -> tuple[Any, Any]:
+    def initial(self, seed: int) -> tuple[Any, Any]:
         """(parameters, optimizer state), a pure function of the seed."""
         histories = jnp.zeros((1, 1), jnp.int32) if self.config.user_tower == "history" else None
-        key = jax.random.key(self.config.seed)
+        key = jax.random.key(seed)
         one = jnp.zeros(1, jnp.int32)
         parameters = self.model.init(key, one, one, histories)
         if self.mesh is not None:
@@ -169,9 +169,9 @@ class Trainer:
 
         return step
 
-    def batches(self, epoch: int) -> list[dict[str, np.ndarray]]:
-        """The batches of an epoch, a pure function of seed and epoch."""
-        draw = np.random.Generator(np.random.Philox(key=[self.config.seed, epoch]))
+    def batches(self, epoch: int, seed: int) -> list[dict[str, np.ndarray]]:
+        """The batches of an epoch, a pure function of both."""
+        draw = np.random.Generator(np.random.Philox(key=[seed, epoch]))
         order = draw.permutation(len(self.train.items))
         size = min(self.config.batch_size, len(order))
         order = np.concatenate([order, order[: -len(order) % size]])
@@ -197,6 +197,36 @@ class Trainer:
                 items = draw.choice(items, self.config.history, replace=False)
             chosen[row, : len(items)] = items
         return chosen
+
+    def fit(self, on_epoch: OnEpoch | None = None, seed: int | None = None) -> Factors:
+        """Trains from the start, with another seed than the configured one if given.
+
+        Seeds share the compiled step. Errors as the function `fit`.
+        """
+        seed = self.config.seed if seed is None else seed
+        parameters, state = self.initial(seed)
+        root, number, factors = jax.random.key(seed + 1), 0, None
+        for epoch in range(self.config.epochs):
+            for batch in self.batches(epoch, seed):
+                key = jax.random.fold_in(root, number)
+                parameters, state, _ = self.step(
+                    parameters, state, self.constants, self._split(batch), key
+                )
+                number += 1
+            if on_epoch or epoch + 1 == self.config.epochs:
+                factors = self.factors(parameters)
+            if on_epoch and factors and on_epoch(epoch + 1, factors.user, factors.item):
+                break
+        assert factors is not None
+        if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
+            raise ValueError("training diverged to non-finite vectors; lower the learning rate")
+        return factors
+
+    def _split(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        if self.mesh is None or len(batch["users"]) % self.mesh.size:
+            return dict(batch)
+        split = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        return jax.device_put(batch, split)
 
     def factors(self, parameters: Any) -> Factors:
         """Vectors of all users and items; rows without training pairs are zero."""
@@ -238,25 +268,4 @@ def fit(
     Raises:
       ValueError: if the vectors are not finite.
     """
-    config = config or SampledConfig()
-    trainer = make_trainer(train, config, mesh)
-    parameters, state = trainer.initial()
-    root = jax.random.key(config.seed + 1)
-    number = 0
-    factors = None
-    for epoch in range(config.epochs):
-        for batch in trainer.batches(epoch):
-            if mesh is not None and len(batch["users"]) % mesh.size == 0:
-                split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-                batch = jax.device_put(batch, split)
-            key = jax.random.fold_in(root, number)
-            parameters, state, _ = trainer.step(parameters, state, trainer.constants, batch, key)
-            number += 1
-        factors = trainer.factors(parameters) if on_epoch or epoch + 1 == config.epochs else None
-        if on_epoch is not None and factors is not None:
-            if on_epoch(epoch + 1, factors.user, factors.item):
-                break
-    assert factors is not None
-    if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
-        raise ValueError("training diverged to non-finite vectors; lower the learning rate")
-    return factors
+    return make_trainer(train, config or SampledConfig(), mesh).fit(on_epoch)
