@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from ilm_jax.data import custom, movielens, toy, user_sequences
+from ilm_jax.data import amazon, custom, movielens, toy, user_sequences
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
@@ -53,6 +53,11 @@ def _folder_sources(dataset: str, release: str, data_dir: object) -> dict[str, s
     return {} if data_dir is None else custom.source_hashes(str(data_dir))
 
 
+def _amazon_sources(dataset: str, release: str, data_dir: object) -> dict[str, str]:
+    del dataset, release
+    return {} if data_dir is None else amazon.source_hashes(str(data_dir))
+
+
 FAMILIES: dict[str, Family] = {
     "toy": Family(
         toy.VERSION, f"{_BUILDERS}.toy_builder:Toy", _no_sources,
@@ -65,6 +70,10 @@ FAMILIES: dict[str, Family] = {
     "openp5": Family(
         user_sequences.VERSION, f"{_BUILDERS}.folder_builder:OpenP5", _folder_sources,
         releases=tuple(user_sequences.PUBLISHED), read=user_sequences.read,
+    ),
+    "amazon": Family(
+        amazon.VERSION, f"{_BUILDERS}.folder_builder:Amazon", _amazon_sources,
+        pattern=r"[a-z0-9_]{1,40}", read=amazon.read, examples=("amazon/<any name>",),
     ),
     "custom": Family(
         custom.VERSION, f"{_BUILDERS}.folder_builder:Custom", _folder_sources,

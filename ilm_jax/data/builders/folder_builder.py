@@ -45,3 +45,10 @@ class Custom(FolderBuilder, skip_registration=True):  # type: ignore[call-arg]
 
     name = "custom"
     VERSION = tfds.core.Version(families.FAMILIES["custom"].version)
+
+
+class Amazon(FolderBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Amazon product reviews with metadata, 2014 or 2018, after 5-core."""
+
+    name = "amazon"
+    VERSION = tfds.core.Version(families.FAMILIES["amazon"].version)
