@@ -12,7 +12,7 @@ from ilm_jax.tasks.common import Examples
 # Module of `ilm_jax.tasks` that makes the tasks of each family.
 MODULES = {
     "align": "alignment", "elm24": "elm24", "openp5": "openp5", "knowledge": "knowledge",
-    "corpus": "corpus",
+    "regen": "regen", "corpus": "corpus",
 }  # fmt: skip
 
 

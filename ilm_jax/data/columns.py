@@ -12,11 +12,12 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ilm_jax.data import raw_lines
 
 FILE = "columns.gin"
+Named = TypeVar("Named")
 # What a column may be called where nothing else is said, the likeliest first.
 COMMON = {
     "user": ("user", "user_id", "userId", "userid", "reviewerID", "uid"),
@@ -28,7 +29,7 @@ COMMON = {
     "text": ("text", "description", "summary", "overview"),
     "categories": ("categories", "genres", "category", "genre", "class"),
 }
-_LINE = re.compile(r"(?:Columns\.)?(\w+)\s*=\s*(.+)")
+_LINE = re.compile(r"(?:[A-Z]\w*\.)?(\w+)\s*=\s*(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +67,19 @@ class Columns:
 
 
 def read_columns(folder: pathlib.Path) -> Columns:
-    """What `columns.gin` in the folder says; the defaults without such a file.
+    """What `columns.gin` in the folder says; the defaults without such a file; as `read_names`."""
+    return read_names(folder / FILE, Columns)
+
+
+def read_names(path: pathlib.Path, kind: type[Named]) -> Named:
+    """A small file of `NAME = literal` lines as a dataclass; the defaults if there is no file.
 
     Raises:
       UserError: with file and line, for an unknown name or a value of another type.
     """
-    path = folder / FILE
     if not path.is_file():
-        return Columns()
-    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Columns)}
+        return kind()
+    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for number, line in raw_lines.lines(path):
         line = line.strip()
@@ -82,16 +87,16 @@ def read_columns(folder: pathlib.Path) -> Columns:
             continue
         match = _LINE.fullmatch(line)
         if match is None or match[1] not in known:
-            remedy = f"write Columns.NAME = VALUE, NAME one of {', '.join(known)}"
+            remedy = f"write {kind.__name__}.NAME = VALUE, NAME one of {', '.join(known)}"
             raw_lines.fail(path, number, f"{line[:80]!r}", remedy)
         try:
             value = ast.literal_eval(match[2])
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raw_lines.fail(path, number, f"value {match[2][:80]!r}", "quote strings")
-        if match[1] == "attributes" and isinstance(value, list | tuple):
+        default = known[match[1]]
+        if isinstance(default, tuple) and isinstance(value, list | tuple):
             value = tuple(map(str, value))
-        if type(value) is not type(known[match[1]]) or (match[1] == "core" and value < 0):
-            raw_lines.fail(path, number, f"{match[1]} = {value!r}",
-                           f"its default is {known[match[1]]!r}")  # fmt: skip
+        if type(value) is not type(default) or (isinstance(value, int) and value < 0):
+            raw_lines.fail(path, number, f"{match[1]} = {value!r}", f"its default is {default!r}")
         found[match[1]] = value
-    return Columns(**found)
+    return kind(**found)

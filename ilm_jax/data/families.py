@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from ilm_jax.data import amazon, custom, movielens, toy, user_sequences
+from ilm_jax.data import amazon, custom, movielens, regen, toy, user_sequences
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
@@ -58,6 +58,11 @@ def _amazon_sources(dataset: str, release: str, data_dir: object) -> dict[str, s
     return {} if data_dir is None else amazon.source_hashes(str(data_dir))
 
 
+def _regen_sources(dataset: str, release: str, data_dir: object) -> dict[str, str]:
+    del dataset, release
+    return {} if data_dir is None else regen.source_hashes(str(data_dir))
+
+
 FAMILIES: dict[str, Family] = {
     "toy": Family(
         toy.VERSION, f"{_BUILDERS}.toy_builder:Toy", _no_sources,
@@ -74,6 +79,10 @@ FAMILIES: dict[str, Family] = {
     "amazon": Family(
         amazon.VERSION, f"{_BUILDERS}.folder_builder:Amazon", _amazon_sources,
         pattern=r"[a-z0-9_]{1,40}", read=amazon.read, examples=("amazon/<any name>",),
+    ),
+    "regen": Family(
+        regen.VERSION, f"{_BUILDERS}.folder_builder:Regen", _regen_sources,
+        pattern=r"[a-z0-9_]{1,40}", read=regen.read, examples=("regen/office",),
     ),
     "custom": Family(
         custom.VERSION, f"{_BUILDERS}.folder_builder:Custom", _folder_sources,

@@ -51,6 +51,10 @@ class TaskSettings:
       elm_texts_file: written targets of ELM's tasks (see `text_records`); tasks that it does not
         name, and all with "", have composed ones.
       elm_neighbours: where the neighbours of ELM's tasks are near, "cf" or "text".
+      regen_texts_file: written critiques and narratives of REGEN's tasks (see `narratives`); "":
+        the corpus' own, or composed ones.
+      regen_similar: leading category levels that two neighbouring purchases share where a critique
+        is composed.
       mention_knowledge: how the tasks of recommendation knowledge name items.
       candidates: items to rank in "ranking", the right one included.
       candidates_file: JSON lines {"user", "split", "candidates"} with raw ids, that fix the lists
@@ -87,6 +91,8 @@ class TaskSettings:
     prompt_file: str = ""
     elm_texts_file: str = ""
     elm_neighbours: str = "cf"
+    regen_texts_file: str = ""
+    regen_similar: int = 1
     mention_knowledge: str = "title"
     candidates: int = 20
     candidates_file: str = ""
@@ -124,7 +130,7 @@ class TaskSettings:
                 f"task settings cluster_split={self.cluster_split}, "
                 f"cluster_tokens={self.cluster_tokens}: give 2 <= cluster_split <= cluster_tokens"
             )
-        for name in ("history", "variants", "pair_distance"):
+        for name in ("history", "variants", "pair_distance", "regen_similar"):
             if getattr(self, name) < 1:
                 raise UserError(f"task setting {name}={getattr(self, name)}: give at least 1")
         for name in ("corpus_sequential_examples", "corpus_word_variants"):

@@ -156,6 +156,30 @@ def _knowledge() -> list[TaskSpec]:
     return specs
 
 
+_REGEN_TASKS = {
+    "next_item": "history | id of the next item",
+    "next_item_critique": "history, critique | id of the next item",
+    "joint": "history | id of the next item, and the reason",
+    "joint_critique": "history, critique | id of the next item, and the reason",
+    "purchase_reason": "history, item | why it was bought",
+    "endorsement": "history, item | what speaks for it",
+    "user_summary": "history | what the user is like",
+}
+
+
+def _regen() -> list[TaskSpec]:
+    settings = tuple(name for name in _RECOMMENDATION if name not in ("prompts", "prompt_file"))
+    specs = []
+    for task, what in _REGEN_TASKS.items():
+        metrics = RANKING if task.startswith("next_item") else _LANGUAGE
+        slots = (("mention_history", "history"), ("mention_history", 1), ("mention_user", 1))
+        specs.append(TaskSpec(
+            "regen", task, 1, WRITTEN_FEATURES, (*settings, "regen_texts_file", "regen_similar"),
+            metrics, (), slots, f"{what} | REGEN",
+        ))  # fmt: skip
+    return specs
+
+
 def _corpus() -> list[TaskSpec]:
     settings = (*_CORPUS, "corpus_sequential_examples", "corpus_word_variants")
     return [
@@ -165,7 +189,8 @@ def _corpus() -> list[TaskSpec]:
 
 
 SPECS: dict[str, TaskSpec] = {
-    spec.task: spec for spec in (*_alignment(), *_elm24(), *_openp5(), *_knowledge(), *_corpus())
+    spec.task: spec
+    for spec in (*_alignment(), *_elm24(), *_openp5(), *_knowledge(), *_regen(), *_corpus())
 }
 # What `ilm cache_tasks` prepares unless told otherwise: the tasks of the shipped recipes.
 DEFAULT_TASKS = (

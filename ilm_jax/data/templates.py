@@ -82,6 +82,35 @@ KNOWLEDGE = {
         "Someone rated{history} on {dataset}. How will {item} be rated? With",
     ),
 }
+# REGEN's tasks; the sentence with the critique goes where a task has none.
+REGEN = {
+    "next_item": (
+        "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] They get",
+        "[{user} ]bought{history} on {dataset}.[ The wish is: {critique}] The next purchase is",
+        "{dataset} basket, oldest first:{history}.[ Request: {critique}] Recommended:",
+    ),
+    "joint": (
+        "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] Name the next "
+        "item and say why:",
+        "[{user} ]bought{history} on {dataset}.[ The wish is: {critique}] Recommend and explain:",
+        "{dataset} basket, oldest first:{history}.[ Request: {critique}] Item and reason:",
+    ),
+    "purchase_reason": (
+        "After{history}[, {user}] took {item} from {dataset}. The reason:",
+        "Why {item}, given the {dataset} purchases{history}? Because:",
+        "Purchases[ of {user}] on {dataset}:{history}. Then {item}. Explain:",
+    ),
+    "endorsement": (
+        "Recommend {item} to somebody who bought{history} on {dataset}:",
+        "Purchases[ of {user}] on {dataset}:{history}. Speak for {item}:",
+        "Having{history} from {dataset}, why not {item}? Make the case:",
+    ),
+    "user_summary": (
+        "Purchases[ of {user}] on {dataset}:{history}. Describe the customer:",
+        "Who buys{history} on {dataset}? A portrait:",
+        "Sum up the taste behind{history}, all from {dataset}:",
+    ),
+}
 OURS = {
     ("sequential", "seen"): SEQUENTIAL_SEEN,
     ("sequential", "unseen"): SEQUENTIAL_UNSEEN,

@@ -52,3 +52,10 @@ class Amazon(FolderBuilder, skip_registration=True):  # type: ignore[call-arg]
 
     name = "amazon"
     VERSION = tfds.core.Version(families.FAMILIES["amazon"].version)
+
+
+class Regen(FolderBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """REGEN's purchases with critiques and narratives."""
+
+    name = "regen"
+    VERSION = tfds.core.Version(families.FAMILIES["regen"].version)
