@@ -12,6 +12,7 @@ VERBS = {
     "compare": "two evaluations figure by figure: differences, intervals, ties",
     "fit_cf": "fit collaborative-filtering vectors for items and users",
     "precompile": "compile a recipe for its TPU pod, without one: memory, FLOPs, limits",
+    "doctor": "versions, devices, mesh and folders, with remedies",
     "convert": "a published model into a frozen checkpoint, or a run back out",
     "inspect": "what a dataset holds; tasks, mixtures and how their examples look",
     "cache_tasks": "prepare a dataset: catalogue, tokenizer, task caches",
