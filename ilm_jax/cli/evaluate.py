@@ -19,12 +19,17 @@ def _flags() -> flags.FlagValues:
         flags.DEFINE_string(name, None, text, flag_values=values)
     numbers = {
         "users": (0, "Users of the fixed sample that is ranked; 0 for all."),
+        "texts": (0, "Items of the fixed sample that are described; 0 for all held-out ones."),
         "beams": (10, "Length of the ranked lists."),
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Whose targets are measured.",
                       flag_values=values)  # fmt: skip
+    flags.DEFINE_bool(
+        "multiprocess", False, "This is one of several processes, as for `ilm train`.",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_bool("exclude_seen", False, "A user's earlier choices are no candidates.",
                       flag_values=values)  # fmt: skip
     flags.DEFINE_bool("ranking", True, "Also rank; --noranking leaves it out.", flag_values=values)
@@ -71,12 +76,13 @@ def main(argv: Sequence[str]) -> int:
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
     bindings = [f"MODEL_DIR={str(model_dir)!r}", *bindings]
     run = gin_config.build(Run, [str(config)], bindings)
+    run.processes.start(values.multiprocess)
     trained = measure.load_trained(run, values.step or "best")
     output = pathlib.Path(values.output or model_dir / "evaluation")
     record = evaluating.evaluate(
         trained, output, split=values.split, users=values.users or None, beams=values.beams,
         exclude_seen=values.exclude_seen, ranking=values.ranking,
-        generation=values.generation, encoder=encoder,
+        generation=values.generation, texts_written=values.texts or None, encoder=encoder,
     )  # fmt: skip
     if record:
         print(table(record))

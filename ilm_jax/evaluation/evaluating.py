@@ -78,6 +78,7 @@ def evaluate(
     exclude_seen: bool = False,
     ranking: bool = True,
     generation: bool = True,
+    texts_written: int | None = None,
     encoder: Encode | None = None,
 ) -> dict[str, Any]:
     """Measures a run and writes a folder (see `results`); returns evaluation.json's record.
@@ -92,6 +93,7 @@ def evaluate(
       beams: length of the ranked lists.
       exclude_seen: a user's earlier choices are no candidates.
       ranking, generation: whether to rank, and to have descriptions written.
+      texts_written: size of the fixed sample of items that are described; None for all.
       encoder: of sentences, for semantic consistency; None: not available.
     """
     language = measure_language(trained, split=split)
@@ -106,7 +108,9 @@ def evaluate(
     if ranking:
         found += _ranking(trained, pathlib.Path(output), split, users, beams, exclude_seen)
     if generation:
-        found += _generation(trained, pathlib.Path(output), split, described, encoder)
+        found += _generation(
+            trained, pathlib.Path(output), split, described, encoder, texts_written
+        )
     if jax.process_index():
         return {}
     return results.write(
@@ -146,9 +150,14 @@ def _ranking(
 
 
 def _generation(
-    trained: Trained, output: pathlib.Path, split: str, task: str, encoder: Encode | None
+    trained: Trained,
+    output: pathlib.Path,
+    split: str,
+    task: str,
+    encoder: Encode | None,
+    number: int | None,
 ) -> Evaluation:
-    found = measure_texts(trained, split=split)
+    found = measure_texts(trained, split=split, texts=number)
     figures, missing, totals = text_figures(found, encoder)
     if not jax.process_index():
         words = PromptTokenizer(trained.run.tokenizer).decode_prompt
