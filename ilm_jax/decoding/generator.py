@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 from ilm_jax.decoding import sampling
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import Buckets, DecodingConfig, EarlyStopping
+from ilm_jax.decoding.exhaustive import Blocks, cut_into_blocks, rank_exhaustively
 from ilm_jax.decoding.prompts import Prompts, align, pieces
 from ilm_jax.decoding.sampling import Continuations
 from ilm_jax.decoding.soft_tokens import look_up
@@ -148,6 +149,50 @@ class Generator:
                 )  # fmt: skip
         return Ranked(*self._join(parts, batch))
 
+    def rank_exhaustively(
+        self,
+        batch: Batch,
+        trie: Trie,
+        keep: int,
+        *,
+        excluded: Int[np.ndarray, "batch excluded"] | None = None,
+        catalogue: int = 0,
+        length_penalty: float = 0.0,
+        block: int = 64,
+    ) -> Ranked:
+        """As `rank`, by scoring every string of one catalogue: exact, and slow.
+
+        Args:
+          block: nodes of the trie that are read at once; memory is rows * block * vocabulary
+            floats, with the rows of the batch's bucket.
+
+        Raises:
+          UserError: as `rank`.
+        """
+        if not 1 <= keep <= trie.items[catalogue]:
+            raise UserError(f"keep={keep}: give a number from 1 to {trie.items[catalogue]}, all")
+        blocks = cut_into_blocks(trie, max(block, trie.depth), catalogue)
+        parts = []
+        for prompts in self._pieces(batch, excluded=excluded):
+            with self._mesh():
+                parts.append(
+                    _rank_all(
+                        self.model, self.params, self.soft, prompts, trie, blocks,
+                        keep=keep, length_penalty=length_penalty,
+                    )
+                )  # fmt: skip
+        return Ranked(*self._join(parts, batch))
+
+    def score(
+        self, batch: Batch, trie: Trie, catalogue: int = 0, block: int = 64
+    ) -> Float32[np.ndarray, "batch items"]:
+        """log p(item | prompt) of every item of a catalogue, in order of the rows."""
+        every = trie.items[catalogue]
+        ranked = self.rank_exhaustively(batch, trie, every, catalogue=catalogue, block=block)
+        scores = np.empty_like(ranked.scores)
+        np.put_along_axis(scores, ranked.items, ranked.scores, axis=1)
+        return scores
+
     def _pieces(self, batch: Batch, **others: Any) -> Iterator[Prompts]:
         if self.soft is None and (np.asarray(batch.get("slot_entity", -1)) >= 0).any():
             raise UserError("a prompt has slots, and the generator no soft tokens: give `soft`")
@@ -234,4 +279,22 @@ def _rank(
         model.lm, params["lm"], trie, _embed(model, params, soft, prompts), prompts.lengths, beams,
         excluded=prompts.excluded, catalogue=prompts.catalogue,
         length_penalty=length_penalty, early_stopping=early_stopping,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("model", "keep", "length_penalty"))
+def _rank_all(
+    model: ItemLanguageModel,
+    params: Any,
+    soft: Array | None,
+    prompts: Prompts,
+    trie: Trie,
+    blocks: Blocks,
+    *,
+    keep: int,
+    length_penalty: float,
+) -> tuple[Array, Array]:
+    return rank_exhaustively(
+        model.lm, params["lm"], trie, blocks, _embed(model, params, soft, prompts),
+        prompts.lengths, keep, excluded=prompts.excluded, length_penalty=length_penalty,
     )  # fmt: skip

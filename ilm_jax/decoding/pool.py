@@ -55,7 +55,7 @@ def add(
     done: Bool[Array, " batch"],
 ) -> Pool:
     """The pool with candidates of `length` tokens; -inf are none. Rows that are done stay."""
-    scores = scores / _norm(length, length_penalty)
+    scores = scores / norm(length, length_penalty)
     scores = jnp.where(done[:, None], -jnp.inf, scores)
     merged = jnp.concatenate([pool.scores, scores], axis=1)
     joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), pool.what, what)
@@ -86,9 +86,10 @@ def is_done(
         # The rule of False holds here too: it never stops a row later than this one.
         stuck = stuck | full
     reach = most if early_stopping == "never" and length_penalty > 0 else length
-    hopeless = running[:, 0] / _norm(reach, length_penalty) <= pool.scores[:, -1]
+    hopeless = running[:, 0] / norm(reach, length_penalty) <= pool.scores[:, -1]
     return stuck | (full & hopeless)
 
 
-def _norm(length: Array | int, length_penalty: float) -> Float32[Array, ""]:
+def norm(length: Array | int, length_penalty: float) -> Float32[Array, "..."]:
+    """What log-probabilities of strings of `length` tokens are divided by."""
     return jnp.asarray(length, jnp.float32) ** length_penalty
