@@ -14,6 +14,7 @@ from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.cf.evaluation import CFResult
+    from ilm_jax.cf.fitting import FitCF
     from ilm_jax.cf.ials import IALSConfig
     from ilm_jax.cf.table import EmbeddingTable
     from ilm_jax.data.splits import Splits
@@ -44,9 +45,16 @@ def _flags() -> flags.FlagValues:
         "item_vectors": (None, "Ready-made vectors (.npy, .safetensors) to take instead of a fit."),
         "user_vectors": (None, "The same for users (default: means of their training items)."),
         "output": (None, "File to write (default: CACHE_DIR/tables/DATASET.safetensors)."),
+        "sequences": (None, "Instead of raw files: lines of `user item item …`, oldest first."),
     }
     for name, (file, text) in texts.items():
         flags.DEFINE_string(name, file, text, flag_values=values)
+    lists = {
+        "gin_file": "Recipe, such as runs/cf_ml1m.gin; then the flags below it do not count.",
+        "gin_search_paths": "Folders in which recipes are looked for.",
+    }
+    for name, text in lists.items():
+        flags.DEFINE_multi_string(name, [], text, flag_values=values)
     integers = {
         "dim": (32, 1, "Length of the vectors."),
         "epochs": (16, 1, "Alternations."),
@@ -69,35 +77,71 @@ def _flags() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Runs the verb with the words after it; returns the exit code.
 
+    With --gin_file (and --gin.NAME=VALUE) a recipe says everything, `runs/cf_ml1m.gin` for one;
+    without, the flags do.
+
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.words import parse_flags
+    from ilm_jax.cli.words import parse_flags, split_bindings
     from ilm_jax.data.prepare import default_cache_dir
 
+    bindings, rest = split_bindings(argv)
     values = _flags()
-    parse_flags(values, "fit_cf", argv)
-    cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
-    name = values.dataset.replace("/", "_")
+    parse_flags(values, "fit_cf", rest)
+    fitting = _from_recipe(values, bindings) if values.gin_file else _from_flags(values, bindings)
+    cache_dir = pathlib.Path(fitting.cache_dir or default_cache_dir()).expanduser()
+    name = fitting.dataset.replace("/", "_")
     default = cache_dir / "tables" / f"{name}.safetensors"
-    output = pathlib.Path(values.output or default).expanduser()
-    config = _config(values)
-    splits = _splits(values, cache_dir)
+    output = pathlib.Path(fitting.output or default).expanduser()
 
+    splits = fitting.splits()
     print(_describe(splits), flush=True)
-    if values.item_vectors:
-        from ilm_jax.cli.given_vectors import given_table
-
-        table = given_table(splits, values.item_vectors, values.user_vectors or "")
-    else:
-        table = fit_table(splits, config, _progress(config.epochs))
+    most = max(getattr(method, "epochs", 0) for method in fitting.methods)
+    table = fitting.fit(splits, _progress(most))
     table.save(output)
     cf, popularity = measure(splits, table)
-    print(results_table(cf, popularity, "CF (given)" if values.item_vectors else "CF (iALS)"))
+    print(results_table(cf, popularity, _title(table)))
     cold = f"{int(table.item_cold.sum())} items, {int(table.user_cold.sum())} users"
     print(f"cold (no training interaction, vector zero): {cold}")
     print(f"wrote {output}")
     return 0
+
+
+def _title(table: "EmbeddingTable") -> str:
+    names = {"ials": "iALS"}
+    return f"CF ({names.get(table.settings['method'], table.settings['method'])})"
+
+
+def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
+    from ilm_jax.cf.fitting import FitCF
+    from ilm_jax.data.splits import SplitConfig
+    from ilm_jax.errors import UserError
+
+    if bindings:
+        raise UserError(f"--gin.{bindings[0]} needs a recipe: add --gin_file=runs/cf.gin")
+    return FitCF(
+        dataset=values.dataset, data_dir=values.data_dir, cache_dir=values.cache_dir,
+        sequences=values.sequences, output=values.output, methods=(_config(values),),
+        split=SplitConfig(values.held_out_items, values.split_seed),
+    )  # fmt: skip
+
+
+def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
+    from ilm_jax.cf.fitting import FitCF
+    from ilm_jax.cli import gin_config
+    from ilm_jax.errors import UserError
+
+    given = [name for name in values if values[name].present and name not in ("gin_file",
+             "gin_search_paths", *_DATA)]  # fmt: skip
+    if given:
+        raise UserError(f"--{given[0]} and a recipe: bind it in the recipe's names (--gin.…=…)")
+    named = [f"fitting.FitCF.{name}={values[name].value!r}" for name in _DATA
+             if values[name].present]  # fmt: skip
+    return gin_config.build(FitCF, values.gin_file, [*named, *bindings], values.gin_search_paths)
+
+
+_DATA = ("dataset", "data_dir", "cache_dir", "sequences", "output")
 
 
 def fit_table(
@@ -108,32 +152,9 @@ def fit_table(
     Raises:
       UserError: if the fit is not finite.
     """
-    import dataclasses
+    from ilm_jax.cf.fitting import fit_method
 
-    import numpy as np
-
-    from ilm_jax.cf import ials
-    from ilm_jax.cf.table import EmbeddingTable
-    from ilm_jax.errors import UserError
-
-    catalogue = splits.catalogue
-    users, items = splits.train_interactions()
-    sizes = catalogue.num_users, catalogue.num_items
-    try:
-        factors = ials.fit(users, items, *sizes, config, on_epoch)
-    except ValueError as error:
-        raise UserError(f"{catalogue.name}: {error}") from error
-    return EmbeddingTable(
-        catalogue=catalogue.name,
-        item=factors.item,
-        user=factors.user,
-        item_cold=splits.train_counts() == 0,
-        user_cold=np.bincount(users, minlength=catalogue.num_users) == 0,
-        item_ids=list(catalogue.item_ids),
-        user_ids=list(catalogue.user_ids),
-        split_fingerprint=splits.fingerprint,
-        settings={"method": "ials", **dataclasses.asdict(config)},
-    )
+    return fit_method(splits, config, on_epoch)
 
 
 def measure(splits: "Splits", table: "EmbeddingTable") -> tuple["CFResult", "CFResult"]:
@@ -170,14 +191,6 @@ def _config(values: flags.FlagValues) -> "IALSConfig":
         return IALSConfig(**{name: getattr(values, name) for name in names})
     except ValueError as error:
         raise UserError(f"{error}; change the flag") from error
-
-
-def _splits(values: flags.FlagValues, cache_dir: pathlib.Path) -> "Splits":
-    from ilm_jax.data.prepare import load_catalogue
-    from ilm_jax.data.splits import SplitConfig, make_splits
-
-    catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=str(cache_dir))
-    return make_splits(catalogue, SplitConfig(values.held_out_items, values.split_seed))
 
 
 def _describe(splits: "Splits") -> str:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from ilm_jax.cf import fitting
 from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.cli import fit_cf
-from ilm_jax.data import prepare
 from ilm_jax.errors import UserError
 
 FLAGS = ["--dataset=tiny", "--held_out_items=0", "--dim=4", "--epochs=3"]
@@ -13,7 +13,7 @@ FLAGS = ["--dataset=tiny", "--held_out_items=0", "--dim=4", "--epochs=3"]
 @pytest.fixture
 def splits(two_tastes, monkeypatch):
     splits = two_tastes()
-    monkeypatch.setattr(prepare, "load_catalogue", lambda *_, **__: splits.catalogue)
+    monkeypatch.setattr(fitting, "load_catalogue", lambda *_, **__: splits.catalogue)
     return splits
 
 

@@ -1,0 +1,128 @@
+"""Training on shared negatives: what is drawn, what is excluded, and that it learns tastes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from ilm_jax.cf import evaluation, negatives, sampled
+from ilm_jax.cf.early_stopping import EarlyStopping
+from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.negatives import Sampler, SamplerConfig
+from ilm_jax.cf.popularity import popularity_scorer
+
+SMALL = sampled.SampledConfig(
+    dim=8, batch_size=64, epochs=8, learning_rate=0.03, sampler=SamplerConfig("uniform", 16)
+)
+
+
+@pytest.fixture
+def splits(two_tastes):
+    return two_tastes(users=128, items=40)
+
+
+@pytest.fixture
+def train(splits):
+    sizes = splits.catalogue.num_users, splits.catalogue.num_items
+    return Interactions.from_pairs(*splits.train_interactions(), *sizes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "bpr"},
+        {"loss": "softmax"},
+        {"loss": "softmax", "sampler": SamplerConfig("popularity", 16)},
+        {"loss": "softmax", "sampler": SamplerConfig("in_batch")},
+        {"loss": "warp", "rank": "sampled"},
+        {"loss": "warp", "rank": "corrected"},
+        {"loss": "warp", "sampler": SamplerConfig("all")},
+        {"loss": "lambdarank", "rank": "corrected", "cutoff": 10},
+        {"loss": "lambdarank", "rank": "shrunk", "exclude": "target"},
+        {"loss": "softmax", "user_tower": "history", "history": 4},
+        {"loss": "softmax", "hidden": (16,), "learning_rate": 0.01, "init_stddev": 1.0},
+    ],
+    ids=str,
+)
+def test_every_loss_and_sampler_learns_who_likes_what(splits, train, changes):
+    factors = sampled.fit(train, dataclasses.replace(SMALL, **changes))
+    result = evaluation.evaluate(evaluation.vector_scorer(factors.user, factors.item), splits)
+    popular = evaluation.evaluate(popularity_scorer(splits.train_counts()), splits)
+    assert result.ndcg(20).mean() > 1.15 * popular.ndcg(20).mean()
+    assert not factors.item[train.item_counts() == 0].any()
+
+
+def test_candidates_are_drawn_as_often_as_expected(train):
+    counts = train.item_counts()
+    for config in (SamplerConfig("uniform", 4000), SamplerConfig("popularity", 4000, power=0.5)):
+        sampler = Sampler.make(config, counts)
+        chosen, log_expected = sampler.draw(jax.random.key(0), jnp.zeros(1, jnp.int32))
+        found = np.bincount(chosen, minlength=len(counts))
+        expected = np.asarray(sampler.probability) * 4000
+        assert (np.abs(found - expected) <= 5 * np.sqrt(expected) + 1).all()
+        np.testing.assert_allclose(np.exp(log_expected), expected[chosen], rtol=1e-4)
+    batch = jnp.asarray(train.items[:10])
+    in_batch = Sampler.make(SamplerConfig("in_batch"), counts).draw(jax.random.key(0), batch)
+    np.testing.assert_array_equal(in_batch[0], batch)
+    np.testing.assert_allclose(
+        np.exp(in_batch[1]), 10 * counts[train.items[:10]] / counts.sum(), rtol=1e-5
+    )
+    every = Sampler.make(SamplerConfig("all"), counts).draw(jax.random.key(0), batch)[0]
+    assert every.tolist() == list(range(len(counts)))
+
+
+def test_the_bitmap_knows_every_history(train):
+    bitmap = jnp.asarray(negatives.history_bitmap(train))
+    users, items = np.arange(train.num_users), np.arange(train.num_items)
+    dense = np.zeros((train.num_users, train.num_items), bool)
+    dense[train.users, train.items] = True
+    np.testing.assert_array_equal(negatives.met(bitmap, users, items), dense)
+    huge = Interactions(np.zeros(400_001, np.int64), np.zeros(0, np.int32), 100_000)
+    with pytest.raises(ValueError, match="exclude='target'"):
+        negatives.history_bitmap(huge)
+
+
+def test_same_seed_same_bits_and_seeds_share_a_trainer(train):
+    trainer = sampled.make_trainer(train, dataclasses.replace(SMALL, epochs=2))
+    one, two, other = trainer.fit(), trainer.fit(seed=0), trainer.fit(seed=1)
+    assert one.item.tobytes() == two.item.tobytes() != other.item.tobytes()
+    alone = sampled.fit(train, dataclasses.replace(SMALL, epochs=2, seed=1))
+    assert alone.user.tobytes() == other.user.tobytes()
+
+
+def test_eight_devices_give_the_same_vectors(train):
+    config = dataclasses.replace(SMALL, epochs=2, loss="warp")
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
+    many = sampled.make_trainer(train, config, mesh)
+    shards = jax.tree.leaves(many.initial(0)[0])[0].addressable_shards
+    assert {shard.data.shape[0] for shard in shards} == {train.num_items // 8}
+    one = sampled.fit(train, config)
+    np.testing.assert_allclose(many.fit().item, one.item, atol=1e-4)
+
+
+def test_early_stopping_and_divergence(train):
+    stop = EarlyStopping(lambda user, item: -1.0, patience=1)
+    epochs = []
+    sampled.fit(train, SMALL, lambda e, u, i: epochs.append(e) or stop(e, u, i))
+    assert epochs == [1, 2] and stop.epoch == 1
+    with pytest.raises(ValueError, match="learning rate"):
+        sampled.fit(train, dataclasses.replace(SMALL, learning_rate=1e30, epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "hinge"}, "the losses are"),
+        ({"rank": "best"}, "choose 'sampled'"),
+        ({"loss": "warp", "sampler": SamplerConfig("popularity", 8)}, "uniform candidates"),
+        ({"exclude": "nothing"}, "exclude"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **changes)
+    with pytest.raises(ValueError, match="kinds are"):
+        SamplerConfig("zipf")
