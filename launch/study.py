@@ -143,6 +143,8 @@ def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[st
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
         with atomic_write(folder / "seconds.json") as stream:
             json.dump(seconds, stream, indent=1)
+        if command[0] == "train" and not done.exists():
+            raise UserError(f"step {name!r} was stopped; the same command goes on with it")
         if not done.exists():
             done.parent.mkdir(parents=True, exist_ok=True)
             done.touch()

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     trainer.profile_steps = values.profile_steps
     trainer.step_flops = step_flops(run)
     metrics = trainer.fit()
-    if jax.process_index():
+    if jax.process_index() or trainer.stopped:  # last_run.json says that a run is finished
         return 0
     print(f"wrote {run.model_dir}")
     with atomic_write(pathlib.Path(run.model_dir) / "last_run.json") as stream:

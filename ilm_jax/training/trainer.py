@@ -95,6 +95,7 @@ class Trainer:
       inference: generation metrics, every so many steps and at the end; None for none.
       profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
       step_flops: operations that a step of each kind needs, for the MFU.
+      stopped: whether `fit` ended before `total_steps`, as it was asked to.
     """
 
     model_dir: str
@@ -111,6 +112,7 @@ class Trainer:
     inference: Inference | None = None
     profile_steps: str = ""
     step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    stopped: bool = False
 
     def fit(self) -> dict[str, float]:
         """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
@@ -253,7 +255,8 @@ class Trainer:
         profile.stop()
         checkpoints.wait()
         writer.close()
-        if stopped and step < config.total_steps:
+        self.stopped = stopped and step < config.total_steps
+        if self.stopped:
             _say(f"stopped by SIGTERM; saved step {step}; the same command resumes there")
         return metrics
 

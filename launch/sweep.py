@@ -1,0 +1,216 @@
+"""Many runs that differ in a few gin bindings, from one command.
+
+    python launch/sweep.py --folder runs/rates --gin_file=tiny/stage2_mlp.gin \\
+        --grid 'LEARNING_RATE=1e-3|3e-3' --grid 'SEED=0|1' --gin.CF_TABLE=cf.safetensors …
+    python launch/sweep.py --folder runs/rates --sweep=sweeps/rates.gin …
+
+Every run has a folder of its own, named after its bindings. The same command again skips what is
+finished, resumes what is half done and tries again what failed; a run that fails does not stop the
+others. Ends with results.csv, results.md, results.png and the best run. `--launcher` puts a command
+in front of each run, such as that of a pod:
+
+    --launcher 'python launch/tpu_pod.py --name=sweep-{number} --zone=… --'
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ilm_jax.cli import gin_config
+from ilm_jax.cli.words import split_bindings
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
+from ilm_jax.training import sweep_results
+from ilm_jax.training.sweeps import Bindings, Sweep, parse_value
+
+
+def train_words(sweep: Sweep, bindings: Mapping[str, Any], model_dir: str) -> list[str]:
+    """The words after `ilm` of one run."""
+    values = {**sweep.fixed, **bindings, "MODEL_DIR": model_dir}
+    # A text goes as it is, as a person would type it; the verb quotes it for gin.
+    shown = {name: v if isinstance(v, str) else repr(v) for name, v in values.items()}
+    files = [f"--gin_file={file}" for file in sweep.gin_file]
+    return ["train", *files, *(f"--gin.{name}={value}" for name, value in shown.items())]
+
+
+def check_configs(sweep: Sweep, runs: Mapping[str, Bindings], search: Sequence[str]) -> None:
+    """Builds every run's configuration, so that nothing starts if one of them cannot.
+
+    Raises:
+      UserError: for a binding that is wrong or that nothing reads, and if two runs have the same
+        operative configuration.
+    """
+    from ilm_jax.training.run import Run
+
+    seen: dict[str, str] = {}
+    for name, bindings in runs.items():
+        words = train_words(sweep, bindings, "(same for all)")
+        gin_config.build(Run, sweep.gin_file, split_bindings(words[1:])[0], search)
+        text = gin_config.operative_config()
+        if text in seen:
+            raise UserError(
+                f"the runs {seen[text]} and {name} have the same configuration: what differs "
+                "between them changes nothing"
+            )
+        seen[text] = name
+
+
+class Runner:
+    """Runs what is not finished, some at a time; SIGTERM ends them, and they save."""
+
+    def __init__(self, folder: str, sweep: Sweep, launcher: str, search: Sequence[str]) -> None:
+        """`launcher` is a command in front of the words of `ilm`; "" runs them here."""
+        self._folder, self._sweep, self._launcher = folder, sweep, launcher
+        self._search = search
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def command(self, number: int, name: str, bindings: Mapping[str, Any]) -> list[str]:
+        """All words of one run's command."""
+        words = train_words(self._sweep, bindings, f"{self._folder}/{name}")
+        if self._search:
+            words.append(f"--gin_search_paths={','.join(self._search)}")
+        if not self._launcher:
+            return [sys.executable, "-m", "ilm_jax", *words]
+        places = {"number": str(number), "name": name}
+        return [word.format(**places) for word in shlex.split(self._launcher)] + words
+
+    def run(self, number: int, name: str, bindings: Mapping[str, Any]) -> str:
+        """Runs one; returns how it is: "finished", "failed" or "stopped"."""
+        if sweep_results.finished(f"{self._folder}/{name}"):
+            return "finished"
+        logs = pathlib.Path(self._folder if "://" not in self._folder else "sweep_logs")
+        logs = logs / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / f"{name}.log").open("a") as stream:
+            with self._lock:
+                if self.stopped:
+                    return "stopped"
+                process = subprocess.Popen(
+                    self.command(number, name, bindings), stdout=stream, stderr=stream
+                )
+                self._running.add(process)
+            code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        if self.stopped:
+            return "stopped"
+        if code == 0 and sweep_results.finished(f"{self._folder}/{name}"):
+            return "finished"
+        lines = (logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        print(f"sweep: {name} failed (code {code}): {lines[-1] if lines else ''}", file=sys.stderr)
+        return "failed"
+
+    def stop(self, *_: object) -> None:
+        """Asks all runs to save and end, and starts no more."""
+        self.stopped = True
+        for process in list(self._running):
+            if process.poll() is None:
+                process.terminate()
+
+
+def run_sweep(
+    folder: str, sweep: Sweep, *, jobs: int, launcher: str = "", search: Sequence[str] = ()
+) -> int:
+    """Runs all, then collects; returns 0, 1 if a run failed, 143 if it was stopped."""
+    runs = sweep.expand()
+    check_configs(sweep, runs, search)
+    if "://" not in folder:
+        record = {"sweep": dataclasses.asdict(sweep), "runs": runs}
+        with atomic_write(pathlib.Path(folder) / "sweep.json") as stream:
+            json.dump(record, stream, indent=1, default=str)
+    runner = Runner(folder, sweep, launcher, search)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, runner.stop)
+    print(f"sweep: {len(runs)} runs, {jobs} at a time, in {folder}", flush=True)
+    states = {}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        waiting = {
+            pool.submit(runner.run, number, name, bindings): name
+            for number, (name, bindings) in enumerate(runs.items())
+        }
+        for future in concurrent.futures.as_completed(waiting):
+            name = waiting[future]
+            states[name] = future.result()
+            print(f"sweep: [{len(states)}/{len(runs)}] {name}: {states[name]}", flush=True)
+    sweep_results.collect(folder, sweep, runs, states)
+    if runner.stopped:
+        print("sweep: stopped; the same command goes on", file=sys.stderr)
+        return 143
+    return int(any(state == "failed" for state in states.values()))
+
+
+def _named(words: Sequence[str], what: str) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        if not equals or not name or not values:
+            raise UserError(f"--{what} {word}: write it as NAME=VALUE|VALUE")
+        found[name] = values
+    return found
+
+
+def _read(flags: argparse.Namespace, fixed: Sequence[str], search: Sequence[str]) -> Sweep:
+    """The sweep of the recipe, if one is named, with what the command line adds."""
+    sweep = gin_config.build(Sweep, [flags.sweep], [], search) if flags.sweep else Sweep()
+    bound = dict(binding.split("=", 1) for binding in fixed)
+    grid = {n: [parse_value(v) for v in values.split("|")]
+            for n, values in _named(flags.grid, "grid").items()}  # fmt: skip
+    drawn = {n: [parse_value(v) for v in how.split("|")] if "|" in how else how
+             for n, how in _named(flags.random, "random").items()}  # fmt: skip
+    runs = [{n: parse_value(v) for n, v in _named(shlex.split(one), "run").items()}
+            for one in flags.run]  # fmt: skip
+    return dataclasses.replace(
+        sweep,
+        gin_file=(*sweep.gin_file, *flags.gin_file),
+        fixed={**sweep.fixed, **{n: parse_value(v) for n, v in bound.items()}},
+        grid={**sweep.grid, **grid},
+        runs=[*sweep.runs, *runs],
+        random={**sweep.random, **drawn},
+        draws=flags.draws or sweep.draws,
+        metric=flags.metric or sweep.metric,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the sweep; 0 if all runs are finished, 1 if one failed, 2 for wrong input."""
+    bindings, rest = split_bindings(list(sys.argv[1:] if argv is None else argv))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", required=True, help="of all runs; may be gs://… with pods")
+    parser.add_argument("--sweep", help="a recipe of a sweep, such as sweeps/rates.gin")
+    parser.add_argument("--gin_file", action="append", default=[], help="recipe of every run")
+    parser.add_argument("--gin_search_paths", default="")
+    parser.add_argument("--grid", action="append", default=[], help="NAME=VALUE|VALUE")
+    parser.add_argument("--run", action="append", default=[], help="'NAME=VALUE NAME=VALUE'")
+    parser.add_argument("--random", action="append", default=[], help="NAME=log(1e-4,1e-2)")
+    parser.add_argument("--draws", type=int, default=0, help="of the random bindings")
+    parser.add_argument("--metric", help="of the validation (default: loss)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--launcher", default="", help="command in front of each run")
+    flags = parser.parse_args(rest)
+    search = [path for path in flags.gin_search_paths.split(",") if path]
+    try:
+        sweep = _read(flags, bindings, search)
+        return run_sweep(
+            flags.folder, sweep, jobs=max(1, flags.jobs), launcher=flags.launcher, search=search
+        )
+    except UserError as error:
+        print(f"sweep: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Sweeps: which runs there are, what is refused, and one that survives a failure and a kill."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.training import sweep_results
+from ilm_jax.training.sweeps import Sweep, parse_value, run_name
+from launch import sweep
+
+MIXTURES = [{"long_description": 1.0}, {"long_description": 1.0, "sequential_random": 1.0}]
+GRID = {"MIXTURE_OR_TASK_NAME": MIXTURES, "LEARNING_RATE": [1e-3, 3e-3], "SEED": [0, 1]}
+
+
+def test_a_grid_is_every_combination_in_a_folder_of_its_own():
+    runs = Sweep(("a.gin",), grid=GRID).expand()
+    assert len(runs) == 8 == len(set(runs))
+    assert all("/" not in name and " " not in name and len(name) < 100 for name in runs)
+    assert {tuple(b) for b in runs.values()} == {tuple(GRID)}
+    # Adding a value moves nobody.
+    more = Sweep(("a.gin",), grid=GRID | {"SEED": [2, 0, 1]}).expand()
+    assert set(runs) < set(more)
+
+
+def test_draws_are_the_same_again_and_inside_their_bounds():
+    how = {"LEARNING_RATE": "log(1e-4, 1e-2)", "n.num_queries": [1, 4, 8]}
+    one = Sweep(("a.gin",), random=how, draws=20, draw_seed=3).expand()
+    assert one == Sweep(("a.gin",), random=how, draws=20, draw_seed=3).expand()
+    rates = [b["LEARNING_RATE"] for b in one.values()]
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates) and len(set(rates)) == 20
+    assert sum(rate < 1e-3 for rate in rates) in range(4, 17)
+    assert {b["n.num_queries"] for b in one.values()} == {1, 4, 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gin_file": ()}, "needs a recipe"),
+        ({"grid": {"SEED": "01"}}, "SEED needs a list"),
+        ({"random": {"A": "log(0,1)"}, "draws": 1}, "the smaller one"),
+        ({"random": {"A": "normal(0,1)"}, "draws": 1}, "write log"),
+        ({"random": {"A": "log(1,2)"}}, "number of draws"),
+        ({"runs": [{"A": 1}, {"A": 1}]}, "same bindings"),
+        ({"best": "least"}, "use min or max"),
+    ],
+)
+def test_what_is_no_sweep_is_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        Sweep(**{"gin_file": ("a.gin",), **changes}).expand()
+
+
+def test_hostile_values_stay_one_word_and_name_no_other_folder():
+    value = "x'; rm -rf ~; $(reboot) `id`\n../.."
+    assert not set(run_name({"A": value})) & set("/'; $`\n")
+    words = sweep.train_words(Sweep(("a.gin",)), {"A": value}, "/m")
+    assert f"--gin.A={value}" in words and len(words) == 4
+    runner = sweep.Runner("/m", Sweep(("a.gin",)), "tpu --name=s-{number} --", ())
+    assert runner.command(7, "n", {"A": value})[:3] == ["tpu", "--name=s-7", "--"]
+    assert parse_value("1e-3") == 1e-3 and parse_value("gs://a") == "gs://a"
+
+
+STAGE0 = ["--gin_file=tiny/stage0.gin"]
+
+
+def test_two_runs_with_one_configuration_are_refused_before_anything_starts(tmp_path, capsys):
+    words = ["--folder", str(tmp_path), *STAGE0, "--grid", "LEARNING_RATE=1e-3|0.001"]
+    assert sweep.main(words) == 2
+    assert "same bindings" in capsys.readouterr().err
+    restated = Sweep(("tiny/stage0.gin",), fixed={"MODEL_DIR": "m"}, runs=[
+        {"SEED": 0}, {"SEED": 0, "TOKENIZER": ""}
+    ])  # fmt: skip
+    with pytest.raises(UserError, match="have the same configuration"):
+        sweep.run_sweep(str(tmp_path / "none"), restated, jobs=1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_binding_that_nothing_reads_is_refused_before_anything_starts(tmp_path, capsys):
+    assert sweep.main(["--folder", str(tmp_path), *STAGE0, "--grid", "LERNING_RATE=1|2"]) == 2
+    assert "did you mean 'LEARNING_RATE'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+FAKE = """
+import json, pathlib, sys, time
+at = dict(w[6:].split("=", 1) for w in sys.argv[1:] if w.startswith("--gin."))
+folder = pathlib.Path(at["MODEL_DIR"]); folder.mkdir(parents=True, exist_ok=True)
+with (folder / "starts").open("a") as f: f.write("x")
+if at["LEARNING_RATE"] == "0.003" and at["SEED"] == "1" and not (folder / "mended").exists():
+    sys.exit("no such luck")
+loss = float(at["LEARNING_RATE"]) * 100 + int(at["SEED"]) * 0.01
+(folder / "last_run.json").write_text(json.dumps({"seconds": 1, "validation": {"loss": loss}}))
+"""
+
+
+def test_failures_do_not_stop_the_others_and_are_tried_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)
+    (tmp_path / "fake.py").write_text(FAKE)
+    folder = tmp_path / "runs"
+    rates = {"LEARNING_RATE": [1e-3, 3e-3], "SEED": [0, 1]}
+    one = Sweep(("tiny/stage0.gin",), grid=rates)
+    launcher = f"{sys.executable} {tmp_path}/fake.py"
+    assert sweep.run_sweep(str(folder), one, jobs=2, launcher=launcher) == 1
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert sorted(row["state"] for row in rows) == ["failed"] + ["finished"] * 3
+    assert "no such luck" in capsys.readouterr().err
+    (failed,) = [row["run"] for row in rows if row["state"] == "failed"]
+    (folder / failed / "mended").touch()
+    assert sweep.run_sweep(str(folder), one, jobs=2, launcher=launcher) == 0
+    starts = {name: (folder / name / "starts").read_text() for name in one.expand()}
+    assert starts.pop(failed) == "xx" and set(starts.values()) == {"x"}
+    text = (folder / "results.md").read_text()
+    assert "best on average: LEARNING_RATE=0.001: loss 0.1050 ± 0.0050" in text
+    assert (folder / "results.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 4
+
+
+def test_error_bars_are_standard_errors_over_seeds():
+    rows = [
+        {"bindings": {"A": 1, "SEED": seed}, "validation": {"loss": loss}}
+        for seed, loss in enumerate([1.0, 2.0, 3.0])
+    ]
+    ((mean, error, count),) = sweep_results.averages(rows, Sweep()).values()
+    assert (mean, count) == (2.0, 3) and error == pytest.approx(1 / 3**0.5)
