@@ -30,8 +30,6 @@ from typing import Any
 
 import numpy as np
 
-ALPHAS = (0.03, 0.1, 0.3)
-RIDGES = (0.5, 1.6, 5.0, 16.0)  # lambda at nu = 0
 USERS, ITEMS, PAIRS = 162_541, 59_047, 25_000_000
 BOUND = 8 * 2**30
 
@@ -105,7 +103,7 @@ def compare_with_peer(arguments: argparse.Namespace) -> int:
     def ranks(fit, fold: int):  # noqa: ANN001, ANN202
         return evaluation.evaluate(evaluation.vector_scorer(fit["user"], fit["item"]), splits, fold)
 
-    grid = list(itertools.product(ALPHAS, RIDGES))
+    grid = list(itertools.product(arguments.alphas, arguments.ridges))
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         for file, part in (("loo.npz", train), ("rest.npz", rest)):
@@ -232,6 +230,9 @@ def main() -> int:
     one.add_argument("--dim", type=int, default=32)
     one.add_argument("--epochs", type=int, default=10)
     one.add_argument("--turns", type=int, default=3)
+    one.add_argument("--alphas", type=float, nargs="+", default=[0.03, 0.1, 0.3])
+    one.add_argument("--ridges", type=float, nargs="+", default=[0.5, 1.6, 5.0, 16.0],
+                     help="lambda at nu = 0")  # fmt: skip
     fits = kinds.add_parser("peer-fits")
     fits.add_argument("--folder", type=pathlib.Path, required=True)
     big = kinds.add_parser("memory")
