@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -10,17 +11,39 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether it names a bucket (gs://…) and not this machine's file system."""
+    return "://" in os.fspath(path)
+
+
+def folder_path(path: str | os.PathLike) -> Any:
+    """An absolute pathlib.Path, or its like for a bucket."""
+    if not is_remote(path):
+        return pathlib.Path(path).absolute()
+    from etils import epath
+
+    return epath.Path(os.fspath(path))
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Opens a temporary file beside `path` and renames it onto `path` when the block succeeds.
 
     Args:
-      path: the final file; its folder is made if absent.
+      path: the final file; its folder is made if absent. In a bucket (gs://…) an object appears
+        whole or not at all by itself.
       mode: "w" (UTF-8 text) or "wb".
 
     Raises:
       Whatever the block raises; the temporary file is then removed and `path` is untouched.
     """
+    if is_remote(path):
+        buffer: IO = io.BytesIO() if "b" in mode else io.StringIO()
+        yield buffer
+        content = buffer.getvalue()  # type: ignore[attr-defined]
+        target = folder_path(path)
+        target.write_bytes(content if "b" in mode else content.encode("utf-8"))
+        return
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")

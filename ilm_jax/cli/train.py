@@ -46,11 +46,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("name a recipe: ilm train --gin_file=tiny/stage0.gin --gin.MODEL_DIR=…")
 
     import json
-    import pathlib
     import time
 
     from ilm_jax.cli import gin_config
-    from ilm_jax.files import atomic_write
+    from ilm_jax.files import atomic_write, folder_path
     from ilm_jax.training.host_memory import keep_freed_memory
 
     keep_freed_memory()
@@ -69,6 +68,6 @@ def main(argv: Sequence[str]) -> int:
     if jax.process_index() or trainer.stopped:  # last_run.json says that a run is finished
         return 0
     print(f"wrote {run.model_dir}")
-    with atomic_write(pathlib.Path(run.model_dir) / "last_run.json") as stream:
+    with atomic_write(folder_path(run.model_dir) / "last_run.json") as stream:
         json.dump({"seconds": time.monotonic() - start, "validation": metrics}, stream, indent=1)
     return 0

@@ -7,7 +7,6 @@ a checkpoint names where they came from, with a fingerprint.
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.errors import UserError
+from ilm_jax.files import folder_path
 from ilm_jax.training.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
 from ilm_jax.training.schedule import Positions
 from ilm_jax.training.state import FlatParams, TrainState, flat, nested
@@ -62,7 +62,7 @@ class Checkpoints:
 
     def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
         """Opens MODEL_DIR/checkpoints; with `config` for writing, after clearing stale folders."""
-        self._folder = pathlib.Path(model_dir).absolute() / "checkpoints"
+        self._folder = folder_path(model_dir) / "checkpoints"
         if config is None and not self._folder.is_dir():
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
         keep: list[Any] = []

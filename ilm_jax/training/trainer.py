@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from ilm_jax import __version__
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, folder_path
 from ilm_jax.interop.sources import describe_objective
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
@@ -173,7 +172,7 @@ class Trainer:
             self._check_resume(meta)
         _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
         if jax.process_index() == 0:
-            folder = pathlib.Path(self.model_dir)
+            folder = folder_path(self.model_dir)
             variables = describe_variables(self.objective)
             with atomic_write(folder / "model-info.txt") as stream:
                 stream.write(model_info(variables, list(state.trainable), self.partitioner))
