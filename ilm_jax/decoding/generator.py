@@ -136,8 +136,9 @@ class Generator:
           length_penalty, early_stopping: as in `DecodingConfig`; 0 ranks by log p(item | prompt).
 
         Raises:
-          UserError: as `generate`, or for more beams than items.
+          UserError: as `generate`, for more beams than items, or a row that is none of them.
         """
+        check_rows(trie, excluded, catalogue)
         parts = []
         for prompts in self._pieces(batch, excluded=excluded, catalogue=catalogue):
             with self._mesh():
@@ -171,6 +172,7 @@ class Generator:
         """
         if not 1 <= keep <= trie.items[catalogue]:
             raise UserError(f"keep={keep}: give a number from 1 to {trie.items[catalogue]}, all")
+        check_rows(trie, excluded, catalogue)
         blocks = cut_into_blocks(trie, max(block, trie.depth), catalogue)
         parts = []
         for prompts in self._pieces(batch, excluded=excluded):
@@ -223,6 +225,31 @@ class Generator:
         columns = zip(*parts, strict=True)
         rows = len(batch["tokens"])
         return [np.concatenate([self._fetch(a) for a in column])[:rows] for column in columns]
+
+
+def check_rows(
+    trie: Trie,
+    excluded: Int[np.ndarray, "batch excluded"] | None,
+    catalogue: Int[np.ndarray, " batch"] | int | None,
+) -> None:
+    """Raises UserError for a catalogue that the trie lacks, or an excluded item that it lacks.
+
+    Inside a program both would be passed over.
+    """
+    which = np.asarray(0 if catalogue is None else catalogue)
+    wrong = which[(which < 0) | (which >= len(trie.items))]
+    if wrong.size:
+        last = len(trie.items) - 1
+        raise UserError(f"catalogue {wrong.flat[0]}: the trie has catalogues 0 to {last}")
+    if excluded is not None:
+        limits = np.broadcast_to(np.asarray(trie.items)[which], len(excluded))
+        beyond = np.argwhere(excluded >= limits[:, None])
+        if len(beyond):
+            row, column = beyond[0]
+            raise UserError(
+                f"prompt {row} excludes item row {excluded[row, column]}: its catalogue has "
+                f"{limits[row]} items"
+            )
 
 
 def _embed(model: ItemLanguageModel, params: Any, soft: Array | None, prompts: Prompts) -> Array:

@@ -54,12 +54,17 @@ lists = st.lists(st.lists(st.integers(0, 10), max_size=MOST), min_size=ROWS, max
 catalogues = st.lists(st.integers(0, 1), min_size=ROWS, max_size=ROWS)
 
 
+def table(seen, which):
+    """Excluded items of each row's catalogue, in a table of one width."""
+    known = [[i for i in row if i < trie().items[c]] for row, c in zip(seen, which, strict=True)]
+    return np.pad(exclusions(known), ((0, 0), (0, MOST)), constant_values=-1)[:, :MOST]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 3), lists, catalogues, st.sampled_from([2, 5]))
 def test_lists_hold_items_of_the_catalogue_once_and_none_excluded(seed, seen, which, beams):
     batch, scores = probabilities(seed)
-    excluded = np.full((ROWS, MOST), -1)
-    excluded[:, :] = np.pad(exclusions(seen), ((0, 0), (0, MOST)), constant_values=-1)[:, :MOST]
+    excluded = table(seen, which)
     found = generator().rank(batch, trie(), beams, excluded=excluded, catalogue=np.array(which))
     for row, (items, values) in enumerate(zip(*found, strict=True)):
         left = set(range(trie().items[which[row]])) - set(seen[row])
@@ -80,7 +85,7 @@ def test_lists_hold_items_of_the_catalogue_once_and_none_excluded(seed, seen, wh
 @given(st.integers(0, 3), lists, st.integers(0, 1))
 def test_as_many_beams_as_strings_give_the_exhaustive_ranking(seed, seen, which):
     batch, _ = probabilities(seed)
-    excluded = np.pad(exclusions(seen), ((0, 0), (0, MOST)), constant_values=-1)[:, :MOST]
+    excluded = table(seen, [which] * ROWS)
     beams = trie().num_items
     rules = {"excluded": excluded}
     found = generator().rank(batch, trie(), beams, catalogue=np.full(ROWS, which), **rules)

@@ -170,6 +170,10 @@ def test_wrong_input_is_a_user_error():
         ours.generate(prompts(rows=2) | {"lengths": np.array([5, 0])}, TEXT)
     with pytest.raises(UserError, match="beams=12: give a number from 1 to 11"):
         ours.rank(prompts(), TRIE, 12)
+    with pytest.raises(UserError, match="prompt 2 excludes item row 11: its catalogue has 11"):
+        ours.rank(prompts(3), TRIE, 2, excluded=np.array([[-1], [10], [11]]))
+    with pytest.raises(UserError, match="catalogue 1: the trie has catalogues 0 to 0"):
+        ours.rank(prompts(2), TRIE, 2, catalogue=np.array([0, 1]))
     with pytest.raises(UserError, match="the catalogue is empty"):
         build_trie([])
     with pytest.raises(UserError, match="slots, and the generator no soft tokens"):
