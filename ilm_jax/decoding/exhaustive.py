@@ -85,8 +85,7 @@ def cut_into_blocks(trie: Trie, size: int = 64, catalogue: int = 0) -> Blocks:
         known |= set(path[:-1])
         found[-1].append(path)
     blocks = [_block(paths, token, low, trie.num_leaves) for paths in found]
-    arrays: Any = _stacked(blocks, size)
-    return Blocks(*arrays, catalogue=catalogue)
+    return Blocks(**_stacked(blocks, size), catalogue=catalogue)
 
 
 def _block(
@@ -115,11 +114,11 @@ def _block(
     }  # fmt: skip
 
 
-def _stacked(blocks: list[dict[str, np.ndarray]], size: int) -> list[Array]:
+def _stacked(blocks: list[dict[str, np.ndarray]], size: int) -> dict[str, Array]:
     """All blocks as arrays of one shape; what fills them up leads to no string."""
     edges = max(len(block["leaf"]) for block in blocks)
     nodes = min(size, max(1, max(len(block["token"]) for block in blocks)))
-    found = []
+    found = {}
     for name in blocks[0]:
         width = nodes if name in ("token", "depth", "sees") else edges
         fill = {"upon": -1, "leaf": np.iinfo(np.int32).max, "length": 1}.get(name, 0)
@@ -129,7 +128,7 @@ def _stacked(blocks: list[dict[str, np.ndarray]], size: int) -> list[Array]:
             room = [(0, width - extent) for extent in array.shape]
             rows.append(np.pad(array, room, constant_values=fill))
         dtype = bool if name == "sees" else np.int32
-        found.append(jnp.asarray(np.stack(rows), dtype))
+        found[name] = jnp.asarray(np.stack(rows), dtype)
     return found
 
 
