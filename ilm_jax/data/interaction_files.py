@@ -127,8 +127,8 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
             names = _names(path, list(row), columns)
         users.append(_id(path, line, names["user"], row[names["user"]]))
         items.append(_id(path, line, names["item"], row[names["item"]]))
-        ratings.append(_rating(path, line, row.get(names["rating"])))
-        times.append(_time(path, line, row.get(names["timestamp"])))
+        ratings.append(_rating(path, line, _cell(row, names["rating"])))
+        times.append(_time(path, line, _cell(row, names["timestamp"])))
         lines.append(line)
     timed = bool(names.get("timestamp"))
     exact = all(type(time) is int for time in times)
@@ -149,6 +149,10 @@ def _names(path: pathlib.Path, header: list[str], columns: Columns) -> dict[str,
             remedy += ' ("none": the order of the file)' if field == "timestamp" else ""
             raw_lines.fail(path, 1, f"no column for the {field} among {header}", remedy)
     return names
+
+
+def _cell(row: Mapping[str, Any], name: str) -> Any:
+    return row[name] if name else None
 
 
 def _id(path: pathlib.Path, line: int, name: str, value: Any) -> str:

@@ -109,9 +109,13 @@ def _fields(
     names: Mapping[str, str],
     columns: Columns,
 ) -> dict[str, Any]:
-    found = {f: _text(path, line, names[f], row.get(names[f])) for f in ("id", "title", "text")}
-    given = row.get(names["categories"])
+    # A field without a column has the name "", which a record may have as a key.
+    cells = {field: row.get(name) if name else None for field, name in names.items()}
+    found = {f: _text(path, line, names[f], cells[f]) for f in ("id", "title", "text")}
+    given = cells["categories"]
     if isinstance(given, list):
+        if None in given:
+            raw_lines.fail(path, line, "a category is null")
         categories = [_text(path, line, "categories", part) for part in given]
     else:
         # RecBole's token sequences are set apart by spaces.

@@ -8,9 +8,12 @@ from typing import NoReturn
 
 from ilm_jax.errors import UserError
 
+LONGEST = 400
+
 
 def fail(path: str | os.PathLike, line: int, what: str, remedy: str = "") -> NoReturn:
-    """Raises the UserError `path:line: what; remedy`."""
+    """Raises the UserError `path:line: what; remedy`; what a huge line brings in is cut."""
+    what = what if len(what) <= LONGEST else f"{what[:LONGEST]}…"
     remedy = remedy or "mend the line, or take the file from its publisher again"
     raise UserError(f"{path}:{line}: {what}; {remedy}")
 
@@ -103,7 +106,7 @@ def table_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
             check_width(path, number, row, len(header))
             yield number, dict(zip(header, row, strict=True))
             continue
-        header = [cell.split(":")[0].strip() for cell in row]
+        header = [cell.split(":")[0].strip() for cell in row] or [""]
         twice = [name for name in header if header.count(name) > 1 or not name]
         if twice:
             fail(path, number, f"column {twice[0]!r} is empty or given twice in the header")
