@@ -1,0 +1,22 @@
+"""The table of tasks/README.md is that of the code."""
+
+import pathlib
+
+from ilm_jax.data.families import FAMILIES
+from ilm_jax.data.mixtures import MIXTURES
+from ilm_jax.data.task_specs import SPECS
+
+README = (pathlib.Path(__file__).parents[2] / "tasks/README.md").read_text()
+
+
+def test_every_task_mixture_and_dataset_is_listed_as_it_is():
+    for spec in SPECS.values():
+        given, target, paper = spec.what.split(" | ")
+        metrics = ", ".join(spec.metrics) or "-"
+        name = f"{spec.family}_…_{spec.task}"
+        assert f"| `{name}` | {paper} | {given} | {target} | {metrics} |\n" in README, name
+    for name, tasks in MIXTURES.items():
+        assert f"| `{name}` | {', '.join(tasks)} |\n" in README, name
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(SPECS) + len(MIXTURES) + len(FAMILIES)
+    assert all(f"| `{family}" in README for family in FAMILIES)
