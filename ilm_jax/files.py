@@ -1,6 +1,7 @@
 """Atomic writes and content hashes: a reader sees a whole file or none."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -9,6 +10,20 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import IO, Any
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is a disk or a quota without room.
+
+    TensorStore says it in words.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import folder_path
+from ilm_jax.files import folder_path, is_full
 from ilm_jax.training.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
 from ilm_jax.training.schedule import Positions
 from ilm_jax.training.state import FlatParams, TrainState, flat, nested
@@ -171,8 +171,12 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and closes."""
-        self._manager.close()
+        """Waits and closes; after a save that failed there is nothing to wait for."""
+        try:
+            self._manager.close()
+        except Exception as error:
+            if not is_full(error):
+                raise
 
     def _read(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ilm_jax import __version__
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, folder_path
+from ilm_jax.files import atomic_write, folder_path, is_full
 from ilm_jax.interop.sources import describe_objective
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
@@ -129,6 +129,14 @@ class Trainer:
             state, positions = self._start(optimizer, checkpoints)
             with self.partitioner.context(), StopRequest() as stop:
                 return self._loop(state, positions, optimizer, checkpoints, stop)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            raise UserError(
+                f"no space left for {self.model_dir}: the last whole checkpoint is of step "
+                f"{checkpoints.latest_step}; make room (or lower CheckpointConfig.keep_last), and "
+                "the same command resumes there"
+            ) from error
         finally:
             checkpoints.close()
 
