@@ -11,8 +11,9 @@ from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows, check_lengths
 from ilm_jax.data.mixtures import rates_of
+from ilm_jax.data.packing import PackedSource, PackingConverter
 from ilm_jax.data.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams import Mixture, Stream
+from ilm_jax.data.streams import Mixture, Source, Stream
 from ilm_jax.data.task_cache import CachedTask
 from ilm_jax.data.task_settings import TaskSettings, slots_at_most, tokenizer_path
 from ilm_jax.data.task_specs import SPECS, TaskSpec, find_spec, task_names
@@ -39,6 +40,8 @@ class DatasetConfig:
       temperature, cap: of rates by size, see `Mixture`.
       truncate_targets: cut over-long targets and texts, and count them, instead of raising.
       max_entities: slots per row at most; None: as many as the settings can bring.
+      pack: examples that share a row at most, in training; 0 for none. Lengths and slots are then
+        the row's.
       dataset, data_dir, cache_dir: see `open_tasks`.
       also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
       settings: of the tasks.
@@ -55,6 +58,7 @@ class DatasetConfig:
     cap: int | None = None
     truncate_targets: bool = False
     max_entities: int | None = None
+    pack: int = 0
     dataset: str = "toy"
     data_dir: str | None = None
     also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
@@ -148,8 +152,15 @@ class DatasetConfig:
         tasks = self.open(catalogue)
         tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
         converter = self._converter(rows, num_queries, tokenizer)
+        sources: dict[str, Source] = dict(tasks)
+        if self.pack > 1 and self.repeat and isinstance(converter, PromptConverter):
+            sources = {
+                name: PackedSource(task, converter, self.pack, self.seed)
+                for name, task in tasks.items()
+            }
+            converter = PackingConverter(converter)
         stream = Stream(
-            tasks,
+            sources,
             Mixture(self.rates, self.temperature, self.cap),
             seed=self.seed, shuffle=self.shuffle, repeat=self.repeat,
         )  # fmt: skip

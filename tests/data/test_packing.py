@@ -1,0 +1,110 @@
+"""Examples that share a row lose nothing, gain nothing, and do not see each other."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.packing import PackedSource, PackingConverter, Room, plan
+from ilm_jax.data.streams import Stream
+from ilm_jax.errors import UserError
+from ilm_jax.models.t5 import T5Config
+from tests.data.test_converters import IDS, example
+from tests.training import models
+
+LENGTHS = {"inputs": 40, "targets": 20}
+ROOM = Room(60, 20, 6, 8)
+
+
+def made(count=50, seed=0):
+    """Prompts of different lengths with 0 to 2 slots."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        slots = int(rng.integers(0, 3))
+        words = rng.integers(6, 60, int(rng.integers(3, 12))).tolist()
+        inputs = words + [-1] * slots
+        targets = [*rng.integers(6, 60, int(rng.integers(1, 6))).tolist(), 1]
+        found.append(example(inputs, targets, slots=rng.integers(0, 30, slots)))
+    return found
+
+
+def converter(**changes):
+    options = {"num_queries": 4, "max_entities": 6, "rows": lambda _, rows: np.asarray(rows)}
+    return PromptConverter(LENGTHS, IDS, **{**options, **changes})
+
+
+def test_every_example_stands_in_one_row_and_rows_hold_what_they_may():
+    sizes = [(int(p), int(t), int(e)) for p, t, e in
+             np.random.default_rng(0).integers([5, 1, 0], [30, 8, 3], (500, 3))]  # fmt: skip
+    rows = plan(sizes, ROOM, seed=3)
+    assert sorted(i for row in rows for i in row) == list(range(500))
+    for row in rows:
+        assert (np.array([(*sizes[i], 1) for i in row]).sum(0) <= ROOM.limits).all()
+    assert rows == plan(sizes, ROOM, seed=3) != plan(sizes, ROOM, seed=4)
+    least = max(np.array(sizes).sum(0) / ROOM.limits[:3])
+    assert len(rows) < 1.15 * least  # close to as few as there can be
+
+
+def test_an_example_that_is_more_than_a_row_is_told():
+    with pytest.raises(UserError, match="example 1 needs"):
+        plan([(5, 1, 0), (61, 1, 0)], ROOM, seed=0)
+
+
+def test_rows_hold_the_examples_unchanged_as_segments():
+    source, one = made(), converter()
+    packed = PackedSource(source, one, 8, seed=0)
+    assert len(packed) < len(source) / 2
+    batch = PackingConverter(one)([packed[i] for i in range(len(packed))])
+    singles = one(source)
+    want = {
+        tuple(row["tokens"][row["segment_ids"] > 0]): row
+        for row in ({n: a[i] for n, a in singles.items()} for i in range(len(source)))
+    }
+    seen = 0
+    for i in range(len(packed)):
+        row = {name: array[i] for name, array in batch.items()}
+        for segment in range(1, row["segment_ids"].max() + 1):
+            at = row["segment_ids"] == segment
+            single = want[tuple(row["tokens"][at])]
+            there = single["segment_ids"] > 0
+            for name in ("targets", "loss_weights", "content_weights", "positions", "slot_query"):
+                np.testing.assert_array_equal(row[name][at], single[name][there], err_msg=name)
+            slots = row["slot_entity"][at]
+            np.testing.assert_array_equal(
+                row["entities"][slots[slots >= 0]],
+                single["entities"][single["slot_entity"][single["slot_entity"] >= 0]],
+            )
+            seen += 1
+    assert seen == len(source) and batch["loss_weights"].sum() == singles["loss_weights"].sum()
+
+
+T5 = T5Config(vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, mlp_dim=64)
+
+
+@pytest.mark.parametrize("lm", [models.LM, T5], ids=["decoder", "encoder-decoder"])
+def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
+    objective = dataclasses.replace(models.ILM, lm=lm, target_length=20)
+    params = jax.tree.map(
+        lambda x: x.unbox() if hasattr(x, "unbox") else x,
+        objective.init(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "unbox"),
+    )  # fmt: skip
+    source, one = made(12), converter()
+    packed = PackedSource(source, one, 8, seed=0)
+    rows = PackingConverter(one)([packed[i] for i in range(len(packed))])
+    assert rows["segment_ids"].max() > 2
+    loss = jax.jit(lambda batch: objective.loss(params, "prompt", batch, models.table(), None))
+    apart, together = loss(one(source)), loss(rows)
+    for name in apart:
+        np.testing.assert_allclose(together[name].weight, apart[name].weight)
+        np.testing.assert_allclose(together[name].total, apart[name].total, rtol=2e-5)
+
+
+def test_packed_streams_are_functions_of_the_number():
+    packed = PackedSource(made(), converter(), 4, seed=0)
+    stream = Stream({"task": packed}, seed=1)
+    assert len(stream[10**9]["packed"]) >= 1
+    first = [stream[i]["packed"] for i in range(len(packed))]
+    assert sum(map(len, first)) == 50  # one epoch: every example once
