@@ -13,6 +13,7 @@ Finished runs are kept, so the same command goes on where it was.
 
 import argparse
 import dataclasses
+import itertools
 import pathlib
 import sys
 import time
@@ -117,10 +118,9 @@ def table(mean: dict, per_user: PerUser, bench: Bench) -> list[str]:
                 "corrected": mean.get((loss, "corrected", drawn)),
                 "full": mean.get((loss, "corrected", FULL)),
             }
-            for a, b in (("uncorrected", "corrected"), ("corrected", "full"),
-                         ("uncorrected", "full")):  # fmt: skip
-                if named[a] is not None and named[b] is not None:
-                    lines.append(f"  {loss} m={drawn}: {compare(a, named[a], b, named[b])}")
+            there = {name: values for name, values in named.items() if values is not None}
+            lines += [f"  {loss} m={drawn}: {compare(a, there[a], b, there[b])}"
+                      for a, b in itertools.combinations(there, 2)]  # fmt: skip
     return lines
 
 

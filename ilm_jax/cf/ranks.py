@@ -50,7 +50,7 @@ def corrected_rank(violators: Number, drawn: Number, negatives: Number) -> Float
       negatives: N, from which was drawn.
     """
     share = jnp.asarray(violators, jnp.float32) / jnp.maximum(drawn, 1)
-    return 1.0 + negatives * share
+    return 1.0 + jnp.asarray(negatives) * share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def shrunk_rank(
     """
     a, b = (prior.a, prior.b) if isinstance(prior, Prior) else prior
     share = (jnp.asarray(violators, jnp.float32) + a) / (drawn + a + b)
-    return 1.0 + negatives * share
+    return 1.0 + jnp.asarray(negatives) * share
 
 
 def fit_prior(

@@ -141,9 +141,9 @@ class Trainer:
         config, model = self.config, self.model
         users, items = batch["users"], batch["items"]
         candidates, log_expected = self.sampler.draw(key, items)
-        user = model.apply(parameters, users, batch.get("histories"), method="users")
-        positive = model.apply(parameters, items, method="items")
-        negative = model.apply(parameters, candidates, method="items")
+        user: Any = model.apply(parameters, users, batch.get("histories"), method="users")
+        positive: Any = model.apply(parameters, items, method="items")
+        negative: Any = model.apply(parameters, candidates, method="items")
         valid = candidates[None, :] != items[:, None]
         negatives: Any = self.train.num_items - 1.0
         if config.exclude == "history":
@@ -152,8 +152,8 @@ class Trainer:
         scores = jnp.sum(user * positive, -1)
         scored = ranking.Scored(scores, user @ negative.T, valid, negatives)
         value = losses(config, scored, log_expected).mean()
-        norms = sum(jnp.mean(jnp.sum(x**2, -1)) for x in (user, positive, negative))
-        return value + 0.5 * config.l2 * norms
+        vectors = jnp.concatenate([user, positive, negative])
+        return value + 0.5 * config.l2 * jnp.mean(jnp.sum(vectors**2, -1))
 
     @functools.cached_property
     def step(self) -> Callable[..., tuple[Any, Any, Float[Array, ""]]]:

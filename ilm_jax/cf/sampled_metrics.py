@@ -75,8 +75,8 @@ class Candidates:
             # The r-th item that is not in `out`: step over those before it.
             rank = generator.integers(population[row], size=drawn)
             negatives[row] = rank + np.searchsorted(out - np.arange(len(out)), rank, side="right")
-        as_rows = (np.asarray(x, np.int32) for x in (users, targets))
-        return cls(*as_rows, negatives, population, fingerprint)
+        rows, wanted = np.asarray(users, np.int32), np.asarray(targets, np.int32)
+        return cls(rows, wanted, negatives, population, fingerprint)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a safetensors file."""

@@ -119,7 +119,7 @@ def lambda_weights(
     at_least = (candidates >= positive).sum(1)
     own = estimated_rank(rank, at_least, scored.drawn, negatives)[:, None]
     above = _count_above(candidates, cutoff)
-    scale = 1.0
+    scale = jnp.ones_like(own)
     if rank != "sampled":
         # "shrunk" too: a candidate's own rank has no prior of its own.
         scale = ((negatives - 1) / jnp.maximum(scored.drawn - 1, 1))[:, None]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ilm_jax.cf import fitting, ials
+from ilm_jax.cf import evaluation, fitting, ials
 from ilm_jax.cf.fitting import FitCF
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.interactions import Interactions
@@ -16,17 +16,18 @@ from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.cli import fit_cf
 from ilm_jax.data.splits import TRAIN, SplitConfig, make_splits
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.metrics import ndcg
 
 CONFIG = IALSConfig(dim=4, epochs=3, regularisation=0.01)
-WORDS = "red blue green old new small large wood iron glass north south".split()
+WORDS = "red blue green old new small large wood iron glass north south wide thin".split()
 
 
 @pytest.fixture
 def splits(two_tastes):
-    """Texts of four words that tell an item's half of the catalogue."""
+    """Texts whose words tell an item's half of the catalogue."""
     plain = two_tastes(users=80, items=40)
     draw = np.random.default_rng(0)
-    texts = [" ".join([*draw.choice(WORDS, 4), f"half{row // 20}"]) for row in range(40)]
+    texts = [" ".join(draw.choice(WORDS[6 * (row // 20) :][:8], 4)) for row in range(40)]
     catalogue = dataclasses.replace(plain.catalogue, texts=texts)
     return make_splits(catalogue, SplitConfig(held_out_items=0.15))
 
@@ -102,31 +103,39 @@ def test_early_stopping_writes_the_best_epoch(splits):
     table = FitCF(methods=[dataclasses.replace(CONFIG, epochs=12)], patience=1).fit(splits)
     epoch = table.settings["stopped_at_epoch"]
     alone = fitting.fit_method(splits, dataclasses.replace(CONFIG, epochs=epoch))
-    np.testing.assert_array_equal(table.item, alone.item)
+    np.testing.assert_allclose(table.item, alone.item, atol=1e-5)  # eight devices and one
 
 
-def test_a_user_folded_in_is_served_as_well_as_one_trained_with(two_tastes):
+def test_a_user_folded_in_is_served_as_well_as_one_trained_with():
     """Users that training never saw: NDCG within 2 % of that of vectors trained with them."""
-    splits = two_tastes(users=600, items=40)
-    sizes = splits.catalogue.num_users, splits.catalogue.num_items
-    users, items = splits.train_interactions()
+    draw = np.random.default_rng(0)
+    num_users, num_items, groups = 1000, 80, 4
+    popularity = 1 / (1.0 + np.arange(num_items // groups))
+    chance = popularity / popularity.sum()
+    users, items, targets = [], [], []
+    for user in range(num_users):
+        taste = user % groups * (num_items // groups)
+        met = taste + draw.choice(len(chance), 7, replace=False, p=chance)
+        users += [user] * 6
+        items += met[:-1].tolist()
+        targets.append(met[-1])
+    train = Interactions.from_pairs(np.array(users), np.array(items), num_users, num_items)
     config = IALSConfig(dim=4, epochs=8, alpha=0.1, regularisation=0.003)
-    with_them = ials.fit(users, items, *sizes, config)
-    new = np.arange(0, 600, 10)
-    known = ~np.isin(users, new)
-    without = ials.fit(users[known], items[known], *sizes, config)
-    histories = [splits.train_sequence(int(user)) for user in new]
-    user = with_them.user.copy()
-    user[new] = ials.fold_in(histories, without.item, config)
+    with_them = ials.fit_interactions(train, config)
+    new = np.arange(0, num_users, 3).astype(np.int32)
+    known = ~np.isin(train.users, new)
+    without = ials.fit(train.users[known], train.items[known], num_users, num_items, config)
+    folded = without.user.copy()
+    folded[new] = ials.fold_in([train.of(row) for row in new], without.item, config)
 
-    def figure(user_vectors, item_vectors) -> float:
-        from ilm_jax.cf import evaluation
-
-        found = evaluation.evaluate(evaluation.vector_scorer(user_vectors, item_vectors), splits)
-        return found.ndcg(10)[np.isin(found.users, new)].mean()
+    def figure(user: np.ndarray, item: np.ndarray) -> float:
+        scorer = evaluation.vector_scorer(user, item)
+        ranks = evaluation.rank_targets(scorer, train, new, np.array(targets, np.int32)[new])
+        return ndcg(ranks, 10).mean()
 
     trained = figure(with_them.user, with_them.item)
-    assert figure(user, without.item) == pytest.approx(trained, rel=0.02)
+    assert trained > 0.2
+    assert figure(folded, without.item) == pytest.approx(trained, rel=0.02)
 
 
 def test_new_items_are_folded_in_from_the_users_who_met_them(splits):
