@@ -267,3 +267,11 @@ def decoding(
         return greedy(model.lm, params["lm"], x, batch["lengths"], steps=steps, eos_id=1)
 
     return decode, shapes
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that one device holds of abstract arrays."""
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape))) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilm_jax.compilation.abstract import Program, needed_flops
+from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
 from ilm_jax.compilation.chips import CHIPS, GIB
 from ilm_jax.compilation.hlo import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
@@ -33,9 +33,13 @@ def compile_program(
 ) -> dict[str, Any]:
     """Compiles one program and measures it; a program that does not fit is reported, not raised."""
     start, busy = time.monotonic(), time.process_time()
+    chip = CHIPS[topology.generation]
+    record: dict[str, Any] = {"program": program.name, "rows": program.rows, "share": program.share}
+    held = bytes_per_device(program.state) if program.state else 0
+    if held > chip.hbm_bytes:  # parameters and optimizer alone: compiling shows nothing more
+        return record | {"fits": False, "hbm": {"peak": held, "room": chip.hbm_bytes}}
     lowered = program.lower()
     lowering = time.monotonic() - start
-    record: dict[str, Any] = {"program": program.name, "rows": program.rows, "share": program.share}
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -49,7 +53,6 @@ def compile_program(
             "hbm": {"peak": int(used), "room": int(room)},
         }  # fmt: skip
     seconds = time.monotonic() - start - lowering
-    chip = CHIPS[topology.generation]
     costs = analyse(compiled.as_text())
     limits = roofline(costs, chip, devices)
     needed = needed_flops(program)
