@@ -5,6 +5,7 @@ TensorFlow and SeqIO are imported inside functions. Python builds examples in ba
 exceeds that of the work.
 """
 
+import contextvars
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import seqio
 
 _BATCH = 256
+# Which rows of the split a source gives while a dataset is made; None: all.
+_ROWS: contextvars.ContextVar[range | None] = contextvars.ContextVar("rows", default=None)
 # (key, examples) of every Task that is registered from here, by name.
 _registered: dict[str, tuple[str, "Examples"]] = {}
 
@@ -156,6 +159,9 @@ def _index_reader(indices: dict[str, dict[str, np.ndarray]]) -> Callable:
         import tensorflow as tf
 
         columns = [column.astype(np.int64) for column in indices[split].values()]
+        rows = _ROWS.get()
+        if rows is not None:
+            columns = [column[rows.start : rows.stop] for column in columns]
         numbers = np.full_like(columns[0], SPLITS.index(split))
         return tf.data.Dataset.from_tensor_slices({"index": np.stack([numbers, *columns], 1)})
 
@@ -217,14 +223,27 @@ def _stacked(kind: str, tensors: Iterator[Any]) -> Any:
     return tf.RaggedTensor.from_row_lengths(next(tensors), next(tensors), validate=False)
 
 
-def task_examples(name: str, spec: TaskSpec, split: str) -> Iterator[dict[str, Any]]:
-    """All examples of a registered Task in order: int32 arrays, integers and strings."""
+def task_examples(
+    name: str, spec: TaskSpec, split: str, rows: range | None = None
+) -> Iterator[dict[str, Any]]:
+    """Examples of a registered Task in order: int32 arrays, integers and strings.
+
+    Args:
+      name: registered.
+      spec: of the task.
+      split: which split.
+      rows: only those of these consecutive numbers; None: all.
+    """
     import seqio
     import tensorflow as tf
 
-    dataset = seqio.get_mixture_or_task(name).get_dataset(
-        sequence_length=None, split=split, shuffle=False, num_epochs=1, seed=0
-    )
+    token = _ROWS.set(rows)
+    try:
+        dataset = seqio.get_mixture_or_task(name).get_dataset(
+            sequence_length=None, split=split, shuffle=False, num_epochs=1, seed=0
+        )
+    finally:
+        _ROWS.reset(token)
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = 1

@@ -7,14 +7,14 @@ what there is.
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.data.splits import Splits
-    from ilm_jax.data.task_settings import TaskSettings, TaskSpec
+    from ilm_jax.data.task_settings import TaskSettings
     from ilm_jax.data.tokenizers import Tokenizer
 
 
@@ -36,6 +36,14 @@ def _flags() -> flags.FlagValues:
         "with_text_only", True, "Also cache the prompt tasks with every slot in words.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer(
+        "workers", 1, "Processes that write caches at the same time.", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "worker", None, "For several hosts on one CACHE_DIR: run with --worker=0/4 to "
+        "--worker=3/4, then once without, which finishes.", flag_values=values,
+    )  # fmt: skip
     return values
 
 
@@ -50,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     parse_flags(values, "cache_tasks", argv)
 
+    from ilm_jax.cli.cache_workers import Caching, run_workers, share
     from ilm_jax.data.prepare import default_cache_dir, load_catalogue
     from ilm_jax.data.splits import make_splits
     from ilm_jax.data.task_settings import settings_from
@@ -61,11 +70,20 @@ def main(argv: Sequence[str]) -> int:
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
     tokenizer = ensure_tokenizer(values.dataset, splits, settings, cache_dir)
-    infos = list(cache(values.dataset, specs, settings, splits, tokenizer, cache_dir))
+    jobs = [(spec, settings) for spec in specs]
     if values.with_text_only and not settings.text_only:
-        prompts = [spec for spec in specs if "text_only" in spec.settings]
         words = settings.replace(text_only=True)
-        infos += cache(values.dataset, prompts, words, splits, tokenizer, cache_dir)
+        jobs += [(spec, words) for spec in specs if "text_only" in spec.settings]
+    shared = Caching(values.dataset, splits, tokenizer, cache_dir)
+    if values.worker:
+        shared.write_parts(jobs, *share(values.worker))
+        return 0
+    if values.workers > 1 and shared.missing(jobs):
+        names = ("dataset", "data_dir", "cache_dir", "settings")
+        words = [f"--{name}={v}" for name in names if (v := getattr(values, name)) is not None]
+        words += [f"--tasks={','.join(values.tasks)}"] if values.tasks else []
+        run_workers([*words, f"--with_text_only={values.with_text_only}"], values.workers)
+    infos = shared.finish(jobs)
     print(table(infos))
     print(f"tokenizer: {tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}")
     print(f"everything lies in {cache_dir}")
@@ -104,69 +122,6 @@ def ensure_tokenizer(
         tokenizer.save(path)
         print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
     return open_tokenizer_at(path)
-
-
-def cache(
-    dataset: str,
-    specs: Sequence["TaskSpec"],
-    settings: "TaskSettings",
-    splits: "Splits",
-    tokenizer: "Tokenizer",
-    cache_dir: pathlib.Path,
-) -> Iterator[dict[str, Any]]:
-    """Writes every split of some tasks that is not there yet; yields what info.json says of each.
-
-    Imports TensorFlow if anything is to be written.
-    """
-    from ilm_jax.data.task_cache import CachedTask
-    from ilm_jax.data.task_settings import SPLITS, task_key, task_path
-
-    for spec in specs:
-        name = spec.name(dataset)
-        key = task_key(spec, settings, splits.catalogue.fingerprint, tokenizer.fingerprint)
-        for split in SPLITS:
-            path = task_path(name, key, cache_dir, split)
-            if not (path / "info.json").exists():
-                _write(dataset, spec, settings, splits, tokenizer, split, key, path)
-            yield CachedTask(path).info
-
-
-def _write(
-    dataset: str,
-    spec: "TaskSpec",
-    settings: "TaskSettings",
-    splits: "Splits",
-    tokenizer: "Tokenizer",
-    split: str,
-    key: str,
-    path: pathlib.Path,
-) -> None:
-    from ilm_jax.data import task_cache
-    from ilm_jax.data.task_settings import plain_settings
-    from ilm_jax.tasks import common, registry
-
-    made = registry.make_examples([spec], splits, settings, tokenizer)
-    common.register(dataset, settings, made, tokenizer)
-    name = spec.name(dataset)
-    examples = common.registered(name)
-    info = {
-        "task": name,
-        "split": split,
-        "dataset": splits.catalogue.name,
-        "version": spec.version,
-        "key": key,
-        "settings": plain_settings(spec, settings),
-        "metrics": list(spec.metrics),
-        "truncations": examples.truncations(split),
-        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},
-        "sources": {
-            "catalogue": splits.catalogue.fingerprint,
-            "catalogue_version": splits.catalogue.version,
-            "splits": splits.fingerprint,
-        },
-    }
-    total = common.num_examples(name, split)
-    task_cache.write(path, spec.features, common.task_examples(name, spec, split), info, total)
 
 
 def table(infos: Sequence[dict[str, Any]]) -> str:

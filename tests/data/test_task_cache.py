@@ -88,10 +88,10 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         task_cache.write(tmp_path / "t" / "train", FEATURES, broken(), {})
-    assert not list((tmp_path / "t").iterdir())
+    assert not list(tmp_path.rglob("*train*"))
     with pytest.raises(ValueError, match="3 examples instead of 4"):
         task_cache.write(tmp_path / "t" / "train", FEATURES, examples(3), {}, 4)
-    assert not list((tmp_path / "t").iterdir())
+    assert not list(tmp_path.rglob("*train*"))
 
 
 def test_an_empty_split_is_written_and_has_length_zero(tmp_path):
@@ -113,3 +113,38 @@ def test_what_is_no_cache_is_refused(tmp_path):
         info.write_text(changed)
         with pytest.raises(UserError, match=message):
             CachedTask(tmp_path / "train")
+
+
+def write_in_parts(path, numbers, count=50):
+    rows = examples(count)
+    for number in numbers:
+        part = task_cache.parts(count)[number]
+        task_cache.write_part(path, number, FEATURES, rows[part.start : part.stop])
+
+
+@pytest.mark.parametrize("order", [[4, 0, 3, 1, 2], [0, 1, 2, 3, 4, 4, 0]])
+def test_parts_written_in_any_order_are_the_bytes_of_one_go(tmp_path, monkeypatch, order):
+    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 11)
+    write(tmp_path / "one" / "train", 50)
+    path = tmp_path / "many" / "train"
+    write_in_parts(path, order)
+    task_cache.finish(path, FEATURES, {"dataset": "toy"}, 50)
+    files = sorted(file.name for file in path.iterdir())
+    assert files == sorted(file.name for file in (tmp_path / "one" / "train").iterdir())
+    for name in files:
+        assert (path / name).read_bytes() == (tmp_path / "one" / "train" / name).read_bytes()
+
+
+def test_a_split_with_a_part_missing_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 11)
+    path = tmp_path / "many" / "train"
+    write_in_parts(path, [0, 1, 3, 4])
+    assert task_cache.has_part(path, 3) and not task_cache.has_part(path, 2)
+    with pytest.raises(ValueError, match="no examples instead of 11"):
+        task_cache.finish(path, FEATURES, {}, 50)
+    assert not path.exists() and task_cache.has_part(path, 0)  # and the rest waits
+
+
+def test_there_are_never_too_many_parts():
+    assert len(task_cache.parts(10**8)) == task_cache.MOST_PARTS
+    assert sum(map(len, task_cache.parts(123_456))) == 123_456

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from ilm_jax.cli import cache_tasks
+from ilm_jax.cli.cache_workers import Caching
 from ilm_jax.data.dataset_config import DatasetConfig
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, settings_from
 from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
@@ -46,7 +47,7 @@ def test_info_says_what_was_made_and_from_what():
 
 
 def test_what_is_cached_is_not_made_again(monkeypatch):
-    monkeypatch.setattr(cache_tasks, "_write", None)
+    monkeypatch.setattr(Caching, "_write_parts", None)
     cache_tasks.main(["--dataset=toy", f"--cache_dir={cached_toy()}", "--nowith_text_only"])
     missing = missing_tasks("toy", TaskSettings(), DEFAULT_TASKS, toy_world(), cached_toy())
     assert not missing
