@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     import dataclasses
     import json
     import pathlib
+    import sys
 
     from ilm_jax.compilation import report
     from ilm_jax.errors import UserError
@@ -80,11 +81,11 @@ def main(argv: Sequence[str]) -> int:
         run, partitioner, table_rows=values.table_rows, decode_rows=values.decode_rows,
         decode_steps=values.decode_steps,
     )  # fmt: skip
-    done = [
-        report.compile_program(program, run, topology, devices)
-        for program in wanted
-        if (values.only or "") in program.name
-    ]
+    done = []
+    for program in wanted:
+        if (values.only or "") in program.name:
+            print(f"compiling {program.name} for {topology} …", file=sys.stderr, flush=True)
+            done.append(report.compile_program(program, run, topology, devices))
     if not done:
         raise UserError(f"no program's name contains --only={values.only}")
     recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")

@@ -95,7 +95,7 @@ class PackedSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return {"packed": [self._source[i] for i in self._rows[index]]}
 
 

@@ -23,7 +23,8 @@ class StepClock:
         self._reset()
 
     def _reset(self) -> None:
-        self._start, self._spent, self._steps = time.monotonic(), {}, 0
+        self._start, self._steps = time.monotonic(), 0
+        self._spent: dict[str, float] = {}
 
     @contextlib.contextmanager
     def of(self, name: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The loop of all three stages: step, log, evaluate, save; resumes where it was."""
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -239,7 +240,7 @@ class Trainer:
             profile.before(step)
             state, report = steps[kind](state, batch, table, key)
             positions, step = after, step + 1
-            profile.after(step, lambda state=state: jax.block_until_ready(state))
+            profile.after(step, functools.partial(jax.block_until_ready, state))
             window.add(kind, report)
             stopped = stop.requested(step)
             last = stopped or step == config.total_steps
