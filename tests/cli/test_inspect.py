@@ -1,0 +1,70 @@
+"""`ilm inspect` shows what a dataset holds, and validates a folder before anything else."""
+
+import pytest
+
+from ilm_jax.cli import inspect
+from ilm_jax.data import custom, toy
+from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.task_settings import SPECS
+from ilm_jax.errors import UserError
+from tests.data.small_catalogue import small_catalogue
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inspect")
+    small_catalogue().save(catalogue_dir("toy", folder), {"builder": toy.VERSION})
+    return folder
+
+
+def shown(capsys, *words):
+    capsys.readouterr()
+    assert inspect.main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_tasks_and_mixtures_with_sizes_and_rates(cache, capsys):
+    printed = shown(capsys, "--dataset=toy", f"--cache_dir={cache}")
+    for spec in SPECS.values():
+        assert spec.name("toy") in printed
+    assert "60 items" in printed and "2 users without targets" in printed
+    (line,) = [row for row in printed.splitlines() if row.startswith("openp5_random ")]
+    assert "sequential_random 0.500, straightforward_random 0.500" in line
+    (line,) = [row for row in printed.splitlines() if row.startswith("knowledge_toy_rating ")]
+    assert line.split()[1:4] == ["0", "0", "0"]  # nothing is rated
+
+
+@pytest.mark.parametrize("task", ["sequential_slot", "similarities", "ranking", "item_item"])
+def test_examples_of_a_task_with_slots_visible(cache, capsys, task):
+    words = ["--dataset=toy", f"--cache_dir={cache}", f"--task={task}", "--num=2"]
+    printed = shown(capsys, *words, "--split=validation")
+    assert printed.startswith(f"{task}, validation: ")
+    assert ("‹item›" in printed) == (task in ("sequential_slot", "similarities"))
+    assert printed.count("    in:  ") == (0 if task == "item_item" else 2)
+
+
+def test_a_folder_of_ones_own_is_validated_first(tmp_path, capsys):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    lines = [" ".join(f"{k}" for k in [f"u{u}", *range(u % 3, u % 3 + 6)]) for u in range(9)]
+    (folder / "user_sequence.txt").write_text("".join(line + "\n" for line in lines))
+    # The snapshot, without the builder that TensorFlow would need.
+    sources = {"builder": custom.VERSION} | custom.source_hashes(folder)
+    custom.read(folder).save(catalogue_dir("custom", tmp_path), sources)
+    words = ["--dataset=custom", f"--data_dir={folder}", f"--cache_dir={tmp_path}"]
+    printed = shown(capsys, *words, '--settings={"split": {"held_out_items": 0.0}}')
+    assert "interactions  " in printed and "items go by their ids" in printed
+    assert "no timestamps; the order of the file" in printed and "custom item_" in printed
+    (folder / "user_sequence.txt").write_text("u1 1 2\nu1 3\n")
+    with pytest.raises(UserError, match="user_sequence.txt:2: user 'u1' was given in line 1|"):
+        custom.read(folder)
+
+
+def test_wrong_words_are_one_line(cache):
+    base = ["--dataset=toy", f"--cache_dir={cache}"]
+    for words, message in (
+        (["--split=valid"], "no split 'valid'"), (["--task=sumary"], "near it: summary"),
+        (["--task=rating"], "split 'train' has no examples"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            inspect.main([*base, *words])
