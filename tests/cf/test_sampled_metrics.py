@@ -26,7 +26,8 @@ def test_the_estimate_is_near_the_truth_where_the_raw_figure_is_far(drawn):
         truth = ndcg(ranks, k).mean()
         found = corrected_metric(ndcg_at(k), violators, drawn, ITEMS - 1, samples=60)
         assert found.raw.mean > 1.3 * truth
-        assert abs(found.estimate - truth) < 0.1 * truth
+        assert abs(found.estimate - truth) < (0.15 if drawn == 100 else 0.06) * truth
+        assert abs(found.estimate - truth) < 0.25 * abs(found.raw.mean - truth)
         assert found.low < found.estimate < found.high
     assert f"of {drawn} candidates" in str(found) and found.resolution == (ITEMS - 1) / drawn
 
