@@ -23,7 +23,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation import seqio_files, texts
 from ilm_jax.evaluation.measures import GenerationMeasure, RankingMeasure, target_trie
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.evaluation.ranking import sample_examples
+from ilm_jax.evaluation.sampling import sample_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class InferEval:
           UserError: for a task that asks for no answer.
         """
         self.every = config.every
-        self._config, self._setting, self._splits = config, setting, splits
+        self._config, self.setting, self._splits = config, setting, splits
         self._tokenizer, self._folder = tokenizer, pathlib.Path(folder)
         base = config.dataset.replace(shuffle=False, repeat=False)
         self._tasks = {
@@ -95,7 +95,7 @@ class InferEval:
         if any(metric.startswith("hr@") for metric in spec.metrics):
             prompts = PromptRenderer(self._splits, config.dataset.settings)
             trie = target_trie(prompts, self._tokenizer)
-            ranking = RankingMeasure(self._setting, feed, trie, config.beams)
+            ranking = RankingMeasure(self.setting, feed, trie, config.beams)
             items = self._splits.catalogue.item_ids
 
             def ranks(params: Any, step: int) -> dict[str, float]:
@@ -109,7 +109,7 @@ class InferEval:
         if not feed.len_epoch or not len(feed.stream[0]["inputs"]):
             raise UserError(f"infer_eval names {name}, whose examples have no prompt to answer")
         steps = config.dataset.task_feature_lengths["targets"]
-        generation = GenerationMeasure(self._setting, feed, self._tokenizer, steps)
+        generation = GenerationMeasure(self.setting, feed, self._tokenizer, steps)
 
         def written(params: Any, step: int) -> dict[str, float]:
             found = generation(params, numbers)

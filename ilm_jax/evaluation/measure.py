@@ -23,7 +23,7 @@ from ilm_jax.evaluation.measures import (
     target_trie,
 )
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.evaluation.ranking import sample_examples
+from ilm_jax.evaluation.sampling import sample_examples
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
 from ilm_jax.training.freezing import count, matches, split_by_patterns

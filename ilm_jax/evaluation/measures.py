@@ -18,13 +18,13 @@ from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.greedy import greedy
+from ilm_jax.decoding.soft_tokens import look_up
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import lists, metrics
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
 from ilm_jax.evaluation.passes import Pass, Setting, gathered
-from ilm_jax.models.ilm import gather_vectors
 
 CUTOFFS = (1, 5, 10)
 OnBatch = Callable[[int], None] | None
@@ -163,8 +163,8 @@ class RankingMeasure:
             raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
         objective = setting.objective
 
-        def step(params: Any, batch: Any, table: Any, trie: Trie) -> Any:
-            embeddings = embed(objective, params, batch, table)
+        def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+            embeddings = embed(objective, params, batch, soft)
             return beam_search(
                 objective.model.lm, params["lm"], trie, embeddings, batch["lengths"], beams,
                 excluded=batch.get("excluded"),
@@ -193,8 +193,8 @@ class GenerationMeasure:
         """As `Pass`; `steps`: tokens to generate at most."""
         objective, eos, pad = setting.objective, tokenizer.eos_id, tokenizer.pad_id
 
-        def step(params: Any, batch: Any, table: Any) -> Any:
-            embeddings = embed(objective, params, batch, table)
+        def step(params: Any, batch: Any, soft: Any) -> Any:
+            embeddings = embed(objective, params, batch, soft)
             return greedy(
                 objective.model.lm, params["lm"], embeddings, batch["lengths"],
                 steps=steps, eos_id=eos, pad_id=pad,
@@ -249,13 +249,11 @@ def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
     return build_trie(target_tokens(prompts, tokenizer), names, share=True)
 
 
-def embed(objective: Any, params: Any, batch: Any, table: Any) -> Any:
+def embed(objective: Any, params: Any, batch: Any, soft: Any) -> Any:
     """Prompts as the language model reads them: words, and soft tokens in the slots."""
-    return objective.model.apply(
-        {"params": params},
-        batch["tokens"],
-        batch["slot_entity"],
-        batch["slot_query"],
-        gather_vectors(table, batch["entities"]),
-        method="embed",
-    )
+    model = objective.model
+    if model.adaptor is None:
+        return model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
+    slots = batch["slot_entity"], batch["slot_query"]
+    entities = look_up(soft, batch["entities"])
+    return model.apply({"params": params}, batch["tokens"], *slots, entities, method="interleave")

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int, Int64
 
 from ilm_jax.data.converters import PromptConverter
 from ilm_jax.data.dataset_config import Feed
+from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.feeding import global_batch
@@ -37,6 +39,24 @@ class Setting:
     objective: LanguageModelling
     partitioner: Partitioner
     vectors: Float32[np.ndarray, "capacity cf"]
+
+    @functools.cached_property
+    def soft_tokens(self) -> SoftTokenCache | None:
+        """Shared by all measures, so that a model's are computed once; None if it has none."""
+        model = self.objective.model
+        return None if model.adaptor is None else SoftTokenCache(model, self.partitioner)
+
+    def entities(self, params: Any, *, soft: bool) -> Float[Array, "capacity …"]:
+        """What stands for items and users: soft tokens split over the mesh, or whole vectors."""
+        if soft and self.soft_tokens is not None:
+            return self.soft_tokens(params, self.vectors).values
+        return jax.device_put(self.vectors, self.entity_sharding(soft=soft))
+
+    def entity_sharding(self, *, soft: bool) -> NamedSharding:
+        """Where `entities` lie."""
+        if soft and self.soft_tokens is not None:
+            return NamedSharding(self.partitioner.mesh, PartitionSpec(self.partitioner.batch_axes))
+        return self.partitioner.replicated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +100,8 @@ class Pass:
         Args:
           setting: model and mesh.
           feed: of a prompt task or a corpus, not repeated.
-          step: (params, batch, table, *extras) -> tree of arrays [batch, …].
+          step: (params, batch, table, *extras) -> tree of arrays [batch, …]; `table` holds the
+            vectors, or with `prompts` the soft tokens if the model has any.
           extras: arrays that every device holds whole, such as a trie.
           prompts: batches hold the prompt alone, for decoding.
           columns: further arrays of a batch by name, a row for every example of the feed.
@@ -98,8 +119,9 @@ class Pass:
         whole = partitioner.replicated
         self._extras = jax.device_put(extras, whole)
         rows = partitioner.batch_sharding(self.size)
+        table = setting.entity_sharding(soft=prompts)
         self._step = jax.jit(
-            step, in_shardings=(None, rows, whole, *(whole for _ in extras)), out_shardings=whole
+            step, in_shardings=(None, rows, table, *(whole for _ in extras)), out_shardings=whole
         )
 
     def __call__(
@@ -115,7 +137,7 @@ class Pass:
         numbers = np.arange(self._feed.len_epoch) if numbers is None else np.asarray(numbers)
         source = _Chosen(self._feed, numbers, self._prompts, self._columns)
         with partitioner.context():
-            table = jax.device_put(self._setting.vectors, partitioner.replicated)
+            table = self._setting.entities(params, soft=self._prompts)
             for start in range(0, len(numbers), self.size):
                 batch = global_batch(source, start, self.size, partitioner)
                 out = jax.device_get(self._step(params, batch, table, *self._extras))

@@ -50,6 +50,7 @@ def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path):
     try:
         measure = build("sequential_random", "long_description")
         found = measure(small.parameters(one), 2)
+        assert measure.setting.soft_tokens.computed == 1, "lists and texts read the same"
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     assert {f"{RANKS}/hr@10", f"{RANKS}/coverage@10", f"{WORDS}/exact_match"} <= set(found)
