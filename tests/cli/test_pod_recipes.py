@@ -1,0 +1,44 @@
+"""Every shipped pod recipe and sweep builds, and its mesh and batch fit the pod that it names."""
+
+import math
+
+import pytest
+
+from ilm_jax.cli import gin_config
+from ilm_jax.compilation.abstract import batch_shapes, sized
+from ilm_jax.compilation.topology import Topology
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.run import Run
+from ilm_jax.training.sweeps import Sweep
+
+FOLDER = gin_config.recipe_folder()
+PODS = sorted(p.name for p in (FOLDER / "pods").glob("*.gin") if p.name != "stage2.gin")
+SWEEPS = sorted(p.name for p in (FOLDER / "sweeps").glob("*.gin"))
+
+
+@pytest.mark.parametrize("recipe", PODS)
+def test_a_pod_recipe_fits_its_pod(recipe):
+    run = gin_config.build(Run, [f"pods/{recipe}"], [], unnamed="nowhere")
+    topology = Topology.parse(run.topology)
+    ici, dcn = run.partitioner.mesh_config.resolve(topology.chips)
+    assert math.prod(dcn) == topology.slices
+    data, fsdp, _ = (a * b for a, b in zip(ici, dcn, strict=True))
+    assert run.trainer.batch_size % (data * fsdp) == 0
+    objective, table = sized(run, 1000)
+    assert table.shape == (1000, 128)
+    if isinstance(objective, LanguageModelling):
+        assert run.train["prompt"].pack > 1 and objective.lm.dtype == "bfloat16"
+        rows = batch_shapes(run.train["prompt"], objective.num_queries)
+        # The TPU kernel takes lengths in blocks of 128.
+        assert rows["tokens"].shape == (1024,) and rows["entities"].shape == (64,)
+    else:
+        assert run.trainer.batch_size == 32_768 and len(run.train) == 3
+
+
+@pytest.mark.parametrize("recipe", SWEEPS)
+def test_a_sweep_recipe_names_runs(recipe):
+    sweep = gin_config.build(Sweep, [f"sweeps/{recipe}"], [])
+    runs = sweep.expand()
+    assert len(runs) > 4 and sweep.seed_name in sweep.varied
+    bindings = [f"{name}={value!r}" for name, value in next(iter(runs.values())).items()]
+    gin_config.build(Run, sweep.gin_file, bindings, unnamed="nowhere")
