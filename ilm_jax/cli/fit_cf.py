@@ -220,7 +220,7 @@ def _progress(epochs: int) -> Callable[[int, Any, Any], None]:
         # The first epoch compiles, so it says nothing about the others.
         pace = (now - seen["first"]) / max(1, done - 1)
         left = f", {pace * (epochs - done):.0f} s left" if 1 < done < epochs else ""
-        line = f"iALS epoch {done}/{epochs}, {now - start:.1f} s{left}"
+        line = f"epoch {done}/{epochs}, {now - start:.1f} s{left}"
         end = "\n" if not live or done == epochs else ""
         print(f"\r{line:<60}" if live else line, end=end, flush=True)
 

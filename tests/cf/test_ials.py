@@ -151,8 +151,7 @@ def test_eight_devices_give_the_same_factors(gather, solver):
     np.testing.assert_allclose(many.item, one.item, atol=1e-4)
 
 
-def test_no_device_holds_a_whole_table_when_rows_are_exchanged():
-    """The compiled block solve has no all-gather of the table, and the other mode does copy it."""
+def test_tables_and_solutions_are_split_over_all_devices():
     users, items = pairs()
     train = Interactions.from_pairs(users, items, USERS, ITEMS)
     turned = train.transposed()
