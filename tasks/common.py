@@ -16,6 +16,7 @@ from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, task_key
 from ilm_jax.data.task_specs import SPECS, TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.evaluation import seqio_metrics
 
 if TYPE_CHECKING:
     import seqio
@@ -148,7 +149,7 @@ def _add(name: str, examples: Examples, tokenizer: Tokenizer) -> None:
             )
             for feature, kind in examples.spec.features if kind in ranks
         },
-        metric_fns=[],
+        metric_fns=seqio_metrics.metric_fns(examples.spec.metrics),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings
+from ilm_jax.evaluation.seqio_metrics import metric_fns, ranking_metrics
 from ilm_jax.tasks import alignment, common, corpus, elm24, openp5
 from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
 from ilm_jax.tasks.prompted import overlaps
@@ -101,6 +102,17 @@ def test_registering_twice_changes_nothing_and_other_settings_replace():
     assert common.num_examples(description, "train") == len(SPLIT.items_in(0))
     registered()
     assert common.num_examples(description, "train") == 2 * len(SPLIT.items_in(0))
+
+
+def test_every_task_brings_the_functions_of_its_figures():
+    import seqio
+
+    for name in registered():
+        functions = seqio.get_mixture_or_task(name).metric_fns
+        wanted = common.registered(name).spec.metrics
+        assert [f.__name__ for f in functions] == [f.__name__ for f in metric_fns(wanted)]
+    ranked = seqio.get_mixture_or_task(EXAMPLES["sequential_random"].spec.name("toy"))
+    assert ranked.metric_fns == [ranking_metrics]
 
 
 def test_a_mixture_carries_its_shares_to_seqio():
