@@ -2,7 +2,8 @@
 
 File format "ilm_jax.table/1". Tensors: `item` F32[items, dim], `user` F32[users, dim],
 `item_cold` BOOL[items], `user_cold` BOOL[users]; a cold row had no training interaction (of a
-"combined" table: nothing to go by in any part) and is zero. The metadata of the safetensors header holds, under the key "ilm_jax", one JSON object:
+"combined" table: nothing to go by in any part) and is zero. The metadata of the safetensors header
+holds, under the key "ilm_jax", one JSON object:
 
     format             "ilm_jax.table/1"
     catalogue          dataset name, such as "movielens/latest_small"
