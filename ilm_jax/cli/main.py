@@ -9,6 +9,10 @@ from collections.abc import Sequence
 VERBS = {
     "train": "train one stage from gin recipes",
     "evaluate": "measure a trained run on held-out items and users",
+    "infer": "answers of a trained run to the prompts of a file or a task",
+    "chat": "talk with a trained run: items by title, history, critique, recommendation",
+    "export": "a trained run's decoding as a file that jax alone runs",
+    "generate": "have a corpus' target texts written by a language model",
     "compare": "two evaluations figure by figure: differences, intervals, ties",
     "fit_cf": "fit collaborative-filtering vectors for items and users",
     "precompile": "compile a recipe for its TPU pod, without one: memory, FLOPs, limits",

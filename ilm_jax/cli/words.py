@@ -64,6 +64,6 @@ def _help(flags: absl_flags.FlagValues, verb: str, words: Sequence[str]) -> str:
         flag = flags[name]
         default = "" if flag.default in (None, []) else f" (default {flag.default_as_str})"
         lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
-    if verb in ("train", "evaluate", "precompile", "doctor"):
+    if verb in ("train", "evaluate", "infer", "chat", "export", "generate", "precompile", "doctor"):
         lines.append("  --gin.NAME=VALUE: binds a macro or parameter of the recipe")
     return "\n".join(lines)

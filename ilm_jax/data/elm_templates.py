@@ -6,6 +6,7 @@ is what a language model is asked when it writes the targets (`ilm generate`).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from ilm_jax.data import templates
 
@@ -160,14 +161,18 @@ PROFILE_PROMPTS = (
 PROFILE_INSTRUCTION = "Describe the taste of somebody who chose these items, in a short paragraph."
 
 
-def instruction(task: str, facts: list[str]) -> str:
+def instruction(task: str, facts: Sequence[str]) -> str:
     """What to ask a language model for a target.
 
     Args:
       task: a key of `TASKS`, or `USER_PROFILE`.
       facts: a paragraph about each item (or each choice of the user), in the prompt's order.
     """
-    ask = PROFILE_INSTRUCTION if task == USER_PROFILE else TASKS[task].instruction
+    return around(PROFILE_INSTRUCTION if task == USER_PROFILE else TASKS[task].instruction, facts)
+
+
+def around(ask: str, facts: Sequence[str]) -> str:
+    """A question to a language model, behind a paragraph about each item."""
     names = ("First item", "Second item") if len(facts) == 2 else ("Item",) * len(facts)
     lines = [f"{name}: {fact}" for name, fact in zip(names, facts, strict=True)]
     end = "Use these facts alone, add none, and answer with the text only."

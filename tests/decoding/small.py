@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -41,7 +42,7 @@ def model():
     lm = Decoder(
         DecoderConfig(
             vocab_size=tokenizer().vocab_size, num_layers=1, embed_dim=16, num_heads=2,
-            num_kv_heads=1, mlp_dim=32,
+            num_kv_heads=1, mlp_dim=32, tie_embeddings=False,
         )
     )  # fmt: skip
     return ItemLanguageModel(QFormer(qformer_config(num_layers=2)), Dense(16, ("embed", None)), lm)
@@ -52,8 +53,9 @@ def params():
     """Random, with peaked predictions."""
     one = jnp.zeros((1, 2), jnp.int32)
     drawn = init(model(), one, one, one + 1, one - 1, one - 1, jnp.zeros((1, 1, 6)))
-    table = drawn["lm"]["embedding"]
-    return {**drawn, "lm": {**drawn["lm"], "embedding": {"embedding": 6 * table["embedding"]}}}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 6 * leaf if "head" in jax.tree_util.keystr(path) else leaf, drawn
+    )
 
 
 def rows(block, local):

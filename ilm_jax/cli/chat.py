@@ -1,0 +1,145 @@
+"""`ilm chat`: a conversation with a trained stage-2 model in the terminal, or over a pipe."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.data.catalogue import Catalogue
+    from ilm_jax.decoding.conversation import Conversation
+
+HELP = """\
+  /find WORDS           items whose title holds all these words
+  /history add ID…      items that you chose, oldest first; a title in quotes will do
+  /history              what was added, and what was asked for
+  /user ID              speak as a user of the catalogue
+  /recommend            recommend; an empty line does the same
+  any other words       say what you want, or what is wrong with the last list: a new one follows
+  /clear                forget everything that was said
+  /help, /quit"""
+
+
+def _flags() -> flags.FlagValues:
+    from ilm_jax.cli import opening
+
+    values = flags.FlagValues()
+    opening.define_run(values)
+    opening.define_decoding(values, 48)
+    flags.DEFINE_integer("items", 3, "Items of a recommendation.", lower_bound=1,
+                         flag_values=values)  # fmt: skip
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    Raises:
+      UserError: for wrong flags; what is wrong in a line is answered, and the talk goes on.
+    """
+    from ilm_jax.cli import opening, words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "chat", rest)
+    run = opening.open_run(values.model_dir, bindings, "chat")
+
+    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.decoding.conversation import Conversation
+    from ilm_jax.evaluation.measure import load_trained
+
+    trained = load_trained(run, values.step)
+    slots = max(2, run.dataset.settings.history + 1)
+    length = run.dataset.task_feature_lengths["inputs"]
+    answerer = Answerer.of_trained(trained, length=length, slots=slots)
+    config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
+    conversation = Conversation(answerer, count=values.items, config=config)
+    catalogue = run.catalogue
+    print(f"{catalogue.num_items} items of {catalogue.name}; /help says what can be said")
+    for line in talk(conversation, _lines()):
+        print(line, flush=True)
+    return 0
+
+
+def talk(conversation: "Conversation", lines: Iterable[str]) -> Iterator[str]:
+    """Answers to the lines, until /quit or their end."""
+    from ilm_jax.errors import UserError
+
+    for line in lines:
+        line = line.strip()
+        if line in ("/quit", "/exit"):
+            return
+        try:
+            yield from _answer(conversation, line)
+        except UserError as error:
+            yield f"error: {error}"
+
+
+def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
+    from ilm_jax.errors import UserError
+
+    verb, _, rest = line.partition(" ")
+    rest, catalogue = rest.strip(), conversation.names.catalogue
+    if verb == "/help":
+        yield HELP
+    elif verb == "/find":
+        found = conversation.names.search(rest) if rest else []
+        yield from (_item(catalogue, row) for row in found)
+        if not found:
+            yield "nothing found: /find WORDS of a title"
+    elif verb == "/history":
+        yield from _history(conversation, rest)
+    elif verb == "/user":
+        conversation.user = conversation.names.user(rest)
+        yield f"you are {rest}"
+    elif verb == "/clear":
+        conversation.clear()
+        yield "forgotten"
+    elif verb.startswith("/") and verb != "/recommend":
+        raise UserError(f"no command {verb}; /help lists them")
+    else:
+        if line and verb != "/recommend":
+            conversation.criticise(line)
+        for place, found in enumerate(conversation.recommend(), 1):
+            yield f"{place}. {found.title} [{found.id}]  log p {found.score:.2f}"
+            yield f"   {found.explanation}"
+
+
+def _history(conversation: "Conversation", rest: str) -> Iterator[str]:
+    from ilm_jax.errors import UserError
+
+    catalogue = conversation.names.catalogue
+    verb, _, names = rest.partition(" ")
+    if verb == "add":
+        try:
+            given = shlex.split(names)
+        except ValueError as error:
+            raise UserError(f"{names}: {error}; put titles in quotes") from error
+        if not given:
+            raise UserError("/history add takes ids, or titles in quotes")
+        rows = conversation.add(given)
+        yield from (f"added {_item(catalogue, row)}" for row in rows)
+    elif verb:
+        raise UserError(f"/history {verb}: there are /history and /history add ID…")
+    else:
+        yield from (_item(catalogue, row) for row in conversation.history)
+        yield from (f"wanted: {words}" for words in conversation.critiques)
+        if not conversation.history and not conversation.critiques:
+            yield "nothing yet: /history add ID…"
+
+
+def _item(catalogue: "Catalogue", row: int) -> str:
+    return f"{catalogue.titles[row]} [{catalogue.item_ids[row]}]"
+
+
+def _lines() -> Iterator[str]:
+    """Of stdin, with a prompt where a person types."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line

@@ -1,0 +1,84 @@
+"""`ilm export`: a trained run's decoding as a folder that jax and numpy alone can run."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def _flags() -> flags.FlagValues:
+    from ilm_jax.cli import opening
+
+    values = flags.FlagValues()
+    opening.define_run(values)
+    opening.define_decoding(values, 64)
+    flags.DEFINE_string("output", None, "Folder to be made, or replaced.", flag_values=values)
+    flags.DEFINE_enum(
+        "answer", "text", ["text", "items"],
+        "text: greedily, or by --beams. items: --beams of the catalogue, best first.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "weights", "arguments", ["arguments", "constants"],
+        "Whether the weights lie beside the function or inside it.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list("platforms", ["cpu"], "Lowered for: cpu, cuda, rocm, tpu.",
+                      flag_values=values)  # fmt: skip
+    numbers = {
+        "batch_size": (1, "Prompts at once."),
+        "prompt_length": (0, "Positions of a prompt, bos included. 0: as in training."),
+        "max_excluded": (64, "Of items: so many may be no candidates, per prompt."),
+    }
+    for name, (default, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    Raises:
+      UserError: for wrong input.
+    """
+    from ilm_jax.cli import opening, words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "export", rest)
+
+    from ilm_jax.errors import UserError
+
+    if not values.output:
+        raise UserError("name both folders: ilm export --model_dir=RUN --output=DIR")
+    run = opening.open_run(values.model_dir, bindings, "export")
+
+    from ilm_jax.decoding import exporting
+    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.evaluation.measure import load_trained
+
+    trained = load_trained(run, values.step)
+    base, tokenizer = run.dataset, run.tokenizer
+    length = values.prompt_length or base.task_feature_lengths["inputs"] + 1
+    answerer = Answerer.of_trained(trained, length=length, slots=base.row_entities)
+    ranks = values.answer == "items"
+    if ranks and values["beams"].using_default_value:
+        values.beams = 10
+    if ranks and values["length_penalty"].using_default_value:
+        values.length_penalty = 0.0
+    manifest = exporting.export(
+        values.output, answerer.generator,
+        opening.decoding(values, (tokenizer.eos_id,), tokenizer.pad_id),
+        exporting.Shape(values.batch_size, length, base.row_entities, values.max_excluded),
+        trie=answerer.trie if ranks else None, platforms=values.platforms,
+        closed=values.weights == "constants", tokenizer=tokenizer,
+        item_ids=run.catalogue.item_ids,
+        notes={
+            "model": str(values.model_dir), "step": trained.step, "bos_id": tokenizer.bos_id,
+            "tokenizer": tokenizer.fingerprint, "num_queries": trained.objective.num_queries,
+            "blocks": {name: [block.start, block.size] for name, block in run.tables.blocks.items()}
+            if run.tables else {},
+        },
+    )  # fmt: skip
+    shown = ", ".join(f"{name} {x['shape']}" for name, x in manifest["prompts"].items())
+    print(f"takes {shown}; for {', '.join(manifest['platforms'])}")
+    print(f"wrote {values.output}")
+    return 0

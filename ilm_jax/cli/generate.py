@@ -1,0 +1,150 @@
+"""`ilm generate`: has a corpus' target texts written by a language model."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.data.instructions import Instruction
+    from ilm_jax.data.splits import Splits
+    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.decoding.requests import Request
+
+
+def _flags() -> flags.FlagValues:
+    from ilm_jax.cli import opening
+
+    values = flags.FlagValues()
+    opening.define_run(values)
+    opening.define_decoding(values, 256)
+    texts = {
+        "lm": "Instead of --model_dir: folder of a language model, as `ilm convert` made it or as "
+        "it was published.",
+        "tokenizer": "Of --lm: its tokenizer. Default: the one in that folder.",
+        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
+        "dataset": "Of --lm: whose items are written about, such as movielens/1m. A run has its "
+        "own.",
+        "data_dir": "Folder of the dataset's raw files.",
+        "cache_dir": "Where prepared datasets lie.",
+        "instructions": "JSON file of instructions, {task: {instruction, items, neighbour}}. "
+        "Default: ours for ELM's tasks.",
+        "output": "File of the texts, for the setting elm_texts_file; what it holds is not "
+        "written again.",
+        "source": "Name of the model in the texts. Default: its folder's.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_list("tasks", ["long_description"], "Whose texts are written; 'all' for all.",
+                      flag_values=values)  # fmt: skip
+    flags.DEFINE_enum("neighbours", "cf", ["cf", "text"], "Where neighbours are near.",
+                      flag_values=values)  # fmt: skip
+    numbers = {
+        "limit": (0, "Texts per task at most; 0 for all."),
+        "batch_size": (32, "Prompts that are read at once."),
+        "max_prompt_length": (1024, "Tokens of an instruction at most."),
+    }
+    for name, (default, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    flags.DEFINE_list("stop_ids", [], "Tokens that end a text, beside the tokenizer's eos.",
+                      flag_values=values)  # fmt: skip
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    Raises:
+      UserError: for wrong input, before any text is written.
+    """
+    from ilm_jax.cli import opening, words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "generate", rest)
+
+    from ilm_jax.errors import UserError
+
+    if bool(values.model_dir) == bool(values.lm) or not values.output:
+        raise UserError(
+            "ilm generate takes --output=FILE, and either --model_dir=RUN or --lm=FOLDER"
+        )
+    chosen = _chosen(values.instructions, values.tasks)
+
+    from ilm_jax.cli import progress
+    from ilm_jax.decoding import corpus_writing
+    from ilm_jax.decoding.answer_file import AnswerFile
+
+    writer, splits = _open(values, bindings)
+
+    def prompts() -> "Iterator[Request]":
+        return corpus_writing.requests(
+            chosen, splits, writer.tokenizer, values.max_prompt_length,
+            limit=values.limit or None, space=values.neighbours,
+        )  # fmt: skip
+
+    wanted = {request.id for request in prompts()}
+    source = values.source or pathlib.Path(values.lm or values.model_dir).resolve().name
+    stops = (writer.tokenizer.eos_id, *map(int, values.stop_ids))
+    config = opening.decoding(values, stops, writer.tokenizer.pad_id)
+    settings = {
+        "source": source, "dataset": splits.catalogue.name, "instructions": values.instructions,
+        "neighbours": values.neighbours, "decoding": opening.plain(config),
+    }  # fmt: skip
+    with AnswerFile(values.output, corpus_writing.entry, settings) as file:
+        there, empty = len(wanted & set(file.done)), 0
+        advance = progress.bar("texts", len(wanted), there)
+        left = (request for request in prompts() if request.id not in file.done)
+        for batch in writer.batches(left, values.batch_size):
+            rows = corpus_writing.write(writer, batch, config, source)
+            file.write(rows)
+            empty += len(batch) - len(rows)
+            advance(len(batch))
+    print(f"wrote {values.output}: {len(wanted) - there - empty} texts, {there} were there")
+    if empty:
+        print(f"{empty} came out empty, and are left out")
+    return 0
+
+
+def _chosen(path: str | None, tasks: Sequence[str]) -> "list[Instruction]":
+    from ilm_jax.data import instructions
+    from ilm_jax.errors import UserError
+
+    known = instructions.read(path) if path else instructions.ours()
+    if list(tasks) == ["all"]:
+        return list(known.values())
+    missing = [task for task in tasks if task not in known]
+    if missing or not tasks:
+        raise UserError(f"no instruction for {missing}: there are {', '.join(known)}")
+    return [known[task] for task in tasks]
+
+
+def _open(values: flags.FlagValues, bindings: Sequence[str]) -> "tuple[Answerer, Splits]":
+    """(the model that writes, the catalogue that it writes about)."""
+    from ilm_jax.cli import opening
+    from ilm_jax.decoding import corpus_writing
+    from ilm_jax.errors import UserError
+
+    length, size = values.max_prompt_length, values.batch_size
+    if values.model_dir:
+        if values.dataset or values.tokenizer or values.dtype or values.data_dir:
+            raise UserError("--dataset, --data_dir, --tokenizer and --dtype are of --lm")
+        run = opening.open_run(values.model_dir, bindings, "generate")
+
+        from ilm_jax.evaluation.measure import load_trained
+
+        trained = load_trained(run, values.step)
+        return corpus_writing.writer_of_run(trained, length, size), run.splits
+    if bindings or not values.dataset:
+        raise UserError("--lm=FOLDER takes --dataset=NAME, and no gin bindings")
+
+    from ilm_jax.data.prepare import load_catalogue
+    from ilm_jax.data.splits import make_splits
+    from ilm_jax.data.tokenizers import open_tokenizer_at
+
+    where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
+    splits = make_splits(load_catalogue(values.dataset, **where))
+    tokenizer = open_tokenizer_at(values.tokenizer or values.lm)
+    dtype = values.dtype or "bfloat16"
+    return corpus_writing.writer_of_folder(values.lm, tokenizer, length, size, dtype), splits

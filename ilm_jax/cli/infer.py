@@ -1,0 +1,180 @@
+"""`ilm infer`: answers of a trained run to the prompts of a file, or of a task."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.decoding.requests import Request
+    from ilm_jax.training.run import Run
+
+
+def _flags() -> flags.FlagValues:
+    from ilm_jax.cli import opening
+
+    values = flags.FlagValues()
+    opening.define_run(values)
+    opening.define_decoding(values, 64)
+    texts = {
+        "input": 'Prompts: a JSON object per line, {"prompt": "… {item:ID} … {user:ID} …"}, with '
+        'an "id" if you like. An item may be named by its title too.',
+        "task": "Instead of --input: a task, such as sequential_random.",
+        "output": "File of the answers; what it holds already is not asked again.",
+        "mention": "How {item:ID} is read: id, title, slot or a combination such as id+slot. "
+        "Default: as histories were in training.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Of --task.",
+                      flag_values=values)  # fmt: skip
+    flags.DEFINE_enum(
+        "answer", "text", ["text", "items"],
+        "text: as the model writes it. items: --beams of the catalogue, best first, by beams that "
+        "are constrained to its strings.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool("exclude_mentioned", False, "Of items: those that the prompt names are none.",
+                      flag_values=values)  # fmt: skip
+    flags.DEFINE_integer("batch_size", 32, "Prompts that are read at once.", lower_bound=1,
+                         flag_values=values)  # fmt: skip
+    flags.DEFINE_integer(
+        "max_prompt_length", 0, "Positions of a prompt at most. 0: as in training.",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the verb with the words after it; returns the exit code.
+
+    Raises:
+      UserError: for wrong input; of a file with its line, before any model is loaded.
+    """
+    from ilm_jax.cli import opening, words
+
+    bindings, rest = words.split_bindings(argv)
+    values = _flags()
+    words.parse_flags(values, "infer", rest)
+
+    from ilm_jax.errors import UserError
+
+    if bool(values.input) == bool(values.task) or not values.output:
+        raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
+    beams = 10 if values["beams"].using_default_value else values.beams
+    run = opening.open_run(values.model_dir, bindings, "infer")
+    requests, total, slots, length = _requests(run, values)
+
+    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.evaluation.measure import load_trained
+
+    trained = load_trained(run, values.step)
+    answerer = Answerer.of_trained(
+        trained, length=length, slots=slots, batch_size=values.batch_size
+    )
+    config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
+    settings = {
+        "model": str(values.model_dir), "step": trained.step, "answer": values.answer,
+        "source": values.input or f"{values.task}/{values.split}",
+        "decoding": {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
+        if values.answer == "items" else opening.plain(config),
+    }  # fmt: skip
+
+    def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
+        if values.answer == "text":
+            return answerer.texts(batch, config)
+        gone = [request.mentioned for request in batch] if values.exclude_mentioned else None
+        return answerer.items(batch, beams, gone)
+
+    new, there = write_answers(
+        answerer, requests, answer, values.output, settings, values.batch_size, total
+    )
+    print(f"wrote {values.output}: {new} answers, {there} were there")
+    return 0
+
+
+def write_answers(
+    answerer: "Answerer",
+    requests: "Iterable[Request]",
+    answer: "Callable[[Sequence[Request]], list[dict[str, Any]]]",
+    output: str,
+    settings: Mapping[str, Any],
+    batch_size: int,
+    total: int,
+) -> tuple[int, int]:
+    """Answers what the file does not hold yet, batch by batch, and adds it there.
+
+    Args:
+      answerer: gives the prompts' shapes.
+      requests: all of them.
+      answer: the answers of a batch.
+      output, settings: see `AnswerFile`.
+      batch_size: prompts that are read at once.
+      total: number of requests, for the bar.
+
+    Returns:
+      (answers now written, answers that were there).
+    """
+    from ilm_jax.cli import progress
+    from ilm_jax.decoding.answer_file import AnswerFile
+
+    new = 0
+    with AnswerFile(output, lambda row: (row["id"], row["prompt"]), settings) as file:
+        advance = progress.bar("answers", total, len(file.done))
+        left = (r for r in requests if not _is_done(file.done, r, output))
+        for batch in answerer.batches(left, batch_size):
+            named = zip(batch, answer(batch), strict=True)
+            file.write({"id": r.id, "prompt": r.prompt, **found} for r, found in named)
+            advance(len(batch))
+            new += len(batch)
+    return new, len(file.done)
+
+
+def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]", int, int, int]:
+    """(what is asked, how many, most slots, positions at most), all of it checked."""
+    from ilm_jax.data.prompts import PromptRenderer
+    from ilm_jax.data.task_settings import MENTIONS
+    from ilm_jax.decoding import requests
+    from ilm_jax.errors import UserError
+
+    objective, base = run.objective, run.dataset
+    queries = getattr(objective, "num_queries", 0)
+    text_only = getattr(objective, "qformer", None) is None
+    length = values.max_prompt_length or base.task_feature_lengths.get("inputs", 0)
+    settings = base.settings.replace(text_only=text_only)
+    if values.mention and values.mention not in MENTIONS:
+        raise UserError(f"--mention={values.mention}: there are {', '.join(MENTIONS)}")
+    if values.mention and text_only and "slot" in values.mention:
+        raise UserError(f"--mention={values.mention}: this model reads no slots")
+    if values.task:
+        if values.mention:
+            raise UserError("--mention is of --input; a task's prompts are made already")
+        dataset = base.replace(
+            mixture_or_task_name=values.task, split=values.split, shuffle=False, repeat=False,
+            settings=settings, task_feature_lengths={"inputs": length, "targets": 1},
+            truncate_targets=True,
+        )  # fmt: skip
+        feed = run.feed(dataset)
+        prompts = requests.TaskPrompts(feed, run.tokenizer)
+        return prompts, feed.len_epoch, dataset.row_entities, length
+    found = requests.PromptFile(
+        values.input, PromptRenderer(run.splits, settings), run.tokenizer, max(1, queries),
+        length, values.mention,
+    )  # fmt: skip
+    total, slots = requests.count(found)
+    if not total:
+        raise UserError(f"{values.input}: no prompts in it")
+    return found, total, slots, length
+
+
+def _is_done(done: Mapping[Any, str], request: "Request", output: str) -> bool:
+    from ilm_jax.errors import UserError
+
+    before = done.get(request.id)
+    if before is None:
+        return False
+    if before != request.prompt:
+        raise UserError(
+            f"{output} answers another prompt under the id {request.id!r}: name another output"
+        )
+    return True

@@ -1,0 +1,81 @@
+"""From MODEL_DIR to the run that a verb works with."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ilm_jax.decoding.config import DecodingConfig
+    from ilm_jax.training.run import Run
+
+
+def define_run(values: flags.FlagValues) -> None:
+    """The flags that name a run."""
+    flags.DEFINE_string(
+        "model_dir", None, "Folder of the run (its config.gin says the rest).", flag_values=values
+    )
+    flags.DEFINE_string(
+        "step", "best", "Checkpoint: a step, 'best' (lowest validation loss) or 'last'.",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def define_decoding(values: flags.FlagValues, max_new_tokens: int) -> None:
+    """The flags of `DecodingConfig`."""
+    numbers = {
+        "max_new_tokens": (max_new_tokens, "Length of a text at most, in tokens."),
+        "beams": (1, "Texts that are searched side by side."),
+        "top_k": (0, "Draw among so many of the likeliest tokens; 0 for all."),
+        "seed": (0, "Of the draws."),
+    }
+    for name, (default, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    floats = {
+        "temperature": (1.0, "Log-probabilities are divided by it before a draw."),
+        "top_p": (1.0, "Draw among the fewest likeliest tokens with this probability together."),
+        "length_penalty": (1.0, "Of beams: scores are log p / length ** this."),
+    }
+    for name, (number, text) in floats.items():
+        flags.DEFINE_float(name, number, text, flag_values=values)
+    flags.DEFINE_bool("sample", False, "Draw tokens instead of taking the likeliest.",
+                      flag_values=values)  # fmt: skip
+
+
+def decoding(values: flags.FlagValues, stop_ids: Sequence[int], pad_id: int) -> "DecodingConfig":
+    """The settings that the flags give."""
+    from ilm_jax.decoding.config import DecodingConfig
+
+    names = ("max_new_tokens", "beams", "top_k", "seed", "temperature", "top_p", "length_penalty")
+    given = {name: getattr(values, name) for name in names}
+    return DecodingConfig(stop_ids=tuple(stop_ids), pad_id=pad_id, sample=values.sample, **given)
+
+
+def plain(config: "DecodingConfig") -> dict[str, Any]:
+    """Its fields, as JSON has them."""
+    return {**dataclasses.asdict(config), "stop_ids": list(config.stop_ids)}
+
+
+def open_run(model_dir: str | None, bindings: Sequence[str], verb: str) -> "Run":
+    """The run of a folder, as its config.gin and further bindings describe it.
+
+    Raises:
+      UserError: if the folder is none of a run.
+    """
+    if not model_dir:
+        raise UserError(f"name a run: ilm {verb} --model_dir=DIR")
+    config = pathlib.Path(model_dir) / "config.gin"
+    if not config.is_file():
+        raise UserError(f"{model_dir} holds no config.gin: is it the MODEL_DIR of a run?")
+
+    from ilm_jax.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()
+    from ilm_jax.cli import gin_config
+    from ilm_jax.training.run import Run
+
+    return gin_config.build(Run, [str(config)], [f"MODEL_DIR={model_dir!r}", *bindings])

@@ -1,0 +1,47 @@
+"""A line on stderr that says how far a job is."""
+
+import sys
+import time
+from collections.abc import Callable
+
+WIDTH, PAUSE = 24, 0.5
+
+
+def bar(what: str, total: int, done: int = 0) -> Callable[[int], None]:
+    """What is called with the number of new answers; the bar has an estimate of the time left.
+
+    On a terminal the line is rewritten, elsewhere there is a line every ten seconds.
+
+    Args:
+      what: is counted, such as "answers".
+      total: of them.
+      done: before this process began; the speed is that of the others.
+    """
+    start, shown, before = time.monotonic(), 0.0, done
+    live = sys.stderr.isatty()
+
+    def advance(new: int) -> None:
+        nonlocal done, shown
+        done += new
+        now = time.monotonic()
+        if now - shown < (PAUSE if live else 10.0) and done < total:
+            return
+        shown, spent = now, now - start
+        rate = (done - before) / max(spent, 1e-6)
+        left = f"{clock((total - done) / rate)} left" if rate > 0 else "…"
+        full = WIDTH * done // max(total, 1)
+        line = f"{what} [{'#' * full}{'.' * (WIDTH - full)}] {done}/{total} {rate:,.1f}/s {left}"
+        end = "\n" if done >= total or not live else ""
+        print(f"\r{line:<90}" if live else line, end=end, file=sys.stderr, flush=True)
+
+    return advance
+
+
+def clock(seconds: float) -> str:
+    """Such as "42 s", "3:05" or "2:00:09"."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"

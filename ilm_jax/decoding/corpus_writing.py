@@ -1,0 +1,148 @@
+"""Has the texts of a corpus written by a language model, from instructions around items' facts.
+
+What is written is read back by the tasks of ELM (`data/text_records`), marked with its source.
+"""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ilm_jax.data import draws
+from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.instructions import Instruction, facts, subjects
+from ilm_jax.data.mentions import as_example
+from ilm_jax.data.prompt_tokens import PromptTokenizer
+from ilm_jax.data.prompts import Rendered, Segment
+from ilm_jax.data.splits import Splits
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.decoding.answering import Answerer
+from ilm_jax.decoding.config import Buckets, DecodingConfig
+from ilm_jax.decoding.generator import Generator
+from ilm_jax.decoding.requests import Request
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.measure import Trained
+from ilm_jax.interop.converting import open_language_model
+from ilm_jax.models.decoder import DecoderConfig
+from ilm_jax.models.t5 import T5Config
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training.checkpoints import InitFrom
+from ilm_jax.training.loading import load_sources
+from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.training.state import describe_variables, nested
+
+CONFIGS = {"DecoderConfig": DecoderConfig, "T5Config": T5Config}
+RUNS = {"remat": "none", "scan_layers": True}
+
+
+def writer_of_run(trained: Trained, length: int, batch_size: int) -> Answerer:
+    """The language model of a run, as it was frozen or trained; it reads no slots."""
+    run = trained.run
+    return _writer(
+        Generator.for_lm(
+            trained.objective.model.lm, trained.params["lm"], buckets=Buckets(rows=(batch_size,)),
+            partitioner=run.partitioner,
+        ),
+        run.tokenizer, length,
+    )  # fmt: skip
+
+
+def writer_of_folder(
+    path: str, tokenizer: Tokenizer, length: int, batch_size: int, dtype: str = "bfloat16"
+) -> Answerer:
+    """The language model of a folder that `ilm convert` made, or as it was published.
+
+    Args:
+      path: the folder.
+      tokenizer: the model's.
+      length: positions of a prompt at most.
+      batch_size: prompts that are read at once.
+      dtype: of weights and computation.
+
+    Raises:
+      UserError: if the folder holds no language model, or fewer ids than the tokenizer gives.
+    """
+    kind, fields = open_language_model(path).configs["lm"]
+    known = CONFIGS[kind].__dataclass_fields__
+    given = {name: value for name, value in fields.items() if name in known}
+    given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+    config = CONFIGS[kind](**{**given, **RUNS, "dtype": dtype, "param_dtype": dtype})
+    objective = LanguageModelling(config).with_sizes(tokenizer=tokenizer, cf_dim=1)
+    partitioner = Partitioner()
+    source = InitFrom(path, parameters=("^lm/",))
+    params, _ = load_sources(
+        objective, describe_variables(objective), [source], (), partitioner, jax.random.key(0)
+    )
+    generator = Generator.for_lm(
+        objective.model.lm, nested(params)["lm"], buckets=Buckets(rows=(batch_size,)),
+        partitioner=partitioner,
+    )  # fmt: skip
+    return _writer(generator, tokenizer, length)
+
+
+def _writer(generator: Generator, tokenizer: Tokenizer, length: int) -> Answerer:
+    converter = PromptConverter({"inputs": length, "targets": 1}, tokenizer)
+    return Answerer(generator, converter, tokenizer)
+
+
+def requests(
+    instructions: Iterable[Instruction],
+    splits: Splits,
+    tokenizer: Tokenizer,
+    length: int,
+    *,
+    limit: int | None = None,
+    space: str = "cf",
+) -> Iterator[Request]:
+    """A prompt for every task and its items; `Request.id` holds both.
+
+    Draws depend on task and items alone, so that neither other tasks nor an interruption change a
+    text.
+
+    Args:
+      instructions: of the tasks.
+      splits: of the catalogue.
+      tokenizer: of the model that writes.
+      length: positions of a prompt at most.
+      limit: prompts of each task at most.
+      space: where neighbours are near, "cf" or "text".
+
+    Raises:
+      UserError: for an empty catalogue, or a prompt that is too long, with its item.
+    """
+    words, catalogue = PromptTokenizer(tokenizer), splits.catalogue
+    for instruction in instructions:
+        for place, rows in enumerate(subjects(instruction, splits, space)):
+            if place == limit:
+                break
+            ids = [catalogue.item_ids[row] for row in rows]
+            asked = instruction.prompt([facts(catalogue, row) for row in rows])
+            name = f"{instruction.task} of {', '.join(ids)}"
+            rendered = Rendered((Segment(0, f"{asked} "),))
+            example = as_example(words, rendered, catalogue.name, name)
+            if len(example["inputs"]) > length:
+                raise UserError(
+                    f"{name}: the instruction takes {len(example['inputs'])} tokens, {length} are "
+                    "read: raise --max_prompt_length, or shorten the item's text"
+                )
+            number = draws.integer(2**31 - 1, "written", instruction.task, *ids)
+            key: Any = (instruction.task, *ids)
+            yield Request(number, key, asked, example, rows)
+
+
+def entry(row: Mapping[str, Any]) -> tuple[Hashable, None]:
+    """What a written row stands for, as `Request.id`."""
+    return (row["task"], *row["item_ids"]), None
+
+
+def write(
+    writer: Answerer, batch: Sequence[Request], config: DecodingConfig, source: str
+) -> list[dict[str, Any]]:
+    """Rows of the file: task, item_ids, target and source; without those that came out empty."""
+    rows = []
+    for request, found in zip(batch, writer.texts(batch, config), strict=True):
+        task, *ids = request.id  # type: ignore[misc]
+        target = " ".join(found["text"].split())
+        if target:
+            rows.append({"task": task, "item_ids": ids, "target": target, "source": source})
+    return rows
