@@ -33,6 +33,7 @@ from ilm_jax.training.state import (
 from ilm_jax.training.step import make_eval_step, make_train_step
 from ilm_jax.training.stopping import StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops
+from ilm_jax.training.window import Window, mean
 from ilm_jax.training.writers import LiveLine, MetricWriter
 
 
@@ -228,7 +229,7 @@ class Trainer:
         }  # fmt: skip
         evaluate = self._evaluator(table)
         rate = self.optimizer.learning_rate_at(config.total_steps)
-        window, metrics, step = _Window(), {}, first
+        window, metrics, step = Window(), {}, first
         clock = StepClock()
         batches = training_batches(
             self.sources, self.schedule, positions, first, config.total_steps,
@@ -246,7 +247,7 @@ class Trainer:
             last = stopped or step == config.total_steps
             if step % config.log_every == 0 or last:
                 self._log(writer, line, window, clock, step, float(rate(step - 1)))
-                window = _Window()
+                window = Window()
             evaluated = None
             if last or (config.eval_every and step % config.eval_every == 0):
                 with clock.of("evaluation"):
@@ -286,7 +287,7 @@ class Trainer:
                         state.trainable, state.frozen, batch, table
                     ).items():
                         sums.setdefault(name, []).append(value)
-            return {name: _mean(values) for name, values in sums.items()}
+            return {name: mean(values) for name, values in sums.items()}
 
         return run
 
@@ -294,7 +295,7 @@ class Trainer:
         self,
         writer: MetricWriter,
         line: LiveLine,
-        window: "_Window",
+        window: Window,
         clock: StepClock,
         step: int,
         rate: float,
@@ -313,7 +314,7 @@ class Trainer:
         speeds = {"examples_per_second": speed, **spent}
         writer.write(step, {**metrics, "learning_rate": rate, **speeds})
 
-    def _flops(self, window: "_Window") -> tuple[float, float]:
+    def _flops(self, window: Window) -> tuple[float, float]:
         """(operations that the window's steps needed, padding left out; the devices' peak)."""
         peak = peak_flops()
         if not peak:
@@ -332,38 +333,6 @@ class Trainer:
         }
 
 
-class _Window:
-    """Device-side sums since the last log; read once per log."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._kinds: list[str] = []
-        self._reports: list[dict[str, Any]] = []
-
-    def add(self, kind: str, report: dict[str, Any]) -> None:
-        self.steps += 1
-        self._kinds.append(kind)
-        self._reports.append(report)
-
-    def full_steps(self) -> list[tuple[str, float]]:
-        """(kind, share of its positions that are not padding) of each step."""
-        shares = [float(report["real"]) for report in jax.device_get(self._reports)]
-        return list(zip(self._kinds, shares, strict=True))
-
-    def metrics(self) -> dict[str, float]:
-        reports = jax.device_get(self._reports)
-        sums: dict[str, list[Sums]] = {}
-        for report in reports:
-            for name, value in report["sums"].items():
-                sums.setdefault(name, []).append(value)
-        return {
-            **{name: _mean(values) for name, values in sums.items()},
-            "grad_norm": float(np.mean([report["grad_norm"] for report in reports])),
-            "finite": float(min(report["finite"] for report in reports)),
-            "tokens": float(sum(report["tokens"] for report in reports)),
-        }
-
-
 def environment() -> dict[str, Any]:
     """What must be equal for a resumed run to be equal bit for bit."""
     return {
@@ -373,11 +342,6 @@ def environment() -> dict[str, Any]:
         "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
-
-
-def _mean(values: list[Sums]) -> float:
-    total, weight = (float(np.sum([np.asarray(v[i], np.float64) for v in values])) for i in (0, 1))
-    return total / max(weight, 1e-8)
 
 
 def _say(text: str) -> None:
