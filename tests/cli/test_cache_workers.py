@@ -18,7 +18,7 @@ from tests.data.small_catalogue import small_catalogue
 SPLITS = make_splits(small_catalogue())
 SETTINGS = TaskSettings()
 TOKENIZER = train_tokenizer(SPLITS, SETTINGS)
-JOBS = [(SPECS[name], SETTINGS) for name in ("sequential_random", "item_item", "bpr")]
+JOBS = [(SPECS[name], SETTINGS) for name in ("sequential_random", "item_item")]
 
 
 def caching(folder):
@@ -31,7 +31,7 @@ def contents(folder):
 
 
 def test_1_3_and_8_workers_write_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 16)
+    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 40)
     found = []
     for workers in (1, 3, 8):
         shared = caching(tmp_path / str(workers))
@@ -42,11 +42,11 @@ def test_1_3_and_8_workers_write_the_same_bytes(tmp_path, monkeypatch):
         shared.finish(JOBS)
         found.append(contents(tmp_path / str(workers)))
     assert found[0] == found[1] == found[2]
-    assert sum("array_record" in name for name in found[0]) > 20
+    assert sum("array_record" in name for name in found[0]) >= 8
 
 
 def test_what_a_worker_left_undone_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 16)
+    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 40)
     whole, broken = caching(tmp_path / "a"), caching(tmp_path / "b")
     whole.finish(JOBS)
     broken.write_parts(JOBS, 1, 3)
