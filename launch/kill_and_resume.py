@@ -152,7 +152,13 @@ def arrays(model_dir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     for item in ("params", "optimizer"):
         path = model_dir.absolute() / "checkpoints" / str(step) / item
         with ocp.PyTreeCheckpointer() as reader:
-            tree = reader.restore(path)
+            saved = reader.metadata(path)
+            shapes = getattr(saved, "item_metadata", saved)
+            # Whatever devices it was written from: those of several processes are not here.
+            how = jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), getattr(shapes, "tree", shapes)
+            )
+            tree = reader.restore(path, restore_args=how)
         for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             found[item + jax.tree_util.keystr(keys)] = np.asarray(leaf)
     return found
