@@ -102,9 +102,9 @@ def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
     else:
         if line and verb != "/recommend":
             conversation.criticise(line)
-        for place, found in enumerate(conversation.recommend(), 1):
-            yield f"{place}. {found.title} [{found.id}]  log p {found.score:.2f}"
-            yield f"   {found.explanation}"
+        for place, item in enumerate(conversation.recommend(), 1):
+            yield f"{place}. {item.title} [{item.id}]  log p {item.score:.2f}"
+            yield f"   {item.explanation}"
 
 
 def _history(conversation: "Conversation", rest: str) -> Iterator[str]:

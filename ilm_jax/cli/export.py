@@ -60,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
     length = values.prompt_length or base.task_feature_lengths["inputs"] + 1
     answerer = Answerer.of_trained(trained, length=length, slots=base.row_entities)
     ranks = values.answer == "items"
-    if ranks and values["beams"].using_default_value:
-        values.beams = 10
-    if ranks and values["length_penalty"].using_default_value:
-        values.length_penalty = 0.0
+    # Lists are ten long, and ranked by log p, unless somebody says otherwise.
+    for name, value in {"beams": 10, "length_penalty": 0.0}.items():
+        if ranks and values[name].using_default_value:
+            setattr(values, name, value)
     manifest = exporting.export(
         values.output, answerer.generator,
         opening.decoding(values, (tokenizer.eos_id,), tokenizer.pad_id),

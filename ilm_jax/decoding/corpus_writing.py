@@ -3,6 +3,7 @@
 What is written is read back by the tasks of ELM (`data/text_records`), marked with its source.
 """
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ from ilm_jax.training.loading import load_sources
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.state import describe_variables, nested
 
-CONFIGS = {"DecoderConfig": DecoderConfig, "T5Config": T5Config}
+CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
+    "DecoderConfig": DecoderConfig, "T5Config": T5Config,
+}  # fmt: skip
 RUNS = {"remat": "none", "scan_layers": True}
 
 
@@ -63,7 +66,7 @@ def writer_of_folder(
       UserError: if the folder holds no language model, or fewer ids than the tokenizer gives.
     """
     kind, fields = open_language_model(path).configs["lm"]
-    known = CONFIGS[kind].__dataclass_fields__
+    known = {field.name for field in dataclasses.fields(CONFIGS[kind])}
     given = {name: value for name, value in fields.items() if name in known}
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
     config = CONFIGS[kind](**{**given, **RUNS, "dtype": dtype, "param_dtype": dtype})
@@ -141,7 +144,8 @@ def write(
     """Rows of the file: task, item_ids, target and source; without those that came out empty."""
     rows = []
     for request, found in zip(batch, writer.texts(batch, config), strict=True):
-        task, *ids = request.id  # type: ignore[misc]
+        key: Any = request.id
+        task, *ids = key
         target = " ".join(found["text"].split())
         if target:
             rows.append({"task": task, "item_ids": ids, "target": target, "source": source})

@@ -177,7 +177,8 @@ def export(
     with atomic_dir(folder) as new:
         (new / "function.jaxexport").write_bytes(made.serialize())
         if not closed:
-            np.savez(new / "weights.npz", **{n: _plain(w) for n, w in weights.items()})
+            plain: dict[str, Any] = {n: _plain(w) for n, w in weights.items()}
+            np.savez(new / "weights.npz", **plain)
         _write_json(new / "manifest.json", manifest)
         if ranks:
             _write_json(new / "item_ids.json", list(item_ids))

@@ -60,8 +60,8 @@ def test_a_file_gives_others(tmp_path):
         ("[]", "give an object"),
         ('{"a": {}}', 'a has no "instruction"'),
         ('{"a": {"instruction": "x", "item": 1}}', "a has 'item'; there are instruction, items"),
-        ('{"a": {"instruction": "x", "items": 3}}', "items is 1 or 2"),
-        ('{"a": {"instruction": "x", "items": true}}', "items is 1 or 2"),
+        ('{"a": {"instruction": "x", "items": 3}}', "a: items is 1 or 2"),
+        ('{"a": {"instruction": "x", "items": true}}', "a: items is 1 or 2"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, what):

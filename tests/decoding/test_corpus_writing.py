@@ -43,7 +43,8 @@ def test_prompts_hold_the_facts_of_their_items():
     catalogue = small.splits().catalogue
     assert [len(r.mentioned) for r in found] == [1] * 5 + [2] * 5
     for request in found:
-        assert all(catalogue.texts[row] in request.prompt for row in request.mentioned)
+        texts = [" ".join(catalogue.texts[row].split()) for row in request.mentioned]
+        assert all(text in request.prompt for text in texts)
         assert request.id == (
             ("summary", "similarities")[len(request.mentioned) - 1],
             *(catalogue.item_ids[row] for row in request.mentioned),
