@@ -32,6 +32,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.5",
+        "flatbuffers>=24.3",  # jax.export writes with it without declaring it
         "flax>=0.12",
         "gin-config>=0.5",
         "grain>=0.2.10",
