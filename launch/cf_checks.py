@@ -11,6 +11,7 @@ one; and test figures by sampled candidates, raw and corrected, beside the full 
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import sys
 
@@ -47,7 +48,7 @@ def fold_in(splits: Splits, train: Interactions, config: IALSConfig, one: Factor
     users, items = train.users[kept], train.items[kept]
     without = ials.fit(users, items, train.num_users, train.num_items, config)
     user = without.user.copy()
-    user[new] = ials.fold_in([train.of(row) for row in new], without.item, config)
+    user[new] = ials.fold_in([train.of(int(row)) for row in new], without.item, config)
     figures = []
     for vectors in ((user, without.item), (one.user, one.item)):
         found = evaluation.evaluate(evaluation.vector_scorer(*vectors), splits, TEST)
@@ -94,9 +95,9 @@ def sampled_metrics(splits: Splits, one: Factors, folder: pathlib.Path) -> None:
             violators = candidates.violators(scorer)
             ranks = evaluation.rank_targets(scorer, seen, users, targets)
             for k in (10, 50):
-                found = corrected_metric(
-                    lambda r, k=k: ndcg(r, k), violators, drawn, candidates.population.mean()
-                )
+                metric = functools.partial(ndcg, k=k)
+                population = candidates.population.mean()
+                found = corrected_metric(metric, violators, drawn, population)
                 print(f"NDCG@{k} {name}: truth {ndcg(ranks, k).mean():.4f}; {found}", flush=True)
 
 

@@ -68,7 +68,7 @@ def sweep(arguments: argparse.Namespace) -> list[str]:
 
     seeds = [run(dataclasses.replace(configs[best], seed=seed)) for seed in (0, 1, 2)]
     test = {"iALS": np.mean([seed["test"] for seed in seeds], axis=0)}
-    scorers = {"popularity": popularity_scorer(splits.train_counts()),
+    scorers: dict[str, evaluation.Scorer] = {"popularity": popularity_scorer(splits.train_counts()),
                "item-kNN": item_knn.fit(train)}  # fmt: skip
     for name, scorer in scorers.items():
         test[name] = evaluation.evaluate(scorer, splits, TEST).ndcg(10)
