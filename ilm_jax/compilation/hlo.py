@@ -10,6 +10,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+import numpy as np
+
 from ilm_jax.errors import UserError
 
 _BITS = {
@@ -264,13 +266,20 @@ def _convolution_flops(scope: dict[str, Instruction], one: Instruction) -> float
 
 
 def _hits(out: int, size: int, length: int, stride: int, dilate: int, spread: int, low: int) -> int:
-    """How many (output, kernel) places of one dimension meet an element of the input."""
-    total = 0
-    for place in range(out):
-        for tap in range(size):
-            at = place * stride + tap * dilate - low
-            total += at % spread == 0 and 0 <= at // spread < length
-    return total
+    """How many (output, kernel) places of one dimension meet an element of the input.
+
+    Place o and tap k meet element (o stride + k dilate - low) / spread, if that is a whole number
+    and one of the input's: for each tap, the o of a residue class between two bounds.
+    """
+    start = np.arange(size, dtype=np.int64) * dilate - low
+    first = np.maximum(0, -(start // stride))  # the least o with o stride + start >= 0
+    last = np.minimum(out - 1, ((length - 1) * spread - start) // stride)
+    common = math.gcd(stride, spread)
+    period = spread // common
+    inverse = pow(stride // common, -1, period) if period > 1 else 0
+    residue = (-start // common * inverse) % period
+    count = (last - residue) // period - (first - 1 - residue) // period
+    return int(np.where((start % common == 0) & (last >= first), count, 0).sum())
 
 
 def _traffic(module: Module, scope: dict[str, Instruction], one: Instruction) -> float:

@@ -1,5 +1,7 @@
 """Costs read from compiled programs are those of the formula, loops multiplied out."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -108,6 +110,17 @@ def test_an_exchange_takes_as_long_as_its_ring():
     slices = [Device(x, 0, 0, slice_index=s) for s in range(2) for x in range(4)]
     inside, outside = collective_seconds(four, chip, slices)
     assert outside == pytest.approx(2 * 2**20 / 2 / chip.dcn_bandwidth)
+
+
+def test_places_that_meet_are_counted_as_one_by_one():
+    for case in itertools.product(
+        (1, 3, 8), (1, 4, 8), (1, 5), (1, 2, 7), (1, 2), (1, 4, 8), (0, 3)
+    ):
+        out, size, length, stride, dilate, spread, low = case
+        ats = [o * stride + k * dilate - low for o in range(out) for k in range(size)]
+        want = sum(at % spread == 0 and 0 <= at // spread < length for at in ats)
+        assert hlo._hits(*case) == want, case
+    assert hlo._hits(32768, 32768, 32768, 32767, 1, 32768, 0) == 32768  # at once
 
 
 def test_text_that_is_no_program_is_refused():
