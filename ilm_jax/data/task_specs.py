@@ -134,7 +134,7 @@ _LISTS = (*_NEGATIVES, "candidates", "candidates_file")
 _KNOWLEDGE_TASKS: dict[str, tuple[str, tuple[str, ...], int | str, tuple[str, ...]]] = {
     "mim": ("choices with one hidden | its title", (), 0, RANKING),
     "mlm": ("an item's text with gaps | the missing words", ("mask_share",), 0, ("nll",)),
-    "bpr": ("history, two items | the chosen one's title", _NEGATIVES, 2, ("accuracy",)),
+    "bpr": ("history, two items | the chosen one's title", _NEGATIVES, 2, ("exact_match",)),
     "retrieval": ("history in titles | title of the next item", (), 0, RANKING),
     "ranking": ("history, candidates | title of the next item", _LISTS, "candidates", RANKING),
     "rating": ("history with ratings, an item | its rating", (), 1, ("rmse", "mae")),
