@@ -80,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if values.workers > 1 and shared.missing(jobs):
         names = ("dataset", "data_dir", "cache_dir", "settings")
-        words = [f"--{name}={v}" for name in names if (v := getattr(values, name)) is not None]
-        words += [f"--tasks={','.join(values.tasks)}"] if values.tasks else []
-        run_workers([*words, f"--with_text_only={values.with_text_only}"], values.workers)
+        flag_words = [f"--{name}={v}" for name in names if (v := getattr(values, name)) is not None]
+        flag_words += [f"--tasks={','.join(values.tasks)}"] if values.tasks else []
+        run_workers([*flag_words, f"--with_text_only={values.with_text_only}"], values.workers)
     infos = shared.finish(jobs)
     print(table(infos))
     print(f"tokenizer: {tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}")
