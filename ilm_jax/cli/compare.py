@@ -31,13 +31,13 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.cli.words import parse_flags
 
     values = _flags()
-    folders = parse_flags(values, "compare", argv, words=("RUN_A", "RUN_B"))
+    one, two = parse_flags(values, "compare", argv, words=("RUN_A", "RUN_B"))
 
     from ilm_jax.errors import UserError
     from ilm_jax.evaluation import card, results
     from ilm_jax.evaluation.figures import pair_all
 
-    first, second = (results.read(folder) for folder in folders)
+    first, second = results.read(one), results.read(two)
     differing = card.differences(first.record["protocol"], second.record["protocol"])
     if differing:
         raise UserError(
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
                 f"no figure {absent[0]!r} in both; they share: {', '.join(shared) or 'none'}"
             )
         chosen = {name: first.figures[name] for name in values.figures}
-    print(table(*folders, pair_all(chosen, second.figures, level=values.level), values.level))
+    print(table(one, two, pair_all(chosen, second.figures, level=values.level), values.level))
     return 0
 
 
