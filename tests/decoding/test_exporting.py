@@ -87,6 +87,7 @@ def test_texts_are_the_same_elsewhere(tmp_path):
     np.testing.assert_allclose(found["scores"], here.scores, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rankings_are_the_same_elsewhere_with_weights_inside(tmp_path):
     answerer = small.answerer()
     config = DecodingConfig(beams=5, length_penalty=0.0)

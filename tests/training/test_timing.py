@@ -43,6 +43,7 @@ def test_padding_is_no_token():
     assert float(_filled({"entities": np.zeros(3)})["tokens"]) == 0
 
 
+@pytest.mark.slow
 def test_metrics_say_where_time_went_and_the_trace_is_there(tmp_path, monkeypatch):
     # As if the devices were known: 10 operations per second and 16 needed by every step.
     monkeypatch.setattr(trainers, "peak_flops", lambda: 10.0)
