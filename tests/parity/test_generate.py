@@ -148,4 +148,4 @@ def test_draws_are_from_the_references_distribution():
         config = DecodingConfig(sample=True, temperature=temperature, top_k=top_k, top_p=top_p)
         got = warp(jnp.asarray(logits), config)
         np.testing.assert_allclose(got, want.numpy(), rtol=1e-6)
-        assert (top_k or top_p < 1) == np.isinf(got).any()
+        assert (top_k > 0 or top_p < 1) == np.isinf(got).any()
