@@ -6,13 +6,13 @@ later interaction. Unless the split says otherwise (`item_pairs_of_held_out`), b
 whose text is held out, so that the Q-Former meets their vectors in evaluation only.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
 
@@ -106,28 +106,11 @@ class UserItem(_Pairs):
         return {"key": self._key(entry), "user": int(self._users[entry]), "row": item}
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[common.Examples]:
-    """The family's tasks, or those that are named."""
-    kinds: tuple = (ItemText, ItemItem, UserItem)
-    return [
-        kind(splits, settings, tokenizer)
-        for kind in kinds
-        if tasks is None or kind.spec.task in tasks
-    ]
+KINDS: dict[str, type] = {kind.spec.task: kind for kind in (ItemText, ItemItem, UserItem)}
 
 
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> common.Examples:
+    """The task of this spec; without a tokenizer it only renders."""
+    return KINDS[spec.task](splits, settings, tokenizer)

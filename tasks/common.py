@@ -7,14 +7,14 @@ exceeds that of the work.
 
 import contextvars
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, task_key
-from ilm_jax.data.task_specs import SPECS, TaskSpec
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.evaluation import seqio_metrics
 
@@ -81,12 +81,6 @@ def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
             return getattr(other, "fingerprint", None) == self.fingerprint
 
     return Vocabulary()
-
-
-def family_specs(family: str, tasks: Sequence[str] | None = None) -> list[TaskSpec]:
-    """The specs of a family, or those of them that `tasks` names by their short names."""
-    specs = [spec for spec in SPECS.values() if spec.family == family]
-    return [spec for spec in specs if tasks is None or spec.task in tasks]
 
 
 def register(

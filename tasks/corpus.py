@@ -7,7 +7,7 @@ seen anything informative in an item's place, and a frozen one could not be told
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from ilm_jax.data import draws, item_index
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
-from ilm_jax.tasks import common
 from ilm_jax.tasks.elm24 import LongDescription
 from ilm_jax.tasks.openp5 import NextItem, SequentialRandom
 from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
@@ -127,23 +127,8 @@ def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
     )  # fmt: skip
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[CorpusText]:
-    """The family's tasks, or those that are named."""
-    return [CorpusText(splits, settings, tokenizer)]
-
-
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> CorpusText:
+    """The task of this spec; without a tokenizer it only renders."""
+    return CorpusText(splits, settings, tokenizer)

@@ -9,7 +9,6 @@ says which (`source`).
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,9 +18,9 @@ from ilm_jax.data.neighbours import nearest
 from ilm_jax.data.prompts import Rendered, Segment
 from ilm_jax.data.splits import FOLDS, TRAIN, Splits, item_folds
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.text_records import Key, Written, read_texts
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks import common
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 # (number of items, whether of a user) of every task that a file of texts may name.
@@ -202,29 +201,13 @@ def _read(path: str, stamp: int) -> dict[Key, Written]:
     return read_texts(path, ARITY)
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[PromptTask]:
-    """The family's tasks, or those that are named."""
-    kinds: dict[str, type[PromptTask]] = {
-        "long_description": LongDescription, elm_templates.USER_PROFILE: UserProfile,
-    }  # fmt: skip
-    return [
-        kinds.get(spec.task, ItemTask)(splits, settings, tokenizer, spec)
-        for spec in common.family_specs("elm24", tasks)
-    ]
+KINDS: dict[str, type[PromptTask]] = {
+    "long_description": LongDescription, elm_templates.USER_PROFILE: UserProfile,
+}  # fmt: skip
 
 
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> PromptTask:
+    """The task of this spec; without a tokenizer it only renders."""
+    return KINDS.get(spec.task, ItemTask)(splits, settings, tokenizer, spec)

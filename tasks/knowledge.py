@@ -7,7 +7,6 @@ templates and sizes are not public: these are ours.
 
 import functools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from ilm_jax.data.negatives import draw_negatives, read_candidates
 from ilm_jax.data.prompts import Segment
 from ilm_jax.data.splits import FOLDS, Splits
 from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks import common
 from ilm_jax.tasks.openp5 import target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
@@ -226,24 +225,8 @@ KINDS: dict[str, type[PromptTask]] = {
 }  # fmt: skip
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[PromptTask]:
-    """The family's tasks, or those that are named."""
-    specs = common.family_specs("knowledge", tasks)
-    return [KINDS[spec.task](splits, settings, tokenizer, spec) for spec in specs]
-
-
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> PromptTask:
+    """The task of this spec; without a tokenizer it only renders."""
+    return KINDS[spec.task](splits, settings, tokenizer, spec)

@@ -6,15 +6,13 @@ validation and test are leave-one-out. A task's name says how items are named, s
 shows, and no training examples. The templates are ours, or a file's in OpenP5's format.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ilm_jax.data.prompts import Rendered
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks import common
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
@@ -85,24 +83,8 @@ def target_positions(splits: Splits, split: str) -> tuple[np.ndarray, np.ndarray
     return users.astype(np.int32), (np.arange(len(users)) - first + 1).astype(np.int32)
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[NextItem]:
-    """The family's tasks, or those that are named."""
-    specs = common.family_specs("openp5", tasks)
-    return [NextItem(splits, settings, tokenizer, spec) for spec in specs]
-
-
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> NextItem:
+    """The task of this spec; without a tokenizer it only renders."""
+    return NextItem(splits, settings, tokenizer, spec)

@@ -4,8 +4,6 @@ The joint task answers with the item and a reason in one text. A training exampl
 held-out item: its critique and narrative would carry the item's words.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ilm_jax.data import templates
@@ -15,7 +13,6 @@ from ilm_jax.data.splits import TRAIN, Splits, item_folds
 from ilm_jax.data.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks import common
 from ilm_jax.tasks.openp5 import target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
@@ -140,28 +137,9 @@ class UserSummary(_Regen):
         )  # fmt: skip
 
 
-def examples(
-    splits: Splits,
-    settings: TaskSettings,
-    tokenizer: Tokenizer | None = None,
-    tasks: Sequence[str] | None = None,
-) -> list[PromptTask]:
-    """The family's tasks, or those that are named."""
-    return [
-        (UserSummary if spec.task == "user_summary" else Purchase)(
-            splits, settings, tokenizer, spec
-        )
-        for spec in common.family_specs("regen", tasks)
-    ]
-
-
-def register(
-    dataset: str,
-    settings: TaskSettings,
-    splits: Splits,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str] | None = None,
-) -> list[str]:
-    """Registers the family's tasks (or those named) with SeqIO and returns their names."""
-    made = examples(splits, settings, tokenizer, tasks)
-    return common.register(dataset, settings, made, tokenizer)
+def make(
+    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
+) -> PromptTask:
+    """The task of this spec; without a tokenizer it only renders."""
+    kind: type[PromptTask] = UserSummary if spec.task == "user_summary" else Purchase
+    return kind(splits, settings, tokenizer, spec)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.task_specs import DEFAULT_TASKS, TaskSpec, find_specs
 from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.tasks import common
 from ilm_jax.tasks.common import Examples
 
 # Module of `ilm_jax.tasks` that makes the tasks of each family.
@@ -23,9 +24,21 @@ def make_examples(
     tokenizer: Tokenizer | None = None,
 ) -> list[Examples]:
     """The examples of these tasks, in their order; without a tokenizer they only render."""
-    made: dict[str, Examples] = {}
-    for family in dict.fromkeys(spec.family for spec in specs):
-        module = importlib.import_module(f"ilm_jax.tasks.{MODULES[family]}")
-        names = [spec.task for spec in specs if spec.family == family]
-        made |= {e.spec.task: e for e in module.examples(splits, settings, tokenizer, names)}
-    return [made[spec.task] for spec in specs]
+    return [
+        importlib.import_module(f"ilm_jax.tasks.{MODULES[spec.family]}").make(
+            spec, splits, settings, tokenizer
+        )
+        for spec in specs
+    ]
+
+
+def register(
+    dataset: str,
+    settings: TaskSettings,
+    splits: Splits,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str] = DEFAULT_TASKS,
+) -> list[str]:
+    """Registers tasks, named as in `find_specs`, with SeqIO; returns their registered names."""
+    made = make_examples(find_specs(dataset, tasks), splits, settings, tokenizer)
+    return common.register(dataset, settings, made, tokenizer)

@@ -13,8 +13,9 @@ from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
 from ilm_jax.data.text_records import read_texts
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.elm24 import ARITY, examples
+from ilm_jax.tasks.elm24 import ARITY
 from tests.data.small_catalogue import small_catalogue, words_of
+from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
 CATALOGUE.ratings[:] = np.random.default_rng(0).integers(1, 11, len(CATALOGUE.ratings)) / 2
@@ -24,7 +25,7 @@ TASKS = [spec for spec in SPECS.values() if spec.family == "elm24"]
 
 
 def rendered(task, split, settings=SETTINGS):
-    (made,) = examples(SPLIT, settings, tasks=[task])
+    (made,) = made_by([task], SPLIT, settings)
     index = made.index(split)
     for values in zip(*(column.tolist() for column in index.values()), strict=True):
         integers = dict(zip(index, values, strict=True))
@@ -146,7 +147,7 @@ def test_a_file_of_texts_takes_the_place_of_composed_ones(tmp_path):
     assert [integers["row"], integers["other"]] == known[:2].tolist()
     profiles = [e for split in SPLITS for _, e in rendered("user_profile", split, settings)]
     assert [example.user for example in profiles] == ["u5"]
-    (summary, similar) = examples(SPLIT, settings, tasks=["summary", "similarities"])
+    (summary, similar) = made_by(["summary", "similarities"], SPLIT, settings)
     assert summary.truncations("train")["texts_of_unknown_items"] == 1
     assert similar.truncations("train")["texts_with_a_held_out_second_item"] == 1
     assert {e.source for _, e in rendered("pitch", "train", settings)} == {"metadata"}

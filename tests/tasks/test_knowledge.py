@@ -10,8 +10,9 @@ from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.knowledge import KINDS, examples
+from ilm_jax.tasks.knowledge import KINDS
 from tests.data.small_catalogue import small_catalogue
+from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
 CATALOGUE.ratings[:] = np.random.default_rng(0).integers(1, 11, len(CATALOGUE.ratings)) / 2
@@ -23,7 +24,7 @@ FROM_HISTORY = [task for task in KINDS if task != "mlm"]
 
 
 def rendered(task, split, settings=SETTINGS):
-    (made,) = examples(SPLIT, settings, tasks=[task])
+    (made,) = made_by([task], SPLIT, settings)
     index = made.index(split)
     for values in zip(*(column.tolist() for column in index.values()), strict=True):
         integers = dict(zip(index, values, strict=True))
@@ -106,12 +107,12 @@ def test_missing_words_restore_the_text():
 
 
 def test_ratings_are_those_of_the_source():
-    (made,) = examples(SPLIT, SETTINGS, tasks=["rating"])
+    (made,) = made_by(["rating"], SPLIT, SETTINGS)
     for integers, example, _ in rendered("rating", "test"):
         entry = CATALOGUE.offsets[integers["user"]] + integers["position"]
         assert float(example.target_text) == CATALOGUE.ratings[entry]
     blank = small_catalogue()
-    (empty,) = examples(make_splits(blank), SETTINGS, tasks=["rating"])
+    (empty,) = made_by(["rating"], make_splits(blank), SETTINGS)
     assert not len(empty.index("train")["user"]) and len(made.index("train")["user"])
 
 
@@ -132,7 +133,7 @@ def candidates_file(path, change=None):
 def test_a_file_fixes_the_candidates(tmp_path):
     settings = candidates_file(tmp_path / "lists.jsonl")
     tokenizer = OwnTokenizer.train([*CATALOGUE.texts, "item_1234567890"], 600)
-    (made,) = examples(SPLIT, settings, tokenizer, ["ranking"])
+    (made,) = made_by(["ranking"], SPLIT, settings, tokenizer)
     index = made.index("test")
     for values in zip(*(column.tolist() for column in index.values()), strict=True):
         features = made.build("test", **dict(zip(index, values, strict=True)))

@@ -12,7 +12,8 @@ from ilm_jax.data.prompts import ITEM_SLOT
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import TaskSettings
 from ilm_jax.decoding.trie import build_trie
-from ilm_jax.tasks import alignment, common, corpus, elm24, openp5
+from ilm_jax.tasks import alignment, common, elm24, openp5, registry
+from ilm_jax.tasks.corpus import CorpusText
 from tests.data.published_tokenizers import BERT, KINDS, published
 from tests.data.small_catalogue import small_catalogue
 
@@ -40,8 +41,7 @@ def rows_of(block, local):
 @pytest.mark.parametrize("kind", ["t5", "llama2", "llama3", "bert"])
 def test_seqio_gives_what_the_examples_say(kind):
     tokenizer = published(kind)
-    for module in (elm24, openp5, alignment, corpus):
-        module.register("toy", SETTINGS, SPLIT, tokenizer)
+    registry.register("toy", SETTINGS, SPLIT, tokenizer)
     for task in (elm24.LongDescription, alignment.ItemText):
         examples = task(SPLIT, SETTINGS, tokenizer)
         name = examples.spec.name("toy")
@@ -134,7 +134,7 @@ def test_texts_of_stage_1_open_with_cls_and_end_in_pads(kind):
 
 def test_a_corpus_text_opens_its_row():
     tokenizer = published("llama2")
-    examples = corpus.CorpusText(SPLIT, SETTINGS, tokenizer)
+    examples = CorpusText(SPLIT, SETTINGS, tokenizer)
     texts = {example["key"]: example["targets"].tolist() for example in built(examples, "train")}
     row = int(SPLIT.items_in(0)[0])
     expected = [*tokenizer.encode(CATALOGUE.texts[row]), tokenizer.eos_id]

@@ -11,8 +11,8 @@ from ilm_jax.data.narratives import Narratives, instruction
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import SPECS, TaskSettings
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.regen import examples
 from tests.data.small_catalogue import small_catalogue
+from tests.tasks.making import made_by
 
 TASKS = [spec.task for spec in SPECS.values() if spec.family == "regen"]
 SETTINGS = TaskSettings(mention_history="id", history=20)
@@ -51,7 +51,7 @@ def write(folder, rows, keys=KEYS):
 
 
 def rendered(splits, task, split, settings=SETTINGS):
-    (made,) = examples(splits, settings, tasks=[task])
+    (made,) = made_by([task], splits, settings)
     index = made.index(split)
     for values in zip(*(column.tolist() for column in index.values()), strict=True):
         integers = dict(zip(index, values, strict=True))

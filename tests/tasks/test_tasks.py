@@ -10,7 +10,7 @@ from ilm_jax.data.splits import make_splits
 from ilm_jax.data.streams import Mixture
 from ilm_jax.data.task_settings import SPLITS, TaskSettings
 from ilm_jax.evaluation.seqio_metrics import metric_fns, ranking_metrics
-from ilm_jax.tasks import alignment, common, corpus, elm24, openp5
+from ilm_jax.tasks import alignment, common, elm24, openp5, registry
 from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
 from ilm_jax.tasks.prompted import overlaps
 from tests.data.small_catalogue import small_catalogue
@@ -35,10 +35,7 @@ def built(examples, split):
 
 
 def registered():
-    names = []
-    for module in (alignment, elm24, openp5, corpus):
-        names += module.register("toy", SETTINGS, SPLIT, TOKENIZER, list(EXAMPLES))
-    return names
+    return registry.register("toy", SETTINGS, SPLIT, TOKENIZER, list(EXAMPLES))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -97,7 +94,7 @@ def test_registering_twice_changes_nothing_and_other_settings_replace():
     before = [seqio.TaskRegistry.get(name) for name in names]
     assert registered() == names
     assert all(seqio.TaskRegistry.get(n) is t for n, t in zip(names, before, strict=True))
-    elm24.register("toy", SETTINGS.replace(variants=1), SPLIT, TOKENIZER)
+    registry.register("toy", SETTINGS.replace(variants=1), SPLIT, TOKENIZER, ["long_description"])
     description = EXAMPLES["long_description"].spec.name("toy")
     assert common.num_examples(description, "train") == len(SPLIT.items_in(0))
     registered()
