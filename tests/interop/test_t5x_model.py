@@ -159,10 +159,15 @@ def test_scores_and_predictions_are_ours(model):
     np.testing.assert_array_equal(made.predict_batch(params, batch), want)
 
 
-def test_the_run_says_what_parameters_training_starts_from(model):
+def test_the_run_says_what_parameters_training_starts_from(model, monkeypatch):
     made, batch, _, _ = model
     from t5x import partitioning
 
+    # T5X gives all devices of a CPU to the model axis, more than these widths divide into.
+    devices = np.array(jax.devices()).reshape(-1, 2)
+    monkeypatch.setattr(
+        partitioning, "get_cpu_mesh", lambda: jax.sharding.Mesh(devices, ("data", "model"))
+    )
     mesh = partitioning.PjitPartitioner(
         num_partitions=1,
         logical_axis_rules=t5x_run.logical_axis_rules(partitioning.standard_logical_axis_rules()),
