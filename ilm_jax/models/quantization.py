@@ -6,14 +6,8 @@ quantize a slice on its way from disk into a shard, and all that is needed of th
 Training quantizes while it loads, with interop/entries.py.
 """
 
-import re
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
-
-# The projections of the decoder's layers, stacked or not; embeddings and norms keep their floats.
-DECODER_KERNELS = r"(^|/)(layers|layer_\d+)/.*/kernel$"
 
 
 def quantize(
@@ -28,22 +22,3 @@ def quantize(
     scale = jnp.max(jnp.abs(weights), axis=axis, keepdims=True) / 127
     safe = jnp.where(scale == 0, 1, scale)
     return jnp.round(weights / safe).astype(jnp.int8), jnp.squeeze(scale, axis)
-
-
-def quantize_params(
-    params: Mapping[str, Array], pattern: str = DECODER_KERNELS
-) -> dict[str, Array]:
-    """A flat {path: array} with `…/kernel` replaced by `…/kernel_int8` and `…/scale`.
-
-    Args:
-      params: paths joined by "/".
-      pattern: regular expression; kernels whose path it finds are quantized.
-    """
-    result = {}
-    for path, array in params.items():
-        if path.endswith("kernel") and re.search(pattern, path):
-            stem = path.removesuffix("kernel")
-            result[stem + "kernel_int8"], result[stem + "scale"] = quantize(array)
-        else:
-            result[path] = array
-    return result
