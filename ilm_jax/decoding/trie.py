@@ -67,11 +67,6 @@ class Trie:
         """Distinct strings of all catalogues."""
         return self.leaf_items.shape[0]
 
-    @property
-    def shared_strings(self) -> int:
-        """Strings that stand for several items, which can then only tie."""
-        return int((np.asarray(self.leaf_items)[:, 1:2] >= 0).sum())
-
 
 def build_trie(
     sequences: Sequence[Sequence[int]],
