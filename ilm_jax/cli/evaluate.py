@@ -1,5 +1,6 @@
 """`ilm evaluate`: figures of a trained run on held-out items and users."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,11 +8,12 @@ from absl import flags
 
 
 def _flags() -> flags.FlagValues:
+    from ilm_jax.cli import opening
+
     values = flags.FlagValues()
+    opening.define_run(values)
     texts = {
-        "model_dir": "Folder of the run (its config.gin says the rest).",
         "output": "Folder for what is found (default: MODEL_DIR/evaluation).",
-        "step": "Checkpoint: a step, 'best' (lowest validation loss) or 'last'. Default: best.",
         "encoder": "Folder of a sentence encoder (sentence-transformers' layout) for semantic "
         "consistency. Default: all-MiniLM-L6-v2 where its package is installed.",
     }
@@ -49,36 +51,20 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli import words
+    from ilm_jax.cli import opening, words
 
     bindings, rest = words.split_bindings(argv)
     values = _flags()
     words.parse_flags(values, "evaluate", rest)
 
-    import pathlib
+    run = opening.open_run(values.model_dir, bindings, "evaluate")
 
-    from ilm_jax.errors import UserError
-
-    if not values.model_dir:
-        raise UserError("name a run: ilm evaluate --model_dir=DIR")
-    model_dir = pathlib.Path(values.model_dir)
-    config = model_dir / "config.gin"
-    if not config.is_file():
-        raise UserError(f"{model_dir} holds no config.gin: is it the MODEL_DIR of a run?")
-
-    from ilm_jax.training.host_memory import keep_freed_memory
-
-    keep_freed_memory()
-    from ilm_jax.cli import gin_config
     from ilm_jax.evaluation import evaluating, measure, semantic
-    from ilm_jax.training.run import Run
 
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
-    bindings = [f"MODEL_DIR={str(model_dir)!r}", *bindings]
-    run = gin_config.build(Run, [str(config)], bindings)
     run.processes.start(values.multiprocess)
-    trained = measure.load_trained(run, values.step or "best")
-    output = pathlib.Path(values.output or model_dir / "evaluation")
+    trained = measure.load_trained(run, values.step)
+    output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
     record = evaluating.evaluate(
         trained, output, split=values.split, users=values.users or None, beams=values.beams,
         exclude_seen=values.exclude_seen, ranking=values.ranking,
