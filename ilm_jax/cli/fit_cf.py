@@ -97,8 +97,13 @@ def main(argv: Sequence[str]) -> int:
 
     splits = fitting.splits()
     print(_describe(splits), flush=True)
-    most = max(getattr(method, "epochs", 0) for method in fitting.methods)
-    table = fitting.fit(splits, _progress(most))
+    if values.item_vectors:
+        from ilm_jax.cli.given_vectors import given_table
+
+        table = given_table(splits, values.item_vectors, values.user_vectors or "")
+    else:
+        most = max(getattr(method, "epochs", 0) for method in fitting.methods)
+        table = fitting.fit(splits, _progress(most))
     table.save(output)
     cf, popularity = measure(splits, table)
     print(results_table(cf, popularity, _title(table)))
@@ -120,6 +125,11 @@ def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
 
     if bindings:
         raise UserError(f"--gin.{bindings[0]} needs a recipe: add --gin_file=runs/cf.gin")
+    if values.user_vectors and not values.item_vectors:
+        raise UserError("--user_vectors alone: give the items' as well, --item_vectors=FILE")
+    unread = [name for name in _FIT if values[name].present]
+    if values.item_vectors and unread:
+        raise UserError(f"--item_vectors and --{unread[0]}: nothing is fitted; leave one out")
     return FitCF(
         dataset=values.dataset, data_dir=values.data_dir, cache_dir=values.cache_dir,
         sequences=values.sequences, output=values.output, methods=(_config(values),),
@@ -142,6 +152,7 @@ def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
 
 
 _DATA = ("dataset", "data_dir", "cache_dir", "sequences", "output")
+_FIT = ("dim", "epochs", "seed", "alpha", "regularisation", "nu")
 
 
 def fit_table(

@@ -1,5 +1,6 @@
 """Ready-made vectors as an embedding table, in the place of a fit."""
 
+import json
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ def given_table(splits: "Splits", item_path: str, user_path: str = "") -> "Embed
       splits: of the catalogue; whoever made the vectors answers for what they have seen.
       item_path: `.npy` [items, dim] in the order of the catalogue, which is that of its file of
         items; or `.safetensors` with a tensor `item` (and, if wanted, `user`), whose metadata may
-        hold `item_ids` and `user_ids`, one id a line, in the order of their rows.
+        hold `item_ids` and `user_ids`, one id a line, in the order of their rows. A table of ours,
+        such as one of another split, is such a file too.
       user_path: the same for users; "": the tensor `user` of `item_path`, else each user's vector
         is the mean of those of its training items.
 
@@ -55,6 +57,13 @@ def given_table(splits: "Splits", item_path: str, user_path: str = "") -> "Embed
     )  # fmt: skip
 
 
+def _listed(metadata: dict[str, str], name: str) -> list[str] | None:
+    """The ids in a file's metadata, of lines or of a table of ours; None if there are none."""
+    if "ilm_jax" in metadata:
+        return list(map(str, json.loads(metadata["ilm_jax"])[name]))
+    return metadata[name].split("\n") if metadata.get(name) else None
+
+
 def _read(path: str, kind: str, ids: list[str]) -> Float32[np.ndarray, "rows dim"] | None:
     """Vectors in the order of `ids`; None if a safetensors file has no such tensor."""
     import safetensors
@@ -69,11 +78,10 @@ def _read(path: str, kind: str, ids: list[str]) -> Float32[np.ndarray, "rows dim
                 if kind not in stream.keys():  # noqa: SIM118 - it is no mapping
                     return None
                 array = stream.get_tensor(kind)
-                listed = (stream.metadata() or {}).get(f"{kind}_ids")
-                order = listed.split("\n") if listed else None
+                order = _listed(stream.metadata() or {}, f"{kind}_ids")
         else:
             raise UserError(f"{file}: vectors come as .npy or .safetensors")
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from error
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or not array.shape[1]:
         raise UserError(f"{file}: {array.dtype}{list(array.shape)} is no matrix of vectors")

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cli import main as cli
 from ilm_jax.cli.given_vectors import given_table
+from ilm_jax.data import toy
+from ilm_jax.data.prepare import catalogue_dir
 from ilm_jax.data.splits import make_splits
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
@@ -65,3 +69,24 @@ def test_another_kind_of_file_is_refused(tmp_path):
     for name, message in (("v.bin", "come as .npy"), ("v.npy", "cannot be read")):
         with pytest.raises(UserError, match=message):
             given_table(SPLITS, str(tmp_path / name))
+
+
+def test_fit_cf_writes_them_in_the_place_of_a_fit(tmp_path, capfd):
+    catalogue = SPLITS.catalogue
+    catalogue.save(catalogue_dir("toy", tmp_path), {"builder": toy.VERSION})
+    np.save(tmp_path / "items.npy", ITEM)
+    flags = ["--dataset=toy", f"--cache_dir={tmp_path}", f"--output={tmp_path / 'cf.safetensors'}"]
+    given = f"--item_vectors={tmp_path / 'items.npy'}"
+    assert cli.main(["fit_cf", *flags, given]) == 0
+    assert "CF (given)" in capfd.readouterr().out
+    table = EmbeddingTable.load(tmp_path / "cf.safetensors", SPLITS)
+    assert (table.item == ITEM).all()
+    # What it wrote can be given in its turn.
+    again = given_table(SPLITS, str(tmp_path / "cf.safetensors"))
+    assert (again.item == ITEM).all() and (again.user == table.user).all()
+    for wrong, message in (
+        ([given, "--dim=3"], "--item_vectors and --dim"),
+        ([f"--user_vectors={tmp_path / 'items.npy'}"], "--user_vectors alone"),
+    ):
+        assert cli.main(["fit_cf", *flags, *wrong]) == 2
+        assert message in capfd.readouterr().err
