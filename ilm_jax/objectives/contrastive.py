@@ -13,7 +13,9 @@ its retrieval branch). Item-item and user-item are the same between two bags of 
 (Yang et al. 2024, arXiv 2406.02844; the maximum over query pairs is our reading).
 
 The N x N similarities never exist at once: a scan walks over blocks of columns, each recomputed
-in the backward pass, and rows stay split over the batch axes of the mesh.
+in the backward pass, and rows stay split over the batch axes of the mesh. Nor does any device hold
+all columns: a block is made of some of every device's, gathered when their turn comes, and what is
+due to them is sent home in the same way.
 """
 
 import functools
@@ -71,14 +73,14 @@ def contrast(
       key: draws hard negatives if given, keyed by global (row, column): independent of blocks
         and mesh.
       label_smoothing: e above.
-      block: columns per block; chosen from BLOCK_BYTES if None.
+      block: columns per block at most, but one of every shard; chosen from BLOCK_BYTES if None.
     """
     axes = _batch_axes()
-    size = left.shape[0]
     mesh = jax.sharding.get_abstract_mesh()
     shards = math.prod(mesh.shape[axis] for axis in axes) if axes else 1
-    pairs = size // shards * left.shape[1] * right.shape[1] * 4
-    block = block or _divisor_at_most(size, max(1, BLOCK_BYTES // pairs))
+    rows_here = left.shape[0] // shards
+    block = block or BLOCK_BYTES // (rows_here * left.shape[1] * right.shape[1] * 4)
+    block = _divisor_at_most(rows_here, max(1, block // shards))
     counter_key = None if key is None else jax.random.key_data(key).astype(jnp.uint32)
     run = functools.partial(_contrast_rows, axes=axes, block=block, label_smoothing=label_smoothing)
     args = (left, right, temperature, left_ids, right_ids, counter_key)
@@ -146,7 +148,7 @@ class _Rows(NamedTuple):
 def _contrast_rows(
     left, right, temperature, left_ids, right_ids, key, *, axes, block, label_smoothing
 ) -> Contrast:
-    """`contrast` for this device's rows against all columns."""
+    """`contrast` for this device's rows against all columns, `block` of each shard at a time."""
 
     def gather(x):
         return jax.lax.all_gather(x, axes, tiled=True) if axes else x
@@ -155,15 +157,16 @@ def _contrast_rows(
         return jax.lax.psum(x, axes) if axes else x
 
     rows = left.shape[0]
-    all_right, all_left_ids, all_right_ids = gather(right), gather(left_ids), gather(right_ids)
-    size = all_right.shape[0]
+    all_left_ids, all_right_ids = gather(left_ids), gather(right_ids)
+    size = all_right_ids.shape[0]
     first = (jax.lax.axis_index(axes) if axes else 0) * rows
     row_index = first + jnp.arange(rows)
 
     @jax.checkpoint
     def body(carry: _Rows, start):
-        columns = start + jnp.arange(block)
-        sim = similarity(left, jax.lax.dynamic_slice_in_dim(all_right, start, block)) / temperature
+        columns = (jnp.arange(0, size, rows)[:, None] + start + jnp.arange(block)).reshape(-1)
+        vectors = gather(jax.lax.dynamic_slice_in_dim(right, start, block))
+        sim = similarity(left, vectors) / temperature
         same = (left_ids[:, None] == all_left_ids[columns][None]) | (
             right_ids[:, None] == all_right_ids[columns][None]
         )
@@ -179,10 +182,12 @@ def _contrast_rows(
     carry = _Rows(low, zero, zero, zero, zero, low, low, low, jnp.full(rows, -1))
     if axes:
         carry = jax.tree.map(lambda x: jax.lax.pcast(x, axes, to="varying"), carry)
-    row, column = jax.lax.scan(body, carry, jnp.arange(0, size, block))
+    row, column = jax.lax.scan(body, carry, jnp.arange(0, rows, block))
     cross_entropy = functools.partial(_cross_entropy, size=size, smoothing=label_smoothing)
     row_loss = cross_entropy(jnp.log(row.sum) + row.max, row.same, row.positives, row.all)
-    *statistics, negative_left = (x.reshape(-1) for x in column)
+    # [blocks, shards, block] in the order of the walk; columns in their own order.
+    walked = (rows // block, size // rows, block)
+    *statistics, negative_left = (x.reshape(walked).swapaxes(0, 1).reshape(-1) for x in column)
     return Contrast(
         loss=0.5 * (total(row_loss.sum()) + cross_entropy(*statistics).sum()) / size,
         accuracy=total((row.best_positive >= row.best_negative).sum()) / size,
