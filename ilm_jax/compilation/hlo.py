@@ -1,7 +1,8 @@
 """What a compiled program does, read from its HLO text: products, bytes and collectives.
 
 XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs,
-which is read from its condition: every scan of ours counts from zero to a constant.
+which is read from its condition and its counter's step: a scan counts from zero to a constant, one
+by one; loops that the compiler makes, or unrolls, in larger steps.
 """
 
 import dataclasses
@@ -220,9 +221,36 @@ def _length(module: Module, loop: Instruction) -> int:
         return int(stated.group(1))
     condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
     body = module.get(condition.group(1), {}) if condition else {}
-    constants = [x for x in body.values() if x.opcode == "constant" and not x.types[0].dims]
-    numbers = [re.match(r"-?\d+$", x.argument) for x in constants]
-    return max((int(number.group()) for number in numbers if number), default=1)
+    bound = max((n for n in map(_constant, body.values()) if n is not None), default=1)
+    return -(-bound // _step(module, loop, body))
+
+
+def _constant(one: Instruction) -> int | None:
+    """The value of a whole-number scalar."""
+    if one.opcode != "constant" or one.types[0].dims:
+        return None
+    found = re.match(r"-?\d+$", one.argument)
+    return int(found.group()) if found else None
+
+
+def _step(module: Module, loop: Instruction, condition: dict[str, Instruction]) -> int:
+    """What a loop's body adds to the number that its condition looks at; 1 if that is not clear."""
+    called = re.search(r"body=%?([\w.\-]+)", loop.rest)
+    body = module.get(called.group(1), {}) if called else {}
+    looks = [x for x in condition.values() if x.opcode == "get-tuple-element"]
+    places = {found.group() for x in looks if (found := re.search(r"(?<=index=)\d+", x.rest))}
+    root = list(body.values())[-1:]
+    if len(places) != 1 or not root or root[0].opcode != "tuple":
+        return 1
+    name, total = root[0].operands[int(places.pop())], 0
+    while name in body and body[name].opcode in ("add", "copy", "bitcast"):
+        added = [_constant(body[x]) for x in body[name].operands if x in body]
+        total += sum(n for n in added if n is not None)
+        rest = [x for x in body[name].operands if x in body and _constant(body[x]) is None]
+        if len(rest) != 1:
+            return 1
+        name = rest[0]
+    return max(1, total)
 
 
 def _fused_flops(module: Module, scope: dict[str, Instruction], one: Instruction) -> float:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
-from ilm_jax.compilation.chips import CHIPS, GIB
+from ilm_jax.compilation.chips import GIB, described
 from ilm_jax.compilation.hlo import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
 from ilm_jax.compilation.topology import Topology
@@ -21,7 +21,12 @@ from ilm_jax.training.run import Run
 from ilm_jax.training.state import TrainState
 
 LARGE = 64 * 2**20  # bytes from which a tensor is worth a warning
-_USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# The compiler's words where a program, or its temporaries alone, exceed the memory.
+_AMOUNT = r"([\d.]+)([KMGT])"
+_USED = (
+    re.compile(rf"Used {_AMOUNT} of {_AMOUNT} hbm"),
+    re.compile(rf"\({_AMOUNT}\) exceeds available HBM \({_AMOUNT}\)"),
+)
 ADVICE = (
     "a larger fsdp axis (partitioning.MeshConfig.fsdp), remat = 'full', a smaller BATCH_SIZE, "
     "trainer.TrainerConfig.microbatches, or models/int8.gin"
@@ -33,7 +38,7 @@ def compile_program(
 ) -> dict[str, Any]:
     """Compiles one program and measures it; a program that does not fit is reported, not raised."""
     start, busy = time.monotonic(), time.process_time()
-    chip = CHIPS[topology.generation]
+    chip = described(topology.generation, len(devices) / topology.chips)
     record: dict[str, Any] = {"program": program.name, "rows": program.rows, "share": program.share}
     held = bytes_per_device(program.state) if program.state else 0
     if held > chip.hbm_bytes:  # parameters and optimizer alone: compiling shows nothing more
@@ -43,37 +48,26 @@ def compile_program(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        found = _USED.search(str(error))
-        if not found:
+        too_much = exceeded(str(error))
+        if not too_much:
             raise
-        used, room = (float(n) * _UNIT[u] for n, u in (found.groups()[:2], found.groups()[2:]))
         return record | {
             "fits": False, "lowering_seconds": lowering,
             "compile_seconds": time.monotonic() - start - lowering,
-            "hbm": {"peak": int(used), "room": int(room)},
+            "hbm": too_much,
         }  # fmt: skip
     seconds = time.monotonic() - start - lowering
     costs = analyse(compiled.as_text())
     limits = roofline(costs, chip, devices)
     needed = needed_flops(program)
-    memory = compiled.memory_analysis()
-    peak = getattr(memory, "peak_memory_in_bytes", 0) or (
-        memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    )  # fmt: skip
+    memory = hbm(compiled.memory_analysis(), chip.hbm_bytes)
     return record | {
-        "fits": peak <= chip.hbm_bytes,
+        "fits": memory["peak"] <= chip.hbm_bytes,
         "lowering_seconds": lowering,
         "compile_seconds": seconds,
         "cpu_seconds": time.process_time() - busy,
         "host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "hbm": {
-            "arguments": memory.argument_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "output": memory.output_size_in_bytes,
-            "peak": peak,
-            "room": chip.hbm_bytes,
-        },
+        "hbm": memory,
         "flops": {
             "needed": needed,
             "frozen_4n": program.frozen_flops,
@@ -90,7 +84,36 @@ def compile_program(
     }  # fmt: skip
 
 
-_UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
+def hbm(memory: Any, room: int) -> dict[str, int]:
+    """Bytes on a chip, from the compiler's memory analysis.
+
+    `allocated` is what the program's buffers take: arguments, the room set aside for temporaries
+    (holes between them included), results that do not stand in an argument's place, and the code.
+    `live` is the most that is in use at a time, without holes. The larger of the two is the peak.
+    """
+    parts = {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "output": memory.output_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    allocated = sum(parts.values()) - 2 * parts["aliased"]
+    live = getattr(memory, "peak_memory_in_bytes", 0)
+    peak = max(allocated, live)
+    return parts | {"allocated": allocated, "live": live, "peak": peak, "room": room}
+
+
+def exceeded(words: str) -> dict[str, int] | None:
+    """What a program takes and what it may, from the compiler's refusal; None for another error."""
+    for pattern in _USED:
+        if found := pattern.search(words):
+            used, unit, room, other = found.groups()
+            return {"peak": int(float(used) * _UNIT[unit]), "room": int(float(room) * _UNIT[other])}
+    return None
+
+
+_UNIT = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _by_kind(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
@@ -202,9 +225,10 @@ def lines(record: Mapping[str, Any]) -> list[str]:
             continue
         s, f = p["seconds"], p["flops"]
         out += [
-            f"  {p['program']}: {hbm['peak'] / GIB:.2f} of {hbm['room'] / GIB:.0f} GiB per chip "
+            f"  {p['program']}: {hbm['peak'] / GIB:.2f} of {hbm['room'] / GIB:.2f} GiB per chip "
             f"(arguments {hbm['arguments'] / GIB:.2f}, temporaries {hbm['temporaries'] / GIB:.2f}, "
-            f"output {hbm['output'] / GIB:.2f})",
+            f"output {hbm['output'] / GIB:.2f}, {hbm['aliased'] / GIB:.2f} of it in arguments' "
+            f"place; in use at a time {hbm['live'] / GIB:.2f})",
             f"    FLOPs needed {f['needed']:.3g} (4N of frozen tokens {f['frozen_4n']:.3g}), "
             f"compiled {f['compiled']:.3g}",
             f"    at least {s['step'] * 1e3:.1f} ms per step, limit {p['limit']} (matmul "
@@ -234,7 +258,7 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
         for p in record["programs"]:
             hbm = p["hbm"]
             first = [record["recipe"], record["topology"], p["program"], f"{p['rows']:,}",
-                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.0f} GiB"]  # fmt: skip
+                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.1f} GiB"]  # fmt: skip
             if p["fits"]:
                 total = sum(c["bytes"] for c in p["collectives"])
                 rest = [f"{p['flops']['needed'] / 1e15:.3g}", f"{total / GIB:.1f} GiB",

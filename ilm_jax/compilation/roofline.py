@@ -8,7 +8,8 @@ Model", Austin et al. 2025, chapter "Sharding").
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,11 @@ class Roofline:
 def roofline(costs: Costs, chip: Chip, devices: Sequence[Any]) -> Roofline:
     """Limits of a program that was compiled for `devices`, in their order of the mesh."""
     flops = costs.flops + sum(k.times * kernel_flops(k) for k in costs.kernels)
-    ici = dcn = 0.0
+    permutes = [c for c in costs.collectives if c.opcode == "collective-permute"]
+    ici, dcn = permute_seconds(permutes, chip, devices)
     for collective in costs.collectives:
+        if collective.opcode == "collective-permute":
+            continue
         inside, outside = collective_seconds(collective, chip, devices)
         ici += collective.times * inside
         dcn += collective.times * outside
@@ -106,8 +110,6 @@ def first_group(text: str, count: int) -> list[int]:
 
 def collective_seconds(one: Collective, chip: Chip, devices: Sequence[Any]) -> tuple[float, float]:
     """(seconds on the slice's links, seconds on the data-centre network) of one run."""
-    if one.opcode == "collective-permute":
-        return _permute_seconds(one, chip, devices)
     numbers = first_group(one.groups, len(devices))
     group = [devices[i] for i in numbers]
     slices = {getattr(device, "slice_index", None) or 0 for device in group}
@@ -127,19 +129,56 @@ def collective_seconds(one: Collective, chip: Chip, devices: Sequence[Any]) -> t
     return seconds, outside
 
 
-def _permute_seconds(one: Collective, chip: Chip, devices: Sequence[Any]) -> tuple[float, float]:
-    """Neighbours exchange whole arrays; between slices over the slower network."""
-    pairs = [(int(a), int(b)) for a, b in re.findall(r"(\d+),(\d+)", one.groups)]
-    slices = [getattr(device, "slice_index", None) or 0 for device in devices]
-    if any(slices[a] != slices[b] for a, b in pairs):
-        return 0.0, one.bytes / chip.dcn_bandwidth
-    return one.bytes / chip.link_bandwidth, 0.0
+def permute_seconds(
+    permutes: Sequence[Collective], chip: Chip, devices: Sequence[Any]
+) -> tuple[float, float]:
+    """As `collective_seconds`, of all runs of exchanges between pairs of devices together.
+
+    Each array goes along one axis of the torus after the other. What crosses different links, or
+    one link in both directions, crosses at once: the most loaded link counts.
+    """
+    extent = _extent(devices)
+    amounts: dict[str, float] = defaultdict(float)
+    for one in permutes:
+        amounts[one.groups] += one.times * one.bytes
+    links: dict[Any, float] = defaultdict(float)
+    outside: dict[int, float] = defaultdict(float)
+    for text, amount in amounts.items():
+        for source, target in re.findall(r"(\d+),(\d+)", text):
+            here, there = devices[int(source)], devices[int(target)]
+            home = getattr(here, "slice_index", None) or 0
+            if home != (getattr(there, "slice_index", None) or 0):
+                outside[int(source)] += amount
+            else:
+                for link in _path(here.coords, there.coords, extent, chip):
+                    links[home, link] += amount
+    most, most_outside = (max(loads.values(), default=0.0) for loads in (links, outside))
+    return most / chip.link_bandwidth, most_outside / chip.dcn_bandwidth
+
+
+def _path(
+    start: Sequence[int], end: Sequence[int], extent: Sequence[int], chip: Chip
+) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """The links (where from, along which axis, in which direction) from one device to another."""
+    at = list(start)
+    for axis, length in enumerate(extent):
+        steps = end[axis] - start[axis]
+        if length >= chip.wraps and abs(steps) > length // 2:  # the shorter way around
+            steps -= length if steps > 0 else -length
+        way = 1 if steps > 0 else -1
+        for _ in range(abs(steps)):
+            yield tuple(at), axis, way
+            at[axis] = (at[axis] + way) % length
+
+
+def _extent(devices: Sequence[Any]) -> list[int]:
+    places = np.array([device.coords for device in devices])
+    return [int(n) for n in places.max(0) - places.min(0) + 1]
 
 
 def _bandwidth(group: Sequence[Any], devices: Sequence[Any], chip: Chip) -> float:
     """Bytes per second into each device over the axes that the group spans."""
-    everywhere = np.array([device.coords for device in devices])
-    extent = everywhere.max(0) - everywhere.min(0) + 1
+    extent = _extent(devices)
     here = np.array([device.coords for device in group])
     total = 0.0
     for axis, length in enumerate(extent):

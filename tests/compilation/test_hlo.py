@@ -9,7 +9,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ilm_jax.compilation import hlo
 from ilm_jax.compilation.chips import CHIPS
-from ilm_jax.compilation.roofline import collective_seconds, first_group, kernel_flops
+from ilm_jax.compilation.roofline import (
+    collective_seconds,
+    first_group,
+    kernel_flops,
+    permute_seconds,
+)
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 
 
@@ -79,6 +84,17 @@ def test_what_the_tpu_compiler_writes_is_read():
     assert kernel_flops(kernel) == 3 * 2 * 2 * 16 * 1024**2 * 256 * 3 / 4
 
 
+def test_a_loop_that_counts_in_twos_runs_half_as_often():
+    counted = TPU_LINES.replace(
+        "  ROOT %t = (s32[], bf16[8,128,64]{2,1,0}) tuple(%i, %g)",
+        "  %one = s32[] constant(1)\n  %j = s32[] add(%i, %one)\n  %l = s32[] add(%j, %one)\n"
+        "  ROOT %t = (s32[], bf16[8,128,64]{2,1,0}) tuple(%l, %g)",
+    )
+    assert counted != TPU_LINES
+    # Of 0, 2, … those under 21.
+    assert hlo.analyse(counted).flops == hlo.analyse(TPU_LINES).flops * 11 / 21
+
+
 @pytest.mark.parametrize(
     ("text", "group"),
     [
@@ -110,6 +126,31 @@ def test_an_exchange_takes_as_long_as_its_ring():
     slices = [Device(x, 0, 0, slice_index=s) for s in range(2) for x in range(4)]
     inside, outside = collective_seconds(four, chip, slices)
     assert outside == pytest.approx(2 * 2**20 / 2 / chip.dcn_bandwidth)
+
+
+def test_neighbours_exchange_in_both_directions_at_once():
+    chip = CHIPS["v5e"]
+
+    def turn(pairs: list[tuple[int, int]], times: int = 1) -> hlo.Collective:
+        text = "{" + ",".join(f"{{{a},{b}}}" for a, b in pairs) + "}"
+        return hlo.Collective("collective-permute", 2**20, times, text, "", ())
+
+    ring = [Device(x, 0, 0) for x in range(16)]
+    on = [(i, (i + 1) % 16) for i in range(16)]
+    back = [(b, a) for a, b in on]
+    once = 2**20 / chip.link_bandwidth
+    assert permute_seconds([turn(on, 7)], chip, ring)[0] == pytest.approx(7 * once)
+    assert permute_seconds([turn(on, 7), turn(back, 7)], chip, ring)[0] == pytest.approx(7 * once)
+    # A line of four does not close: its last sends over all of its links, against nobody.
+    line = [Device(x, 0, 0) for x in range(4)]
+    assert permute_seconds([turn([(0, 1), (1, 2), (2, 3), (3, 0)])], chip, line)[0] == (
+        pytest.approx(once)
+    )
+    assert permute_seconds([turn([(0, 2), (1, 3)])], chip, line)[0] == pytest.approx(2 * once)
+    slices = [Device(0, 0, 0, slice_index=s) for s in range(2)]
+    assert permute_seconds([turn([(0, 1), (1, 0)])], chip, slices) == (
+        0.0, pytest.approx(2**20 / chip.dcn_bandwidth),
+    )  # fmt: skip
 
 
 def test_places_that_meet_are_counted_as_one_by_one():

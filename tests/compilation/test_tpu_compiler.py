@@ -23,7 +23,7 @@ def test_a_steps_figures(tmp_path, capfd):
     file = tmp_path / "small.json"
     assert main(["precompile", *SMALL, "--only=train", f"--output={file}"]) == 0
     out = capfd.readouterr().out
-    assert re.search(r"train prompt: [\d.]+ of 16 GiB per chip", out)
+    assert re.search(r"train prompt: [\d.]+ of 15\.75 GiB per chip", out)
     (program,) = json.loads(file.read_text())["programs"]
     # Loops multiplied out, the compiled products are close to those that are needed.
     needed, compiled = program["flops"]["needed"], program["flops"]["compiled"]
@@ -32,7 +32,10 @@ def test_a_steps_figures(tmp_path, capfd):
     assert not any("whole stack" in warning for warning in program["warnings"])
     gathers = {c["operation"]: c["runs"] for c in program["collectives"]}
     assert gathers["all-gather"] >= 4  # of every layer's weights, one layer at a time
-    assert program["hbm"]["peak"] < 16 * 2**30 and 0 < program["mfu_bound"] <= 1
+    assert (
+        program["hbm"]["allocated"] <= program["hbm"]["peak"] < 15.75 * 2**30
+        and 0 < program["mfu_bound"] <= 1
+    )
     assert main(["precompile", f"--table={tmp_path}"]) == 0
     assert "| tiny/stage2_ilm_rand | v5e:2x2 | train prompt | 64 |" in capfd.readouterr().out
 
@@ -42,7 +45,7 @@ def test_a_model_that_cannot_fit_is_told_by_how_much(capfd):
              "--gin.partitioning.MeshConfig.fsdp=1"]  # fmt: skip
     assert main(["precompile", *words]) == 1
     out = capfd.readouterr().out
-    assert "DOES NOT FIT: 51.49 GiB per chip, 35.49 GiB more than its 16.00" in out
+    assert "DOES NOT FIT: 51.49 GiB per chip, 35.74 GiB more than its 15.75" in out
     assert "partitioning.MeshConfig.fsdp" in out and "int8" in out
 
 
