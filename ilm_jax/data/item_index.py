@@ -1,7 +1,10 @@
 """Item indexing after OpenP5 (Xu et al. 2023): which string is an item's id.
 
 Every kind reads training interactions only, so that an id says nothing of held-out ones; items
-without any are numbered behind the others in the order of a hash.
+without any are numbered behind the others in the order of a hash. (Numbered over whole sequences,
+as OpenP5 publishes them, sequential ids give the answer away: on Beauty "last id + 1" is the
+held-out item of 2.4 % of users. By training alone it is that of 0.7 %, which is the taste that
+neighbours in the walk share: ids made by other users alone give the same; by lot it is 0.01 %.)
 
   random         item_1042: the order of the hashes of raw ids; knows nothing of interactions.
   sequential     item_1042: the order in which a walk over the users meets the items.
