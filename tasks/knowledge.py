@@ -13,7 +13,7 @@ import numpy as np
 
 from ilm_jax.data import draws, templates
 from ilm_jax.data.negatives import draw_negatives, read_candidates
-from ilm_jax.data.prompts import Segment
+from ilm_jax.data.prompts import Segment, rating_words
 from ilm_jax.data.splits import FOLDS, Splits
 from ilm_jax.data.task_settings import TaskSettings
 from ilm_jax.data.task_specs import TaskSpec
@@ -164,8 +164,7 @@ class Rating(_FromHistory):
         return self.splits.catalogue.offsets[users] + positions
 
     def _stars(self, user: int, position: int) -> str:
-        rating = float(self.splits.catalogue.ratings[self._entries(user, position)])
-        return f"{rating:g}" if np.isfinite(rating) else "unrated"
+        return rating_words(float(self.splits.catalogue.ratings[self._entries(user, position)]))
 
     def elements(self, user: int, position: int) -> list[list[Segment]]:
         """The history before the position, each item with its rating."""

@@ -20,12 +20,22 @@ def _flags() -> flags.FlagValues:
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     numbers = {
-        "users": (0, "Users of the fixed sample that is ranked; 0 for all."),
-        "texts": (0, "Items of the fixed sample that are described; 0 for all held-out ones."),
+        "users": (
+            0,
+            "Size of the fixed sample of a task whose answers are items or ratings; 0: all.",
+        ),
+        "texts": (0, "Size of the fixed sample of a task whose answers are texts; 0: all."),
         "beams": (10, "Length of the ranked lists."),
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    flags.DEFINE_list(
+        "tasks", ["long_description", "sequential_random"],
+        "What is measured, each task by the figures that `ilm inspect` names for it.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float("liked", 4.0, "Ratings from here on count as liked, for AUC.",
+                       flag_values=values)  # fmt: skip
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Whose targets are measured.",
                       flag_values=values)  # fmt: skip
     flags.DEFINE_bool(
@@ -65,11 +75,12 @@ def main(argv: Sequence[str]) -> int:
     run.processes.start(values.multiprocess)
     trained = measure.load_trained(run, values.step)
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
-    record = evaluating.evaluate(
-        trained, output, split=values.split, users=values.users or None, beams=values.beams,
-        exclude_seen=values.exclude_seen, ranking=values.ranking,
-        generation=values.generation, texts_written=values.texts or None, encoder=encoder,
+    plan = evaluating.Plan(
+        tasks=tuple(values.tasks), split=values.split, users=values.users or None,
+        texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
+        ranking=values.ranking, generation=values.generation, liked=values.liked,
     )  # fmt: skip
+    record = evaluating.evaluate(trained, output, plan, encoder)
     if record:
         print(table(record))
         print(f"wrote {output}")
@@ -84,6 +95,6 @@ def table(record: Mapping[str, Any]) -> str:
         shown = "" if not found or found["low"] is None else (
             f"  [{found['low']:.4f}, {found['high']:.4f}]  {found['units']} units"
         )  # fmt: skip
-        lines.append(f"{name:20} {value:.4f}{shown}")
-    lines += [f"{name:20} {why}" for name, why in record["not_available"].items()]
+        lines.append(f"{name:24} {value:.4f}{shown}")
+    lines += [f"{name:24} {why}" for name, why in record["not_available"].items()]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ stands in `prompt_tokens`.
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -56,6 +57,11 @@ def without_slots(mention: str, fallback: str) -> str:
     """A mention in words alone: what remains of it without its slot, or else `fallback`."""
     words = [part for part in mention.split("+") if part != "slot"]
     return "+".join(words) or fallback
+
+
+def rating_words(rating: float) -> str:
+    """A rating as prompts and answers have it, such as "4.5"."""
+    return f"{rating:g}" if math.isfinite(rating) else "unrated"
 
 
 class PromptRenderer:

@@ -35,6 +35,7 @@ def ranking_card(
     beams: int,
     excludes_history: bool,
     found: Mapping[str, float],
+    candidates: int | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """How lists were made.
@@ -46,13 +47,16 @@ def ranking_card(
       beams: length of the decoded lists.
       excludes_history: whether a user's earlier items are left out of the candidates.
       found: validity and collision rates of the generated ids.
+      candidates: how many the prompt names, to be ranked alone; None: the full catalogue.
       **more: whatever else decides the figures.
     """
     sampled = "" if users == users_total else f", a fixed sample of {users_total}"
     return {
         "task": task,
         "split": split,
-        "candidates": f"full catalogue of {items}",
+        "candidates": f"full catalogue of {items}"
+        if candidates is None
+        else f"{candidates} that the prompt names, the target among them: figures are of these",
         "seen_items": "left out, but for the target" if excludes_history else "kept as candidates",
         "users": f"{users}{sampled}",
         "averaged": "over users, one target each",
@@ -86,6 +90,18 @@ def texts_card(*, task: str, split: str, texts: int, length: int, encoder: str) 
         "averaged": "over texts; bleu over the corpus",
         "semantic": "cosine of sentence vectors, 0 at other items' references, 1 at the reference",
         "encoder": encoder,
+    }
+
+
+def ratings_card(*, task: str, split: str, ratings: int, liked: float) -> dict[str, Any]:
+    """How ratings were predicted."""
+    return {
+        "task": task,
+        "split": split,
+        "ratings": ratings,
+        "prediction": "mean of the scale under the softmax of its values' log-probabilities",
+        "auc": f"positives: ratings of at least {liked:g}; scores: the predictions",
+        "uauc": "mean over users with ratings on both sides",
     }
 
 

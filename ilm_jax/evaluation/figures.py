@@ -18,10 +18,10 @@ from ilm_jax.evaluation import texts
 from ilm_jax.evaluation.intervals import Interval, compare, mean_interval
 
 # What is better lower; of what is in neither list neither end is better (popularity).
-LOWER = ("nll", "rmse", "mae")
+LOWER = ("nll", "mse", "rmse", "mae")
 HIGHER = (
-    "hr@", "recall@", "ndcg@", "mrr", "auc", "uauc", "semantic", "exact_match", "rouge", "bleu",
-    "valid", "rater",
+    "hr@", "recall@", "ndcg@", "mrr", "auc", "uauc", "semantic", "behavioural",
+    "exact_match", "rouge", "bleu", "valid", "rater",
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ class Figure:
     """One figure of one model.
 
     Attributes:
-      name: such as "ndcg@10".
+      name: such as "ndcg@10", or of one of several tasks "retrieval/ndcg@10".
       unit: what the values are of: "users", "items", …; figures of one unit may be paired.
       index: number of each unit, ascending.
       values: [units], or [units, counts] for BLEU.
@@ -85,9 +85,10 @@ class Paired:
         if self.difference.low <= 0 <= self.difference.high:
             return "tie within noise"
         higher, lower = (first, second) if self.difference.mean > 0 else (second, first)
-        if self.name.startswith(LOWER):
+        kind = self.name.rpartition("/")[2]
+        if kind.startswith(LOWER):
             return f"{lower} better"
-        return f"{higher} better" if self.name.startswith(HIGHER) else f"{higher} higher"
+        return f"{higher} better" if kind.startswith(HIGHER) else f"{higher} higher"
 
 
 def pair(first: Figure, second: Figure, **settings: Any) -> Paired:

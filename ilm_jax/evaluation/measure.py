@@ -12,6 +12,8 @@ import numpy as np
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import Splits
+from ilm_jax.data.task_settings import effective
+from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measures import (
@@ -23,6 +25,7 @@ from ilm_jax.evaluation.measures import (
     target_trie,
 )
 from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.ratings import Rated, RatingMeasure, rating_scale, scale_trie
 from ilm_jax.evaluation.sampling import sample_examples
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
@@ -109,8 +112,15 @@ def _check_frozen(run: Run, step: int | str, frozen: FlatParams) -> None:
 def measure_language(
     trained: Trained, task: str = DESCRIPTIONS, split: str = "test"
 ) -> LanguageResult:
-    """nll of a description task's targets; in split "test" they are texts of held-out items."""
+    """nll of a task's targets; descriptions in split "test" are texts of held-out items."""
     return LanguageMeasure(trained.setting, trained.feed(task, split))(trained.params)
+
+
+def ranking_trie(trained: Trained, task: str, split: str) -> Trie:
+    """The strings by which a task's answers name the items."""
+    (spec,) = trained.dataset(task, split).specs()
+    settings = effective(spec, trained.dataset(task, split).settings)
+    return target_trie(PromptRenderer(trained.run.splits, settings), trained.run.tokenizer)
 
 
 def measure_ranking(
@@ -119,8 +129,9 @@ def measure_ranking(
     beams: int = 10,
     split: str = "test",
     exclude_seen: bool = False,
+    task: str = CHOICES,
 ) -> Ranked:
-    """Lists of next items from the whole catalogue, by beams over the trie of target strings.
+    """Lists of items, by beams over the trie of a task's target strings.
 
     Args:
       trained: the model.
@@ -128,25 +139,51 @@ def measure_ranking(
       beams: list length; a target beyond it counts as missed.
       split: "validation" or "test".
       exclude_seen: a user's earlier choices are no candidates.
+      task: whose answers are items; where its examples name candidates, only those are listed.
     """
-    feed = trained.feed(CHOICES, split)
-    seen = histories(trained.run.splits, feed, range(feed.len_epoch), split)
-    settings = trained.dataset(CHOICES, split).settings
-    trie = target_trie(PromptRenderer(trained.run.splits, settings), trained.run.tokenizer)
+    feed = trained.feed(task, split)
+    seen = None
+    if exclude_seen:
+        seen = histories(trained.run.splits, feed, range(feed.len_epoch), split)
     chosen = sample_examples(feed.len_epoch, users)
-    measure = RankingMeasure(trained.setting, feed, trie, beams, seen if exclude_seen else None)
-    return measure(trained.params, chosen, _progress("ranking users", len(chosen)))
+    trie = ranking_trie(trained, task, split)
+    measure = RankingMeasure(trained.setting, feed, trie, beams, seen)
+    return measure(trained.params, chosen, _progress(f"ranking {task}", len(chosen)))
 
 
 def measure_texts(
-    trained: Trained, task: str = DESCRIPTIONS, split: str = "test", texts: int | None = None
+    trained: Trained,
+    task: str = DESCRIPTIONS,
+    split: str = "test",
+    texts: int | None = None,
+    steps: int | None = None,
 ) -> Generated:
-    """Greedily generated descriptions; in split "test" of items whose texts were held out."""
+    """Greedily generated answers; descriptions in split "test" are of held-out items.
+
+    Args:
+      trained: the model.
+      task: whose prompts are answered.
+      split: "validation" or "test".
+      texts: size of the fixed sample; None for all.
+      steps: tokens of an answer at most; None: as in training.
+    """
     feed = trained.feed(task, split)
-    steps = trained.run.dataset.task_feature_lengths["targets"]
+    if steps is None:
+        steps = trained.run.dataset.task_feature_lengths["targets"]
     measure = GenerationMeasure(trained.setting, feed, trained.run.tokenizer, steps)
     chosen = sample_examples(feed.len_epoch, texts)
-    return measure(trained.params, chosen, _progress("writing texts", len(chosen)))
+    return measure(trained.params, chosen, _progress(f"writing {task}", len(chosen)))
+
+
+def measure_ratings(
+    trained: Trained, task: str, split: str = "test", users: int | None = None
+) -> Rated:
+    """Predicted ratings of a fixed sample of examples; errors as `rating_scale`."""
+    feed, scale = trained.feed(task, split), rating_scale(trained.run.splits)
+    chosen = sample_examples(feed.len_epoch, users)
+    trie = scale_trie(scale, trained.run.tokenizer)
+    measure = RatingMeasure(trained.setting, feed, scale, trie)
+    return measure(trained.params, chosen, _progress(f"predicting {task}", len(chosen)))
 
 
 def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation import lists, metrics
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
-from ilm_jax.evaluation.passes import Pass, Setting, gathered
+from ilm_jax.evaluation.passes import Column, Pass, Setting, gathered
 
 CUTOFFS = (1, 5, 10)
 OnBatch = Callable[[int], None] | None
@@ -151,13 +151,14 @@ class RankingMeasure:
           trie: of the items' id strings.
           beams: length of the lists.
           seen: item rows that are no candidates, for every example of the feed; the target, where
-            it is among them, stays one. None leaves nothing out.
+            it is among them, stays one. None leaves nothing out. Examples that name their
+            candidates are ranked among those alone.
 
         Raises:
           UserError: if the task's answers are no items, or the beams exceed the catalogue.
         """
-        spec = feed.stream[0].get("target_item", -1) if feed.len_epoch else -1
-        if spec < 0:
+        first = feed.stream[0] if feed.len_epoch else {}
+        if first.get("target_item", -1) < 0:
             raise UserError("ranks were asked of a task whose answers are no items")
         if not 1 <= beams <= trie.num_items:
             raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
@@ -170,8 +171,12 @@ class RankingMeasure:
                 excluded=batch.get("excluded"),
             )  # fmt: skip
 
-        columns = {} if seen is None else {"excluded": _without_targets(feed, seen)}
+        columns: dict[str, Column] = {}
         self._feed, self._items = feed, trie.num_items
+        if "candidates" in first:
+            columns["excluded"] = self._all_but_candidates
+        elif seen is not None:
+            columns["excluded"] = _without_targets(feed, seen).__getitem__
         self._pass = Pass(setting, feed, step, trie, prompts=True, columns=columns)
 
     def __call__(
@@ -184,6 +189,14 @@ class RankingMeasure:
         index, (ranked, scores) = gathered(self._pass(params, numbers), on_batch)
         targets = np.array([self._feed.stream[int(i)]["target_item"] for i in index])
         return Ranked(index, targets, ranked, scores, self._items)
+
+    def _all_but_candidates(
+        self, numbers: Int[np.ndarray, " rows"]
+    ) -> Int[np.ndarray, "rows items"]:
+        excluded = np.tile(np.arange(self._items, dtype=np.int32), (len(numbers), 1))
+        for row, number in zip(excluded, numbers.tolist(), strict=True):
+            row[np.asarray(self._feed.stream[number]["candidates"])] = -1
+        return excluded
 
 
 class GenerationMeasure:

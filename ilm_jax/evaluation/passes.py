@@ -24,6 +24,8 @@ from ilm_jax.training.partitioning import Partitioner
 
 BATCH = 64
 Step = Callable[..., Any]
+# Numbers of examples to a row for each.
+Column = Callable[[Int[np.ndarray, " rows"]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class _Chosen:
     feed: Feed
     numbers: Int[np.ndarray, " chosen"]
     prompts: bool
-    columns: Mapping[str, np.ndarray]
+    columns: Mapping[str, Column]
 
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Batch rows of the places `indices`, a pure function of them."""
@@ -80,7 +82,7 @@ class _Chosen:
         if self.prompts:  # a row of padding still needs a last token to go on from
             batch["lengths"] = np.maximum(batch["lengths"], 1)
         at = np.where(real, numbers, 0)  # what stands in rows of padding is never looked at
-        return batch | {name: column[at] for name, column in self.columns.items()}
+        return batch | {name: column(at) for name, column in self.columns.items()}
 
 
 class Pass:
@@ -93,7 +95,7 @@ class Pass:
         step: Step,
         *extras: Any,
         prompts: bool = False,
-        columns: Mapping[str, np.ndarray] | None = None,
+        columns: Mapping[str, Column] | None = None,
     ) -> None:
         """Prepares the pass.
 
@@ -104,7 +106,7 @@ class Pass:
             vectors, or with `prompts` the soft tokens if the model has any.
           extras: arrays that every device holds whole, such as a trie.
           prompts: batches hold the prompt alone, for decoding.
-          columns: further arrays of a batch by name, a row for every example of the feed.
+          columns: what gives further arrays of a batch, by name.
 
         Raises:
           UserError: if the feed holds pairs, which no language model can answer.

@@ -36,12 +36,14 @@ class Evaluation:
       totals: figures without an interval, such as coverage.
       protocol: the card, by kind of measure.
       missing: figures that could not be had, and why.
+      others: figures that are no means over units, such as AUC, with their intervals.
     """
 
     figures: Sequence[Figure]
     totals: Mapping[str, float] = dataclasses.field(default_factory=dict)
     protocol: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
         """Both together."""
@@ -50,7 +52,20 @@ class Evaluation:
             {**self.totals, **other.totals},
             {**self.protocol, **other.protocol},
             {**self.missing, **other.missing},
+            {**self.others, **other.others},
         )
+
+    def under(self, name: str) -> "Evaluation":
+        """The same with every name behind "name/", where several tasks are measured."""
+
+        def named(found: Mapping[str, Any]) -> dict[str, Any]:
+            return {f"{name}/{key}": value for key, value in found.items()}
+
+        figures = [dataclasses.replace(f, name=f"{name}/{f.name}") for f in self.figures]
+        return Evaluation(
+            figures, named(self.totals), named(self.protocol), named(self.missing),
+            named(self.others),
+        )  # fmt: skip
 
 
 def write(folder: str | os.PathLike, found: Evaluation, **more: Any) -> dict[str, Any]:
@@ -62,7 +77,7 @@ def write(folder: str | os.PathLike, found: Evaluation, **more: Any) -> dict[str
       **more: further entries of evaluation.json, such as model_dir.
     """
     folder = pathlib.Path(folder)
-    intervals = {figure.name: figure.interval() for figure in found.figures}
+    intervals = {figure.name: figure.interval() for figure in found.figures} | dict(found.others)
     arrays: dict[str, np.ndarray] = {}
     for figure in found.figures:
         key = f"{figure.unit}|{figure.name}"

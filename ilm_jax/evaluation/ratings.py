@@ -1,0 +1,107 @@
+"""Ratings that a language model predicts, from the probabilities of a scale's words.
+
+The values that training interactions have are the scale. All of them are scored as answers, by
+beams as many as there are values, and the prediction is the mean of the scale under the softmax of
+the scores: of all predictions the one with the least expected squared error, and a score by which
+examples can be ordered, where a generated word would give ties.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float64, Int, Int64
+
+from ilm_jax.data.dataset_config import Feed
+from ilm_jax.data.prompt_tokens import PromptTokenizer
+from ilm_jax.data.prompts import rating_words
+from ilm_jax.data.splits import Splits
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.decoding.beam import beam_search
+from ilm_jax.decoding.trie import Trie, build_trie
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.measures import OnBatch, embed
+from ilm_jax.evaluation.passes import Pass, Setting, gathered
+
+# A scale with more values is no scale: play counts, say.
+MOST_VALUES = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rated:
+    """Predicted and true ratings, in order of the example's number.
+
+    Attributes:
+      index: number of the example.
+      examples: what was asked: key, user, inputs, target_text, ….
+      ratings: what stood there.
+      predicted: mean of the scale.
+    """
+
+    index: Int64[np.ndarray, " examples"]
+    examples: list[dict[str, Any]]
+    ratings: Float64[np.ndarray, " examples"]
+    predicted: Float64[np.ndarray, " examples"]
+
+
+class RatingMeasure:
+    """Predicted ratings of a task whose answers are ratings."""
+
+    def __init__(
+        self, setting: Setting, feed: Feed, scale: Float64[np.ndarray, " values"], trie: Trie
+    ) -> None:
+        """As `Pass`.
+
+        Args:
+          setting, feed: see there.
+          scale: the ratings that there are.
+          trie: of their words, see `scale_trie`.
+        """
+        objective = setting.objective
+
+        def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+            embeddings = embed(objective, params, batch, soft)
+            values, found = beam_search(
+                objective.model.lm, params["lm"], trie, embeddings, batch["lengths"], len(scale)
+            )
+            weights = jax.nn.softmax(found, axis=-1)
+            return jnp.sum(weights * jnp.asarray(scale, jnp.float32)[values], axis=-1)
+
+        self._feed = feed
+        self._pass = Pass(setting, feed, step, trie, prompts=True)
+
+    def __call__(
+        self,
+        params: Any,
+        numbers: Int[np.ndarray, " chosen"] | None = None,
+        on_batch: OnBatch = None,
+    ) -> Rated:
+        """The prediction for every example."""
+        index, predicted = gathered(self._pass(params, numbers), on_batch)
+        examples = [dict(self._feed.stream[int(i)]) for i in index]
+        ratings = np.array([float(example["target_text"]) for example in examples])
+        return Rated(index, examples, ratings, np.asarray(predicted, np.float64))
+
+
+def rating_scale(splits: Splits) -> Float64[np.ndarray, " values"]:
+    """The different ratings of the training interactions, ascending.
+
+    Raises:
+      UserError: if there are none, or more than a scale has.
+    """
+    known = splits.catalogue.ratings[splits.train_mask]
+    values = np.unique(known[np.isfinite(known)]).astype(np.float64)
+    if not 1 < len(values) <= MOST_VALUES:
+        raise UserError(
+            f"{splits.catalogue.name} has {len(values)} different ratings in training: "
+            f"2 to {MOST_VALUES} make a scale"
+        )
+    return values
+
+
+def scale_trie(scale: Float64[np.ndarray, " values"], tokenizer: Tokenizer) -> Trie:
+    """The trie of the scale's words; value k is "item" k."""
+    words, prompts = [rating_words(value) for value in scale], PromptTokenizer(tokenizer)
+    return build_trie([[*prompts.answer(word)[0], tokenizer.eos_id] for word in words], words)
