@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.compilation.hlo import analyse
 from ilm_jax.objectives.contrastive import contrast
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 
@@ -66,6 +67,35 @@ def test_any_mesh_gives_the_same_loss_gradient_and_negatives(inputs, sizes):
         np.testing.assert_allclose(g, w, atol=1e-5 * float(jnp.abs(w).max()))
     np.testing.assert_array_equal(result.negative_left, alone.negative_left)
     np.testing.assert_array_equal(result.negative_right, alone.negative_right)
+
+
+@pytest.mark.parametrize(("right_queries", "draws"), [(1, True), (32, False)], ids=["itc", "pairs"])
+def test_a_batch_of_32768_with_32_queries_takes_2_gib_per_device_at_most(right_queries, draws):
+    partitioner = Partitioner(MeshConfig(2, 2, 2))
+    size = 32_768
+    rows = partitioner.batch_sharding(size)
+
+    def loss(left, right, temperature, *ids):
+        result = contrast(left, right, temperature, *ids, key=jax.random.key(0) if draws else None)
+        return result.loss, (result.negative_left, result.negative_right)
+
+    def struct(dtype, *shape):
+        sharding = rows if shape else partitioner.replicated
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    vectors = [struct(jnp.float32, size, queries, 256) for queries in (32, right_queries)]
+    ids = [struct(jnp.int32, size)] * 2
+    with partitioner.context():
+        step = jax.jit(
+            jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True),
+            out_shardings=((None, rows), (rows, rows, None)),
+        )
+        lowered = step.lower(*vectors, struct(jnp.float32), *ids)
+    compiled = lowered.compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 2 * 2**30
+    # No device holds all columns, which alone are 1 GiB with 32 queries.
+    gathered = [c for c in analyse(compiled.as_text()).collectives if c.opcode == "all-gather"]
+    assert gathered and max(c.bytes for c in gathered) <= 16 * 2**20
 
 
 def test_negatives_are_never_positives_and_follow_the_softmax(inputs):
