@@ -49,6 +49,7 @@ def assemble(
             raw_lines.fail(
                 interactions.path, int(interactions.line[first]),
                 f"item {interactions.item[first]!r} is not in the file of items",
+                "add it there, with its id alone if need be, or take the line out",
             )  # fmt: skip
     keep = k_core(user_rows, item_rows, core)
     if not keep.any():

@@ -1,7 +1,8 @@
 """How a user's own files call their columns, and the small file that says so.
 
-Names that most files use are recognised. Others stand in `columns.gin` in the same folder, in
-gin's spelling, so that every verb sees them and the cache knows of a change:
+Names that most files use are recognised, however they are written (`userId`, `User ID`). Others
+stand in `columns.gin` in the same folder, in gin's spelling, so that every verb sees them and the
+cache knows of a change:
 
     Columns.user = "reviewer"
     Columns.timestamp = "when"
@@ -20,12 +21,12 @@ FILE = "columns.gin"
 Named = TypeVar("Named")
 # What a column may be called where nothing else is said, the likeliest first.
 COMMON = {
-    "user": ("user", "user_id", "userId", "userid", "reviewerID", "uid"),
-    "item": ("item", "item_id", "itemId", "itemid", "movieId", "movie_id", "asin", "iid"),
-    "timestamp": ("timestamp", "time", "unixReviewTime", "unix_time", "ts", "date"),
+    "user": ("user", "user_id", "reviewer_id", "uid"),
+    "item": ("item", "item_id", "movie_id", "asin", "iid"),
+    "timestamp": ("timestamp", "time", "unix_review_time", "unix_time", "ts", "date"),
     "rating": ("rating", "ratings", "overall", "stars", "score"),
-    "id": ("id", "item", "item_id", "itemId", "itemid", "movieId", "movie_id", "asin"),
-    "title": ("title", "name", "movie_title", "item_name"),
+    "id": ("id", "item", "item_id", "movie_id", "asin", "iid"),
+    "title": ("title", "name", "movie_title", "item_name", "item_title"),
     "text": ("text", "description", "summary", "overview"),
     "categories": ("categories", "genres", "category", "genre", "class"),
 }
@@ -63,7 +64,22 @@ class Columns:
         given = getattr(self, field)
         if given:
             return given if given in header else ""
-        return next((name for name in COMMON[field] if name in header), "")
+        plain = {_plain(name): name for name in reversed(header)}
+        return next((plain[_plain(name)] for name in COMMON[field] if _plain(name) in plain), "")
+
+    def missing(self, field: str, header: Sequence[str]) -> tuple[str, str]:
+        """What is wrong and what to do where `find` finds nothing."""
+        given = getattr(self, field)
+        what = f"the column {given!r} of {FILE}" if given else f"no column for the {field}"
+        remedy = f'name it: Columns.{field} = "…" in {FILE}'
+        remedy += ' ("none": the order of the file)' if field == "timestamp" else ""
+        return f"{what} is not among {list(header)}" if given else (
+            f"{what} among {list(header)}, which line 1 names"
+        ), remedy  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def read_columns(folder: pathlib.Path) -> Columns:

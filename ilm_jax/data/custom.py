@@ -17,7 +17,7 @@ from ilm_jax.data.item_files import SUFFIXES, read_items
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 INTERACTION_FILES = (
     *(f"interactions.{end}" for end in ("csv", "tsv", "parquet", "inter", "txt")), *SEQUENCE_FILES,
 )  # fmt: skip

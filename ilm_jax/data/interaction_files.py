@@ -4,6 +4,7 @@ Ids are kept as written. What does not fit is refused with file and line, and no
 """
 
 import dataclasses
+import datetime
 import math
 import pathlib
 import re
@@ -20,6 +21,9 @@ from ilm_jax.errors import UserError
 # Files of one user per line, oldest item first, by the names that OpenP5, P5 and others give them.
 SEQUENCE_FILES = ("user_sequence.txt", "sequential_data.txt", "sequences.txt")
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
+_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +61,7 @@ def read_interactions(path: pathlib.Path, columns: Columns) -> Interactions:
     else:
         found = read_table(path, columns)
     if not found.user:
-        raise UserError(f"{path}: no interactions in it")
+        raw_lines.fail(path, 1, "no interactions in the file", "put one on each line")
     return found
 
 
@@ -121,6 +125,7 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     times: list[int | float] = []
     lines: list[int] = []
     names: dict[str, str] = {}
+    dates: bool | None = None
     rows = _parquet_rows(path) if path.suffix == ".parquet" else raw_lines.table_rows(path)
     for line, row in rows:
         if not names:
@@ -128,8 +133,13 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
         users.append(_id(path, line, names["user"], row[names["user"]]))
         items.append(_id(path, line, names["item"], row[names["item"]]))
         ratings.append(_rating(path, line, _cell(row, names["rating"])))
-        times.append(_time(path, line, _cell(row, names["timestamp"])))
+        time = _cell(row, names["timestamp"])
+        times.append(_time(path, line, time))
         lines.append(line)
+        dated = bool(_DATE.fullmatch(str(time)))
+        if dates not in (None, dated):
+            raw_lines.fail(path, line, f"timestamp {time!r}: some are dates, others are numbers")
+        dates = dated
     timed = bool(names.get("timestamp"))
     exact = all(type(time) is int for time in times)
     order = np.array(times, np.int64 if exact else np.float64) if timed else None
@@ -145,9 +155,7 @@ def _names(path: pathlib.Path, header: list[str], columns: Columns) -> dict[str,
         wanted = getattr(columns, field)
         optional = field == "rating" or (field == "timestamp" and wanted == "none")
         if not names[field] and (not optional or wanted not in ("", "none")):
-            remedy = f'name it: Columns.{field} = "…" in columns.gin'
-            remedy += ' ("none": the order of the file)' if field == "timestamp" else ""
-            raw_lines.fail(path, 1, f"no column for the {field} among {header}", remedy)
+            raw_lines.fail(path, 1, *columns.missing(field, header))
     return names
 
 
@@ -178,16 +186,26 @@ def _time(path: pathlib.Path, line: int, value: Any) -> int | float:
     if value is None:
         return -1
     text = str(value)
-    if _WHOLE.fullmatch(text):
-        time: float = int(text)
-    else:
-        try:
-            time = float(text)
-        except ValueError:
-            time = math.nan
+    try:
+        time: float = int(text) if _WHOLE.fullmatch(text) else _seconds(text)
+    except ValueError:
+        time = math.nan
     if not 0 <= time < 2**63:
-        raw_lines.fail(path, line, f"timestamp {text[:60]!r} is not a number of seconds")
+        remedy = 'mend it, or take the order of the file: Columns.timestamp = "none" in columns.gin'
+        raw_lines.fail(
+            path, line, f"timestamp {text[:60]!r} is neither a number of seconds nor a date such "
+            "as 2021-03-04 10:00:00", remedy,
+        )  # fmt: skip
     return time
+
+
+def _seconds(text: str) -> int | float:
+    """Seconds since 1970 of a number or of a date (ISO 8601; without a zone: UTC)."""
+    if not _DATE.fullmatch(text):
+        return float(text)
+    date = datetime.datetime.fromisoformat(text)
+    exact = date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
+    return exact.timestamp() if date.microsecond else int(exact.timestamp())
 
 
 def _parquet_rows(path: pathlib.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -73,7 +73,7 @@ def read_items(path: pathlib.Path, columns: Columns) -> dict[str, Item]:
         text = " ".join(row["text"].split())
         items[raw] = Item(title, text, row["categories"], row["attributes"], line)
     if not items:
-        raw_lines.fail(path, 1, "no items in the file")
+        raw_lines.fail(path, 1, "no items in the file", "without titles, leave the file out")
     return items
 
 
@@ -83,7 +83,7 @@ def _rows(path: pathlib.Path, columns: Columns) -> Iterator[tuple[int, dict[str,
         for line, record in json_rows(path):
             names = {field: columns.find(field, list(record)) for field in _FIELDS}
             if not names["id"]:
-                raw_lines.fail(path, line, f"no id among the keys {list(record)}", _NAME_ID)
+                raw_lines.fail(path, line, *columns.missing("id", list(record)))
             yield line, _fields(path, line, record, names, columns)
         return
     names = {}
@@ -91,7 +91,7 @@ def _rows(path: pathlib.Path, columns: Columns) -> Iterator[tuple[int, dict[str,
         if not names:
             names = {field: columns.find(field, list(cells)) for field in _FIELDS}
             if not names["id"]:
-                raw_lines.fail(path, 1, f"no column of ids among {list(cells)}", _NAME_ID)
+                raw_lines.fail(path, 1, *columns.missing("id", list(cells)))
             missing = [name for name in columns.attributes if name not in cells]
             if missing:
                 raw_lines.fail(path, 1, f"no column {missing[0]!r}", f"there are {list(cells)}")
@@ -99,7 +99,6 @@ def _rows(path: pathlib.Path, columns: Columns) -> Iterator[tuple[int, dict[str,
 
 
 _FIELDS = ("id", "title", "text", "categories")
-_NAME_ID = 'name it: Columns.id = "…" in columns.gin'
 
 
 def _fields(

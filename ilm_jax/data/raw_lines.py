@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
@@ -36,14 +37,15 @@ def lines(path: str | os.PathLike, encoding: str = "utf-8") -> Iterator[tuple[in
         for number, raw in enumerate(stream, 1):
             if not raw.endswith(b"\n"):
                 fail(path, number, "the last line has no line end, so the file is cut off",
-                     "take the file from its publisher again")  # fmt: skip
+                     "take the file again, or end it with a line end if it is whole")  # fmt: skip
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
             if number == 1 and encoding == "utf-8":
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             try:
                 yield number, raw.decode(encoding)
             except UnicodeDecodeError as error:
-                fail(path, number, f"not {encoding} at byte {error.start + 1} of the line")
+                fail(path, number, f"not {encoding} at byte {error.start + 1} of the line",
+                     f"save the file as {encoding}")  # fmt: skip
 
 
 def check_header(path: str | os.PathLike, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -109,7 +111,14 @@ def table_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
         header = [cell.split(":")[0].strip() for cell in row] or [""]
         twice = [name for name in header if header.count(name) > 1 or not name]
         if twice:
-            fail(path, number, f"column {twice[0]!r} is empty or given twice in the header")
+            remedy = "name each column once"
+            if not twice[0]:
+                remedy += "; pandas writes its index so, unless to_csv(index=False)"
+            fail(path, number, f"column {twice[0]!r} is empty or given twice in the header", remedy)
+        if len(header) == 1 and (others := re.findall(r"[;,\t|]", header[0])):
+            wanted = "commas" if path.suffix == ".csv" else "tabs"
+            fail(path, number, f"one column, {header[0]!r}: cells are set apart by {others[0]!r}",
+                 f"set them apart by {wanted}")  # fmt: skip
 
 
 def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
@@ -128,8 +137,11 @@ def _tab_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
 
 def check_width(path: str | os.PathLike, line: int, row: Sequence[str], width: int) -> None:
     """Raises UserError unless `row` has `width` fields."""
+    if not any(row) and width > 1:
+        fail(path, line, "an empty line", "take it out")
     if len(row) != width:
-        fail(path, line, f"{len(row)} columns instead of {width}")
+        fail(path, line, f"{len(row)} columns instead of {width}",
+             "mend the line; a cell with the separator in it stands in quotes (CSV)")  # fmt: skip
 
 
 def whole_number(path: str | os.PathLike, line: int, name: str, text: str) -> int:

@@ -159,10 +159,13 @@ def make_splits(catalogue: Catalogue, config: SplitConfig | None = None) -> Spli
     if empty:
         raise UserError(
             f"{catalogue.name}: no {' and no '.join(empty)} items among {catalogue.num_items} with "
-            f"held_out_items={config.held_out_items}; raise it, or set held_out_items=0"
+            f"held_out_items={config.held_out_items}; bring more items, or hold none out: "
+            "SplitConfig.held_out_items = 0 (of a verb: --held_out_items=0, or "
+            """--settings='{"split": {"held_out_items": 0}}')"""
         )
     if not np.any(np.diff(catalogue.offsets) >= 3):
         raise UserError(
-            f"{catalogue.name}: empty test split, no user has 3 interactions; give more ratings"
+            f"{catalogue.name}: empty test split, no user has 3 interactions (two are held out); "
+            "bring users with more"
         )
     return splits

@@ -124,6 +124,24 @@ def test_columns_go_by_the_names_that_are_given(tmp_path):
     assert "columns.gin" in custom.source_hashes(tmp_path)
 
 
+def test_columns_are_recognised_however_they_are_written(tmp_path):
+    table(tmp_path, header="User ID,ITEM_ID,Rating,TimeStamp")
+    (tmp_path / "items.csv").write_text("ItemId,Movie Title\n" + "".join(
+        f"{raw},{raw}!\n" for raw in "abc"))  # fmt: skip
+    found = custom.read(tmp_path)
+    assert found.titles == ["a!", "b!", "c!"] and found.sequence(0).tolist() == [2, 1, 0]
+
+
+def test_dates_are_times(tmp_path):
+    rows = ["1970-01-02", "1970-01-01 00:00:30", "1970-01-01T00:00:07.5", "1970-01-01T02:00:00Z",
+            "1970-01-01 02:00:00+02:00"]  # fmt: skip
+    lines = [f"u,{raw},{when}\n" for raw, when in zip("abcde", rows, strict=True)]
+    (tmp_path / "interactions.csv").write_text("user,item,date\n" + "".join(lines))
+    found = custom.read(tmp_path)
+    assert found.timestamps.tolist() == [0, 7, 30, 7200, 86400]
+    assert [found.item_ids[i] for i in found.items] == ["e", "c", "b", "d", "a"]
+
+
 def slow_core(pairs, core):
     """Iterative k-core with plain counters."""
     while True:
@@ -157,17 +175,23 @@ def test_openp5_names_ten_datasets_and_says_whether_the_size_is_as_published(tmp
 
 
 WRONG = [
-    ("user,item,timestamp\nu,a,1\nu,b,x\n", r"csv:3: timestamp 'x'"),
+    ("user,item,timestamp\nu,a,1\nu,b,x\n", r"csv:3: timestamp 'x' is neither .* nor a date"),
+    ("user,item,timestamp\nu,a,2020-13-01\n", r"csv:2: timestamp '2020-13-01' .*\"none\""),
+    ("user,item,timestamp\nu,a,1\nu,b,2020-12-01\n", r"csv:3: .*some are dates, others"),
+    ("user;item;timestamp\nu;a;1\n", r"csv:1: .*set apart by ';'; set them apart by commas"),
+    (",user,item,timestamp\n0,u,a,1\n", r"csv:1: column '' is empty.*index=False"),
+    ("user,item,timestamp\nu,a,1\n\n", r"csv:3: an empty line; take it out"),
+    ("", r"csv:1: no interactions in the file"),
     ("user,item,timestamp\nu,a,nan\n", r"csv:2: timestamp 'nan'"),
     ("user,item,timestamp\nu,a,-5\n", r"csv:2: timestamp '-5'"),
     ("user,item,rating,timestamp\nu,a,inf,1\n", r"csv:2: rating 'inf'"),
     ("user,item,timestamp\nu,a\n", r"csv:2: 2 columns instead of 3"),
     ("user,item,timestamp\nu,,1\n", r"csv:2: item ''"),
-    ("user,item,timestamp\nu,z,1\n", r"csv:2: item 'z' is not in the file of items"),
+    ("user,item,timestamp\nu,z,1\n", r"csv:2: item 'z' is not in the file of items; add"),
     ("user,item,timestamp\nu,a,1", r"csv:2: the last line has no line end"),
     ("user,user,timestamp\nu,a,1\n", r"csv:1: column 'user' is empty or given twice"),
     ("user,item\nu,a\n", r"csv:1: no column for the timestamp"),
-    ("user,item,timestamp\n", r"csv: no interactions"),
+    ("user,item,timestamp\n", r"csv:1: no interactions"),
 ]
 
 
@@ -189,7 +213,9 @@ def test_what_does_not_fit_is_refused_with_file_and_line(tmp_path, content, mess
     ("name", "content", "message"),
     [
         ("items.csv", "id,title\na,A\na,B\n", "csv:3: item id 'a' was given in line 2"),
-        ("items.csv", "name\nA\n", "csv:1: no column of ids"),
+        ("items.csv", "name\nA\n", "csv:1: no column for the id among"),
+        ("items.csv", "id,title\n", "csv:1: no items in the file; without titles, leave"),
+        ("columns.gin", "Columns.user = 'who'\n", "csv:1: the column 'who' of columns.gin is not"),
         ("items.jsonl", '{"id": "a"}\n{"id": "b",}\n', "jsonl:2: not a JSON object"),
         ("items.jsonl", '{"id": "a", "id": "b"}\n', "jsonl:1: .*a key is given twice"),
         ("items.jsonl", '{"id": "a", "title": NaN}\n', "jsonl:1: .*NaN"),

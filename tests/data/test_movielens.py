@@ -82,7 +82,7 @@ def test_year_is_taken_off_the_title(title, wanted):
         ("7,10,,90", "rating ''"),
         ("7,10,4.0", "3 columns instead of 4"),
         ("7,10,4.0,90,1", "5 columns instead of 4"),
-        ("", "1 columns instead of 4"),
+        ("", "an empty line"),
         ("7,1_0,4.0,90", "movieId '1_0'"),
         ("seven,10,4.0,90", "userId 'seven'"),
         ("7,10,4.0,9.5", "timestamp '9.5'"),

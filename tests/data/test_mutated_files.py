@@ -5,6 +5,7 @@ and without any of the checks. What our reader accepts must be what the judge se
 """
 
 import ast
+import datetime
 import gzip
 import json
 import math
@@ -99,11 +100,23 @@ def slow_table(records):
     find = Columns()
     names = [place.get(find.find(f, header)) for f in ("user", "item", "rating", "timestamp")]
     user, item, rating, time = names
+    assert len({"-" in row[time] for row in rows}) < 2
     return [
         (row[user], row[item], np.float32(number(row[rating] if rating is not None else "")),
-         math.floor(float(row[time])) if "." in row[time] else int(row[time]))
+         slow_time(row[time]))
         for row in rows
     ]  # fmt: skip
+
+
+def slow_time(text):
+    if "-" not in text:
+        return math.floor(float(text)) if "." in text else int(text)
+    day, hour, zone = text[:10], text[11:19], text[19:]
+    assert zone in ("", "Z", "+01:00")
+    days = datetime.date(*map(int, day.split("-"))) - datetime.date(1970, 1, 1)
+    h, m, s = map(int, hour.split(":")) if hour else (0, 0, 0)
+    assert h < 24 and m < 60 and s < 60 and days.days >= 0
+    return 86400 * days.days + 3600 * (h - (zone == "+01:00")) + 60 * m + s
 
 
 def items(path):
@@ -113,6 +126,7 @@ def items(path):
 
 def slow_items(records):
     header, *rows = records
+    header = [re.sub(r"[\s_-]", "", name).lower() for name in header]
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     return [
         (c["id"], " ".join(c.get("title", "").split()) or c["id"],
@@ -210,6 +224,10 @@ RAW = {
     "sequences": "".join(f"u{k} i{k} i{k + 1} i{k + 2} i{k + 3} i{k + 4}\n" for k in range(9)),
     "pairs": "".join(f"{k % 4} {k}\n" for k in range(20)),
     "csv": TABLE,
+    "dates": "user,item,timestamp\n" + "".join(
+        f"u{k % 5},i{k % 7},2021-03-{1 + k:02d}{' 10:2' + str(k % 9) + ':59'}{['', 'Z'][k % 2]}\n"
+        for k in range(20)
+    ),
     "inter": TABLE.replace(",", "\t").replace("user\t", "user_id:token\t"),
     "items csv": ITEMS,
     "items jsonl": json_lines(
@@ -234,6 +252,7 @@ READERS = {
     "sequences": ("user_sequence.txt", sequences, slow_sequences),
     "pairs": ("interactions.txt", pairs, slow_sequences),
     "csv": ("interactions.csv", table, lambda raw: slow_table(csv_records(raw))),
+    "dates": ("interactions.csv", table, lambda raw: slow_table(csv_records(raw))),
     "inter": ("x.inter", table, lambda raw: slow_table([s.split("\t") for s in lines_of(raw)])),
     "items csv": ("items.csv", items, lambda raw: slow_items(csv_records(raw))),
     "items jsonl": ("items.jsonl", items, slow_json_items),
