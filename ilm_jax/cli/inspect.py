@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
+    from ilm_jax.data.columns import Columns
     from ilm_jax.data.splits import Splits
     from ilm_jax.data.task_settings import TaskSettings
     from ilm_jax.data.task_specs import TaskSpec
@@ -71,9 +72,10 @@ def main(argv: Sequence[str]) -> int:
         print(show(spec, splits, settings, tokenizer, values.split, values.num))
         return 0
     print(facts(splits))
-    if values.dataset.split("/")[0] == "custom":
-        sample = SPECS["sequential_random"]
-        print("\n" + show(sample, splits, settings, tokenizer, values.split, values.num))
+    if values.dataset.split("/")[0] == "custom" and values.data_dir:
+        for sample in ("sequential_random", "long_description"):
+            print("\n" + show(SPECS[sample], splits, settings, tokenizer, values.split, values.num))
+        print(f"\nall tasks with their sizes: ilm inspect --dataset {values.dataset}")
         return 0
     print("\n" + task_table(values.dataset, splits, settings))
     print("\n" + mixture_table(splits, settings))
@@ -93,14 +95,28 @@ def recognised(folder: str) -> str:
 
     found = custom.recognise(folder)
     columns = read_columns(found.interactions.parent)
-    lines = [f"interactions  {found.interactions}"]
+    lines = [f"interactions  {found.interactions}", *_read_as(found.interactions, columns)]
     lines.append(f"items         {found.items or 'none: items go by their ids'}")
-    lines.append(f"columns       {found.columns or 'by their common names'}")
-    named = {name: value for name, value in vars(columns).items() if value}
-    named.pop("separator", None)
-    if named:
-        lines.append("              " + ", ".join(f"{n} = {v!r}" for n, v in named.items()))
+    lines += _read_as(found.items, columns) if found.items else []
+    if found.columns:
+        given = {name: value for name, value in vars(columns).items() if value}
+        lines.append(f"columns       {found.columns}")
+        lines.append(_UNDER + ", ".join(f"{n} = {v!r}" for n, v in given.items()))
     return "\n".join(lines)
+
+
+_UNDER = " " * 14
+
+
+def _read_as(path: pathlib.Path, columns: "Columns") -> list[str]:
+    """Which column is read as what, and which are not read."""
+    from ilm_jax.data import custom
+
+    read, others = custom.read_as(path, columns)
+    if not read:
+        return []
+    line = _UNDER + ", ".join(f"{field} = {name}" for field, name in read.items())
+    return [line + (f"; not read: {', '.join(others)}" if others else "")]
 
 
 def facts(splits: "Splits") -> str:

@@ -12,8 +12,8 @@ import pathlib
 from ilm_jax.data.assemble import assemble
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.columns import FILE, Columns, read_columns
-from ilm_jax.data.interaction_files import SEQUENCE_FILES, read_interactions
-from ilm_jax.data.item_files import SUFFIXES, read_items
+from ilm_jax.data.interaction_files import SEQUENCE_FILES, interaction_header, read_interactions
+from ilm_jax.data.item_files import SUFFIXES, item_header, read_items
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -72,6 +72,25 @@ def recognise(folder: str | os.PathLike) -> Recognised:
 def source_hashes(folder: str | os.PathLike) -> dict[str, str]:
     """SHA-256 of every file that would be read; errors as `recognise`."""
     return {path.name: sha256_file(path) for path in recognise(folder).files}
+
+
+def read_as(path: pathlib.Path, columns: Columns) -> tuple[dict[str, str], list[str]]:
+    """(column of each field, columns that are not read) of a file; both empty without a header.
+
+    Raises:
+      UserError: as the readers, of the first row.
+    """
+    items = path.stem == "items" or path.suffix == ".item"
+    if path.name in SEQUENCE_FILES or path.suffix == ".txt":
+        return {}, []
+    header = item_header(path) if items else interaction_header(path)
+    fields = ("id", "title", "text", "categories") if items else (
+        "user", "item", "timestamp", "rating"
+    )  # fmt: skip
+    read = {field: name for field in fields if (name := columns.find(field, header))}
+    if items:
+        read |= {name: name for name in columns.attributes if name in header}
+    return read, [name for name in header if name not in read.values()]
 
 
 def read(folder: str | os.PathLike, name: str = "custom", *, core: int | None = None) -> Catalogue:

@@ -149,6 +149,12 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     )
 
 
+def interaction_header(path: pathlib.Path) -> list[str]:
+    """Columns of a table's first row; none if it has no rows."""
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else raw_lines.table_rows(path)
+    return next((list(row) for _, row in rows), [])
+
+
 def _names(path: pathlib.Path, header: list[str], columns: Columns) -> dict[str, str]:
     names = {f: columns.find(f, header) for f in ("user", "item", "timestamp", "rating")}
     for field in ("user", "item", "timestamp", "rating"):

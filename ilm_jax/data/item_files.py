@@ -77,6 +77,12 @@ def read_items(path: pathlib.Path, columns: Columns) -> dict[str, Item]:
     return items
 
 
+def item_header(path: pathlib.Path) -> list[str]:
+    """Columns of the file, or keys of its first record; none if it has no rows."""
+    rows = json_rows(path) if path.suffix == ".jsonl" else raw_lines.table_rows(path)
+    return next((list(row) for _, row in rows), [])
+
+
 def _rows(path: pathlib.Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, {"id", "title", "text", "categories", "attributes"}) of every row."""
     if path.suffix == ".jsonl":

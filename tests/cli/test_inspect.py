@@ -56,8 +56,19 @@ def test_a_folder_of_ones_own_is_validated_first(tmp_path, capsys):
     assert "interactions  " in printed and "items go by their ids" in printed
     assert "no timestamps; the order of the file" in printed and "custom item_" in printed
     (folder / "user_sequence.txt").write_text("u1 1 2\nu1 3\n")
-    with pytest.raises(UserError, match="user_sequence.txt:2: user 'u1' was given in line 1|"):
+    with pytest.raises(UserError, match="user_sequence.txt:2: user 'u1' was given in line 1"):
         custom.read(folder)
+
+
+def test_it_says_which_column_is_read_as_what(tmp_path):
+    (tmp_path / "interactions.tsv").write_text("User\tmovieId\twhen\tdevice\nu\ta\t1\tphone\n")
+    (tmp_path / "items.jsonl").write_text('{"asin": "a", "name": "A", "brand": "B", "price": 1}\n')
+    (tmp_path / "columns.gin").write_text(
+        'Columns.timestamp = "when"\nColumns.attributes = ["brand"]\n'
+    )
+    printed = inspect.recognised(str(tmp_path))
+    assert "user = User, item = movieId, timestamp = when; not read: device" in printed
+    assert "id = asin, title = name, brand = brand; not read: price" in printed
 
 
 def test_wrong_words_are_one_line(cache):
