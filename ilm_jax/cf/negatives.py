@@ -111,8 +111,11 @@ def history_bitmap(interactions: Interactions) -> UInt32[np.ndarray, "users word
 def met(
     bitmap: UInt32[Array, "users words"],
     users: Int[Array, " batch"],
-    items: Int[Array, " drawn"],
+    items: Int[Array, " drawn"] | None,
 ) -> Bool[Array, "batch drawn"]:
-    """Whether each user met each item."""
-    words = bitmap[users][:, items // 32]
-    return ((words >> (items % 32).astype(jnp.uint32)) & 1).astype(bool)
+    """Whether each user met each item; for None all bits, 32 a word, which is faster."""
+    words = bitmap[users]
+    if items is None:
+        bits = words[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)
+        return (bits & 1).astype(bool).reshape(len(words), -1)
+    return ((words[:, items // 32] >> (items % 32).astype(jnp.uint32)) & 1).astype(bool)

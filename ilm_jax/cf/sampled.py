@@ -18,6 +18,8 @@ from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_bitmap, met
 from ilm_jax.cf.two_tower import TwoTower
 from ilm_jax.objectives import ranking
 
+_SCORES = 1 << 18
+"""Bound on the scores that exist at once on one device (1 MiB)."""
 LOSSES = ("bpr", "softmax", "warp", "lambdarank")
 OnEpoch = Callable[[int, Float[np.ndarray, "users dim"], Float[np.ndarray, "items dim"]], Any]
 
@@ -35,7 +37,8 @@ class SampledConfig:
       exclude: which candidates are no negatives of a row: its user's "history" or its "target".
       dim, user_tower, hidden, init_stddev: see `TwoTower`.
       history: of the history tower: that many items, drawn anew each epoch without the target.
-      learning_rate: of Adam, constant.
+      learning_rate: of Adam.
+      schedule: "constant", or "linear": the rate falls to 0 over the epochs.
       l2: times half the mean squared norm of the vectors in a batch.
       batch_size: pairs; the last of an epoch is filled from its start.
       epochs: passes over the pairs.
@@ -57,6 +60,7 @@ class SampledConfig:
     init_stddev: float = 0.1
     history: int = 50
     learning_rate: float = 3e-3
+    schedule: str = "constant"
     l2: float = 0.0
     batch_size: int = 4096
     epochs: int = 10
@@ -66,6 +70,8 @@ class SampledConfig:
         if self.loss not in LOSSES or self.exclude not in ("history", "target"):
             raise ValueError(f"loss={self.loss!r}, exclude={self.exclude!r}: the losses are "
                              f"{', '.join(LOSSES)}; exclude 'history' or 'target'")  # fmt: skip
+        if self.schedule not in ("constant", "linear"):
+            raise ValueError(f"schedule={self.schedule!r}; choose 'constant' or 'linear'")
         if self.rank not in ("sampled", "corrected", "shrunk"):
             raise ValueError(f"rank={self.rank!r}; choose 'sampled', 'corrected' or 'shrunk'")
         uses_ranks = self.loss in ("warp", "lambdarank") and self.rank != "sampled"
@@ -132,28 +138,72 @@ class Trainer:
 
     def loss(
         self,
-        parameters: Any,
+        vectors: tuple[Array, Array, Array],
         constants: dict[str, Any],
-        batch: dict[str, Array],
-        key: Array,
+        pairs: tuple[Int32[Array, " rows"], Int32[Array, " rows"]],
+        drawn: tuple[Int32[Array, " drawn"], Float32[Array, " drawn"]],
     ) -> Float[Array, ""]:
-        """Mean loss of a batch of {"users", "items"[, "histories"]}, candidates drawn by `key`."""
-        config, model = self.config, self.model
-        users, items = batch["users"], batch["items"]
-        candidates, log_expected = self.sampler.draw(key, items)
-        user: Any = model.apply(parameters, users, batch.get("histories"), method="users")
-        positive: Any = model.apply(parameters, items, method="items")
-        negative: Any = model.apply(parameters, candidates, method="items")
+        """Mean loss of (user, item) pairs, the penalty left out.
+
+        Args:
+          vectors: of the users, of their items, and of the candidates.
+          constants: see there.
+          pairs: user and item rows.
+          drawn: what `Sampler.draw` gives.
+        """
+        (user, positive, negative), (users, items) = vectors, pairs
+        candidates, log_expected = drawn
         valid = candidates[None, :] != items[:, None]
         negatives: Any = self.train.num_items - 1.0
-        if config.exclude == "history":
-            valid &= ~met(constants["bitmap"], users, candidates)
+        if self.config.exclude == "history":
+            every = self.sampler.config.kind == "all"
+            valid &= ~met(constants["bitmap"], users, None if every else candidates)[
+                :, : len(candidates)
+            ]
             negatives = self.train.num_items - constants["lengths"][users]
         scores = jnp.sum(user * positive, -1)
         scored = ranking.Scored(scores, user @ negative.T, valid, negatives)
-        value = losses(config, scored, log_expected).mean()
-        vectors = jnp.concatenate([user, positive, negative])
-        return value + 0.5 * config.l2 * jnp.mean(jnp.sum(vectors**2, -1))
+        return losses(self.config, scored, log_expected).mean()
+
+    def value_and_gradient(
+        self, parameters: Any, constants: dict[str, Any], batch: dict[str, Array], key: Array
+    ) -> tuple[Float[Array, ""], Any]:
+        """Mean loss of a batch of {"users", "items"[, "histories"]}, and its gradient.
+
+        A large batch of scores is worked off in parts that stay in a CPU's caches.
+        """
+        users, items = batch["users"], batch["items"]
+        drawn = self.sampler.draw(key, items)
+
+        def read(parameters: Any) -> tuple[Any, ...]:
+            user = self.model.apply(parameters, users, batch.get("histories"), method="users")
+            both = (self.model.apply(parameters, x, method="items") for x in (items, drawn[0]))
+            return (user, *both)
+
+        vectors, back = jax.vjp(read, parameters)
+        user, positive, negative = vectors
+        parts = self._parts(len(users), len(drawn[0]))
+        slope = jax.value_and_grad(self.loss)
+
+        def part(total: Array, rows: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+            value, slopes = slope((*rows[:2], negative), constants, rows[2:], drawn)
+            return total + slopes[2], (value, *slopes[:2])
+
+        rows = (user, positive, users, items)
+        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
+        total, (values, *slopes) = jax.lax.scan(part, jnp.zeros_like(negative), split)
+        whole = (*(x.reshape(user.shape) for x in slopes), total)
+        l2 = self.config.l2 / sum(map(len, vectors))
+        value = values.mean() + 0.5 * l2 * sum(jnp.sum(x**2) for x in vectors)
+        both = zip(whole, vectors, strict=True)
+        return value, back(tuple(g / parts + l2 * x for g, x in both))[0]
+
+    def _parts(self, batch: int, drawn: int) -> int:
+        """In how many equal parts a batch is worked off."""
+        if self.mesh is not None and self.mesh.size > 1:
+            return 1
+        fits = max(1, _SCORES // drawn)
+        return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= fits)
 
     @functools.cached_property
     def step(self) -> Callable[..., tuple[Any, Any, Float[Array, ""]]]:
@@ -163,7 +213,7 @@ class Trainer:
         def step(
             parameters: Any, state: Any, constants: dict[str, Any], batch: dict, key: Array
         ) -> tuple[Any, Any, Float[Array, ""]]:
-            value, gradient = jax.value_and_grad(self.loss)(parameters, constants, batch, key)
+            value, gradient = self.value_and_gradient(parameters, constants, batch, key)
             updates, state = self.optimizer.update(gradient, state, parameters)
             return optax.apply_updates(parameters, updates), state, value
 
@@ -248,7 +298,11 @@ def make_trainer(train: Interactions, config: SampledConfig, mesh: Mesh | None =
     """A trainer; with a mesh, tables are split by rows and batches over all its devices."""
     sampler = Sampler.make(config.sampler, train.item_counts())
     model = config.model(train.num_users, train.num_items)
-    return Trainer(config, train, model, sampler, optax.adam(config.learning_rate), mesh)
+    rate: Any = config.learning_rate
+    if config.schedule == "linear":
+        size = min(config.batch_size, len(train.items))
+        rate = optax.linear_schedule(rate, 0.0, config.epochs * -(-len(train.items) // size))
+    return Trainer(config, train, model, sampler, optax.adam(rate), mesh)
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Training on shared negatives: what is drawn, what is excluded, and that it learns tastes."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,8 @@ def test_the_bitmap_knows_every_history(train):
     dense = np.zeros((train.num_users, train.num_items), bool)
     dense[train.users, train.items] = True
     np.testing.assert_array_equal(negatives.met(bitmap, users, items), dense)
+    every = negatives.met(bitmap, users, None)
+    np.testing.assert_array_equal(every[:, : train.num_items], dense)
     huge = Interactions(np.zeros(400_001, np.int64), np.zeros(0, np.int32), 100_000)
     with pytest.raises(ValueError, match="exclude='target'"):
         negatives.history_bitmap(huge)
@@ -103,6 +106,41 @@ def test_eight_devices_give_the_same_vectors(train):
     np.testing.assert_allclose(many.fit().item, one.item, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "all"])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(train, monkeypatch, kind):
+    config = dataclasses.replace(
+        SMALL, loss="warp", sampler=SamplerConfig(kind, 16), l2=0.3, init_stddev=1.0
+    )
+    trainer = sampled.make_trainer(train, config)
+    parameters, key = trainer.initial(0)[0], jax.random.key(3)
+    batch = trainer.batches(0, 0)[0]
+
+    def total(parameters):
+        users, items = batch["users"], batch["items"]
+        drawn = trainer.sampler.draw(key, items)
+        tables = parameters["params"]
+        vectors = tables["user_table"][users], tables["item_table"][items]
+        vectors = *vectors, tables["item_table"][drawn[0]]
+        square = jnp.mean(jnp.sum(jnp.concatenate(vectors) ** 2, -1))
+        mean = trainer.loss(vectors, trainer.constants, (users, items), drawn)
+        return mean + 0.5 * config.l2 * square
+
+    exact = jax.value_and_grad(total)(parameters)
+    for bound, parts in ((1 << 18, 1), (40 * 16, {"uniform": 2, "all": 4}[kind])):
+        monkeypatch.setattr(sampled, "_SCORES", bound)
+        assert trainer._parts(64, len(trainer.sampler.draw(key, batch["items"])[0])) == parts
+        found = trainer.value_and_gradient(parameters, trainer.constants, batch, key)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, exact)
+
+
+def test_the_linear_schedule_ends_at_rest(train):
+    config = dataclasses.replace(SMALL, schedule="linear", epochs=4)
+    seen = []
+    sampled.fit(train, config, lambda e, u, i: seen.append(i.copy()) and False)
+    moves = [np.abs(b - a).mean() for a, b in itertools.pairwise(seen)]
+    assert moves[-1] < 0.5 * moves[0]
+
+
 def test_early_stopping_and_divergence(train):
     stop = EarlyStopping(lambda user, item: -1.0, patience=1)
     epochs = []
@@ -119,6 +157,7 @@ def test_early_stopping_and_divergence(train):
         ({"rank": "best"}, "choose 'sampled'"),
         ({"loss": "warp", "sampler": SamplerConfig("popularity", 8)}, "uniform candidates"),
         ({"exclude": "nothing"}, "exclude"),
+        ({"schedule": "cosine"}, "constant"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, message):
