@@ -103,7 +103,7 @@ def _read_source(
     }
     return (
         params,
-        f"  restored {len(chosen)} from {opened.where}, unused there by leave {len(unused)}",
+        f"  restored {len(chosen)} from {opened.where}; {len(unused)} there are left unused",
     )
 
 

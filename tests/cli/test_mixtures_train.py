@@ -3,86 +3,63 @@
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 
-from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cli import cache_tasks, gin_config
-from ilm_jax.cli import main as cli
-from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data import toy
+from ilm_jax.cli import gin_config
 from ilm_jax.data.mixtures import MIXTURES
-from ilm_jax.data.prepare import catalogue_dir
-from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
 from ilm_jax.training.run import Run
-from tests.data.small_catalogue import small_catalogue
+from tests.cli import small_world
+from tests.cli.small_world import DECODER, compile_quickly
 
 STEPS = 20
-SMALL = (
-    "--gin.BATCH_SIZE=16", "--gin.WARMUP_STEPS=0", "--gin.trainer.TrainerConfig.eval_batches=1",
-    "--gin.dataset_config.DatasetConfig.truncate_targets=True",
-    "--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderConfig.mlp_dim=8",
-)  # fmt: skip
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 160, "targets": 80}'
-SETTINGS = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
 WORLDS = ("toy", "toy/world1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Nothing is claimed of speed or of the last bits."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, compile_quickly):
     """Two small worlds with their tables and caches, one tokenizer, and a stage 0 of one step."""
     root = tmp_path_factory.mktemp("mixtures")
-    cache = root / "cache"
-    settings = dict(SETTINGS)
+    settings = dict(small_world.SETTINGS)
     for number, name in enumerate(WORLDS):
-        catalogue = small_catalogue(items=80 + 20 * number, users=60, seed=number, name=name)
-        catalogue.save(catalogue_dir(name, cache), {"builder": toy.VERSION})
-        fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / f"{number}.st")
+        catalogue = small_world.save_world(
+            root, items=80 + 20 * number, seed=number, name=name, table=f"{number}.st"
+        )
         tasks = ["openp5_random"] if number else ["openp5_random", "elm24", "text"]
         names = [task for name in tasks for task in MIXTURES.get(name, (name,))]
-        words = [f"--dataset={name}", f"--cache_dir={cache}", f"--tasks={','.join(names)}"]
-        cache_tasks.main([*words, f"--settings={json.dumps(settings)}", "--nowith_text_only"])
-        first = tokenizer_path(
-            "toy", TaskSettings(**SETTINGS), small_catalogue(80, 60, 0, "toy").fingerprint, cache
-        )
-        settings["tokenizer"] = str(first)
-    assert cli.main(["train", "--gin_file=tiny/stage0.gin", f"--gin.MODEL_DIR={root / '0'}",
-                     f"--gin.CACHE_DIR={cache}", "--gin.TRAIN_STEPS=1", *SMALL]) == 0  # fmt: skip
+        small_world.cache(root, names, "--nowith_text_only", name=name, settings=settings)
+        if not number:
+            path = tokenizer_path("toy", TaskSettings(**settings), catalogue.fingerprint,
+                                  root / "cache")  # fmt: skip
+            settings["tokenizer"] = str(path)
+    assert small_world.train(root, "stage0", "0", *DECODER) == 0
     return root
 
 
-def words_of(place, name, mixture, *more):
+def words_of(place, mixture, *more):
     return [
-        f"--gin.MODEL_DIR={place / name}", f"--gin.CACHE_DIR={place / 'cache'}",
         f"--gin.LM_FROM={place / '0'}", f"--gin.MIXTURE_OR_TASK_NAME={mixture!r}",
-        f"--gin.TRAIN_STEPS={STEPS}", LENGTHS, *SMALL, *more,
+        "--gin.BATCH_SIZE=16", f"--gin.TRAIN_STEPS={STEPS}", LENGTHS, *DECODER, *more,
     ]  # fmt: skip
 
 
 def train(place, name, words):
-    assert cli.main(["train", "--gin_file=tiny/stage2_mlp.gin", *words]) == 0
+    assert small_world.train(place, "stage2_mlp", name, *words) == 0
     assert (place / name / f"checkpoints/{STEPS}").is_dir()
     figures = json.loads((place / name / "last_run.json").read_text())["validation"]
     assert all(math.isfinite(value) for value in figures.values()) and figures
     run = gin_config.build(
-        Run, ["tiny/stage2_mlp.gin"], [word.removeprefix("--gin.") for word in words]
+        Run, [str(place / name / "config.gin")], [f"MODEL_DIR={str(place / name)!r}"]
     )
     return run, run.feed(run.train["prompt"])
 
 
 @pytest.mark.slow
 def test_twenty_steps_on_elms_mixture(place):
-    words = words_of(place, "elm", "elm24", f"--gin.CF_TABLE={place}/0.st")
+    words = words_of(place, "elm24", f"--gin.CF_TABLE={place}/0.st")
     _, feed = train(place, "elm", words)
     assert len(feed.stream.weights) == 25
     seen = {feed.stream[i]["task"] for i in range(500)}
@@ -93,7 +70,7 @@ def test_twenty_steps_on_elms_mixture(place):
 def test_twenty_steps_on_openp5_over_two_datasets(place):
     also = '--gin.dataset_config.DatasetConfig.also={"toy/world1": None}'
     tables = f"--gin.CF_TABLE={place}/0.st,{place}/1.st"
-    run, feed = train(place, "openp5", words_of(place, "openp5", "openp5_random", also, tables))
+    run, feed = train(place, "openp5", words_of(place, "openp5_random", also, tables))
     assert len(feed.stream.weights) == 4
     examples = [feed.stream[i] for i in range(64)]
     assert {example["catalogue"] for example in examples} == set(WORLDS)

@@ -1,66 +1,38 @@
 """`--gin.TOKENIZER=FOLDER`: every stage runs with somebody else's tokenizer."""
 
 import functools
-import json
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cli import cache_tasks, gin_config
+from ilm_jax.cli import gin_config
 from ilm_jax.cli import main as cli
-from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
-from ilm_jax.data.splits import make_splits
 from ilm_jax.errors import UserError
 from ilm_jax.training.run import Run
+from tests.cli import small_world
+from tests.cli.small_world import DECODER, SMALL, compile_quickly
 from tests.data.published_tokenizers import folder, published
-from tests.data.small_catalogue import small_catalogue
 
-SMALL = (
-    "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", "--gin.WARMUP_STEPS=0",
-    "--gin.dataset_config.DatasetConfig.truncate_targets=True",
-    "--gin.trainer.TrainerConfig.eval_batches=1",
-)  # fmt: skip
-DECODER = (
-    "--gin.decoder.DecoderConfig.num_layers=1",
-    "--gin.decoder.DecoderConfig.mlp_dim=8",
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Nothing is claimed of the numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A cache with a small catalogue in the toy world's place, and its table."""
     root = tmp_path_factory.mktemp("published")
-    catalogue = small_catalogue(items=80, users=60)
-    catalogue.save(catalogue_dir("toy", root / "cache"), {"builder": toy.VERSION})
-    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / "cf.safetensors")
+    small_world.save_world(root)
     return root
 
 
 def cache(place, kind, *tasks):
-    settings = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
-    settings["tokenizer"] = str(folder() / kind)
-    words = [f"--cache_dir={place / 'cache'}", f"--settings={json.dumps(settings)}"]
-    cache_tasks.main([*words, f"--tasks={','.join(tasks)}"])
+    settings = {**small_world.SETTINGS, "tokenizer": str(folder() / kind)}
+    small_world.cache(place, tasks, settings=settings)
 
 
 def train(place, kind, recipe, name, *words):
-    return cli.main(
-        ["train", f"--gin_file=tiny/{recipe}.gin", f"--gin.TOKENIZER={folder() / kind}",
-         f"--gin.CACHE_DIR={place / 'cache'}", f"--gin.MODEL_DIR={place / name}", *SMALL, *words]
-    )  # fmt: skip
+    return small_world.train(place, recipe, name, f"--gin.TOKENIZER={folder() / kind}", *words)
 
 
 def built(place, kind, recipe, *words):

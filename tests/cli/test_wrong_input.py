@@ -1,43 +1,25 @@
 """Wrong input gives one line that names the thing and the remedy, exit code 2, and no files."""
 
-import jax
 import pytest
 
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
 from ilm_jax.data.splits import make_splits
+from tests.cli import small_world
+from tests.cli.small_world import DECODER, SMALL, compile_quickly
 from tests.data.small_catalogue import small_catalogue
 
-STAGE_0 = (
-    "--gin_file=tiny/stage0.gin",
-    "--gin.BATCH_SIZE=8",
-    "--gin.TRAIN_STEPS=1",
-    "--gin.WARMUP_STEPS=0",
-    "--gin.decoder.DecoderConfig.num_layers=1",
-    "--gin.decoder.DecoderConfig.mlp_dim=8",
-    "--gin.dataset_config.DatasetConfig.truncate_targets=True",
-    "--gin.trainer.TrainerConfig.eval_batches=1",
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """One step is made here, for the checkpoint; nothing is claimed of its numbers."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+STAGE_0 = ("--gin_file=tiny/stage0.gin", *SMALL, *DECODER)
+pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A cache folder in which a small catalogue stands for the toy world."""
-    folder = tmp_path_factory.mktemp("cache")
-    catalogue = small_catalogue(items=80, users=60)
-    catalogue.save(catalogue_dir("toy", folder), {"builder": toy.VERSION})
-    return folder
+    root = tmp_path_factory.mktemp("wrong")
+    small_world.save_world(root)
+    return root / "cache"
 
 
 def save_table(catalogue, path):

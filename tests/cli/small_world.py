@@ -1,0 +1,57 @@
+"""A small catalogue in the toy world's place, and training on it from the command line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax.cf.ials import IALSConfig
+from ilm_jax.cli import cache_tasks
+from ilm_jax.cli import main as cli
+from ilm_jax.cli.fit_cf import fit_table
+from ilm_jax.data import toy
+from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.splits import make_splits
+from tests.data.small_catalogue import small_catalogue
+
+SMALL = (
+    "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", "--gin.WARMUP_STEPS=0",
+    "--gin.dataset_config.DatasetConfig.truncate_targets=True",
+    "--gin.trainer.TrainerConfig.eval_batches=1",
+)  # fmt: skip
+DECODER = ("--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderConfig.mlp_dim=8")
+SETTINGS = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """For tests that claim nothing of speed or of the last bits."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetensors"):
+    """Puts the catalogue under root/cache and its table into root; returns the catalogue."""
+    catalogue = small_catalogue(items, users, seed, name)
+    catalogue.ratings[:] = np.random.default_rng(0).integers(1, 11, len(catalogue.ratings)) / 2
+    catalogue.save(catalogue_dir(name, root / "cache"), {"builder": toy.VERSION})
+    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / table)
+    return catalogue
+
+
+def cache(root, tasks, *words, name="toy", settings=None):
+    """`ilm cache_tasks` of these tasks."""
+    cache_tasks.main([
+        f"--dataset={name}", f"--cache_dir={root / 'cache'}", f"--tasks={','.join(tasks)}",
+        f"--settings={json.dumps(settings or SETTINGS)}", *words,
+    ])  # fmt: skip
+
+
+def train(root, recipe, name, *words):
+    """`ilm train` of a tiny recipe into root/name; returns the exit code."""
+    return cli.main([
+        "train", f"--gin_file=tiny/{recipe}.gin", f"--gin.CACHE_DIR={root / 'cache'}",
+        f"--gin.MODEL_DIR={root / name}", *SMALL, *words,
+    ])  # fmt: skip

@@ -1,0 +1,181 @@
+"""One small run, trained, and asked by every verb."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ilm_jax.cli import main as cli
+from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
+from tests.cli import small_world
+from tests.cli.small_world import DECODER, compile_quickly
+from tests.decoding.test_exporting import READER
+
+TASKS = ("text", "long_description", "sequential_random", "sequential_sequential", "rating",
+         "ranking", "user_profile")  # fmt: skip
+LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
+pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, compile_quickly):
+    """(folder, catalogue, folder of a run of stage 2 of one step)."""
+    root = tmp_path_factory.mktemp("trained")
+    catalogue = small_world.save_world(root)
+    small_world.cache(root, TASKS, "--nowith_text_only")
+    assert small_world.train(root, "stage0", "0", *DECODER) == 0
+    assert small_world.train(
+        root, "stage2_mlp", "2", *DECODER, f"--gin.LM_FROM={root}/0", LENGTHS,
+        f"--gin.CF_TABLE={root}/cf.safetensors",
+    ) == 0  # fmt: skip
+    return root, catalogue, root / "2"
+
+
+def run(*words):
+    assert cli.main([str(word) for word in words]) == 0
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def refused(capsys, *words):
+    capsys.readouterr()
+    assert cli.main([str(word) for word in words]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_task_has_the_figures_of_its_kind(world, tmp_path, capsys):
+    _, catalogue, model_dir = world
+    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=6", "--texts=3",
+        "--beams=5", "--nogeneration",
+        "--tasks=rating,ranking,sequential_sequential,user_profile")  # fmt: skip
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    figures, intervals = record["figures"], record["intervals"]
+    for name in ("rating/rmse", "rating/mae", "ranking/ndcg@5", "user_profile/nll"):
+        low, high = intervals[name]["low"], intervals[name]["high"]
+        assert low <= figures[name] <= high, name
+    assert figures["rating/rmse"] == pytest.approx(np.sqrt(figures["rating/mse"]))
+    assert 0.5 <= figures["rating/mae"] <= 4, "the scale's mean is never further than that"
+    assert "rating/uauc" in record["not_available"]
+    cards = record["protocol"]
+    assert cards["ranking/ranking"]["candidates"].startswith("20 that the prompt names")
+    found = cards["sequential_sequential/ranking"]["found"]
+    assert found["valid_ids"] == 1 and found["colliding_ids"] == 0
+    assert 0 <= found["valid_ids_without_trie"] <= 1 and found["written_without_trie"] == 6
+    for row in rows(tmp_path / "ranking" / "ranks.jsonl"):
+        assert len(set(row["items"])) == 5 and set(row["items"]) <= set(catalogue.item_ids)
+    assert "rating/uauc" in capsys.readouterr().out
+
+
+def test_lists_hold_only_the_candidates_that_the_prompt_names(world, tmp_path):
+    _, catalogue, model_dir = world
+    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=5", "--beams=20",
+        "--tasks=ranking")  # fmt: skip
+    lists = rows(tmp_path / "ranking" / "ranks.jsonl")
+    assert {len(row["items"]) for row in lists} == {20}
+    assert all(row["target"] in row["items"] for row in lists)
+    assert len({frozenset(row["items"]) for row in lists}) == 5, "each user has its own"
+
+
+def test_a_run_compared_with_itself_ties(world, tmp_path, capsys):
+    _, _, model_dir = world
+    for name in ("a", "b"):
+        run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path / name}", "--users=6",
+            "--tasks=sequential_random", "--beams=5")  # fmt: skip
+    capsys.readouterr()
+    run("compare", tmp_path / "a", tmp_path / "b")
+    table = capsys.readouterr().out
+    assert table.count("tie within noise") >= 5 and "better" not in table
+
+
+def test_evaluate_refuses_what_has_nothing_to_measure(world, tmp_path, capsys):
+    _, _, model_dir = world
+    words = ("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path / 'none'}")
+    assert "near it: " in refused(capsys, *words, "--tasks=rankng")
+    assert "pairs of vectors" in refused(capsys, *words, "--tasks=item_text")
+    assert not (tmp_path / "none").exists()
+
+
+def test_prompts_of_a_file_are_answered_once(world, tmp_path, capsys):
+    _, catalogue, model_dir = world
+    asked, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    prompts = ["Describe {item:i5}.", "{user:u7} chose {item:i1}, {item:i2}:", "Tell a story."]
+    asked.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    words = ("infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={answers}",
+             "--max_new_tokens=4")  # fmt: skip
+    run(*words)
+    found = rows(answers)
+    assert sorted(row["prompt"] for row in found if "prompt" in row) == sorted(prompts)
+    before = answers.read_bytes()
+    run(*words)
+    assert answers.read_bytes() == before, "nothing is asked twice"
+    asked.write_text(json.dumps({"prompt": "Describe {item:i99}."}) + "\n")
+    line = refused(capsys, *words)
+    assert f"{asked}:1: no item 'i99'" in line
+
+
+def test_a_task_is_answered_with_items_that_were_not_mentioned(world, tmp_path):
+    _, catalogue, model_dir = world
+    answers = tmp_path / "items.jsonl"
+    run("infer", f"--model_dir={model_dir}", "--task=sequential_random", f"--output={answers}",
+        "--answer=items", "--beams=4", "--exclude_mentioned")  # fmt: skip
+    found = [row for row in rows(answers) if "items" in row]
+    assert len(found) == sum(len(catalogue.sequence(user)) >= 3 for user in range(60))
+    for row in found:
+        ids = [item["id"] for item in row["items"]]
+        assert len(set(ids)) == 4 and set(ids) <= set(catalogue.item_ids)
+        scores = [item["score"] for item in row["items"]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_a_conversation_over_a_pipe(world, capsys, monkeypatch):
+    _, catalogue, model_dir = world
+    said = f"/find {catalogue.titles[5].split()[0]}\n/history add i5\n/recommend\nsadder\n/quit\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    run("chat", f"--model_dir={model_dir}", "--max_new_tokens=3")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("[i5]") and lines[2].startswith("added")
+    listed = [line.split("[")[1].split("]")[0] for line in lines if line[:2] in ("1.", "2.", "3.")]
+    assert len(listed) == len(set(listed)) == 6, "a critique brings other items"
+    assert "i5" not in listed
+
+
+@pytest.mark.parametrize("writer", ["run", "folder"])
+def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
+    root, catalogue, model_dir = world
+    texts = tmp_path / "texts.jsonl"
+    given = [f"--model_dir={model_dir}"]
+    if writer == "folder":
+        converted = tmp_path / "lm"
+        run("convert", f"--source={root / '0'}", f"--model_dir={converted}")
+        settings = TaskSettings(**small_world.SETTINGS)
+        tokenizer = tokenizer_path("toy", settings, catalogue.fingerprint, root / "cache")
+        given = [f"--lm={converted}", "--dataset=toy", f"--cache_dir={root / 'cache'}",
+                 f"--tokenizer={tokenizer}"]  # fmt: skip
+    run("generate", *given, "--tasks=summary", "--limit=5", "--max_new_tokens=6",
+        f"--output={texts}")  # fmt: skip
+    written = [row for row in rows(texts) if "target" in row]
+    assert 0 < len(written) <= 5
+    assert all(row["task"] == "summary" and row["target"].strip() for row in written)
+    settings = {**small_world.SETTINGS, "elm_texts_file": str(texts)}
+    small_world.cache(root, ["summary"], "--nowith_text_only", settings=settings)
+
+
+def test_an_export_runs_without_the_library(world, tmp_path):
+    _, _, model_dir = world
+    folder = tmp_path / "exported"
+    run("export", f"--model_dir={model_dir}", f"--output={folder}", "--batch_size=2",
+        "--prompt_length=24", "--max_new_tokens=4")  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    prompts = {name: np.ones(spec["shape"], spec["dtype"])
+               for name, spec in manifest["prompts"].items()}  # fmt: skip
+    assert prompts["tokens"].shape == (2, 24)
+    np.savez(tmp_path / "prompts.npz", **prompts)
+    command = [sys.executable, READER, folder, tmp_path / "prompts.npz", tmp_path / "results.npz"]
+    subprocess.run([str(word) for word in command], check=True)
+    with np.load(tmp_path / "results.npz") as results:
+        assert results["tokens"].shape == (2, 4)
