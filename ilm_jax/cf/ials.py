@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int
 
 from ilm_jax.cf.ials_blocks import Placement, Side, make_side
-from ilm_jax.cf.ials_solve import flat_mesh, place, solve_side
+from ilm_jax.cf.ials_solve import PlacedBlock, flat_mesh, place, placed, solve_side
 from ilm_jax.cf.interactions import Interactions
 
 OnEpoch = Callable[[int, Float32[np.ndarray, "users dim"], Float32[np.ndarray, "items dim"]], Any]
@@ -83,13 +83,18 @@ class IALSConfig:
             raise ValueError(f"dtype={self.dtype!r}, gather={self.gather!r}; choose 'float32' or "
                              "'bfloat16', 'whole' or 'rows'")  # fmt: skip
 
+    def placed(self, mesh: Mesh, side: Side) -> list[PlacedBlock]:
+        """`ials_solve.placed` with these settings."""
+        return placed(
+            mesh, side, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu
+        )  # fmt: skip
+
     def solve(
-        self, mesh: Mesh, side: Side, other: jax.Array, start: jax.Array | None = None
+        self, mesh: Mesh, blocks: list[PlacedBlock], other: jax.Array, start: jax.Array
     ) -> jax.Array:
         """`ials_solve.solve_side` with these settings."""
         return solve_side(
-            mesh, side, other, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu,
-            dtype=self.dtype, gather=self.gather, start=start,
+            mesh, blocks, other, start, alpha=self.alpha, dtype=self.dtype, gather=self.gather,
             cg_steps=self.cg_steps if self.solver == "cg" else 0,
         )  # fmt: skip
 
@@ -140,12 +145,13 @@ def fit_interactions(
     line = flat_mesh(mesh)
     turned = train.transposed()
     places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
-    user_side = make_side(train, places[0], places[1], config.dim)
-    item_side = make_side(turned, places[1], places[0], config.dim)
+    user_side = config.placed(line, make_side(train, places[0], places[1], config.dim))
+    item_side = config.placed(line, make_side(turned, places[1], places[0], config.dim))
     first = np.array(jax.random.normal(jax.random.key(config.seed), (train.num_items, config.dim)))
     first *= config.init_stddev / np.sqrt(config.dim)
     first[turned.lengths == 0] = 0.0
-    user, item = None, place(line, places[1].stack(first))
+    item = place(line, places[1].stack(first))
+    user = place(line, np.zeros((places[0].size, config.dim), np.float32))
     for epoch in range(config.epochs):
         user = config.solve(line, user_side, item, user)
         item = config.solve(line, item_side, user, item)
@@ -181,7 +187,9 @@ def fold_in(
     side = make_side(histories, rows, Placement.as_given(len(item)), item.shape[1])
     line = flat_mesh(None)
     exact = dataclasses.replace(config, solver="cholesky", gather="whole")
-    return np.array(exact.solve(line, side, place(line, item)))[rows.position]
+    start = place(line, np.zeros((rows.size, item.shape[1]), np.float32))
+    solved = exact.solve(line, exact.placed(line, side), place(line, item), start)
+    return np.array(solved)[rows.position]
 
 
 def _as_interactions(histories: Sequence[np.ndarray], num_items: int) -> Interactions:

@@ -2,7 +2,8 @@
 
 Rows are dealt to the devices in turn, longest first, so that every device gets the same mix of
 lengths and its rows of like length lie together. Lengths are rounded up to 4, 6, 8, 12, 16, 24, …
-(on average a sixth more than there is), so that a whole solve runs in a few compiled shapes.
+(on average a sixth more than there is) and rows to eighths of a power of two, so that a whole solve
+runs in a few compiled shapes.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from jaxtyping import Float32, Int32, Int64
 from ilm_jax.cf.interactions import Interactions
 
 GATHERED_FLOATS = 1 << 21
-"""Bound on rows * max(length, dim) * dim of one device's block (8 MiB: larger ones leave a CPU's
+"""About rows * max(length, dim) * dim of one device's block (8 MiB: larger ones leave a CPU's
 caches, smaller ones pay for dispatch)."""
 
 
@@ -98,6 +99,12 @@ def padded_length(longest: int) -> int:
     return 3 * power // 4 if power > 4 and longest <= 3 * power // 4 else power
 
 
+def padded_rows(rows: int) -> int:
+    """The least whole multiple of an eighth of a power of two that is not below `rows`."""
+    step = 1 << max(0, (rows - 1).bit_length() - 4)
+    return -(-rows // step) * step
+
+
 def make_side(interactions: Interactions, placement: Placement, other: Placement, dim: int) -> Side:
     """Blocks of the rows of `interactions`, whose partners lie as `other` says.
 
@@ -115,8 +122,8 @@ def make_side(interactions: Interactions, placement: Placement, other: Placement
         mine = np.flatnonzero(classes == length)
         first, last = int(mine[0]), int(mine[-1]) + 1
         most = max(1, GATHERED_FLOATS // (dim * max(int(length), dim)))
-        # The last block of a length is padded too, so that a length compiles once.
-        size = min(1 << (most.bit_length() - 1), 1 << (last - first - 1).bit_length())
+        # Blocks of a length are alike, so that it compiles once.
+        size = padded_rows(-(-(last - first) // -(-(last - first) // most)))
         for start in range(first, last, size):
             slots = np.arange(start, start + size)
             turn = slots[None, :] * shards + np.arange(shards)[:, None]

@@ -8,6 +8,8 @@ they are needed (a reduce-scatter), so that no device ever holds a whole table.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,44 +132,60 @@ def conjugate_gradients(
     return jax.lax.fori_loop(0, steps, step, state)[0]
 
 
+class PlacedBlock(NamedTuple):
+    """A `Block` on the mesh, with the weight of the L2 penalty of each row."""
+
+    slots: Int32[Array, "shards rows"]
+    partners: Int32[Array, "shards rows length"]
+    ridge: Float32[Array, "shards rows"]
+
+
+def placed(
+    mesh: Mesh, side: Side, *, alpha: float, regularisation: float, nu: float
+) -> list[PlacedBlock]:
+    """The blocks of a side on the mesh: once for a fit, not for each epoch.
+
+    Args:
+      mesh: of `flat_mesh`.
+      side: rows in blocks.
+      alpha, regularisation, nu: of the objective.
+    """
+    found = []
+    for block in side.blocks:
+        ridge = regularisation * (block.counts + alpha * side.others) ** nu
+        parts = block.slots, block.partners, ridge.astype(np.float32)
+        found.append(PlacedBlock(*(place(mesh, part) for part in parts)))
+    return found
+
+
 def solve_side(
     mesh: Mesh,
-    side: Side,
+    blocks: Sequence[PlacedBlock],
     other: Float32[Array, "others dim"],
+    start: Float32[Array, "size dim"],
     *,
     alpha: float,
-    regularisation: float,
-    nu: float,
     dtype: str = "float32",
     gather: str = "whole",
     cg_steps: int = 0,
-    start: Float32[Array, "size dim"] | None = None,
 ) -> Float32[Array, "size dim"]:
     """The stacked table of one side that minimises the objective, the other fixed.
 
     Args:
       mesh: of `flat_mesh`.
-      side: rows in blocks.
+      blocks: of `placed`.
       other: the other side's stacked table, split over the mesh.
-      alpha, regularisation, nu: of the objective.
+      start: is overwritten; rows in no block (those without partners) stay as they are.
+      alpha: of the objective.
       dtype: of the partners' vectors when they are moved and multiplied; sums and solves are
         float32.
       gather: "whole" or "rows".
       cg_steps: 0 solves exactly; else steps of conjugate gradients from `start`.
-      start: is overwritten; zero if None.
-
-    Returns:
-      Rows without partners are zero.
     """
     gram = alpha * _gramian(mesh)(other)
     moved = other.astype(dtype)
     moved = _whole(mesh)(moved) if gather == "whole" else moved
-    if start is None or not cg_steps:
-        start = place(mesh, np.zeros((side.placement.size, other.shape[1]), np.float32))
     solve, solution = _block_solver(mesh, gather, cg_steps), start
-    for block in side.blocks:
-        scale = (block.counts + alpha * side.others) ** nu
-        ridge = (regularisation * scale).astype(np.float32)
-        parts = (place(mesh, part) for part in (block.slots, block.partners, ridge))
-        solution = solve(solution, moved, gram, *parts)
+    for block in blocks:
+        solution = solve(solution, moved, gram, *block)
     return solution

@@ -161,9 +161,11 @@ def test_tables_and_solutions_are_split_over_all_devices():
     table = ials.place(line, others.stack(np.ones((ITEMS, 5), np.float32)))
     assert {shard.data.shape for shard in table.addressable_shards} == {(4, 5)}
     side = ials_blocks.make_side(train, rows, others, 5)
+    assert all(len(b.slots[0]) == ials_blocks.padded_rows(len(b.slots[0])) for b in side.blocks)
     for gather in ("rows", "whole"):
         config = ials.IALSConfig(dim=5, gather=gather)
-        solved = config.solve(line, side, table)
+        start = ials.place(line, np.zeros((rows.size, 5), np.float32))
+        solved = config.solve(line, config.placed(line, side), table, start)
         assert {shard.data.shape for shard in solved.addressable_shards} == {(5, 5)}
 
 
