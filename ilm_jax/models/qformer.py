@@ -110,8 +110,8 @@ class QFormer(nn.Module):
         return self._encode(tokens, text, mask, deterministic)
 
     def entity_features(
-        self, vectors: Float[Array, "batch cf"], deterministic: bool = True
-    ) -> Float[Array, "batch queries projection"]:
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries projection"]:
         """Unit vectors (float32), one per query, for the contrastive losses."""
         return unit(self.query_projection(self(vectors, deterministic)))
 
@@ -130,7 +130,7 @@ class QFormer(nn.Module):
     ) -> Float[Array, "batch 2"]:
         """Logits of (no match, match), the mean over queries that see the whole text (ITM)."""
         queries, _ = self.read_tokens(self._project(vectors), text, deterministic)
-        return jnp.mean(self.match_head(queries).astype(jnp.float32), axis=1)
+        return self._matches(queries)
 
     def caption_logits(
         self,
@@ -144,15 +144,43 @@ class QFormer(nn.Module):
         Queries see queries; text sees queries and the text up to itself (the mask of UniLM, Dong
         et al. 2019, arXiv 1905.03197).
         """
-        count, length = self.config.num_queries, text.shape[1]
-        row = jnp.arange(count + length)[:, None]
-        column = jnp.arange(count + length)[None, :]
-        causal = (column < count) | (column <= row)
-        seen = self._seen_by_all(text)
-        text = text.at[:, 0].set(self.config.dec_id)
-        tokens = self._project(vectors)
-        _, hidden = self._encode(tokens, text, causal[None] & seen, deterministic)
+        seen = self._seen_by_all(text) & self._causal(text.shape[1])
+        tokens, text = self._project(vectors), text.at[:, 0].set(self.config.dec_id)
+        _, hidden = self._encode(tokens, text, seen, deterministic)
         return self.text_head(hidden, self.text_embedding.token)
+
+    def match_and_caption(
+        self,
+        vectors: Float[Array, "batch pairs cf"],
+        text: Int[Array, "batch pairs length"],
+        deterministic: bool = True,
+    ) -> tuple[Float[Array, "batch pairs 2"], Float[Array, "batch length vocab"]]:
+        """`match_logits` of all pairs, `caption_logits` of the first of each row, in one pass.
+
+        The captions are a further row with a mask of its own: one scan to compile, not two.
+        """
+        batch, pairs, length = text.shape
+        positions = self.config.num_queries + length
+
+        def with_first(x: Array) -> Array:
+            return jnp.concatenate([x, x[:, :1]], axis=1).reshape(-1, *x.shape[2:])
+
+        read = with_first(text)
+        seen = self._seen_by_all(read).reshape(batch, pairs + 1, 1, positions)
+        captions = jnp.arange(pairs + 1) == pairs
+        seen = seen & (self._causal(length) | ~captions[:, None, None])
+        read = jnp.where(
+            captions[:, None] & (jnp.arange(length) == 0), self.config.dec_id,
+            read.reshape(batch, pairs + 1, length),
+        )  # fmt: skip
+        queries, words = self._encode(
+            self._project(with_first(vectors)), read.reshape(-1, length),
+            seen.reshape(-1, positions, positions), deterministic,
+        )  # fmt: skip
+        assert queries is not None and words is not None
+        queries, words = (x.reshape(batch, pairs + 1, *x.shape[1:]) for x in (queries, words))
+        logits = self.text_head(words[:, -1], self.text_embedding.token)
+        return self._matches(queries[:, :-1]), logits
 
     def temperature(self, kind: str) -> Float[Array, ""]:
         """The trained temperature of "item_text", "item_item" or "user_item"; 0.07 at first."""
@@ -165,6 +193,16 @@ class QFormer(nn.Module):
         self.entity_features(vectors)
         self.text_features(text)
         self.temperature("item_text")
+
+    def _matches(self, queries: Float[Array, "*batch queries embed"]) -> Float[Array, "*batch 2"]:
+        return jnp.mean(self.match_head(queries).astype(jnp.float32), axis=-2)
+
+    def _causal(self, length: int) -> Bool[Array, "positions positions"]:
+        """Queries see queries; a text sees the queries and itself up to each token."""
+        count = self.config.num_queries
+        row = jnp.arange(count + length)[:, None]
+        column = jnp.arange(count + length)[None, :]
+        return (column < count) | (column <= row)
 
     def _visible(self, text: Int[Array, "batch length"]) -> Bool[Array, "batch 1 length"]:
         """True at the tokens of a text that are not padding; its first token always counts."""

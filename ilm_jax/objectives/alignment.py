@@ -10,7 +10,6 @@ Per batch kind (Yang et al. 2024, arXiv 2406.02844; item-text losses are BLIP-2'
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -109,16 +108,8 @@ class Alignment:
             label_smoothing=self.label_smoothing,
         )
         pairs = with_hard_negatives(vectors, text, itc.negative_left, itc.negative_right)
-        pairs = pairs._replace(
-            vectors=nn.with_logical_constraint(pairs.vectors, ("batch", None)),
-            text=nn.with_logical_constraint(pairs.text, ("batch", None)),
-        )
-        itm = matching_loss(
-            model.match_logits(pairs.vectors, pairs.text, deterministic=still),
-            pairs.labels,
-            pairs.weights,
-        )
-        captions = model.caption_logits(vectors, text, deterministic=still)
+        matches, captions = model.match_and_caption(pairs.vectors, pairs.text, deterministic=still)
+        itm = matching_loss(matches, pairs.labels, pairs.weights)
         itg = caption_loss(captions, text, self.qformer.pad_id, self.label_smoothing)
         rows = jnp.float32(text.shape[0])
         mean = (
@@ -143,9 +134,11 @@ class Alignment:
         right: Float[Array, "batch cf"],
         still: bool,
     ) -> dict[str, Sums]:
+        both = jnp.stack([left, right], axis=1)  # one pass, each pair on its row's device
+        features = model.entity_features(both, deterministic=still)
         result = contrast(
-            model.entity_features(left, deterministic=still),
-            model.entity_features(right, deterministic=still),
+            features[:, 0],
+            features[:, 1],
             model.temperature(kind),
             batch["entities"],
             batch["others"],

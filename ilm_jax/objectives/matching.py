@@ -10,12 +10,15 @@ from ilm_jax.objectives.objective import Sums
 
 
 class MatchingBatch(NamedTuple):
-    """3N pairs: the N true ones, each text with a wrong item, each item with a wrong text."""
+    """A row's three pairs: the true one, its text with a wrong item, its item with a wrong text.
 
-    vectors: Float[Array, "pairs cf"]
-    text: Int[Array, "pairs length"]
-    labels: Int[Array, " pairs"]
-    weights: Float[Array, " pairs"]
+    They stand side by side, so that a row's pairs are on the device where the row is.
+    """
+
+    vectors: Float[Array, "batch pairs cf"]
+    text: Int[Array, "batch pairs length"]
+    labels: Int[Array, "batch pairs"]
+    weights: Float[Array, "batch pairs"]
 
 
 def with_hard_negatives(
@@ -30,21 +33,22 @@ def with_hard_negatives(
     """
     wrong_vectors = jnp.take(vectors, jnp.maximum(negative_left, 0), axis=0)
     wrong_text = jnp.take(text, jnp.maximum(negative_right, 0), axis=0)
-    one = jnp.ones(vectors.shape[0])
+    rows = vectors.shape[0]
+    weights = [jnp.ones(rows, bool), negative_left >= 0, negative_right >= 0]
     return MatchingBatch(
-        vectors=jnp.concatenate([vectors, wrong_vectors, vectors]),
-        text=jnp.concatenate([text, text, wrong_text]),
-        labels=jnp.concatenate([one, 0 * one, 0 * one]).astype(jnp.int32),
-        weights=jnp.concatenate([one, negative_left >= 0, negative_right >= 0]).astype(jnp.float32),
+        vectors=jnp.stack([vectors, wrong_vectors, vectors], axis=1),
+        text=jnp.stack([text, text, wrong_text], axis=1),
+        labels=jnp.broadcast_to(jnp.array([1, 0, 0]), (rows, 3)),
+        weights=jnp.stack(weights, axis=1).astype(jnp.float32),
     )
 
 
 def matching_loss(
-    logits: Float[Array, "pairs 2"], labels: Int[Array, " pairs"], weights: Float[Array, " pairs"]
+    logits: Float[Array, "*pairs 2"], labels: Int[Array, "*pairs"], weights: Float[Array, "*pairs"]
 ) -> dict[str, Sums]:
     """Two-class cross-entropy (label 1: matched) and accuracy, over pairs of weight 1."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    loss = -jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
+    loss = -jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
 
     def mean(x: Any) -> Sums:
