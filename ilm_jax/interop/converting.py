@@ -156,7 +156,7 @@ def to_hugging_face(
     family = families.find(config["model_type"])
     tensors: dict[str, Tensor] = {}
     for name, rule in family.rules(family.config(config)).items():
-        if rule.plus_row or rule.shape or rule.rows:
+        if rule.plus_row or rule.shape:
             raise UserError(f"{config['model_type']}: {rule.source} cannot be written back")
         entry = opened.entries[f"lm/{name}"]
         tensors[rule.source] = _outward(entry, rule.transposed, dtype or entry.dtype)

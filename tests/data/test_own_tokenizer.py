@@ -49,8 +49,9 @@ def test_digits_stand_alone(tokenizer):
 def test_ids_are_fixed(tokenizer):
     assert (PAD, EOS, UNK, BOS, CLS, DEC) == (0, 1, 2, 3, 4, 5)
     assert tokenizer.decode([BOS, *tokenizer.encode("tale"), EOS, PAD]) == "tale"
-    with pytest.raises(ValueError, match="outside the vocabulary"):
-        tokenizer.decode([tokenizer.vocab_size])
+    assert tokenizer.decode([tokenizer.vocab_size, *tokenizer.encode("tale")]) == "tale"
+    with pytest.raises(ValueError, match="id -1 is no token's"):
+        tokenizer.decode([-1])
 
 
 def test_the_same_texts_train_the_same_bytes(tmp_path):

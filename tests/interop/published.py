@@ -25,17 +25,39 @@ LLAMA: dict[str, Any] = {
 }
 
 
+T5: dict[str, Any] = {
+    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "vocab_size": 64,
+    "num_layers": 2, "d_model": 32, "d_ff": 48, "num_heads": 4, "d_kv": 8,
+    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "torch_dtype": "float32",
+}  # fmt: skip
+
+
+def _llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width, heads, vocab = (config[n] for n in ("hidden_size", "num_attention_heads", "vocab_size"))
+    keys, mlp = width // heads * config["num_key_value_heads"], config["intermediate_size"]
+    return {
+        "q_proj": (width, width), "k_proj": (keys, width), "v_proj": (keys, width),
+        "o_proj": (width, width), "gate_proj": (mlp, width), "up_proj": (mlp, width),
+        "down_proj": (width, mlp), "embed_tokens": (vocab, width), "lm_head": (vocab, width),
+    }  # fmt: skip
+
+
+def _t5_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width, mlp, heads, vocab = (config[n] for n in ("d_model", "d_ff", "num_heads", "vocab_size"))
+    inner = heads * config["d_kv"]
+    return {
+        **dict.fromkeys("qkv", (inner, width)), "o": (width, inner), "wo": (width, mlp),
+        **dict.fromkeys(("wi", "wi_0", "wi_1"), (mlp, width)),
+        **dict.fromkeys(("shared", "lm_head"), (vocab, width)),
+        "relative_attention_bias": (32, heads),
+    }  # fmt: skip
+
+
 def weights(config: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """Random tensors under the published names, shaped as `torch.nn.Linear` stores them."""
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    keys = width // heads * config["num_key_value_heads"]
-    shapes = {
-        "q_proj": (width, width), "k_proj": (keys, width), "v_proj": (keys, width),
-        "o_proj": (width, width), "gate_proj": (config["intermediate_size"], width),
-        "up_proj": (config["intermediate_size"], width),
-        "down_proj": (width, config["intermediate_size"]),
-        "embed_tokens": (config["vocab_size"], width), "lm_head": (config["vocab_size"], width),
-    }  # fmt: skip
+    t5 = config["model_type"] == "t5"
+    shapes = _t5_shapes(config) if t5 else _llama_shapes(config)
+    width = config["d_model" if t5 else "hidden_size"]
     family = families.find(config["model_type"])
     rng = np.random.default_rng(0)
     tensors = {}

@@ -18,7 +18,7 @@ from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.run import Run
 from ilm_jax.training.state import describe_variables
-from tests.interop.published import LLAMA, publish
+from tests.interop.published import LLAMA, T5, publish
 from tests.training import models
 from tests.training.test_stage_two_leaves_the_lm_alone import trainer
 
@@ -238,8 +238,9 @@ def test_merged_logits_are_the_unmerged_ones(run, tmp_path, to):
     assert np.abs(logits(plain, before) - expected).max() > 1e-3
 
 
-def test_a_published_folder_goes_out_as_it_came_in(tmp_path):
-    tensors = publish(tmp_path / "hf")
+@pytest.mark.parametrize("config", [LLAMA, T5], ids=["llama", "t5"])
+def test_a_published_folder_goes_out_as_it_came_in(tmp_path, config):
+    tensors = publish(tmp_path / "hf", config)
     converting.to_frozen(str(tmp_path / "hf"), str(tmp_path / "base"), "float32")
     converting.to_hugging_face(str(tmp_path / "base"), str(tmp_path / "out"))
     source = open_source(str(tmp_path / "out")).source

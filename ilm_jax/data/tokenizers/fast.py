@@ -79,10 +79,9 @@ class FastTokenizer:
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
         """See `Tokenizer.decode`."""
         plain = [int(token) for token in ids]
-        for token in plain:
-            if not 0 <= token < self.text_vocab_size:
-                raise ValueError(f"id {token} is outside the vocabulary")
-        seen = [token for token in plain if token not in self._special]
+        if min(plain, default=0) < 0:
+            raise ValueError(f"id {min(plain)} is no token's")
+        seen = [t for t in plain if t < self.text_vocab_size and t not in self._special]
         decoder = self._bare if continues else self._full
         return decoder.decode(seen, skip_special_tokens=True)
 

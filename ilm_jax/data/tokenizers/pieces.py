@@ -112,9 +112,8 @@ class PiecesTokenizer:
         """See `Tokenizer.decode`."""
         plain = [int(token) for token in ids]
         limit = self._processor.get_piece_size()
-        for token in plain:
-            if not 0 <= token < self.text_vocab_size:
-                raise ValueError(f"id {token} is outside the vocabulary")
+        if min(plain, default=0) < 0:
+            raise ValueError(f"id {min(plain)} is no token's")
         special = {self.pad_id, self.eos_id, self.bos_id, self.cls_id, self.dec_id}
         control = self._processor.is_control
         seen = [t for t in plain if t < limit and t not in special and not control(t)]

@@ -60,7 +60,14 @@ class Tokenizer(Protocol):
         """
 
     def decode(self, ids: Iterable[int], *, continues: bool = False) -> str:
-        """Text of the ids; special ids vanish. Raises ValueError for an id that does not exist."""
+        """Text of the ids.
+
+        Special ids vanish, and so do those beyond the vocabulary: published tables have more rows
+        than their tokenizers have ids, and a model may write any of them.
+
+        Raises:
+          ValueError: for a negative id.
+        """
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes what `open_tokenizer_at(path)` reads again: a file if ours, else a folder."""
