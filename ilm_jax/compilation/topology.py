@@ -65,6 +65,14 @@ class Topology:
             known = ", ".join(GENERATIONS)
             raise UserError(f"topology {name!r}: TPU {generation!r} is not one of {known}")
         sizes = tuple(int(size) for size in shape.split("x"))
+        flat = SHAPES.get(generation) is _FLAT
+        if flat and shape not in _FLAT.values() and 0 not in sizes:
+            known = ", ".join(_FLAT.values())
+            raise UserError(f"topology {name!r}: a slice of {generation} is one of {known}")
+        if not flat and len(sizes) != 3:
+            raise UserError(
+                f"topology {name!r}: {generation} is a cube, such as {generation}:2x2x4"
+            )
         if 0 in sizes or slices == "0":
             raise UserError(f"topology {name!r} has no chips: write it like {EXAMPLES}")
         return cls(generation, sizes, int(slices or 1))
