@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import pathlib
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -107,15 +108,19 @@ def plot(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 1.2 + 0.4 * len(groups)), dpi=120, layout="constrained")
+    names = ["\n".join(textwrap.wrap(name, 48)) for name in groups]
+    lines = sum(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(9, 1.2 + 0.2 * len(names) + 0.2 * lines), dpi=120)
+    figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = range(len(groups))
     means, errors, _ = zip(*groups.values(), strict=True)
     axes.errorbar(means, places, xerr=errors, fmt="o", color="#0072B2", capsize=3)
-    axes.set_yticks(list(places), [name[:70] for name in groups])
+    axes.set_yticks(list(places), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"validation {sweep.metric}, mean and standard error over seeds")
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel(f"validation {sweep.metric}\n(mean and standard error over seeds)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_write(output, "wb") as stream:
