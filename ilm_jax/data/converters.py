@@ -138,6 +138,22 @@ class PromptConverter:
         batch["example_index"] = index_column(examples, indices)
         return batch
 
+    def size(self, example: Example) -> tuple[int, int, int]:
+        """(positions, target tokens, slots) that an example takes in its row; nothing is counted.
+
+        Raises:
+          UserError: as a call with this example.
+        """
+        counts, self.counts = self.counts, Counter()
+        try:
+            inputs, slots = self._fitted(example)
+            targets = len(self._targets(example))
+        finally:
+            self.counts = counts
+        read = len(self._opening) + len(inputs) + len(slots) * (self.num_queries - 1)
+        # With nothing in front of it, the first target has no prediction.
+        return read + targets - 1, targets - (not read), len(slots)
+
     def _empty(self, rows: int, length: int) -> Batch:
         fills = {"tokens": self._pad, "positions": 0, "segment_ids": 0, "slot_entity": -1,
                  "slot_query": -1}  # fmt: skip

@@ -4,7 +4,10 @@ Which examples share a row is decided once per task, from their lengths, so a ro
 function of its number as an example is: packed streams shuffle, mix and resume as others do.
 """
 
+import contextlib
 import dataclasses
+import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +16,13 @@ import numpy as np
 from ilm_jax.data import draws
 from ilm_jax.data.converters import Batch, Example, PromptConverter, index_column
 from ilm_jax.data.streams import Source
+from ilm_jax.data.task_cache import Progress
 from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, sha256_json
 
 # Rows that are kept open for further examples while a plan is made.
 OPEN_ROWS = 64
+FORMAT = "ilm_jax.packing/1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +78,16 @@ def plan(sizes: Sequence[tuple[int, int, int]], room: Room, seed: int) -> list[l
 
 
 class PackedSource:
-    """A source whose examples are rows: {"packed": the examples that share it}."""
+    """A source whose examples are rows: {"packed": the examples that share it}.
+
+    A plan reads every example once, which takes minutes per million. A cached task keeps its plans
+    beside its examples, one for each way in which rows can differ.
+    """
 
     def __init__(
         self, source: Source, converter: PromptConverter, examples: int, seed: int
     ) -> None:
-        """Reads every example of `source` once, for its length.
+        """Reads every example of `source` once, for its length, unless its plan is stored.
 
         Args:
           source: the examples.
@@ -90,13 +100,77 @@ class PackedSource:
             converter.max_entities, examples,
         )  # fmt: skip
         self._source = source
-        self._rows = plan([_size(converter([source[i]])) for i in range(len(source))], room, seed)
+        folder: pathlib.Path | None = getattr(source, "path", None)
+        if folder is None:
+            self._rows = _Rows.of(_planned(source, converter, room, seed))
+            return
+        file = folder / f"packing-{_key(converter, room, seed)[:12]}.npz"
+        stored = _Rows.load(file, len(source))
+        if stored is None:
+            shown = Progress(folder, len(source), "packing")
+            stored = _Rows.of(_planned(source, converter, room, seed, shown))
+            shown.done(len(source))
+            with contextlib.suppress(OSError):  # a cache that may only be read
+                stored.save(file)
+        self._rows = stored
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"packed": [self._source[i] for i in self._rows[index]]}
+
+
+def _planned(
+    source: Source, converter: PromptConverter, room: Room, seed: int, shown: Progress | None = None
+) -> list[list[int]]:
+    sizes = []
+    for i in range(len(source)):
+        sizes.append(converter.size(source[i]))
+        if shown is not None:
+            shown.show(i)
+    return plan(sizes, room, seed)
+
+
+def _key(converter: PromptConverter, room: Room, seed: int) -> str:
+    """Hex key of all that a plan depends on beside the examples and their tokenizer."""
+    how = [converter.inputs_length, converter.num_queries, converter.truncate_targets]
+    return sha256_json([FORMAT, OPEN_ROWS, how, *room.limits.tolist(), seed])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+    """Row k holds the examples order[starts[k] : starts[k + 1]]."""
+
+    starts: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, rows: list[list[int]]) -> "_Rows":
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        order = np.concatenate([*rows, np.zeros(0)])
+        return cls(starts.astype(np.int64), order.astype(np.int64))
+
+    @classmethod
+    def load(cls, path: pathlib.Path, examples: int) -> "_Rows | None":
+        """The stored rows; None if there are none, or not of so many examples."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = cls(arrays["starts"], arrays["order"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+        whole = np.array_equal(np.sort(found.order), np.arange(examples))
+        return found if whole and found.starts[-1] == examples else None
+
+    def save(self, path: pathlib.Path) -> None:
+        with atomic_write(path, "wb") as stream:
+            np.savez(stream, starts=self.starts, order=self.order)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> list[int]:
+        return self.order[self.starts[index] : self.starts[index + 1]].tolist()
 
 
 def _size(row: Batch) -> tuple[int, int, int]:

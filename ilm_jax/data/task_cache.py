@@ -196,8 +196,8 @@ class _Lengths:
 class Progress:
     """A bar on stderr, at most twice a second and only on a terminal; a last line always."""
 
-    def __init__(self, path: pathlib.Path, total: int) -> None:
-        self._what, self._total = f"cache: {path.parent.name}/{path.name}", total
+    def __init__(self, path: pathlib.Path, total: int, what: str = "cache") -> None:
+        self._what, self._total = f"{what}: {path.parent.name}/{path.name}", total
         self._start = self._last = time.monotonic()
 
     def show(self, count: int) -> None:

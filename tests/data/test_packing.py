@@ -1,6 +1,7 @@
 """Examples that share a row lose nothing, gain nothing, and do not see each other."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from ilm_jax.data.packing import PackedSource, PackingConverter, Room, plan
 from ilm_jax.data.streams import Stream
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
-from tests.data.test_converters import IDS, example
+from tests.data.test_converters import IDS, NO_BOS, example
 from tests.training import models
 
 LENGTHS = {"inputs": 40, "targets": 20}
@@ -108,3 +109,53 @@ def test_packed_streams_are_functions_of_the_number():
     assert len(stream[10**9]["packed"]) >= 1
     first = [stream[i]["packed"] for i in range(len(packed))]
     assert sum(map(len, first)) == 50  # one epoch: every example once
+
+
+def test_the_size_of_an_example_is_that_of_its_row_and_is_not_counted_as_cut():
+    bounds = [1, 3, 5, 7, 9]
+    # 42 inputs are two too many: the oldest element of the history goes.
+    found = [*made(30), example([7] * 42, [9] * 9, bounds=bounds), example([], [9, 8, 1])]
+    for tokenizer in (IDS, NO_BOS):
+        one = PromptConverter(
+            LENGTHS, tokenizer, num_queries=4, max_entities=6, rows=lambda _, rows: np.asarray(rows)
+        )
+        sizes = [one.size(e) for e in found]
+        assert not one.counts
+        batch = one(found)
+        assert one.counts["history"] == 1
+        assert [s[0] for s in sizes] == (batch["segment_ids"] > 0).sum(1).tolist()
+        assert [s[1] for s in sizes] == batch["loss_weights"].sum(1).tolist()
+        assert [s[2] for s in sizes] == (batch["slot_entity"].max(1) + 1).tolist()
+
+
+class Stored(list):
+    """Examples with a folder, as a cached task."""
+
+    path: pathlib.Path
+    read = 0
+
+    def __getitem__(self, index):
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def test_a_plan_is_stored_with_the_task_and_made_again_where_anything_differs(tmp_path, capfd):
+    def packed(examples=8, seed=0, count=50, **changes):
+        source = Stored(made(count))
+        source.path = tmp_path
+        found = PackedSource(source, converter(**changes), examples, seed)
+        return [list(found._rows[i]) for i in range(len(found))], source.read
+
+    first, read = packed()
+    assert read == 50 and "packing: " in capfd.readouterr().err
+    again, read = packed()
+    assert again == first and not read and not capfd.readouterr().err
+    for changes in ({"examples": 2}, {"seed": 1}, {"num_queries": 3}, {"max_entities": 2}):
+        other, read = packed(**changes)
+        assert other != first and read == 50, changes
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 5 and not [f for f in files if "tmp" in f.name]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:200])
+    assert packed() == (first, 50)  # a damaged plan is made again
+    assert packed(count=49)[1] == 49  # and so is one of another number of examples
