@@ -145,7 +145,10 @@ def catalogue_from_sequences(path: str | os.PathLike, name: str) -> Catalogue:
         if len(words) < 2:
             raise UserError(f"{path}, line {number}: a user without items; remove the line")
         if words[0] in sequences:
-            raise UserError(f"{path}, line {number}: user {words[0]!r} has a line already")
+            raise UserError(
+                f"{path}, line {number}: user {words[0]!r} has a line already; "
+                "give each user one line, oldest item first"
+            )
         sequences[words[0]] = words[1:]
     if not sequences:
         raise UserError(f"{path}: empty; give lines of `user item item …`, oldest first")
