@@ -51,9 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.evaluation.measure import load_trained
 
     trained = load_trained(run, values.step)
-    slots = max(2, run.dataset.settings.history + 1)
-    length = run.dataset.task_feature_lengths["inputs"]
-    answerer = Answerer.of_trained(trained, length=length, slots=slots)
+    answerer = Answerer.of_trained(trained)
     config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
     conversation = Conversation(answerer, count=values.items, config=config)
     catalogue = run.catalogue

@@ -157,10 +157,10 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
         feed = run.feed(dataset)
         prompts = requests.TaskPrompts(feed, run.tokenizer)
         return prompts, feed.len_epoch, dataset.row_entities, length
-    found = requests.PromptFile(
-        values.input, PromptRenderer(run.splits, settings), run.tokenizer, max(1, queries),
-        length, values.mention,
-    )  # fmt: skip
+    writer = requests.Writer(
+        PromptRenderer(run.splits, settings), run.tokenizer, max(1, queries), length, values.mention
+    )
+    found = requests.PromptFile(values.input, writer)
     total, slots = requests.count(found)
     if not total:
         raise UserError(f"{values.input}: no prompts in it")

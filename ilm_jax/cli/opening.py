@@ -60,8 +60,13 @@ def plain(config: "DecodingConfig") -> dict[str, Any]:
     return {**dataclasses.asdict(config), "stop_ids": list(config.stop_ids)}
 
 
-def open_run(model_dir: str | None, bindings: Sequence[str], verb: str) -> "Run":
+def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "evaluate") -> "Run":
     """The run of a folder, as its config.gin and further bindings describe it.
+
+    Args:
+      model_dir: the folder.
+      bindings: of gin, such as "CACHE_DIR='…'".
+      verb: what messages say was asked for.
 
     Raises:
       UserError: if the folder is none of a run.

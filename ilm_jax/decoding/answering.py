@@ -14,7 +14,7 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.config import Buckets, DecodingConfig
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.prompts import exclusions
-from ilm_jax.decoding.requests import Request, by_shape
+from ilm_jax.decoding.requests import Request, Writer, by_shape
 from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
@@ -41,17 +41,25 @@ class Answerer:
 
     @classmethod
     def of_trained(
-        cls, trained: Trained, *, length: int, slots: int, batch_size: int | None = None
+        cls,
+        trained: Trained,
+        *,
+        length: int | None = None,
+        slots: int | None = None,
+        batch_size: int | None = None,
     ) -> "Answerer":
         """A run's model.
 
         Args:
           trained: the run.
-          length: positions of a prompt at most, without bos.
-          slots: most slots of a prompt.
+          length: positions of a prompt at most, without bos; None: as in training.
+          slots: most slots of a prompt; None: of a history and one more.
           batch_size: prompts that are read at once; None for a few sizes, padded up to.
         """
         run = trained.run
+        settings = run.dataset.settings.replace(text_only=trained.text_only)
+        length = run.dataset.task_feature_lengths["inputs"] if length is None else length
+        slots = max(2, settings.history + 1) if slots is None else slots
         model, soft = trained.objective.model, None
         if not trained.text_only:
             cache = SoftTokenCache(model, run.partitioner)
@@ -63,7 +71,6 @@ class Answerer:
             rows=run.tables.rows if run.tables else None,
         )  # fmt: skip
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
-        settings = run.dataset.settings.replace(text_only=trained.text_only)
         return cls(
             Generator(model, trained.params, soft, buckets, run.partitioner),
             converter,
@@ -88,6 +95,21 @@ class Answerer:
     def _item_tokens(self) -> list[list[int]]:
         assert self.renderer is not None
         return target_tokens(self.renderer, self.tokenizer)
+
+    def ask(self, prompts: Sequence[str]) -> list[Request]:
+        """Requests of prompts as people write them: "Describe {item:t0002}.".
+
+        Raises:
+          UserError: for an unknown item or user, a prompt that is too long, or a model without a
+            catalogue.
+        """
+        if self.renderer is None:
+            raise UserError("this model knows no catalogue: there is nothing to mention")
+        converter = self.converter
+        writer = Writer(
+            self.renderer, self.tokenizer, converter.num_queries, converter.inputs_length
+        )
+        return [writer.request(number, number, text) for number, text in enumerate(prompts)]
 
     def batches(self, requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
         """Requests whose prompts are padded to the same length, `size` at a time."""

@@ -1,6 +1,7 @@
 """What a model is asked: prompts from a file, or those of a cached task."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -40,11 +41,10 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptFile:
-    """Prompts of a JSON-lines file: {"prompt": …}, and an "id" (the number of its line without).
+class Writer:
+    """Makes requests of written prompts, with mentions such as {item:ID}.
 
     Attributes:
-      path: the file.
       renderer: mentions items and users as the model was trained to read them.
       tokenizer: the model's.
       num_queries: positions per slot.
@@ -52,22 +52,55 @@ class PromptFile:
       mention: form of item mentions, see `mentions.render`.
     """
 
-    path: str
     renderer: PromptRenderer
     tokenizer: Tokenizer
     num_queries: int
     length: int
     mention: str | None = None
 
+    def request(self, number: int, key: str | int, prompt: str) -> Request:
+        """One request; `number` and `key` as in `Request`.
+
+        Raises:
+          UserError: for an unknown item or user, or a prompt that is too long.
+        """
+        rendered, items = render(prompt, self.renderer, self._names, self.mention)
+        example = as_example(self._words, rendered, self.renderer.catalogue.name, str(key))
+        width = np.where(example["inputs"] < 0, self.num_queries, 1).sum()
+        if width > self.length:
+            raise UserError(
+                f"the prompt takes {width} positions, {self.length} are read; "
+                "shorten it, or raise --max_prompt_length"
+            )
+        return Request(number, key, prompt, example, tuple(items))
+
+    @functools.cached_property
+    def _names(self) -> Names:
+        return Names(self.renderer.catalogue)
+
+    @functools.cached_property
+    def _words(self) -> PromptTokenizer:
+        return PromptTokenizer(self.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptFile:
+    """Prompts of a JSON-lines file: {"prompt": …}, and an "id" (the number of its line without).
+
+    Attributes:
+      path: the file.
+      writer: makes the requests.
+    """
+
+    path: str
+    writer: Writer
+
     def __iter__(self) -> Iterator[Request]:
         """Reads the file line by line; blank lines are passed over.
 
         Raises:
-          UserError: with file and line, for bad JSON, an id given twice, an unknown item or user,
-            or a prompt that is too long.
+          UserError: with file and line, for bad JSON, an id given twice, or as `Writer.request`.
         """
-        names = Names(self.renderer.catalogue)
-        words = PromptTokenizer(self.tokenizer)
         first: dict[str | int, int] = {}
         for line, text in enumerate(_lines(self.path), 1):
             if not text.strip():
@@ -79,18 +112,9 @@ class PromptFile:
                                "ids tell answers apart")  # fmt: skip
             first[key] = line
             try:
-                rendered, items = render(record["prompt"], self.renderer, names, self.mention)
+                yield self.writer.request(line, key, record["prompt"])
             except UserError as error:
                 raise UserError(f"{self.path}:{line}: {error}") from error
-            catalogue = self.renderer.catalogue.name
-            example = as_example(words, rendered, catalogue, f"{self.path}:{line}")
-            width = np.where(example["inputs"] < 0, self.num_queries, 1).sum()
-            if width > self.length:
-                raw_lines.fail(
-                    self.path, line, f"the prompt takes {width} positions, {self.length} are read",
-                    "shorten it, or raise --max_prompt_length",
-                )  # fmt: skip
-            yield Request(line, key, record["prompt"], example, tuple(items))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from ilm_jax.cli import infer
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.decoding.config import DecodingConfig
-from ilm_jax.decoding.requests import PromptFile
+from ilm_jax.decoding.requests import PromptFile, Writer
 from ilm_jax.errors import UserError
 from tests.decoding import small
 
@@ -32,7 +32,7 @@ def asked(tmp_path):
     path.write_text("".join(json.dumps({"id": f"p{n}", "prompt": p}) + "\n"
                             for n, p in enumerate(PROMPTS)))  # fmt: skip
     renderer = PromptRenderer(small.splits(), small.SETTINGS)
-    return PromptFile(str(path), renderer, small.tokenizer(), 3, small.LENGTH)
+    return PromptFile(str(path), Writer(renderer, small.tokenizer(), 3, small.LENGTH))
 
 
 def test_texts_end_where_the_model_ends_them_or_the_length_does(asked):

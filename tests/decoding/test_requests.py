@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.decoding import requests
-from ilm_jax.decoding.requests import PromptFile, Request, by_shape
+from ilm_jax.decoding.requests import PromptFile, Request, Writer, by_shape
 from ilm_jax.errors import UserError
 from tests.decoding import small
 
@@ -14,7 +14,7 @@ from tests.decoding import small
 def prompt_file(path, *lines, length=small.LENGTH):
     path.write_text("".join(f"{x if isinstance(x, str) else json.dumps(x)}\n" for x in lines))
     renderer = PromptRenderer(small.splits(), small.SETTINGS)
-    return PromptFile(str(path), renderer, small.tokenizer(), 3, length)
+    return PromptFile(str(path), Writer(renderer, small.tokenizer(), 3, length))
 
 
 def test_ids_are_given_or_the_number_of_the_line(tmp_path):
@@ -65,7 +65,7 @@ def test_the_length_counts_every_position_of_a_slot(tmp_path):
 def test_an_absent_file_is_named(tmp_path):
     renderer = PromptRenderer(small.splits(), small.SETTINGS)
     with pytest.raises(UserError, match=r"none\.jsonl: no such file"):
-        list(PromptFile(str(tmp_path / "none.jsonl"), renderer, small.tokenizer(), 3, 9))
+        list(PromptFile(str(tmp_path / "none.jsonl"), Writer(renderer, small.tokenizer(), 3, 9)))
 
 
 def test_shapes_come_together_as_soon_as_a_batch_is_full():
@@ -79,3 +79,17 @@ def test_shapes_come_together_as_soon_as_a_batch_is_full():
     batches = by_shape(stream(), lambda request: request.number % 2, 2)
     assert [r.number for r in next(batches)] == [0, 2] and seen == [0, 1, 2]
     assert [[r.number for r in batch] for batch in batches] == [[1, 3], [4, 6], [5]]
+
+
+def test_prompts_written_in_a_notebook_are_those_of_a_file(tmp_path):
+    answerer = small.answerer()
+    prompts = ["Tell of {item:i3}.", "{user:u2} chose {item:i1}:"]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    writer = Writer(answerer.renderer, answerer.tokenizer, answerer.converter.num_queries, 48)
+    for asked, read in zip(answerer.ask(prompts), PromptFile(str(path), writer), strict=True):
+        assert asked.prompt == read.prompt and asked.mentioned == read.mentioned
+        for name in ("inputs", "slots"):
+            assert asked.example[name].tolist() == read.example[name].tolist()
+    with pytest.raises(UserError, match="no item 'i99'"):
+        answerer.ask(["{item:i99}"])
