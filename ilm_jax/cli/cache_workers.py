@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ilm_jax.data import task_cache
+from ilm_jax.data import stale, task_cache
 from ilm_jax.data.splits import Splits
 from ilm_jax.data.task_settings import SPLITS, TaskSettings, plain_settings, task_key, task_path
 from ilm_jax.data.task_specs import TaskSpec
@@ -62,7 +62,9 @@ class Caching:
             examples: Any = None
             for split, path in self._paths(job):
                 if not (path / "info.json").exists():
-                    examples = examples or self._examples(job)
+                    if examples is None:
+                        examples = self._examples(job)
+                        self._say_why(job, examples, path)
                     self._write_parts(job, examples, split, path, 0, 1)
                     total = _size(examples, split)
                     task_cache.finish(
@@ -70,6 +72,13 @@ class Caching:
                     )
                 infos.append(task_cache.CachedTask(path).info)
         return infos
+
+    def _say_why(self, job: Job, examples: Any, path: pathlib.Path) -> None:
+        """Says why the cache of this task that is there cannot be read in its place."""
+        why = stale.nearest_cache(path.parent, self._info(job, examples, "train"))
+        if why:
+            name = job[0].name(self.dataset)
+            print(f"cache: {name} is there with {why}: made anew", file=sys.stderr, flush=True)
 
     def _paths(self, job: Job) -> Iterator[tuple[str, pathlib.Path]]:
         name = job[0].name(self.dataset)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from ilm_jax.data import families
+from ilm_jax.data import families, stale
 from ilm_jax.data.catalogue import Catalogue, stored_sources
 from ilm_jax.errors import UserError
 
@@ -63,7 +63,10 @@ def load_catalogue(
         snapshot is damaged.
     """
     path = catalogue_dir(dataset, cache_dir)
-    if not is_fresh(dataset, data_dir, path):
+    reason = why_stale(dataset, data_dir, path)
+    if reason is not None:
+        why = f" again ({reason})" if reason else ""
+        print(f"preparing {dataset}{why} into {_root(cache_dir)} …", file=sys.stderr, flush=True)
         _prepare_in_subprocess(dataset, data_dir, _root(cache_dir))
     return Catalogue.load(path)
 
@@ -74,12 +77,21 @@ def is_fresh(dataset: str, data_dir: StrPath | None, path: StrPath) -> bool:
     Raises:
       UserError: if `data_dir` lacks a raw file, or is given for a dataset that has none.
     """
+    return why_stale(dataset, data_dir, path) is None
+
+
+def why_stale(dataset: str, data_dir: StrPath | None, path: StrPath) -> str | None:
+    """What differs from what would be read now; "" without a snapshot, None if it is fresh.
+
+    Raises:
+      UserError: as `is_fresh`.
+    """
     wanted = _sources(dataset, data_dir)
     try:
         found = stored_sources(path)
     except UserError:  # absent, or in an older format
-        return False
-    return all(found.get(name) == value for name, value in wanted.items())
+        return ""
+    return stale.changed_sources(found, wanted) or None
 
 
 def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -> None:
@@ -145,7 +157,6 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
 
 
 def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib.Path) -> None:
-    print(f"preparing {dataset} into {root} …", file=sys.stderr)
     command = [sys.executable, "-m", "ilm_jax.data.prepare", f"--dataset={dataset}"]
     command += [f"--cache_dir={root}"]
     command += [] if data_dir is None else [f"--data_dir={data_dir}"]

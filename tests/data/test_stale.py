@@ -1,0 +1,70 @@
+"""What is made again says what differs from what is there."""
+
+import json
+
+import pytest
+
+from ilm_jax.data import custom, prepare, stale
+from ilm_jax.data.prepare import catalogue_dir, load_catalogue
+
+
+def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
+    tmp_path, capsys, monkeypatch
+):
+    lines = [f"u{u} {u} {u + 1} {u + 2}\n" for u in range(9)]
+    (tmp_path / "user_sequence.txt").write_text("".join(lines))
+
+    def prepared(dataset, data_dir, root):  # without the builder that TensorFlow would need
+        sources = {"builder": custom.VERSION} | custom.source_hashes(data_dir)
+        custom.read(data_dir).save(catalogue_dir(dataset, root), sources)
+
+    monkeypatch.setattr(prepare, "_prepare_in_subprocess", prepared)
+
+    def said():
+        load_catalogue("custom", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        return capsys.readouterr().err
+
+    assert said().startswith("preparing custom into ")
+    assert said() == ""
+    (tmp_path / "user_sequence.txt").write_text("".join(lines[:-1]))
+    (tmp_path / "columns.gin").write_text("Columns.core = 1\n")
+    assert "custom again (user_sequence.txt has changed, columns.gin is new) into" in said()
+    assert said() == ""
+    monkeypatch.setattr(custom, "VERSION", "0.9")
+    prepared("custom", tmp_path, tmp_path / "cache")
+    assert "its builder was 0.9, now" in said()
+
+
+INFO = {
+    "version": "2", "settings": {"history": 10, "seed": 0}, "sources": {"catalogue": "c"},
+    "tokenizer": {"fingerprint": "t"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"settings": {"history": 5, "seed": 0}}, "history 5, now 10"),
+        ({"settings": {"seed": 0}}, "history null, now 10"),
+        ({"version": "1"}, "version 1, now 2"),
+        ({"sources": {"catalogue": "d"}}, "other interactions or items"),
+        ({"tokenizer": {"fingerprint": "u"}}, "another tokenizer"),
+        ({}, "another format"),
+    ],
+)
+def test_a_task_names_what_its_nearest_cache_has_otherwise(tmp_path, change, wanted):
+    folder = tmp_path / "a_task-12ab"
+    assert stale.nearest_cache(folder, INFO) == ""
+    others = {
+        "a_task-far0": {**INFO, "version": "0", "sources": {"catalogue": "e"}},
+        "a_task-near": {**INFO, **change},
+        "a_task_longer-0000": INFO,
+        "a_task-text": {**INFO, "settings": {**INFO["settings"], "text_only": True}},
+        "a_task-12ab": INFO,
+    }
+    for name, info in others.items():
+        (tmp_path / name / "train").mkdir(parents=True)
+        (tmp_path / name / "train/info.json").write_text(json.dumps(info))
+    (tmp_path / "a_task-null/train").mkdir(parents=True)
+    (tmp_path / "a_task-null/train/info.json").write_text("[1]")
+    assert stale.nearest_cache(folder, INFO) == wanted
