@@ -2,9 +2,7 @@
 
 import json
 
-import jax
 import numpy as np
-import pytest
 
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import cache_tasks
@@ -22,14 +20,6 @@ SMALL = (
 )  # fmt: skip
 DECODER = ("--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderConfig.mlp_dim=8")
 SETTINGS = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """For tests that claim nothing of speed or of the last bits."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetensors"):

@@ -11,12 +11,12 @@ from ilm_jax.data.mixtures import MIXTURES
 from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
 from ilm_jax.training.run import Run
 from tests.cli import small_world
-from tests.cli.small_world import DECODER, compile_quickly
+from tests.cli.small_world import DECODER
 
 STEPS = 20
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 160, "targets": 80}'
 WORLDS = ("toy", "toy/world1")
-pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

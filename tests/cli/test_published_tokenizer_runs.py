@@ -12,10 +12,10 @@ from ilm_jax.cli import main as cli
 from ilm_jax.errors import UserError
 from ilm_jax.training.run import Run
 from tests.cli import small_world
-from tests.cli.small_world import DECODER, SMALL, compile_quickly
+from tests.cli.small_world import DECODER, SMALL
 from tests.data.published_tokenizers import folder, published
 
-pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,7 @@ WIDTH, LAYERS = 16, 3
 SIZES = {"num_layers": 2, "num_queries": 2, "embed_dim": WIDTH, "num_heads": 2, "mlp_dim": 24}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compiling what starts fresh is nearly all the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from ilm_jax.cli import main as cli
 from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
 from tests.cli import small_world
-from tests.cli.small_world import DECODER, compile_quickly
+from tests.cli.small_world import DECODER
 from tests.decoding.test_exporting import READER
 
 TASKS = ("text", "long_description", "sequential_random", "sequential_sequential", "rating",
          "ranking", "user_profile")  # fmt: skip
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
-pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

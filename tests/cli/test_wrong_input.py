@@ -7,11 +7,11 @@ from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.splits import make_splits
 from tests.cli import small_world
-from tests.cli.small_world import DECODER, SMALL, compile_quickly
+from tests.cli.small_world import DECODER, SMALL
 from tests.data.small_catalogue import small_catalogue
 
 STAGE_0 = ("--gin_file=tiny/stage0.gin", *SMALL, *DECODER)
-pytestmark = pytest.mark.usefixtures(compile_quickly.__name__)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

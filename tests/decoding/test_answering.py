@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,12 +17,7 @@ DRAWN = DecodingConfig(max_new_tokens=5, sample=True, seed=3)
 PROMPTS = [f"after {{item:i{n}}}" + " and {item:i2}" * (n % 3) + ", what" for n in range(11)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A conversation: items by title, a history, critiques, and recommendations of what is left."""
 
-import jax
 import pytest
 
 from ilm_jax.cli import chat
@@ -9,13 +8,7 @@ from ilm_jax.decoding.conversation import Conversation
 from ilm_jax.errors import UserError
 from tests.decoding import small
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from ilm_jax.data.converters import PromptConverter
@@ -19,12 +18,7 @@ TASKS = Instruction("summary", "Sum up."), Instruction("similarities", "What is 
 DRAWN = DecodingConfig(max_new_tokens=6, sample=True, stop_ids=(1,))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def writer():

@@ -22,12 +22,7 @@ OTHER_ITEMS = [0, 1, 2, 2, 3, 4]
 ROWS, MOST = 4, 11
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

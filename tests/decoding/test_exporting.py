@@ -24,12 +24,7 @@ GREEDY = DecodingConfig(max_new_tokens=6)
 READER = pathlib.Path(__file__).with_name("export_reader.py")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def asked():

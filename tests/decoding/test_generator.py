@@ -25,12 +25,7 @@ BUCKETS = Buckets(lengths=(8, 16), rows=(8,))
 TEXT = DecodingConfig(max_new_tokens=5, sample=True, seed=3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Programs are small, and compiling is all their time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

@@ -18,13 +18,7 @@ from tests.evaluation import small
 from tests.interop.test_two_processes import free_port
 from tests.training import models
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compiling is nearly all the time here, and no claim is to the bit."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def mesh(*sizes):

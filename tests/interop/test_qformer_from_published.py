@@ -32,12 +32,7 @@ SIZES = QFormerConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compiling what starts fresh is nearly all the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def load(folder, config=SIZES, allow_fresh=FRESH_AFTER_BERT, mesh=SPLIT):

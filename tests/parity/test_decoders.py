@@ -28,12 +28,7 @@ POSITIONS = jnp.broadcast_to(jnp.arange(LENGTH), (BATCH, LENGTH))
 ONES = jnp.ones((BATCH, LENGTH), jnp.int32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Every program here runs once, on a few numbers: compiling is all its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

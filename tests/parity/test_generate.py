@@ -3,7 +3,6 @@
 import functools
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,12 +21,7 @@ from tests.parity.test_t5 import stacked
 BUCKETS = Buckets(lengths=(reference.LENGTHS[1],), rows=(200,))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Every program here runs once or twice: compiling is all its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

@@ -41,12 +41,7 @@ def some_text():
 TEXT = some_text()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compiling is nearly all the time here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

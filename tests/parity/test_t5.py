@@ -16,13 +16,7 @@ from ilm_jax.interop.rules import apply
 from ilm_jax.models.t5 import T5
 from tests.parity import make_t5
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Every program here runs once, on a few numbers: compiling is all its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

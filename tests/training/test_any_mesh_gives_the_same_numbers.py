@@ -23,12 +23,7 @@ OBJECTIVES = {"prompt": models.ILM, **dict.fromkeys(models.ALIGNMENT.kinds, mode
 ONE, EIGHT = (1, 1, 1), (2, 2, 2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Compiling is nearly all the time here, and no claim is to the bit."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def a_batch(kind, seed):

@@ -25,12 +25,7 @@ ONES = jnp.ones((ROWS, LENGTH), jnp.int32)
 POSITIONS = jnp.broadcast_to(jnp.arange(LENGTH), ONES.shape)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly():
-    """Steps are few here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def model_and_params(**changes):
