@@ -186,20 +186,27 @@ class Rating(_FromHistory):
         return self._stars(user, position)
 
 
+_WORD = re.compile(r"\w+(?:[.'’-]\w+)*")
+
+
 class MaskedWords(PromptTask):
     """An item's text with gaps in, the missing words out."""
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item rows of the split's fold whose text has two words, and variant."""
         texts = self.splits.catalogue.texts
-        rows = [row for row in self.splits.items_in(FOLDS[split]) if len(texts[row].split()) > 1]
+        rows = [r for r in self.splits.items_in(FOLDS[split]) if len(_WORD.findall(texts[r])) > 1]
         return self.with_variants(split, row=np.array(rows, np.int32))
 
     def render(self, split: str, row: int, variant: int) -> Prompted:
         """The example in words."""
         catalogue = self.splits.catalogue
         raw, text = catalogue.item_ids[row], catalogue.texts[row]
-        words = list(re.finditer(r"\S+", text))
+        words = list(_WORD.finditer(text))
+        # The words around what is told are the same for every item.
+        spans = catalogue.content[row]
+        telling = [w for w in words if any(s < w.end() and w.start() < e for s, e in spans)]
+        words = telling or words
         keys = (self.settings.seed, self.spec.version, self.spec.task, raw, variant)
         count = max(1, round(self.settings.mask_share * len(words)))
         order = sorted(range(len(words)), key=lambda k: draws.uniform(*keys, k))

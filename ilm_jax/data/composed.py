@@ -25,7 +25,8 @@ class Facts:
 
     Attributes:
       title: its title.
-      values: the short informative parts of its text, and its categories; at least one.
+      values: the short informative parts of its text, and its categories; none where only the
+        title is known.
       opinion: of those who rated it in training, in words; "" without three ratings.
       choosers: how many chose it in training.
     """
@@ -58,14 +59,26 @@ class FactBook:
         values += [name for name in catalogue.categories[row] if name not in values]
         known = self._ratings[row] >= 3
         opinion = f"{self._mean[row]:.1f} on average" if known else ""
-        return Facts(title, tuple(values) or (title,), opinion, int(self._counts[row]))
+        return Facts(title, tuple(values), opinion, int(self._counts[row]))
 
 
 def compose(task: str, facts: Sequence[Facts]) -> tuple[str, Spans]:
     """The target of a task of ELM for its items, and the spans that carry information."""
     one, *others = facts
+    if not all(fact.values for fact in facts):
+        return joined(_bare(facts))
     pieces = _TWO[task](one, others[0]) if others else _ONE[task](one)
     return joined(pieces)
+
+
+def _bare(facts: Sequence[Facts]) -> Pieces:
+    """Of items without values: what is known, instead of sentences that say the title twice."""
+    pieces = _say("No more is on record than ", [fact.title for fact in facts], ".")
+    return pieces if len(facts) > 1 else pieces + _rated(facts[0], " Rated ")
+
+
+def _people(count: int, one: str, many: str) -> Pieces:
+    return _say([str(count)], f" {one if count == 1 else many}")
 
 
 def _say(*parts: str | Sequence[str]) -> Pieces:
@@ -77,7 +90,8 @@ def _say(*parts: str | Sequence[str]) -> Pieces:
             continue
         for number, value in enumerate(part):
             last = number == len(part) - 1
-            lead = "" if not number else " and " if last else ", "
+            comma = "; " if any("," in value for value in part) else ", "
+            lead = "" if not number else " and " if last and comma == ", " else comma
             pieces += [(lead, False), (value, True)]
     return pieces
 
@@ -99,10 +113,10 @@ _ONE: dict[str, Callable[[Facts], Pieces]] = {
         + _rated(f, " Others gave it ")
     ),
     "negative_review": lambda f: (
-        _say([f.title], " was not for me: too much ", f.values, ".") + _rated(f, " It has ")
+        _say([f.title], " was not for me: too much ", f.values, ".") + _rated(f, " Rated ")
     ),
     "neutral_review": lambda f: (
-        _say([f.title], " offers ", f.values, ", for better and worse.") + _rated(f, " It has ")
+        _say([f.title], " offers ", f.values, ", for better and worse.") + _rated(f, " Rated ")
     ),
     "positive_characteristics": lambda f: _say("For it: ", f.values[:5], "."),
     "negative_characteristics": lambda f: _say("Against it: no more than ", f.values[:5], "."),
@@ -112,18 +126,19 @@ _ONE: dict[str, Callable[[Facts], Pieces]] = {
     "improve": lambda f: _say([f.title], " could go further in ", f.values, "."),
     "viewer": lambda f: _say("Whoever looks for ", f.values, " will take to ", [f.title], "."),
     "pitch": lambda f: (
-        _say("Fund ", [f.title], ", which brings ", f.values, " together")
-        + _say(" and has ", [str(f.choosers)], " takers so far.")
+        _say("Fund ", [f.title], ", which brings ", f.values, " and has ")
+        + [*_people(f.choosers, "taker", "takers"), *_say(" so far.")]
     ),
     "criticize": lambda f: _say([f.title], " leans on ", f.values, " and leaves the rest aside."),
     "convince_1": lambda f: _say("Take ", [f.title], " for ", f.values[:2], "."),
     "convince_2": lambda f: (
         _say("There are reasons for ", [f.title], ": ", f.values, ".")
-        + _say(" Chosen ", [str(f.choosers)], " times.") + _rated(f, " Rated ")
+        + [*_say(" Chosen "), *_people(f.choosers, "time", "times"), *_say(".")]
+        + _rated(f, " Rated ")
     ),
     "convince_3": lambda f: (
-        _say("So far ", [str(f.choosers)], " people chose ", [f.title])
-        + _rated(f, " and rate it ", "") + _say(".")
+        [*_say("So far "), *_people(f.choosers, "person", "people"), *_say(" chose ", [f.title])]
+        + _rated(f, "; rated ", "") + _say(".")
     ),
     "dissuade_1": lambda f: _say("Skip ", [f.title], " if you tire of ", f.values[:2], "."),
     "dissuade_2": lambda f: (

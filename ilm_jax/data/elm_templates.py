@@ -101,7 +101,8 @@ TASKS: dict[str, ElmTask] = {
     ),
     "convince_1": _one(
         "Convince a friend in a few words to try the item.",
-        "Talk a friend into this item[: {item}].", "In a few words, win me over to item[ {item}].",
+        "Talk a friend into this item[: {item}].",
+        "In a few words, win me over to the item[ {item}].",
     ),
     "convince_2": _one(
         "Convince a doubtful reader, at length and with arguments, to try the item.",

@@ -118,11 +118,15 @@ class Narratives:
             return self._critique(user, position, int(sequence[position - 1]), item)
         if kind == "purchase_reason":
             before = {name for row in sequence[:position] for name in catalogue.categories[row]}
+            if not facts.values:
+                return None
             kept = [name for name in catalogue.categories[item] if name in before]
             pieces = [("Chosen for ", False), *_listed(facts.values[:3])]
             if kept:
                 pieces += [(", like earlier choices from ", False), *_listed(kept[-1:])]
             return (*joined([*pieces, (".", False)]), composed.SOURCE)
+        if not facts.values:
+            return None
         pieces = [(facts.title, True), (" offers ", False), *_listed(facts.values[:4])]
         if facts.opinion:
             pieces += [("; rated ", False), (facts.opinion, True)]

@@ -166,8 +166,10 @@ class PromptRenderer:
         element = self._elements.get((row, last))
         if element is None:
             mention = self.mention_item(row, self._history, not self._held_out[row])
-            comma = [] if last else [Segment(0, ",")]
-            element = self._elements[row, last] = _join([Segment(0, " "), *mention, *comma])
+            # Titles have commas of their own.
+            mark = Segment(0, ";" if "title" in self._history else ",")
+            marks = [] if last else [mark]
+            element = self._elements[row, last] = _join([Segment(0, " "), *mention, *marks])
         return element
 
     def mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
@@ -241,7 +243,8 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
     """(text, place after it or "") in order; a prompt ends in one space."""
 
     def keep(match: re.Match) -> str:
-        return "" if absent & set(_PLACE.findall(match[1])) else match[1]
+        said, _, instead = match[1].partition("|")
+        return instead if absent & set(_PLACE.findall(said)) else said
 
     parts = _PLACE.split(_OPTIONAL.sub(keep, template))
     sentence = parts[0][:1].upper() + parts[0][1:]

@@ -90,7 +90,8 @@ def _openp5() -> list[TaskSpec]:
             for prompts, suffix in (("seen", ""), ("unseen", "_unseen")):
                 target = "title of the next item" if indexing == "title" else "id of the next item"
                 specs.append(TaskSpec(
-                    "openp5", f"{task}_{indexing}{suffix}", 2, PROMPT_FEATURES, _RECOMMENDATION,
+                    "openp5", f"{task}_{indexing}{suffix}", 3 if indexing == "title" else 2,
+                    PROMPT_FEATURES, _RECOMMENDATION,
                     RANKING, (*fixed, ("prompts", prompts)),
                     slots if task == "sequential" else slots[1:],
                     f"{given} ({indexing} ids, {prompts} prompts) | {target} | OpenP5",
@@ -116,12 +117,12 @@ def _elm24() -> list[TaskSpec]:
         neighbour = ("elm_neighbours",) if task.endswith("_nn") else ()
         second = "its neighbour" if neighbour else "another"
         specs.append(TaskSpec(
-            "elm24", task, 2 if task == "long_description" else 1, WRITTEN_FEATURES,
+            "elm24", task, 2, WRITTEN_FEATURES,
             (*_DESCRIPTION, *neighbour), _LANGUAGE, (), (("mention_description", 1 + two),),
             f"{f'an item and {second}' if two else 'an item'} | {task.replace('_', ' ')} | ELM",
         ))  # fmt: skip
     profile = TaskSpec(
-        "elm24", "user_profile", 1, WRITTEN_FEATURES, ("elm_texts_file", *_RENDERING), _LANGUAGE,
+        "elm24", "user_profile", 2, WRITTEN_FEATURES, ("elm_texts_file", *_RENDERING), _LANGUAGE,
         (("mention_user", "slot"),), (("mention_user", 1),), "a user | their taste | ELM",
     )  # fmt: skip
     return [*specs, profile]
@@ -150,7 +151,7 @@ def _knowledge() -> list[TaskSpec]:
         features = PROMPT_FEATURES + ((("candidates", "ints"),) if task == "ranking" else ())
         slots = (("mention_knowledge", "history"), ("mention_knowledge", beside))
         specs.append(TaskSpec(
-            "knowledge", task, 1, features, _KNOWLEDGE + more, metrics, _AS_MENTIONED,
+            "knowledge", task, 2, features, _KNOWLEDGE + more, metrics, _AS_MENTIONED,
             () if task == "mlm" else slots, f"{what} | Cao et al.",
         ))  # fmt: skip
     return specs
@@ -174,7 +175,7 @@ def _regen() -> list[TaskSpec]:
         metrics = RANKING if task.startswith("next_item") else _LANGUAGE
         slots = (("mention_history", "history"), ("mention_history", 1), ("mention_user", 1))
         specs.append(TaskSpec(
-            "regen", task, 1, WRITTEN_FEATURES, (*settings, "regen_texts_file", "regen_similar"),
+            "regen", task, 2, WRITTEN_FEATURES, (*settings, "regen_texts_file", "regen_similar"),
             metrics, (), slots, f"{what} | REGEN",
         ))  # fmt: skip
     return specs

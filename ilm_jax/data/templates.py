@@ -1,7 +1,7 @@
 """The templates of prompts, in our own words, and the reader of OpenP5's template file.
 
 A template names places in braces: `{item}`, `{history}`, `{user}`, `{dataset}`. What stands in
-square brackets is left out when the mention inside is "none".
+square brackets is left out when the mention inside is "none"; what follows a bar takes its place.
 """
 
 import functools
@@ -20,34 +20,34 @@ DESCRIPTION = (
 )
 # Ten templates train; the eleventh is met in evaluation only (OpenP5's seen and unseen prompts).
 SEQUENTIAL_SEEN = (
-    "[{user} ]chose on {dataset}, oldest first:{history}. The next choice is",
+    "[{user}|Somebody] chose on {dataset}, oldest first:{history}. The next choice is",
     "Choices[ of {user}] on {dataset} so far, in order of time:{history}. Up next:",
     "What comes[ for {user}] on {dataset} after these:{history}? Most likely",
     "{dataset} history[ of {user}]:{history}. Predict what follows:",
     "Given the {dataset} choices{history}[, made by {user}], the one to recommend now is",
-    "On {dataset}[, {user}] went from one item to another:{history}. Then came",
+    "On {dataset}[, {user}|, somebody] went from one item to another:{history}. Then came",
     "Continue this {dataset} list[ of {user}]:{history}. Continuation:",
     "Past picks[ by {user}], {dataset}:{history}. A fitting recommendation is",
-    "Having taken{history} from {dataset}[, {user}] will want",
+    "Having taken{history} from {dataset}[, {user}|, somebody] will want",
     "Complete the {dataset} log[ of {user}]:{history}, and now",
 )
 SEQUENTIAL_UNSEEN = (
     "Which {dataset} item would you bet on[ for {user}] once{history} are done with? My bet:",
 )
 STRAIGHTFORWARD_SEEN = (
-    "What should [{user} ]get from {dataset} next? Answer:",
+    "What should [{user}|somebody] get from {dataset} next? Answer:",
     "Recommend one {dataset} item[ to {user}]:",
     "A {dataset} item that suits[ {user}] is",
     "Find something on {dataset}[ for {user}]. Found:",
-    "[{user} ]opens {dataset} and wants a suggestion, which is",
+    "[{user}|Somebody] opens {dataset} and wants a suggestion, which is",
     "The best {dataset} item to show[ {user}] now:",
     "Pick from {dataset}[ on behalf of {user}]:",
     "If {dataset} offered just one item[ to {user}], it would be",
     "Next {dataset} purchase[ of {user}], as far as one can tell:",
-    "Guess what[ {user}] takes from {dataset} after today:",
+    "Guess what [{user}|somebody] takes from {dataset} after today:",
 )
 STRAIGHTFORWARD_UNSEEN = (
-    "Out of all of {dataset}, name the item[ {user}] would thank you for:",
+    "Out of all of {dataset}, name the item [{user}|anybody] would thank you for:",
 )  # fmt: skip
 # Recommendation knowledge (`tasks/knowledge.py`); `___` stands where something is hidden.
 KNOWLEDGE = {
@@ -86,17 +86,19 @@ KNOWLEDGE = {
 REGEN = {
     "next_item": (
         "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] They get",
-        "[{user} ]bought{history} on {dataset}.[ The wish is: {critique}] The next purchase is",
+        "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] The next "
+        "purchase is",
         "{dataset} basket, oldest first:{history}.[ Request: {critique}] Recommended:",
     ),
     "joint": (
         "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] Name the next "
         "item and say why:",
-        "[{user} ]bought{history} on {dataset}.[ The wish is: {critique}] Recommend and explain:",
+        "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] Recommend and "
+        "explain:",
         "{dataset} basket, oldest first:{history}.[ Request: {critique}] Item and reason:",
     ),
     "purchase_reason": (
-        "After{history}[, {user}] took {item} from {dataset}. The reason:",
+        "After{history}[, {user}|, somebody] took {item} from {dataset}. The reason:",
         "Why {item}, given the {dataset} purchases{history}? Because:",
         "Purchases[ of {user}] on {dataset}:{history}. Then {item}. Explain:",
     ),

@@ -96,3 +96,25 @@ def test_words_alone_keep_what_a_mention_says_in_words():
     renderer = PromptRenderer(SPLITS, settings)
     assert renderer.item_id(1) in renderer.sequential(0, (1,), 0).text
     assert renderer.user_id(0) in renderer.sequential(0, (1,), 0).text
+
+
+def test_without_a_user_a_sentence_still_has_its_subject():
+    settings = TaskSettings(mention_user="none", mention_history="id")
+    renderer = PromptRenderer(SPLITS, settings)
+    sequential = [renderer.sequential(4, (3, 0), k).text for k in range(10)]
+    straight = [renderer.straightforward(4, k).text for k in range(10)]
+    first, second = renderer.item_id(3), renderer.item_id(0)
+    assert f"On toy, somebody went from one item to another: {first}, {second}. " in sequential[5]
+    assert f"Having taken {first}, {second} from toy, somebody will want " == sequential[8]
+    assert sequential[0].startswith("Somebody chose on toy, ")
+    assert straight[0] == "What should somebody get from toy next? Answer: "
+    assert straight[4].startswith("Somebody opens toy ")
+    assert straight[9] == "Guess what somebody takes from toy after today: "
+    assert not any("|" in text or "[" in text or "  " in text for text in sequential + straight)
+
+
+def test_titles_have_commas_of_their_own_so_semicolons_stand_between_them():
+    for mention, mark in (("title", "; "), ("id+title", "; "), ("id", ", ")):
+        renderer = PromptRenderer(SPLITS, TaskSettings(mention_history=mention))
+        text = renderer.sequential(4, (3, 0, 7), 3).text
+        assert text.count(mark) == 2 and text.count({"; ": ", ", ", ": "; "}[mark]) == 0

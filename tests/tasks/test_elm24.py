@@ -188,3 +188,23 @@ def test_real_descriptions_by_a_language_model_are_read():
     assert len(texts) == 3882
     assert all(task == "long_description" for task, _, _ in texts)
     assert 900 < np.mean([len(text.target) for text in texts.values()]) < 1200
+
+
+def test_composed_sentences_do_not_say_a_title_twice_and_count_in_grammar():
+    bare, full = composed.Facts("T, 5 oz", (), "3.5 on average", 1), composed.Facts(
+        "U", ("red, round", "big"), "", 2
+    )  # fmt: skip
+    assert composed.compose("summary", [bare])[0] == (
+        "No more is on record than T, 5 oz. Rated 3.5 on average."
+    )
+    assert composed.compose("similarities", [bare, bare])[0] == (
+        "No more is on record than T, 5 oz; T, 5 oz."
+    )
+    assert composed.compose("summary", [full])[0] == "U in short: red, round; big."
+    for task in composed._ONE:
+        text, spans = composed.compose(task, [full])
+        assert "U" in text or "characteristics" in task
+        assert text.endswith(".") and [text[s:e] for s, e in spans]
+    assert "2 takers so far" in composed.compose("pitch", [full])[0]
+    one = composed.Facts("U", ("big",), "", 1)
+    assert composed.compose("convince_3", [one])[0] == "So far 1 person chose U."
