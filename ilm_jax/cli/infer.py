@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 
     trained = load_trained(run, values.step)
     answerer = Answerer.of_trained(
-        trained, length=length, slots=slots, batch_size=values.batch_size
+        trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task
     )
     config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
     settings = {
@@ -157,8 +157,9 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
         feed = run.feed(dataset)
         prompts = requests.TaskPrompts(feed, run.tokenizer)
         return prompts, feed.len_epoch, dataset.row_entities, length
+    naming = base.naming().replace(text_only=text_only)
     writer = requests.Writer(
-        PromptRenderer(run.splits, settings), run.tokenizer, max(1, queries), length, values.mention
+        PromptRenderer(run.splits, naming), run.tokenizer, max(1, queries), length, values.mention
     )
     found = requests.PromptFile(values.input, writer)
     total, slots = requests.count(found)

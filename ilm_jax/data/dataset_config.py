@@ -15,7 +15,12 @@ from ilm_jax.data.packing import PackedSource, PackingConverter
 from ilm_jax.data.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams import Mixture, Source, Stream
 from ilm_jax.data.task_cache import CachedTask
-from ilm_jax.data.task_settings import TaskSettings, slots_at_most, tokenizer_path
+from ilm_jax.data.task_settings import (
+    TaskSettings,
+    effective,
+    slots_at_most,
+    tokenizer_path,
+)
 from ilm_jax.data.task_specs import SPECS, TaskSpec, find_spec, task_names
 from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer
@@ -86,6 +91,20 @@ class DatasetConfig:
     def specs(self) -> list[TaskSpec]:
         """The tasks that are mixed; errors as `rates`."""
         return [spec for _, spec, _ in self._tasks().values()]
+
+    def naming(self, task: str | None = None) -> TaskSettings:
+        """The settings by which a task's prompts and answers name items.
+
+        Args:
+          task: its name; None: the first that is mixed whose answers are items, if any is.
+
+        Raises:
+          UserError: for an unknown task.
+        """
+        for spec in self.specs() if task is None else [find_spec(self.dataset, task)]:
+            if task is not None or any(name.startswith("hr@") for name in spec.metrics):
+                return effective(spec, self.settings)
+        return self.settings
 
     def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
         """(dataset, task, rate) by registered name."""

@@ -47,6 +47,7 @@ class Answerer:
         length: int | None = None,
         slots: int | None = None,
         batch_size: int | None = None,
+        task: str | None = None,
     ) -> "Answerer":
         """A run's model.
 
@@ -55,9 +56,11 @@ class Answerer:
           length: positions of a prompt at most, without bos; None: as in training.
           slots: most slots of a prompt; None: of a history and one more.
           batch_size: prompts that are read at once; None for a few sizes, padded up to.
+          task: whose way to name items is used; None: that of the run's first whose answers are
+            items.
         """
         run = trained.run
-        settings = run.dataset.settings.replace(text_only=trained.text_only)
+        settings = run.dataset.naming(task).replace(text_only=trained.text_only)
         length = run.dataset.task_feature_lengths["inputs"] if length is None else length
         slots = max(2, settings.history + 1) if slots is None else slots
         model, soft = trained.objective.model, None

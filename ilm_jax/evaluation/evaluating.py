@@ -11,7 +11,6 @@ import numpy as np
 
 from ilm_jax.data.prompt_tokens import PromptTokenizer, target_tokens
 from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.data.task_settings import effective
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import card, results, run_files, seqio_files, texts
 from ilm_jax.evaluation.figures import Figure
@@ -160,8 +159,7 @@ class _Evaluator:
     def _free_ids(self, task: str, ranked: Ranked) -> dict[str, float]:
         """How well ids come out by themselves: collisions, and what is written without the trie."""
         trained, plan = self.trained, self.plan
-        (spec,) = trained.dataset(task, plan.split).specs()
-        settings = effective(spec, trained.dataset(task, plan.split).settings)
+        settings = trained.dataset(task, plan.split).naming(task)
         tokenizer = trained.run.tokenizer
         strings = target_tokens(PromptRenderer(trained.run.splits, settings), tokenizer)
         names = {tokenizer.decode(string[:-1]).strip() for string in strings}

@@ -93,7 +93,7 @@ class InferEval:
         config, name = self._config, spec.name(self._config.dataset.dataset)
         numbers = sample_examples(feed.len_epoch, config.examples)
         if any(metric.startswith("hr@") for metric in spec.metrics):
-            prompts = PromptRenderer(self._splits, config.dataset.settings)
+            prompts = PromptRenderer(self._splits, config.dataset.naming(spec.task))
             trie = target_trie(prompts, self._tokenizer)
             ranking = RankingMeasure(self.setting, feed, trie, config.beams)
             items = self._splits.catalogue.item_ids

@@ -12,7 +12,6 @@ import numpy as np
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import Splits
-from ilm_jax.data.task_settings import effective
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.language import LanguageResult
@@ -118,8 +117,7 @@ def measure_language(
 
 def ranking_trie(trained: Trained, task: str, split: str) -> Trie:
     """The strings by which a task's answers name the items."""
-    (spec,) = trained.dataset(task, split).specs()
-    settings = effective(spec, trained.dataset(task, split).settings)
+    settings = trained.dataset(task, split).naming(task)
     return target_trie(PromptRenderer(trained.run.splits, settings), trained.run.tokenizer)
 
 

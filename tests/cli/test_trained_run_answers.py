@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.cli import main as cli
+from ilm_jax.data.prompts import PromptRenderer
+from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
@@ -130,6 +132,22 @@ def test_a_task_is_answered_with_items_that_were_not_mentioned(world, tmp_path):
         assert len(set(ids)) == 4 and set(ids) <= set(catalogue.item_ids)
         scores = [item["score"] for item in row["items"]]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_a_task_is_answered_by_its_own_ids(world, tmp_path):
+    _, catalogue, model_dir = world
+    answers = tmp_path / "items.jsonl"
+    run("infer", f"--model_dir={model_dir}", "--task=sequential_sequential",
+        f"--output={answers}", "--answer=items", "--beams=3")  # fmt: skip
+    splits = make_splits(catalogue)
+    names = {
+        order: PromptRenderer(splits, TaskSettings(item_index=order))
+        for order in ("sequential", "random")
+    }
+    found = [row for row in rows(answers) if row.get("items")]
+    best = [catalogue.item_row[row["items"][0]["id"]] for row in found]
+    assert [row["text"] for row in found] == [names["sequential"].target(item) for item in best]
+    assert [row["text"] for row in found] != [names["random"].target(item) for item in best]
 
 
 def test_a_conversation_over_a_pipe(world, capsys, monkeypatch):
