@@ -3,13 +3,13 @@
     python launch/cf_sweep.py --sequences FILE --folder runs/cf_sweep/ml1m
     python launch/cf_sweep.py --dataset movielens/latest_small --data_dir DIR --dims 16 32 64
 
-Every setting is fitted for the same number of epochs (nu = 1); the best on validation is fitted
-again with two more seeds, and its test figure is given beside the baselines'. Finished settings
-are kept, so the same command goes on where it was. The recipes runs/cf_*.gin hold what it found.
+Every setting is fitted for the same number of epochs; the best on validation is fitted again with
+two more seeds, and its test figure is given beside popularity's and item-kNN's (tuned on validation
+too). Finished settings are kept, so the same command, with a wider grid too, goes on where it was;
+the table holds all that were ever run in the folder. The recipes runs/cf_*.gin hold what it found.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -25,57 +25,72 @@ from ilm_jax.data.splits import TEST, VALID
 from ilm_jax.evaluation.intervals import compare, mean_interval
 from ilm_jax.files import atomic_write
 
+Setting = tuple[int, float, float, float]
+"""dim, alpha, lambda, nu."""
+
 
 def sweep(arguments: argparse.Namespace) -> list[str]:
     """Runs the grid; lines to print."""
     splits, train = cf_data.load(arguments)
     path = arguments.folder / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    grid = list(itertools.product(arguments.dims, arguments.alphas, arguments.ridges))
+    results: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
-    def run(config: ials.IALSConfig) -> dict:
-        name = f"{config.dim}/{config.alpha:g}/{config.regularisation:g}/seed{config.seed}"
+    def ranks(scorer: evaluation.Scorer, fold: int) -> evaluation.CFResult:
+        return evaluation.evaluate(scorer, splits, fold)
+
+    def fit(setting: Setting, seed: int = 0) -> evaluation.Scorer:
+        dim, alpha, ridge, nu = setting
+        factors = ials.fit_interactions(train, ials.IALSConfig(
+            dim=dim, alpha=alpha, regularisation=ridge, nu=nu, epochs=arguments.epochs, seed=seed,
+            solver=arguments.solver, cg_steps=arguments.cg_steps))  # fmt: skip
+        return evaluation.vector_scorer(factors.user, factors.item)
+
+    grid = itertools.product(arguments.dims, arguments.alphas, arguments.ridges, arguments.nus)
+    for setting in grid:
+        name = "/".join(f"{x:g}" for x in setting)
         if name not in results:
             start = time.monotonic()
-            factors = ials.fit_interactions(train, config)
-            scorer = evaluation.vector_scorer(factors.user, factors.item)
-            seconds = time.monotonic() - start
-            found = {fold: evaluation.evaluate(scorer, splits, fold) for fold in (VALID, TEST)}
-            results[name] = {
-                "valid": float(found[VALID].ndcg(10).mean()), "seconds": seconds,
-                "valid_recall20": float(found[VALID].recall(20).mean()),
-                "test": found[TEST].ndcg(10).tolist(),
-            }  # fmt: skip
+            results[name] = float(ranks(fit(setting), VALID).ndcg(10).mean())
             with atomic_write(path) as stream:
                 json.dump(results, stream)
-            print(f"{name}: validation NDCG@10 {results[name]['valid']:.4f}, {seconds:.0f} s",
-                  flush=True)  # fmt: skip
-        return results[name]
-
-    configs = {at: ials.IALSConfig(dim=at[0], alpha=at[1], regularisation=at[2],
-                                   epochs=arguments.epochs) for at in grid}  # fmt: skip
-    found = {at: run(config) for at, config in configs.items()}
-    best = max(found, key=lambda at: found[at]["valid"])
-    lines = [f"validation NDCG@10 / Recall@20 ({arguments.epochs} epochs, nu 1, seed 0)"]
-    for dim, alpha in itertools.product(arguments.dims, arguments.alphas):
-        cells = [found[dim, alpha, r] for r in arguments.ridges]
-        shown = "  ".join(
-            f"{r:g}: {c['valid']:.4f}/{c['valid_recall20']:.4f}"
-            for r, c in zip(arguments.ridges, cells, strict=True)
-        )
-        lines.append(f"  dim {dim:3} alpha {alpha:<5g} lambda {shown}")
-    lines.append(f"best: dim {best[0]}, alpha {best[1]:g}, lambda {best[2]:g}")
-
-    seeds = [run(dataclasses.replace(configs[best], seed=seed)) for seed in (0, 1, 2)]
-    test = {"iALS": np.mean([seed["test"] for seed in seeds], axis=0)}
-    scorers: dict[str, evaluation.Scorer] = {"popularity": popularity_scorer(splits.train_counts()),
-               "item-kNN": item_knn.fit(train)}  # fmt: skip
-    for name, scorer in scorers.items():
-        test[name] = evaluation.evaluate(scorer, splits, TEST).ndcg(10)
+            print(f"{name}: validation NDCG@10 {results[name]:.4f}, "
+                  f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+    found: dict[Setting, float] = {}
+    for name, value in results.items():
+        dim, alpha, ridge, nu = map(float, name.split("/"))
+        found[int(dim), alpha, ridge, nu] = value
+    lines = [f"validation NDCG@10 ({arguments.epochs} epochs, {arguments.solver}, seed 0)"]
+    lines += _grid(found)
+    best = max(found, key=lambda setting: found[setting])
+    lines.append(f"best: dim {best[0]}, alpha {best[1]:g}, lambda {best[2]:g}, nu {best[3]:g}")
+    tests = [ranks(fit(best, seed), TEST).ndcg(10) for seed in (0, 1, 2)]
+    test = {"iALS": np.mean(tests, axis=0)}
+    neighbours = [item_knn.ItemKNNConfig(number, shrinkage)
+                  for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)]  # fmt: skip
+    models = [item_knn.fit(train, config) for config in neighbours]
+    valid = [float(ranks(model, VALID).ndcg(10).mean()) for model in models]
+    shown = "  ".join(f"{config.neighbours}/{config.shrinkage:g} {value:.4f}"
+                      for config, value in zip(neighbours, valid, strict=True))  # fmt: skip
+    lines.append(f"item-kNN by neighbours/shrinkage: {shown}")
+    scorers: dict[str, evaluation.Scorer] = {
+        "popularity": popularity_scorer(splits.train_counts()),
+        "item-kNN": models[int(np.argmax(valid))],
+    }
+    test |= {name: ranks(scorer, TEST).ndcg(10) for name, scorer in scorers.items()}
     lines.append("test NDCG@10 (iALS: mean of seeds 0, 1, 2):")
     lines += [f"  {name:<11}{mean_interval(values)}" for name, values in test.items()]
     for name in scorers:
         lines.append(f"  {compare(name, test[name], 'iALS', test['iALS'])}")
+    return lines
+
+
+def _grid(found: dict[Setting, float]) -> list[str]:
+    """A line for each dim, nu and alpha."""
+    lines = []
+    for dim, nu, alpha in sorted({(s[0], s[3], s[1]) for s in found}):
+        mine = sorted(s for s in found if (s[0], s[3], s[1]) == (dim, nu, alpha))
+        shown = "  ".join(f"{s[2]:g}: {found[s]:.4f}" for s in mine)
+        lines.append(f"  dim {dim:3} nu {nu:<4g} alpha {alpha:<5g} lambda {shown}")
     return lines
 
 
@@ -89,7 +104,10 @@ def main() -> int:
     parser.add_argument("--dims", type=int, nargs="+", default=[32])
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0])
     parser.add_argument("--ridges", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2, 3e-2])
+    parser.add_argument("--nus", type=float, nargs="+", default=[1.0])
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--solver", default="cholesky", choices=("cholesky", "cg"))
+    parser.add_argument("--cg_steps", type=int, default=3)
     arguments = parser.parse_args()
     lines = sweep(arguments)
     with atomic_write(arguments.folder / "table.txt") as stream:

@@ -21,6 +21,9 @@ from jaxtyping import Array, Float, Float32, Int32
 from ilm_jax.cf.ials_blocks import Side
 
 AXIS = "shard"
+_IN_FLIGHT = 8
+"""Blocks that are started ahead: with more, XLA's CPU client (32 programs at once) can wait for a
+device's turn while all threads wait for that device in a collective."""
 _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
 
@@ -186,6 +189,8 @@ def solve_side(
     moved = other.astype(dtype)
     moved = _whole(mesh)(moved) if gather == "whole" else moved
     solve, solution = _block_solver(mesh, gather, cg_steps), start
-    for block in blocks:
+    for number, block in enumerate(blocks, 1):
         solution = solve(solution, moved, gram, *block)
+        if number % _IN_FLIGHT == 0 or number == len(blocks):
+            solution.block_until_ready()
     return solution
