@@ -2,10 +2,12 @@ import json
 
 import pytest
 
-from ilm_jax.data.splits import SplitConfig
+from ilm_jax.data import item_index
+from ilm_jax.data.splits import SplitConfig, make_splits
 from ilm_jax.data.task_settings import (
     SPECS,
     TaskSettings,
+    effective,
     find_spec,
     settings_from,
     settings_json,
@@ -15,6 +17,7 @@ from ilm_jax.data.task_settings import (
 )
 from ilm_jax.data.task_specs import DEFAULT_TASKS
 from ilm_jax.errors import UserError
+from tests.data.small_catalogue import small_catalogue
 
 
 def keys(settings, catalogue="c", tokenizer="t"):
@@ -82,3 +85,40 @@ def test_settings_survive_json():
 def test_wrong_settings_are_named(overrides):
     with pytest.raises(UserError, match=next(iter(overrides))):
         settings_from(overrides)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "straightforward"])
+@pytest.mark.parametrize("suffix", ["", "_unseen"])
+def test_every_variant_of_openp5_has_its_own_ids_whatever_the_run_says(kind, suffix):
+    """Who writes or ranks ids (a trie) asks for the effective settings of the task."""
+    for general in (
+        TaskSettings(item_index="random", cluster_tokens=8, cluster_split=3),
+        TaskSettings(item_index="collaborative", target="title", cluster_tokens=8, cluster_split=3),
+    ):
+        found = {
+            name: effective(SPECS[f"{kind}_{name}{suffix}"], general)
+            for name in ("random", "sequential", "collaborative", "title", "slot")
+        }
+        indexed = {name: settings.item_index for name, settings in found.items()}
+        assert indexed == {
+            "random": "random", "sequential": "sequential", "collaborative": "collaborative",
+            "title": "random", "slot": "random",
+        }  # fmt: skip
+        assert found["title"].target == "title" and found["slot"].target == "id"
+        assert {s.prompts for s in found.values()} == {"unseen" if suffix else "seen"}
+        assert found["sequential"].index_order == general.index_order
+        splits = make_splits(small_catalogue())
+        names = {name: item_index.item_names(splits, s) for name, s in found.items()}
+        assert names["random"] == names["title"] == names["slot"]
+        apart = [names[name] for name in ("random", "sequential", "collaborative")]
+        assert all(a != b for k, a in enumerate(apart) for b in apart[:k])
+        assert all("<CI" in name for name in names["collaborative"])
+
+
+def test_tasks_that_fix_nothing_keep_the_settings_of_the_run():
+    general = TaskSettings(item_index="sequential", mention_knowledge="id", mention_history="slot")
+    for spec in SPECS.values():
+        assert effective(spec, general) == general or spec.fixed
+    # A fixed value may be another setting's.
+    assert effective(SPECS["retrieval"], general).mention_history == "id"
+    assert effective(SPECS["next_item"], general).item_index == "sequential"
