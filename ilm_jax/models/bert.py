@@ -14,6 +14,7 @@ from ilm_jax.models.layers import (
     Embed,
     LayerNorm,
     constrain,
+    constrain_logits,
     make_param,
     normal_002,
 )
@@ -146,4 +147,4 @@ class TextHead(nn.Module):
         zeros = nn.initializers.zeros
         bias = make_param(self, "bias", zeros, (self.vocab_size,), ("vocab",), self.param_dtype)
         logits = token.attend(x) + bias.astype(jnp.float32)
-        return constrain(logits, "batch", "length", "vocab")
+        return constrain_logits(logits)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, soft_cap, within, write_cache
 from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod
-from ilm_jax.models.layers import Embed, constrain, remat
+from ilm_jax.models.layers import Embed, constrain, constrain_logits, remat
 from ilm_jax.models.rope import RopeScaling
 from ilm_jax.models.stacking import layer_name
 
@@ -108,8 +108,7 @@ class Decoder(nn.Module):
         logits = table.attend(hidden, token_subset)
         if self.config.logits_softcap is not None:
             logits = soft_cap(logits, self.config.logits_softcap)
-        names = ("batch", "length", "vocab") if logits.ndim == 3 else (None,) * logits.ndim
-        return constrain(logits, *names)
+        return constrain_logits(logits)
 
     @nn.nowrap
     def init_cache(self, batch: int, length: int) -> Cache:

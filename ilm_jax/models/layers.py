@@ -56,6 +56,25 @@ def mesh_spec(
     return jax.sharding.PartitionSpec(*kept)
 
 
+def readout_rows(vocab: int) -> str:
+    """Logical name of the rows that meet a table of so many words.
+
+    "readout" where words and rows are split over the same mesh axes: one of the two must give way,
+    and a table is larger than its rows.
+    """
+    words = mesh_spec((vocab,), ("vocab",)) or (None,)
+    rows = nn.logical_to_mesh_axes(("batch",)) or (None,)
+    axes = [{entry} if isinstance(entry, str) else set(entry or ()) for entry in (*words, *rows)]
+    return "readout" if axes[0] & axes[1] else "batch"
+
+
+def constrain_logits(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
+    """Constrains logits of rows of tokens to stay with the words that they belong to."""
+    if logits.ndim != 3:
+        return constrain(logits, *(None,) * logits.ndim)
+    return constrain(logits, readout_rows(logits.shape[-1]), "length", "vocab")
+
+
 def remat(
     module: type[nn.Module], mode: str, *, scanned: bool, static: tuple[int, ...] = ()
 ) -> type[nn.Module]:
@@ -221,6 +240,8 @@ class Embed(nn.Module):
         """The rows of `ids`, in `dtype`."""
         dtype = jnp.dtype(self.dtype)
         rows = jnp.take(self.table, ids, axis=0, mode="clip").astype(dtype)
+        if ids.ndim == 2:
+            rows = constrain(rows, readout_rows(self.num_embeddings), "length", None)
         if self.quantized:
             rows = rows * jnp.take(self.scale, ids, axis=0, mode="clip").astype(dtype)[..., None]
         if self.lora_rank:
@@ -240,6 +261,8 @@ class Embed(nn.Module):
         """
         dtype = jnp.dtype(self.dtype)
         x = x.astype(dtype)
+        if x.ndim == 3 and rows is None:
+            x = constrain(x, readout_rows(self.num_embeddings), "length", None)
 
         def pick(leaf: Array) -> Array:
             return leaf if rows is None else jnp.take(leaf, rows, axis=0, mode="clip")

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, causal_segment_mask, write_cache
 from ilm_jax.models.decoder import Cache
-from ilm_jax.models.layers import Embed, RMSNorm, constrain, remat
+from ilm_jax.models.layers import Embed, RMSNorm, constrain, constrain_logits, remat
 from ilm_jax.models.t5_layers import PositionBias, Positions, T5Config, T5Layer, T5Period
 
 __all__ = ["T5", "T5Config"]
@@ -121,8 +121,7 @@ class T5(nn.Module):
             logits = self.embedding.attend(hidden, token_subset) * self.config.embed_dim**-0.5
         else:
             logits = self.head.attend(hidden, token_subset)
-        names = ("batch", "length", "vocab") if logits.ndim == 3 else (None,) * logits.ndim
-        return constrain(logits, *names)
+        return constrain_logits(logits)
 
     @nn.nowrap
     def init_cache(self, batch: int, length: int) -> Cache:

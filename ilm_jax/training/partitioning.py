@@ -22,9 +22,13 @@ AXES = ("data", "fsdp", "tensor")
 LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
 # A mesh axis serves at most one dimension of an array, first rule first: activations ("batch"
-# first) keep "embed" whole, parameters (which have no batch) shard it over "fsdp".
+# first) keep "embed" whole, parameters (which have no batch) shard it over "fsdp". Of a table of
+# tokens the words are split, not "embed": its rows and logits are made where the words are, for the
+# "readout" rows of all that share the words, so that no device gathers the table.
 DEFAULT_RULES: LogicalRules = (
     ("batch", ("data", "fsdp")),
+    ("readout", "data"),
+    ("vocab", ("tensor", "fsdp")),
     ("vocab", "tensor"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
@@ -118,15 +122,15 @@ class Partitioner:
     def spec(self, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
         """The PartitionSpec of an array with these logical axes.
 
-        A dimension that its mesh axes do not divide stays whole (model-info.txt shows it so).
+        A rule whose mesh axes do not divide the dimension does not count; one without a rule stays
+        whole (model-info.txt shows it so).
         """
-        spec = nn.logical_to_mesh_axes(tuple(axes), self.rules) or ()
-        return PartitionSpec(
-            *(
-                names if names and size % self._size(names) == 0 else None
-                for names, size in zip(spec, shape, strict=True)
-            )
-        )
+        sizes = list(zip(axes, shape, strict=True))
+        rules = [
+            (name, mesh_axes) for name, mesh_axes in self.rules
+            if not mesh_axes or all(s % self._size(mesh_axes) == 0 for n, s in sizes if n == name)
+        ]  # fmt: skip
+        return PartitionSpec(*(nn.logical_to_mesh_axes(tuple(axes), rules) or ()))
 
     def sharding(self, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
         """As `spec`, on this mesh."""

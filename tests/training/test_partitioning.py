@@ -1,10 +1,16 @@
 """Meshes that do not fit are refused; rows and shards agree."""
 
+import math
+
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.compilation.hlo import analyse
 from ilm_jax.errors import UserError
+from ilm_jax.models.layers import Embed, constrain_logits
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 
 
@@ -39,3 +45,35 @@ def test_parameters_shard_and_indivisible_dimensions_stay_whole():
     assert partitioner.spec(("batch", "length", "embed"), (8, 3, 8)) == jax.P(
         ("data", "fsdp"), None, None
     )
+
+
+def test_a_dimension_falls_back_to_the_axes_that_divide_it():
+    partitioner = Partitioner(MeshConfig(2, 2, 2))
+    assert partitioner.spec(("vocab", "embed"), (8, 6)) == jax.P(("tensor", "fsdp"), None)
+    assert partitioner.spec(("vocab", "embed"), (6, 6)) == jax.P("tensor", "fsdp")
+    assert partitioner.spec(("vocab", "embed"), (7, 6)) == jax.P(None, "fsdp")
+
+
+@pytest.mark.parametrize("words", [640, 634], ids=["split over both axes", "over one"])
+def test_a_table_of_tokens_is_read_and_attended_to_where_its_words_are(words):
+    partitioner = Partitioner(MeshConfig(2, 2, 2))
+    table = Embed(words, 32)
+    ids = jnp.arange(8 * 6).reshape(8, 6) % words
+    params = nn.unbox(table.init(jax.random.key(0), ids))
+
+    def read(params, ids):
+        rows = table.apply(params, ids)
+        logits = constrain_logits(table.apply(params, jnp.sin(rows), method="attend"))
+        return rows, logits, jax.nn.logsumexp(logits, axis=-1)
+
+    spec = partitioner.sharding(("vocab", "embed"), (words, 32))
+    rows = partitioner.batch_sharding(8)
+    with partitioner.context():
+        step = jax.jit(read, in_shardings=(jax.tree.map(lambda _: spec, params), rows))
+        compiled = step.lower(params, ids).compile()
+    got = compiled(jax.device_put(params, spec), jax.device_put(ids, rows))
+    for one, other in zip(got, jax.jit(read)(params, ids), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    gathers = [c for c in analyse(compiled.as_text()).collectives if c.opcode == "all-gather"]
+    if words == 640:
+        assert max((math.prod(c.shape) for c in gathers), default=0) < words * 32 / 4
