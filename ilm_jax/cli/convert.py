@@ -69,7 +69,12 @@ def main(argv: Sequence[str]) -> int:
         converting.to_hugging_face(source, out, values.dtype, step, _progress)
     else:
         fingerprint = converting.to_frozen(
-            source, out, values.dtype or "bfloat16", step, _write_recipe(values.dtype), _progress
+            source,
+            out,
+            values.dtype or "bfloat16",
+            step,
+            _write_recipe(source, values.dtype),
+            _progress,
         )
         print(f"fingerprint {fingerprint}")
         print(f"use it with --gin_file={out}/model.gin --gin.LM_FROM={out}")
@@ -77,13 +82,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _write_recipe(dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
+def _write_recipe(source: str, dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
     from ilm_jax.cli.model_gin import model_gin
     from ilm_jax.interop.converting import VOCABULARIES
 
     def write(folder: pathlib.Path, opened: "Opened", fingerprint: str) -> None:
         kind, fields = opened.configs["lm"]
         comment = f"{opened.where}, fingerprint {fingerprint}: name it after a stage-2 recipe."
+        if pathlib.Path(source, "config.gin").is_file():  # a run has its tokenizer in the cache
+            _tokenizer_saver(pathlib.Path(source))(folder)
         held = any((folder / name).is_file() for name in VOCABULARIES)
         tokenizer = "%LM_FROM" if held else None
         if tokenizer is None and opened.config is not None:

@@ -2,9 +2,12 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.evaluation.auto_rater import AutoRater
 
 
 def _flags() -> flags.FlagValues:
@@ -16,6 +19,8 @@ def _flags() -> flags.FlagValues:
         "output": "Folder for what is found (default: MODEL_DIR/evaluation).",
         "encoder": "Folder of a sentence encoder (sentence-transformers' layout) for semantic "
         "consistency. Default: all-MiniLM-L6-v2 where its package is installed.",
+        "rater": "Folder of a language model with its tokenizer, as `ilm convert` made it or as it "
+        "was published, that judges generated texts: fluent? true of the item? of the history?",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -72,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.evaluation import evaluating, measure, semantic
 
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
+    rater = _rater(values.rater) if values.rater else None
     run.processes.start(values.multiprocess)
     trained = measure.load_trained(run, values.step)
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
@@ -80,11 +86,20 @@ def main(argv: Sequence[str]) -> int:
         texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
         ranking=values.ranking, generation=values.generation, liked=values.liked,
     )  # fmt: skip
-    record = evaluating.evaluate(trained, output, plan, encoder)
+    record = evaluating.evaluate(trained, output, plan, encoder, rater)
     if record:
         print(table(record))
         print(f"wrote {output}")
     return 0
+
+
+def _rater(folder: str) -> "AutoRater":
+    from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.evaluation.auto_rater import AutoRater
+    from ilm_jax.interop.language_models import load_language_model
+
+    model = load_language_model(folder, open_tokenizer_at(folder))
+    return AutoRater.of_model(model, pathlib.Path(folder).resolve().name)
 
 
 def table(record: Mapping[str, Any]) -> str:

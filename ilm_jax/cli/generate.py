@@ -142,9 +142,10 @@ def _open(values: flags.FlagValues, bindings: Sequence[str]) -> "tuple[Answerer,
     from ilm_jax.data.prepare import load_catalogue
     from ilm_jax.data.splits import make_splits
     from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.interop.language_models import load_language_model
 
     where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
     splits = make_splits(load_catalogue(values.dataset, **where))
     tokenizer = open_tokenizer_at(values.tokenizer or values.lm)
-    dtype = values.dtype or "bfloat16"
-    return corpus_writing.writer_of_folder(values.lm, tokenizer, length, size, dtype), splits
+    model = load_language_model(values.lm, tokenizer, values.dtype or "bfloat16")
+    return corpus_writing.writer_of_model(model, length, size), splits

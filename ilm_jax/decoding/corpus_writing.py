@@ -3,11 +3,8 @@
 What is written is read back by the tasks of ELM (`data/text_records`), marked with its source.
 """
 
-import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-import jax
 
 from ilm_jax.data import draws
 from ilm_jax.data.converters import PromptConverter
@@ -23,19 +20,7 @@ from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.requests import Request
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measure import Trained
-from ilm_jax.interop.converting import open_language_model
-from ilm_jax.models.decoder import DecoderConfig
-from ilm_jax.models.t5 import T5Config
-from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.checkpoints import InitFrom
-from ilm_jax.training.loading import load_sources
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.state import describe_variables, nested
-
-CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
-    "DecoderConfig": DecoderConfig, "T5Config": T5Config,
-}  # fmt: skip
-RUNS = {"remat": "none", "scan_layers": True}
+from ilm_jax.interop.language_models import LoadedModel
 
 
 def writer_of_run(trained: Trained, length: int, batch_size: int) -> Answerer:
@@ -50,37 +35,19 @@ def writer_of_run(trained: Trained, length: int, batch_size: int) -> Answerer:
     )  # fmt: skip
 
 
-def writer_of_folder(
-    path: str, tokenizer: Tokenizer, length: int, batch_size: int, dtype: str = "bfloat16"
-) -> Answerer:
-    """The language model of a folder that `ilm convert` made, or as it was published.
+def writer_of_model(model: LoadedModel, length: int, batch_size: int) -> Answerer:
+    """A language model by itself.
 
     Args:
-      path: the folder.
-      tokenizer: the model's.
+      model: the model.
       length: positions of a prompt at most.
       batch_size: prompts that are read at once.
-      dtype: of weights and computation.
-
-    Raises:
-      UserError: if the folder holds no language model, or fewer ids than the tokenizer gives.
     """
-    kind, fields = open_language_model(path).configs["lm"]
-    known = {field.name for field in dataclasses.fields(CONFIGS[kind])}
-    given = {name: value for name, value in fields.items() if name in known}
-    given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-    config = CONFIGS[kind](**{**given, **RUNS, "dtype": dtype, "param_dtype": dtype})
-    objective = LanguageModelling(config).with_sizes(tokenizer=tokenizer, cf_dim=1)
-    partitioner = Partitioner()
-    source = InitFrom(path, parameters=("^lm/",))
-    params, _ = load_sources(
-        objective, describe_variables(objective), [source], (), partitioner, jax.random.key(0)
-    )
     generator = Generator.for_lm(
-        objective.model.lm, nested(params)["lm"], buckets=Buckets(rows=(batch_size,)),
-        partitioner=partitioner,
+        model.objective.model.lm, model.params["lm"], buckets=Buckets(rows=(batch_size,)),
+        partitioner=model.partitioner,
     )  # fmt: skip
-    return _writer(generator, tokenizer, length)
+    return _writer(generator, model.tokenizer, length)
 
 
 def _writer(generator: Generator, tokenizer: Tokenizer, length: int) -> Answerer:

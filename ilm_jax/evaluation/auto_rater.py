@@ -28,6 +28,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.measures import LanguageMeasure
 from ilm_jax.evaluation.passes import Setting
+from ilm_jax.interop.language_models import LoadedModel
 
 NOTHING = "N/A"
 _PLACE = re.compile(r"\{(text|item|history)\}")
@@ -83,6 +84,7 @@ class AutoRater:
       length: tokens of a question at most.
       criteria: what is asked.
       calibrated: take off what the judge answers about nothing.
+      name: of the judge, for reports.
     """
 
     setting: Setting
@@ -91,6 +93,13 @@ class AutoRater:
     length: int = 512
     criteria: tuple[Criterion, ...] = (FLUENCY, ITEM, HISTORY)
     calibrated: bool = True
+    name: str = "given"
+
+    @classmethod
+    def of_model(cls, model: LoadedModel, name: str = "given", **settings: Any) -> "AutoRater":
+        """A language model of a folder as judge; `settings` are fields."""
+        setting = Setting(model.objective, model.partitioner, np.zeros((1, 1), np.float32))
+        return cls(setting, model.params, model.tokenizer, name=name, **settings)
 
     def __call__(
         self,

@@ -80,8 +80,10 @@ def language_card(*, task: str, split: str, texts: int) -> dict[str, Any]:
     }
 
 
-def texts_card(*, task: str, split: str, texts: int, length: int, encoder: str) -> dict[str, Any]:
-    """How texts were generated and measured; `encoder` names that of the semantic figures."""
+def texts_card(
+    *, task: str, split: str, texts: int, length: int, encoder: str, rater: str
+) -> dict[str, Any]:
+    """How texts were generated and measured, by which sentence encoder and which judge."""
     return {
         "task": task,
         "split": split,
@@ -90,6 +92,7 @@ def texts_card(*, task: str, split: str, texts: int, length: int, encoder: str) 
         "averaged": "over texts; bleu over the corpus",
         "semantic": "cosine of sentence vectors, 0 at other items' references, 1 at the reference",
         "encoder": encoder,
+        "rater": rater,
     }
 
 

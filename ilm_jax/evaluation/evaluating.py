@@ -13,6 +13,7 @@ from ilm_jax.data.prompt_tokens import PromptTokenizer, target_tokens
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import card, results, run_files, seqio_files, texts
+from ilm_jax.evaluation.auto_rater import AutoRater
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measure import (
@@ -66,7 +67,11 @@ class Plan:
 
 
 def evaluate(
-    trained: Trained, output: str | os.PathLike, plan: Plan = Plan(), encoder: Encode | None = None
+    trained: Trained,
+    output: str | os.PathLike,
+    plan: Plan = Plan(),
+    encoder: Encode | None = None,
+    rater: AutoRater | None = None,
 ) -> dict[str, Any]:
     """Measures a run and writes a folder (see `results`); returns evaluation.json's record.
 
@@ -77,11 +82,12 @@ def evaluate(
       output: the folder.
       plan: what is measured.
       encoder: of sentences, for semantic consistency; None: not available.
+      rater: judges generated texts, if there is one.
 
     Raises:
       UserError: for a task that there is not, or that has nothing to measure.
     """
-    evaluator = _Evaluator(trained, pathlib.Path(output), plan, encoder)
+    evaluator = _Evaluator(trained, pathlib.Path(output), plan, encoder, rater)
     found = Evaluation([], protocol=card.interactions_card(trained.run.splits.report()))
     for task in plan.tasks:
         measured = evaluator.task(task)
@@ -101,9 +107,15 @@ class _Evaluator:
     """Measures one task after another, by the figures that its spec names."""
 
     def __init__(
-        self, trained: Trained, output: pathlib.Path, plan: Plan, encoder: Encode | None
+        self,
+        trained: Trained,
+        output: pathlib.Path,
+        plan: Plan,
+        encoder: Encode | None,
+        rater: AutoRater | None,
     ) -> None:
-        self.trained, self.output, self.plan, self.encoder = trained, output, plan, encoder
+        self.trained, self.output, self.plan = trained, output, plan
+        self.encoder, self.rater = encoder, rater
         self.language: dict[str, LanguageResult] = {}
 
     def task(self, task: str) -> Evaluation:
@@ -181,11 +193,29 @@ class _Evaluator:
             task=self._name(task), split=plan.split, texts=len(found.targets),
             length=trained.run.dataset.task_feature_lengths["targets"],
             encoder=getattr(self.encoder, "name", "given") if self.encoder else texts.NOT_AVAILABLE,
+            rater=self.rater.name if self.rater else texts.NOT_AVAILABLE,
         )  # fmt: skip
-        behaviour = self._behaviour(found) if task == "user_profile" else []
+        figures = self._behaviour(found) if task == "user_profile" else []
+        if self.rater is not None:
+            figures += self.rater.figures(found.predictions, *self._subjects(found))
         return text_evaluation(found, self.encoder) + Evaluation(
-            behaviour, protocol={"texts": protocol}
+            figures, protocol={"texts": protocol}
         )
+
+    def _subjects(self, found: Generated) -> tuple[list[str] | None, list[str] | None]:
+        """(words about each text's item, titles that its user chose before); None if not all have
+        one."""
+        catalogue, splits = self.trained.run.catalogue, self.trained.run.splits
+        targets = [int(example.get("target_item", -1)) for example in found.examples]
+        items = [f"{catalogue.titles[row]}. {catalogue.texts[row]}" for row in targets]
+        users = {raw: row for row, raw in enumerate(catalogue.user_ids)}
+        chosen = [users.get(example["user"], -1) for example in found.examples]
+        last = self.trained.run.dataset.settings.history
+        before = [
+            "; ".join(catalogue.titles[row] for row in splits.train_sequence(user)[-last:])
+            for user in chosen
+        ]
+        return items if min(targets) >= 0 else None, before if min(chosen) >= 0 else None
 
     def _behaviour(self, found: Generated) -> list[Figure]:
         """Of user profiles, where there are vectors of users and an encoder of sentences."""

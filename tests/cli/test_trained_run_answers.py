@@ -11,7 +11,7 @@ import pytest
 from ilm_jax.cli import main as cli
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
+from ilm_jax.data.task_settings import TaskSettings
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 from tests.decoding.test_exporting import READER
@@ -71,6 +71,17 @@ def test_every_task_has_the_figures_of_its_kind(world, tmp_path, capsys):
     for row in rows(tmp_path / "ranking" / "ranks.jsonl"):
         assert len(set(row["items"])) == 5 and set(row["items"]) <= set(catalogue.item_ids)
     assert "rating/uauc" in capsys.readouterr().out
+
+
+def test_a_language_model_judges_the_texts(world, tmp_path):
+    root, _, model_dir = world
+    run("convert", f"--source={root / '0'}", f"--model_dir={tmp_path / 'judge'}")
+    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--texts=3",
+        "--tasks=long_description", f"--rater={tmp_path / 'judge'}")  # fmt: skip
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert 0 < record["figures"]["rater_fluency"] < 1 and 0 < record["figures"]["rater_item"] < 1
+    assert "rater_history" not in record["figures"], "nobody chose before a description"
+    assert record["protocol"]["texts"]["rater"] == "judge"
 
 
 def test_lists_hold_only_the_candidates_that_the_prompt_names(world, tmp_path):
@@ -170,10 +181,7 @@ def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
     if writer == "folder":
         converted = tmp_path / "lm"
         run("convert", f"--source={root / '0'}", f"--model_dir={converted}")
-        settings = TaskSettings(**small_world.SETTINGS)
-        tokenizer = tokenizer_path("toy", settings, catalogue.fingerprint, root / "cache")
-        given = [f"--lm={converted}", "--dataset=toy", f"--cache_dir={root / 'cache'}",
-                 f"--tokenizer={tokenizer}"]  # fmt: skip
+        given = [f"--lm={converted}", "--dataset=toy", f"--cache_dir={root / 'cache'}"]
     run("generate", *given, "--tasks=summary", "--limit=5", "--max_new_tokens=6",
         f"--output={texts}")  # fmt: skip
     written = [row for row in rows(texts) if "target" in row]
