@@ -252,20 +252,21 @@ def lines(record: Mapping[str, Any]) -> list[str]:
 def markdown(records: Sequence[Mapping[str, Any]]) -> str:
     """The README's table: one row per compiled program."""
     head = ("recipe", "topology", "program", "rows", "HBM / chip", "PFLOPs", "collectives",
-            "limit", "ms", "MFU ≤", "compile, CPU")  # fmt: skip
+            "limit", "ms", "MFU ≤", "compiled in (CPU)", "host")  # fmt: skip
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for record in records:
         for p in record["programs"]:
             hbm = p["hbm"]
             first = [record["recipe"], record["topology"], p["program"], f"{p['rows']:,}",
-                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.1f} GiB"]  # fmt: skip
+                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.2f} GiB"]  # fmt: skip
             if p["fits"]:
                 total = sum(c["bytes"] for c in p["collectives"])
                 rest = [f"{p['flops']['needed'] / 1e15:.3g}", f"{total / GIB:.1f} GiB",
                         p["limit"], f"{p['seconds']['step'] * 1e3:.0f}",
                         f"{p['mfu_bound']:.0%}",
-                        f"{p.get('cpu_seconds', p['compile_seconds']):.0f} s"]  # fmt: skip
+                        f"{p['compile_seconds']:.0f} s ({p['cpu_seconds']:.0f} s)",
+                        f"{p['host_peak_bytes'] / GIB:.1f} GiB"]  # fmt: skip
             else:
-                rest = ["does not fit"] + [""] * 5
+                rest = ["does not fit"] + [""] * 6
             rows.append("| " + " | ".join(first + rest) + " |")
     return "\n".join(rows) + "\n"

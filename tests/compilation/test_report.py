@@ -35,7 +35,7 @@ def test_both_figures_are_shown():
     record = {"recipe": "r", "topology": "v5e:4x4", "chips": 16, "batch": 4, "programs": [program]}
     shown = lines(record)[1]
     assert "14.75 of 16.00 GiB" in shown and "in use at a time 12.00" in shown
-    assert "| 14.8 / 16.0 GiB |" in markdown([record])
+    assert "| 14.8 / 16.00 GiB |" in markdown([record])
 
 
 @pytest.mark.parametrize(
