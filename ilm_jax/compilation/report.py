@@ -159,8 +159,9 @@ def _large_gathers(collectives: Sequence[Collective], state: TrainState | None) 
     ]
     for one in collectives:
         if one.opcode == "all-gather" and one.bytes >= GIB:
-            where = one.where.split("/", 1)[-1] or "?"
-            found.append(f"all-gather of {one.bytes / GIB:.2f} GiB: {where[-80:]}")
+            parameter = re.search(r"\[\\?'(.*?)\\?'\]", one.where)  # state.frozen['lm/…']
+            where = parameter.group(1) if parameter else one.where.split("/", 1)[-1]
+            found.append(f"all-gather of {one.bytes / GIB:.2f} GiB: {where[-80:] or '?'}")
     return found
 
 
