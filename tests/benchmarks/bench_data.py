@@ -1,30 +1,40 @@
-"""Examples per core and second: made, cached through SeqIO, read, and turned into batches.
+"""Examples per core and second: made, cached, read, turned into batches; and what packing saves.
 
-    python -m tests.benchmarks.bench_data [--examples 4000] [--consumed 133]
+    python -m tests.benchmarks.bench_data [--examples 4000] [--consumed 550] [--seqio]
 
 Times are CPU seconds of this process, so that other work on the machine does not count. `consumed`
-is what the trainer takes: examples per second of a tiny stage-2 run on the same core (steps per
-second of its metrics times the batch size). Last, the share of padding in rows without packing.
+is what the trainer takes: examples per second of a tiny stage-2 run (`examples_per_second` of its
+metrics.jsonl). Padding is the share of positions without a token, with one example in a row and
+with up to sixteen in a row of four times the length (for a decoder: one sum of both lengths).
+
+--seqio has the examples made through SeqIO, as `ilm cache_tasks` does, and adds the peer: the same
+Task cached as SeqIO's own job does it (its dataset, one tf.train.Example each, TFRecord; without
+Beam, which spreads this over machines), and read again by SeqIO, in order, as it cannot by number.
 """
 
 import argparse
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ilm_jax.data import task_cache, toy
 from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.packing import PackedSource, PackingConverter
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.streams import Stream
 from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.tasks import common, registry
 from ilm_jax.tasks.corpus import train_tokenizer
 
 TASKS = ("long_description", "sequential_random", "bpr", "similarities")
 LENGTHS = {"inputs": 100, "targets": 36}
+PACKED_LENGTHS = {"inputs": 100, "targets": 4 * 136 - 100}
+BATCH, PACK = 64, 16
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
@@ -44,47 +54,101 @@ def main() -> None:
     settings = TaskSettings(history=5, corpus_sequential_examples=1500)
     splits = make_splits(toy.make_world(0), settings.split)
     tokenizer = train_tokenizer(splits, settings)
-    head = f"{'task':20}{'made/s':>10}{'cached/s':>10}{'read/s':>10}{'batched/s':>10}{'padding':>9}"
-    print(head + ("   read / consumed" if flags.consumed else ""))
+    columns = ["made/s", "cached/s", "read/s", "batched/s", "padding", "packed"]
+    columns += ["consumed"] * bool(flags.consumed) + ["seqio c/s", "seqio r/s"] * flags.seqio
+    print(f"{'task':20}" + "".join(f"{name:>11}" for name in columns), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for task in TASKS:
-            measure(task, splits, settings, tokenizer, pathlib.Path(folder), flags)
+            (examples,) = registry.make_examples([SPECS[task]], splits, settings, tokenizer)
+            cells = measure(examples, settings, tokenizer, pathlib.Path(folder), flags)
+            print(f"{task:20}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
 
 
-def measure(task, splits, settings, tokenizer, folder, flags) -> None:  # noqa: ANN001
+def measure(
+    examples: Any, settings: TaskSettings, tokenizer: Any, folder: pathlib.Path,
+    flags: argparse.Namespace,
+) -> list[str]:  # fmt: skip
     """One task's line."""
-    spec = SPECS[task]
-    (examples,) = registry.make_examples([spec], splits, settings, tokenizer)
+    spec = examples.spec
     index = examples.index("train")
     columns = [column[: flags.examples].tolist() for column in index.values()]
     rows = [dict(zip(index, values, strict=True)) for values in zip(*columns, strict=True)]
     examples.build("train", **rows[0])
     made: list = []
     making = rate(len(rows), lambda: made.extend(examples.build("train", **r) for r in rows))
-    path = folder / task / "train"
+    path, found = folder / spec.task / "train", iter(made)
     if flags.seqio:
         (name,) = common.register("toy", settings, [examples], tokenizer)
         found = common.task_examples(name, spec, "train", range(len(rows)))
         next(common.task_examples(name, spec, "train", range(1)))  # builds TensorFlow's graph
-    else:
-        found = iter(made)
     info = {"dataset": "toy", "task": spec.name("toy")}
     caching = rate(len(rows), lambda: task_cache.write(path, spec.features, found, info, len(rows)))
-    stream = Stream({task: task_cache.CachedTask(path)})
+    task = task_cache.CachedTask(path)
+    stream = Stream({spec.task: task})
     assert stream[0]
     taken: list = []
     reading = rate(len(rows), lambda: taken.extend(stream[i] for i in range(len(rows))))
-    converter = PromptConverter(
-        LENGTHS, tokenizer, max_entities=8, rows=lambda block, local: local, num_queries=4,
+    batching, padding, packed = batches(taken, task, tokenizer)
+    cells = [f"{x:.0f}" for x in (making, caching, reading, batching)]
+    cells += [f"{padding:.1%}", f"{packed:.1%}"]
+    both = 1 / (1 / reading + 1 / batching)
+    cells += [f"x {both / flags.consumed:.1f}"] if flags.consumed else []
+    if flags.seqio:
+        cells += [f"{x:.0f}" for x in peer(name, spec, len(rows), folder)]
+    return cells
+
+
+def batches(
+    taken: Sequence[Any], task: task_cache.CachedTask, tokenizer: Any
+) -> tuple[float, float, float]:
+    """Examples per CPU second to batches; padding one example a row, and packed."""
+    converter = _converter(LENGTHS, 8, tokenizer)
+    made: list = []
+    groups = [taken[k : k + BATCH] for k in range(0, len(taken), BATCH)]
+    batching = rate(len(taken), lambda: made.extend(converter(group) for group in groups))
+    converter = _converter(PACKED_LENGTHS, 8 * PACK, tokenizer)
+    source, packing = PackedSource(task, converter, PACK, seed=0), PackingConverter(converter)
+    packed = [packing([source[i]]) for i in range(len(source))]
+    return batching, _padding(made), _padding(packed)
+
+
+def _converter(lengths: dict[str, int], entities: int, tokenizer: Any) -> PromptConverter:
+    return PromptConverter(
+        lengths, tokenizer, max_entities=entities, rows=lambda block, local: local, num_queries=4,
         truncate_targets=True,
     )  # fmt: skip
-    batches = [taken[k : k + 64] for k in range(0, len(taken), 64)]
-    made_batches: list = []
-    batching = rate(len(rows), lambda: made_batches.extend(converter(batch) for batch in batches))
-    padding = 1 - np.concatenate([b["segment_ids"] for b in made_batches]).mean()
-    line = f"{task:20}{making:10.0f}{caching:10.0f}{reading:10.0f}{batching:10.0f}{padding:9.1%}"
-    both = 1 / (1 / reading + 1 / batching)
-    print(line + (f"{both / flags.consumed:11.1f}" if flags.consumed else ""), flush=True)
+
+
+def _padding(made: Sequence[Any]) -> float:
+    return 1 - float(np.concatenate([batch["segment_ids"] > 0 for batch in made]).mean())
+
+
+def peer(name: str, spec: TaskSpec, count: int, folder: pathlib.Path) -> tuple[float, float]:
+    """Examples per CPU second that SeqIO caches, and reads again."""
+    import seqio
+    import tensorflow as tf
+
+    file = str(folder / f"{spec.task}.tfrecord")
+    sizes = {"sequence_length": None, "shuffle": False, "num_epochs": 1, "seed": 0}
+
+    def cache() -> None:
+        dataset = seqio.get_mixture_or_task(name).get_dataset(split="train", **sizes).take(count)
+        with tf.io.TFRecordWriter(file) as writer:
+            for example in dataset.as_numpy_iterator():
+                writer.write(seqio.dict_to_tfexample(example).SerializeToString())
+
+    kinds = {
+        "ints": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+        "int": tf.io.FixedLenFeature([], tf.int64), "text": tf.io.FixedLenFeature([], tf.string),
+    }  # fmt: skip
+    described = {feature: kinds[kind] for feature, kind in spec.features}
+    source = seqio.TFExampleDataSource({"train": file}, described)
+
+    def read() -> None:
+        dataset = source.get_dataset(split="train", shuffle=False)
+        assert sum(1 for _ in dataset.as_numpy_iterator()) == count
+
+    return rate(count, cache), rate(count, read)
 
 
 if __name__ == "__main__":
