@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     parse_flags(values, "inspect", argv)
 
-    from ilm_jax.data.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.data.families import FAMILIES
+    from ilm_jax.data.prepare import catalogue_dir, default_cache_dir, is_fresh, load_catalogue
     from ilm_jax.data.splits import make_splits
     from ilm_jax.data.task_settings import SPLITS, settings_from
     from ilm_jax.data.task_specs import SPECS, find_spec
@@ -63,8 +64,14 @@ def main(argv: Sequence[str]) -> int:
     spec = find_spec(values.dataset, values.task) if values.task else None
     settings = settings_from(_json(values.settings))
     cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
-    if values.data_dir and values.dataset.split("/")[0] in ("custom", "openp5"):
-        print(recognised(values.data_dir))
+    family = values.dataset.split("/")[0]
+    if values.data_dir and family in ("custom", "openp5"):
+        print(recognised(values.data_dir), flush=True)
+        if not is_fresh(values.dataset, values.data_dir, catalogue_dir(values.dataset, cache_dir)):
+            # What is wrong is said at once, not after the start of the builder's process.
+            read = FAMILIES[family].read
+            assert read is not None
+            make_splits(read(values.data_dir, values.dataset), settings.split)
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
     tokenizer = known_tokenizer(values.dataset, settings, splits, cache_dir)
@@ -72,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         print(show(spec, splits, settings, tokenizer, values.split, values.num))
         return 0
     print(facts(splits))
-    if values.dataset.split("/")[0] == "custom" and values.data_dir:
+    if family == "custom" and values.data_dir:
         for sample in ("sequential_random", "long_description"):
             print("\n" + show(SPECS[sample], splits, settings, tokenizer, values.split, values.num))
         print(f"\nall tasks with their sizes: ilm inspect --dataset {values.dataset}")

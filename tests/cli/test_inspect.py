@@ -1,9 +1,12 @@
 """`ilm inspect` shows what a dataset holds, and validates a folder before anything else."""
 
+import re
+
 import pytest
 
 from ilm_jax.cli import inspect
-from ilm_jax.data import custom, toy
+from ilm_jax.cli import main as cli
+from ilm_jax.data import custom, prepare, toy
 from ilm_jax.data.prepare import catalogue_dir
 from ilm_jax.data.task_settings import SPECS
 from ilm_jax.errors import UserError
@@ -39,6 +42,7 @@ def test_examples_of_a_task_with_slots_visible(cache, capsys, task):
     words = ["--dataset=toy", f"--cache_dir={cache}", f"--task={task}", "--num=2"]
     printed = shown(capsys, *words, "--split=validation")
     assert printed.startswith(f"{task}, validation: ")
+    printed = printed.replace("<pad> ‹item› </s>", "")  # in the title of one item
     assert ("‹item›" in printed) == (task in ("sequential_slot", "similarities"))
     assert printed.count("    in:  ") == (0 if task == "item_item" else 2)
 
@@ -58,6 +62,39 @@ def test_a_folder_of_ones_own_is_validated_first(tmp_path, capsys):
     (folder / "user_sequence.txt").write_text("u1 1 2\nu1 3\n")
     with pytest.raises(UserError, match="user_sequence.txt:2: user 'u1' was given in line 1"):
         custom.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("interactions.csv", "user,item,timestamp\nu,a,yesterday\n", r"csv:2: timestamp 'yest"),
+        ("interactions.csv", "customer,item,timestamp\nu,a,1\n", r"csv:1: no column for the user"),
+        ("interactions.csv", "", r"csv:1: no interactions in the file"),
+        ("interactions.csv", "user,item,timestamp\nu,zz,1\n", r"csv:2: item 'zz' is not in the"),
+        ("interactions.csv", "user,item,timestamp\nu,a,1\nu,a,2\n", "no user has 3 interactions"),
+        ("items.csv", "id,title\na,A\na,B\n", r"csv:3: item id 'a' was given in line 2"),
+    ],
+)
+def test_what_is_wrong_is_one_line_at_once_and_nothing_is_written(
+    tmp_path, capsys, monkeypatch, name, content, message
+):
+    def started(*_):
+        raise AssertionError("the builder's process was started")
+
+    monkeypatch.setattr(prepare, "_prepare_in_subprocess", started)
+    folder, cache = tmp_path / "mine", tmp_path / "cache"
+    folder.mkdir()
+    (folder / "items.csv").write_text("id,title\n" + "".join(f"{k},{k}\n" for k in "abc"))
+    (folder / "interactions.csv").write_text(
+        "user,item,timestamp\n" + "".join(f"u,{k},1\n" for k in "abc")
+    )
+    (folder / name).write_text(content)
+    words = ["inspect", "--dataset=custom", f"--data_dir={folder}", f"--cache_dir={cache}",
+             '--settings={"split": {"held_out_items": 0.0}}']  # fmt: skip
+    assert cli.main(words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == 1 and re.match(rf"ilm: error: .*{message}", lines[0]), lines
+    assert not cache.exists()
 
 
 def test_it_says_which_column_is_read_as_what(tmp_path):
