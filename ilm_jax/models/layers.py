@@ -239,9 +239,12 @@ class Embed(nn.Module):
     def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch features"]:
         """The rows of `ids`, in `dtype`."""
         dtype = jnp.dtype(self.dtype)
+        name = readout_rows(self.num_embeddings)
+        if ids.ndim == 2:  # the ids too, or the table is brought to them
+            ids = constrain(ids, name, "length")
         rows = jnp.take(self.table, ids, axis=0, mode="clip").astype(dtype)
         if ids.ndim == 2:
-            rows = constrain(rows, readout_rows(self.num_embeddings), "length", None)
+            rows = constrain(rows, name, "length", None)
         if self.quantized:
             rows = rows * jnp.take(self.scale, ids, axis=0, mode="clip").astype(dtype)[..., None]
         if self.lora_rank:
