@@ -76,9 +76,9 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.evaluation import evaluating, measure, semantic
 
+    run.processes.start(values.multiprocess)  # before anything touches a device
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
     rater = _rater(values.rater) if values.rater else None
-    run.processes.start(values.multiprocess)
     trained = measure.load_trained(run, values.step)
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
     plan = evaluating.Plan(
