@@ -72,20 +72,20 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "evaluate", rest)
 
-    run = opening.open_run(values.model_dir, bindings, "evaluate")
-
     from ilm_jax.evaluation import evaluating, measure, semantic
+
+    plan = evaluating.Plan(
+        tasks=tuple(values.tasks), split=values.split, users=values.users or None,
+        texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
+        ranking=values.ranking, generation=values.generation, liked=values.liked,
+    )  # fmt: skip
+    run = opening.open_run(values.model_dir, bindings, "evaluate")
 
     run.processes.start(values.multiprocess)  # before anything touches a device
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
     rater = _rater(values.rater) if values.rater else None
     trained = measure.load_trained(run, values.step)
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
-    plan = evaluating.Plan(
-        tasks=tuple(values.tasks), split=values.split, users=values.users or None,
-        texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
-        ranking=values.ranking, generation=values.generation, liked=values.liked,
-    )  # fmt: skip
     record = evaluating.evaluate(trained, output, plan, encoder, rater)
     if record:
         print(table(record))

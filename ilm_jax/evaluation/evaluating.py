@@ -65,6 +65,11 @@ class Plan:
     generation: bool = True
     liked: float = 4.0
 
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            given = ",".join(self.tasks)
+            raise UserError(f"tasks={given!r}: name at least one, and each once")
+
 
 def evaluate(
     trained: Trained,

@@ -109,6 +109,8 @@ def test_evaluate_refuses_what_has_nothing_to_measure(world, tmp_path, capsys):
     _, _, model_dir = world
     words = ("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path / 'none'}")
     assert "near it: " in refused(capsys, *words, "--tasks=rankng")
+    assert "name at least one, and each once" in refused(capsys, *words, "--tasks=")
+    assert "tasks='rating,rating'" in refused(capsys, *words, "--tasks=rating,rating")
     assert "pairs of vectors" in refused(capsys, *words, "--tasks=item_text")
     assert not (tmp_path / "none").exists()
 
