@@ -37,20 +37,8 @@ def assemble(
       UserError: with file and line, if an interaction names no item; if nothing is left.
     """
     users, user_rows = _numbered(interactions.user)
-    if items is None:
-        ids, item_rows = _numbered(interactions.item)
-        items = {raw: Item(raw) for raw in ids}
-    else:
-        place = {raw: row for row, raw in enumerate(items)}
-        ids = list(items)
-        item_rows = np.array([place.get(raw, -1) for raw in interactions.item], np.int64)
-        if (item_rows < 0).any():
-            first = int(np.argmax(item_rows < 0))
-            raw_lines.fail(
-                interactions.path, int(interactions.line[first]),
-                f"item {interactions.item[first]!r} is not in the file of items",
-                "add it there, with its id alone if need be, or take the line out",
-            )  # fmt: skip
+    items, item_rows = _named_items(interactions, items)
+    ids = list(items)
     keep = k_core(user_rows, item_rows, core)
     if not keep.any():
         raise UserError(f"{interactions.path}: nothing is left of it with core={core}")
@@ -104,6 +92,25 @@ def k_core(
         if int(keep.sum()) == before:
             break
     return keep
+
+
+def _named_items(
+    interactions: Interactions, items: Mapping[str, Item] | None
+) -> tuple[Mapping[str, Item], Int64[np.ndarray, " interactions"]]:
+    """(the items, or without a file of them those of the interactions; each interaction's row)."""
+    if items is None:
+        ids, rows = _numbered(interactions.item)
+        return {raw: Item(raw) for raw in ids}, rows
+    place = {raw: row for row, raw in enumerate(items)}
+    rows = np.array([place.get(raw, -1) for raw in interactions.item], np.int64)
+    if (rows < 0).any():
+        first = int(np.argmax(rows < 0))
+        raw_lines.fail(
+            interactions.path, int(interactions.line[first]),
+            f"item {interactions.item[first]!r} is not in the file of items",
+            "add it there, with its id alone if need be, or take the line out",
+        )  # fmt: skip
+    return items, rows
 
 
 def _time_order(
