@@ -56,23 +56,29 @@ def mesh_spec(
     return jax.sharding.PartitionSpec(*kept)
 
 
-def readout_rows(vocab: int) -> str:
-    """Logical name of the rows that meet a table of so many words.
+def readout_rows(rows: int, vocab: int) -> str:
+    """Logical name of so many rows that meet a table of so many words.
 
-    "readout" where words and rows are split over the same mesh axes: one of the two must give way,
-    and a table is larger than its rows.
+    Where words and rows are split over the same mesh axes one of the two is brought to the other:
+    the rows ("readout") if all that share the words are fewer than the words, else the table.
     """
     words = mesh_spec((vocab,), ("vocab",)) or (None,)
-    rows = nn.logical_to_mesh_axes(("batch",)) or (None,)
-    axes = [{entry} if isinstance(entry, str) else set(entry or ()) for entry in (*words, *rows)]
-    return "readout" if axes[0] & axes[1] else "batch"
+    batch = nn.logical_to_mesh_axes(("batch",)) or (None,)
+    shared = nn.logical_to_mesh_axes(("readout",)) or (None,)
+    axes = [{x} if isinstance(x, str) else set(x or ()) for x in (*words, *batch, *shared)]
+    if not axes[0] & axes[1]:
+        return "batch"
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = math.prod(mesh.shape[axis] for axis in axes[2])
+    return "readout" if rows // parts < vocab else "batch"
 
 
 def constrain_logits(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
     """Constrains logits of rows of tokens to stay with the words that they belong to."""
     if logits.ndim != 3:
         return constrain(logits, *(None,) * logits.ndim)
-    return constrain(logits, readout_rows(logits.shape[-1]), "length", "vocab")
+    batch, length, vocab = logits.shape
+    return constrain(logits, readout_rows(batch * length, vocab), "length", "vocab")
 
 
 def remat(
@@ -239,7 +245,7 @@ class Embed(nn.Module):
     def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch features"]:
         """The rows of `ids`, in `dtype`."""
         dtype = jnp.dtype(self.dtype)
-        name = readout_rows(self.num_embeddings)
+        name = readout_rows(ids.size, self.num_embeddings)
         if ids.ndim == 2:  # the ids too, or the table is brought to them
             ids = constrain(ids, name, "length")
         rows = jnp.take(self.table, ids, axis=0, mode="clip").astype(dtype)
@@ -265,7 +271,8 @@ class Embed(nn.Module):
         dtype = jnp.dtype(self.dtype)
         x = x.astype(dtype)
         if x.ndim == 3 and rows is None:
-            x = constrain(x, readout_rows(self.num_embeddings), "length", None)
+            name = readout_rows(x.shape[0] * x.shape[1], self.num_embeddings)
+            x = constrain(x, name, "length", None)
 
         def pick(leaf: Array) -> Array:
             return leaf if rows is None else jnp.take(leaf, rows, axis=0, mode="clip")
