@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+from collections.abc import Callable
 
 import cf_data
 import jax
@@ -28,6 +29,7 @@ from ilm_jax.cf.sampled_metrics import Candidates, corrected_metric
 from ilm_jax.data.splits import TEST, VALID, Splits
 from ilm_jax.evaluation.intervals import compare, mean_interval
 from ilm_jax.evaluation.metrics import ndcg
+from ilm_jax.files import atomic_write
 
 CHECKS = ("devices", "user_vectors", "sampled_metrics", "fold_in")
 
@@ -43,51 +45,69 @@ def devices(train: Interactions, config: IALSConfig, one: Factors) -> None:
               f"{max(gaps):.1e} of entries up to {largest:.2f}", flush=True)  # fmt: skip
 
 
+Figures = dict[str, np.ndarray]
+"""By name, of the users that have targets."""
+
+
 def fold_in(
-    splits: Splits, train: Interactions, config: IALSConfig, folds: int, seeds: int
+    splits: Splits, train: Interactions, config: IALSConfig, arguments: argparse.Namespace
 ) -> None:
-    """Everybody is folded in once, into a fit that did without that fold's users."""
-    scores: dict[str, np.ndarray] = {}
+    """Everybody is folded in once, into a fit that did without that part's users."""
+    folds, seeds = arguments.folds, arguments.seeds
+    settings = f"dim{config.dim}_alpha{config.alpha:g}_lambda{config.regularisation:g}"
 
-    def score(name: str, user: np.ndarray, item: np.ndarray, mine: np.ndarray) -> None:
-        """Keeps the figures of some users, which have their places in all users' order."""
-        for fold, kind in ((TEST, "test"), (VALID, "validation")):
-            found = evaluation.evaluate(evaluation.vector_scorer(user, item), splits, fold)
-            for k in (10, 100):
-                kept = scores.setdefault(f"{kind}@{k}/{name}", np.zeros(train.num_users))
-                values = np.zeros(train.num_users)
-                values[found.users] = found.ndcg(k)
-                kept[mine] += values[mine] / seeds
+    def kept(name: str, fit: Callable[[], Factors]) -> Figures:
+        """NDCG of the fit's vectors, from the folder if it is there: a killed run goes on."""
+        path = arguments.folder / f"fold_in_{settings}_epochs{config.epochs}_{name}.npz"
+        if not path.exists():
+            vectors = fit()
+            figures: Figures = {}
+            scorer = evaluation.vector_scorer(vectors.user, vectors.item)
+            for kind, fold in (("test", TEST), ("validation", VALID)):
+                found = evaluation.evaluate(scorer, splits, fold)
+                figures |= {f"{kind}@{k}": found.ndcg(k) for k in (10, 100)}
+            with atomic_write(path, "wb") as stream:
+                np.savez_compressed(stream, allow_pickle=False, **figures)
+            print(f"{path.stem}: test NDCG@10 {figures['test@10'].mean():.4f}", flush=True)
+        return dict(np.load(path, allow_pickle=False))
 
-    for number in range(folds):
-        new = np.arange(number, train.num_users, folds)
-        kept = ~np.isin(train.users, new)
-        users, items = train.users[kept], train.items[kept]
-        for seed in range(seeds):
-            this = dataclasses.replace(config, seed=seed)
-            without = ials.fit(users, items, train.num_users, train.num_items, this)
-            user = without.user.copy()
-            user[new] = ials.fold_in([train.of(int(row)) for row in new], without.item, this)
-            score("folded in", user, without.item, new)
+    def without(new: np.ndarray, this: IALSConfig) -> Factors:
+        """A fit that has not seen the users `new`, who are folded in."""
+        left = ~np.isin(train.users, new)
+        users, items = train.users[left], train.items[left]
+        fitted = ials.fit(users, items, train.num_users, train.num_items, this)
+        user = fitted.user.copy()
+        user[new] = ials.fold_in([train.of(int(row)) for row in new], fitted.item, this)
+        return Factors(user, fitted.item)
+
+    judged = evaluation.held_back(splits, TEST)[1]
+    folded: Figures = {}
+    trained: Figures = {}
     for seed in range(seeds):
-        whole = ials.fit_interactions(train, dataclasses.replace(config, seed=seed))
-        score("trained with", whole.user, whole.item, np.arange(train.num_users))
+        this = dataclasses.replace(config, seed=seed)
+        whole = kept(f"whole_seed{seed}", functools.partial(ials.fit_interactions, train, this))
+        for name, values in whole.items():
+            trained[name] = trained.get(name, 0) + values / seeds
+        for number in range(folds):
+            new = np.arange(number, train.num_users, folds)
+            part = kept(f"{number}of{folds}_seed{seed}", functools.partial(without, new, this))
+            mine = np.isin(judged, new)
+            for name, values in part.items():
+                folded[name] = folded.get(name, 0) + np.where(mine, values, 0.0) / seeds
     print(f"fold-in of all users, a fit without them for each of {folds} parts, mean of {seeds} "
           "seeds; relative to training with them:")  # fmt: skip
-    judged = evaluation.held_back(splits, TEST)[1]
-    both = {name: values[judged] for name, values in scores.items()}
-    for k in (10, 100):
-        pooled = {who: (both[f"test@{k}/{who}"] + both[f"validation@{k}/{who}"]) / 2
-                  for who in ("folded in", "trained with")}  # fmt: skip
-        of_test = {who: both[f"test@{k}/{who}"] for who in pooled}
-        for title, pair in (("test target", of_test), ("both held-back targets", pooled)):
-            folded, trained = pair["folded in"], pair["trained with"]
-            gap = mean_interval(folded - trained)
-            low, middle, high = (100 * x / trained.mean() for x in (gap.low, gap.mean, gap.high))
-            print(f"  NDCG@{k} of the {title}: {folded.mean():.4f} and {trained.mean():.4f}: "
-                  f"{middle:+.1f} % [{low:+.1f}, {high:+.1f}]; within 2 %: "
-                  f"{_decided(low >= -2 and high <= 2, low > 2 or high < -2)}; no worse than "
-                  f"-2 %: {_decided(low >= -2, high < -2)}", flush=True)  # fmt: skip
+    for figures in (folded, trained):
+        for k in (10, 100):
+            figures[f"mean of both targets@{k}"] = (
+                figures[f"test@{k}"] + figures[f"validation@{k}"]
+            ) / 2
+    for name in (n for n in folded if not n.startswith("validation")):
+        gap, whole = mean_interval(folded[name] - trained[name]), trained[name].mean()
+        low, middle, high = (100 * x / whole for x in (gap.low, gap.mean, gap.high))
+        print(f"  NDCG, {name}: {folded[name].mean():.4f} and {whole:.4f}: {middle:+.1f} % "
+              f"[{low:+.1f}, {high:+.1f}]; within 2 %: "
+              f"{_decided(low >= -2 and high <= 2, low > 2 or high < -2)}; no worse than "
+              f"-2 %: {_decided(low >= -2, high < -2)}", flush=True)  # fmt: skip
 
 
 def _decided(yes: bool, no: bool) -> str:
@@ -153,14 +173,21 @@ def main() -> int:
     splits, train = cf_data.load(arguments)
     config = IALSConfig(dim=arguments.dim, alpha=arguments.alpha, epochs=arguments.epochs,
                         regularisation=arguments.regularisation)  # fmt: skip
-    one = ials.fit_interactions(train, config)
-    found = evaluation.evaluate(evaluation.vector_scorer(one.user, one.item), splits, TEST)
-    print(f"{splits.catalogue.name}: test NDCG@10 {mean_interval(found.ndcg(10))}", flush=True)
+
+    @functools.cache
+    def one() -> Factors:
+        """The fit that most checks are about."""
+        fitted = ials.fit_interactions(train, config)
+        scorer = evaluation.vector_scorer(fitted.user, fitted.item)
+        found = evaluation.evaluate(scorer, splits, TEST)
+        print(f"{splits.catalogue.name}: test NDCG@10 {mean_interval(found.ndcg(10))}", flush=True)
+        return fitted
+
     checks = {
-        "devices": lambda: devices(train, config, one),
-        "user_vectors": lambda: user_vectors(splits, train, config, one),
-        "sampled_metrics": lambda: sampled_metrics(splits, one, arguments.folder),
-        "fold_in": lambda: fold_in(splits, train, config, arguments.folds, arguments.seeds),
+        "devices": lambda: devices(train, config, one()),
+        "user_vectors": lambda: user_vectors(splits, train, config, one()),
+        "sampled_metrics": lambda: sampled_metrics(splits, one(), arguments.folder),
+        "fold_in": lambda: fold_in(splits, train, config, arguments),
     }
     for name in arguments.only:
         checks[name]()

@@ -10,11 +10,14 @@ the table holds all that were ever run in the folder. The recipes runs/cf_*.gin 
 """
 
 import argparse
+import functools
 import itertools
 import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import cf_data
 import numpy as np
@@ -33,10 +36,30 @@ def sweep(arguments: argparse.Namespace) -> list[str]:
     """Runs the grid; lines to print."""
     splits, train = cf_data.load(arguments)
     path = arguments.folder / "results.json"
-    results: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def ranks(scorer: evaluation.Scorer, fold: int) -> evaluation.CFResult:
-        return evaluation.evaluate(scorer, splits, fold)
+    def kept(name: str, measure: Callable[[], Any]) -> Any:
+        """What is in the file, or is measured now and put there."""
+        if name not in results:
+            start = time.monotonic()
+            results[name] = measure()
+            with atomic_write(path) as stream:
+                json.dump(results, stream)
+            print(f"{name}: NDCG@10 {np.mean(results[name]):.4f}, "
+                  f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+        return results[name]
+
+    def ndcg(scorer: evaluation.Scorer, fold: int) -> np.ndarray:
+        return evaluation.evaluate(scorer, splits, fold).ndcg(10)
+
+    def valid_of(setting: Setting) -> float:
+        return float(ndcg(fit(setting), VALID).mean())
+
+    def neighbours_valid(config: item_knn.ItemKNNConfig) -> float:
+        return float(ndcg(item_knn.fit(train, config), VALID).mean())
+
+    def test_of(make: Callable[[], evaluation.Scorer]) -> list[float]:
+        return ndcg(make(), TEST).tolist()
 
     def fit(setting: Setting, seed: int = 0) -> evaluation.Scorer:
         dim, alpha, ridge, nu = setting
@@ -47,41 +70,44 @@ def sweep(arguments: argparse.Namespace) -> list[str]:
 
     grid = itertools.product(arguments.dims, arguments.alphas, arguments.ridges, arguments.nus)
     for setting in grid:
-        name = "/".join(f"{x:g}" for x in setting)
-        if name not in results:
-            start = time.monotonic()
-            results[name] = float(ranks(fit(setting), VALID).ndcg(10).mean())
-            with atomic_write(path) as stream:
-                json.dump(results, stream)
-            print(f"{name}: validation NDCG@10 {results[name]:.4f}, "
-                  f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+        kept(_name(setting), functools.partial(valid_of, setting))
     found: dict[Setting, float] = {}
     for name, value in results.items():
-        dim, alpha, ridge, nu = map(float, name.split("/"))
-        found[int(dim), alpha, ridge, nu] = value
+        if name[0].isdigit():
+            dim, alpha, ridge, nu = map(float, name.split("/"))
+            found[int(dim), alpha, ridge, nu] = value
     lines = [f"validation NDCG@10 ({arguments.epochs} epochs, {arguments.solver}, seed 0)"]
     lines += _grid(found)
     best = max(found, key=lambda setting: found[setting])
     lines.append(f"best: dim {best[0]}, alpha {best[1]:g}, lambda {best[2]:g}, nu {best[3]:g}")
-    tests = [ranks(fit(best, seed), TEST).ndcg(10) for seed in (0, 1, 2)]
-    test = {"iALS": np.mean(tests, axis=0)}
-    neighbours = [item_knn.ItemKNNConfig(number, shrinkage)
-                  for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)]  # fmt: skip
-    models = [item_knn.fit(train, config) for config in neighbours]
-    valid = [float(ranks(model, VALID).ndcg(10).mean()) for model in models]
-    shown = "  ".join(f"{config.neighbours}/{config.shrinkage:g} {value:.4f}"
-                      for config, value in zip(neighbours, valid, strict=True))  # fmt: skip
-    lines.append(f"item-kNN by neighbours/shrinkage: {shown}")
-    scorers: dict[str, evaluation.Scorer] = {
-        "popularity": popularity_scorer(splits.train_counts()),
-        "item-kNN": models[int(np.argmax(valid))],
+    if arguments.grid_only:
+        return lines
+
+    def test(name: str, make: Callable[[], evaluation.Scorer]) -> np.ndarray:
+        return np.array(kept(f"test/{name}", functools.partial(test_of, make)))
+
+    tests = [test(f"{_name(best)}/seed{seed}", functools.partial(fit, best, seed))
+             for seed in (0, 1, 2)]  # fmt: skip
+    neighbours = {f"item-kNN/{number}/{shrinkage:g}": item_knn.ItemKNNConfig(number, shrinkage)
+                  for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)}  # fmt: skip
+    valid = {name: kept(name, functools.partial(neighbours_valid, at))
+             for name, at in neighbours.items()}  # fmt: skip
+    nearest = max(valid, key=lambda name: valid[name])
+    lines.append("  ".join(f"{name} {value:.4f}" for name, value in valid.items()))
+    figures = {
+        "iALS": np.mean(tests, axis=0),
+        "popularity": test("popularity", lambda: popularity_scorer(splits.train_counts())),
+        "item-kNN": test(nearest, lambda: item_knn.fit(train, neighbours[nearest])),
     }
-    test |= {name: ranks(scorer, TEST).ndcg(10) for name, scorer in scorers.items()}
     lines.append("test NDCG@10 (iALS: mean of seeds 0, 1, 2):")
-    lines += [f"  {name:<11}{mean_interval(values)}" for name, values in test.items()]
-    for name in scorers:
-        lines.append(f"  {compare(name, test[name], 'iALS', test['iALS'])}")
+    lines += [f"  {name:<11}{mean_interval(values)}" for name, values in figures.items()]
+    for name in ("popularity", "item-kNN"):
+        lines.append(f"  {compare(name, figures[name], 'iALS', figures['iALS'])}")
     return lines
+
+
+def _name(setting: Setting) -> str:
+    return "/".join(f"{x:g}" for x in setting)
 
 
 def _grid(found: dict[Setting, float]) -> list[str]:
@@ -108,6 +134,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--solver", default="cholesky", choices=("cholesky", "cg"))
     parser.add_argument("--cg_steps", type=int, default=3)
+    parser.add_argument("--grid_only", action="store_true", help="no test figures yet")
     arguments = parser.parse_args()
     lines = sweep(arguments)
     with atomic_write(arguments.folder / "table.txt") as stream:
