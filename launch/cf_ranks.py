@@ -53,13 +53,21 @@ class Bench:
     seeds: list[int]
     epochs: int
     rates: list[float]
+    only_kept: bool = False
+
+    def path(
+        self, loss: str, rank: str, drawn: int, rate: float, seed: int, longer: int = 1
+    ) -> pathlib.Path:
+        """The file of a run."""
+        name = f"{loss}_{rank}_m{drawn}_rate{rate:g}_epochs{longer * self.epochs}_seed{seed}.npz"
+        return self.folder / name
 
     def run(
         self, loss: str, rank: str, drawn: int, rate: float, seed: int, longer: int = 1
     ) -> tuple[float, np.ndarray]:
         """(validation NDCG@10, test ranks); trained unless they are there."""
         epochs = longer * self.epochs
-        path = self.folder / f"{loss}_{rank}_m{drawn}_rate{rate:g}_epochs{epochs}_seed{seed}.npz"
+        path = self.path(loss, rank, drawn, rate, seed, longer)
         if not path.exists():
             start = time.monotonic()
             sampler = SamplerConfig("uniform", drawn) if drawn else SamplerConfig("all")
@@ -103,9 +111,12 @@ def study(bench: Bench) -> PerUser:
         for loss in LOSSES:
             for rank in RANKS if drawn else ("corrected",):
                 rate = bench.rate(loss, rank)
-                runs = [bench.run(loss, rank, drawn, rate, seed)[1] for seed in bench.seeds]
-                found[loss, rank, drawn] = [ndcg(ranks, 10) for ranks in runs]
-                report(found, bench)
+                seeds = [seed for seed in bench.seeds if not bench.only_kept
+                         or bench.path(loss, rank, drawn, rate, seed).exists()]  # fmt: skip
+                runs = [bench.run(loss, rank, drawn, rate, seed)[1] for seed in seeds]
+                if runs:
+                    found[loss, rank, drawn] = [ndcg(ranks, 10) for ranks in runs]
+                    report(found, bench)
     return found
 
 
@@ -115,6 +126,8 @@ def convergence(bench: Bench) -> list[str]:
     for loss in LOSSES:
         for rank in RANKS:
             rate = bench.rate(loss, rank)
+            if bench.only_kept and not bench.path(loss, rank, TUNED_AT, rate, 0, 2).exists():
+                continue
             shown = "  ".join(f"{r:g} {v:.4f}" for r, v in bench.tried(loss, rank).items())
             longer = bench.run(loss, rank, TUNED_AT, rate, 0, longer=2)
             once = ndcg(bench.run(loss, rank, TUNED_AT, rate, 0)[1], 10)
@@ -142,7 +155,8 @@ def table(mean: dict, per_user: PerUser, bench: Bench) -> list[str]:
     ]
     for loss in LOSSES:
         for drawn in (*DRAWN, FULL):
-            cells = [_cell(mean.get((loss, rank, drawn)), per_user.get((loss, rank, drawn)))
+            cells = [_cell(mean.get((loss, rank, drawn)), per_user.get((loss, rank, drawn)),
+                           len(bench.seeds))
                      for rank in RANKS]  # fmt: skip
             lines.append(f"{loss:<11} {drawn or 'full':>5}  {cells[0]:<34} {cells[1]:<34}".rstrip())
     lines.append("paired by user:")
@@ -159,11 +173,12 @@ def table(mean: dict, per_user: PerUser, bench: Bench) -> list[str]:
     return lines
 
 
-def _cell(mean: np.ndarray | None, seeds: list[np.ndarray] | None) -> str:
+def _cell(mean: np.ndarray | None, seeds: list[np.ndarray] | None, expected: int) -> str:
     if mean is None or seeds is None:
         return "-"
     spread = np.std([x.mean() for x in seeds], ddof=1) if len(seeds) > 1 else np.nan
-    return f"{mean_interval(mean)} +- {spread:.4f}"
+    few = f" ({len(seeds)} seeds)" if len(seeds) != expected else ""
+    return f"{mean_interval(mean)} +- {spread:.4f}{few}"
 
 
 def draw(mean: dict, path: pathlib.Path) -> None:
@@ -201,15 +216,15 @@ def main() -> int:
     cf_data.add_arguments(parser)
     parser.add_argument("--folder", default="runs/cf_ranks", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-3, 1e-2, 2e-2],
                         help="learning rates tried for each loss and kind of rank")  # fmt: skip
+    parser.add_argument("--only_kept", action="store_true", help="table of finished runs")
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
-    bench = Bench(
-        splits, train, arguments.folder, arguments.seeds, arguments.epochs, arguments.rates
-    )
+    bench = Bench(splits, train, arguments.folder, arguments.seeds, arguments.epochs,
+                  arguments.rates, arguments.only_kept)  # fmt: skip
     found = study(bench)
     report(found, bench, convergence(bench))
     print((arguments.folder / "table.txt").read_text())
