@@ -116,6 +116,7 @@ def study(bench: Bench) -> PerUser:
                 runs = [bench.run(loss, rank, drawn, rate, seed)[1] for seed in seeds]
                 if runs:
                     found[loss, rank, drawn] = [ndcg(ranks, 10) for ranks in runs]
+                if not bench.only_kept:
                     report(found, bench)
     return found
 
