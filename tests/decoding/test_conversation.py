@@ -53,7 +53,7 @@ def test_nothing_chosen_or_criticised_is_recommended_again(answerer):
         assert len(rows) == 2 and not rows & seen
         assert {found.row for found in talk.recommend()} == rows
         seen |= rows
-        talk.criticise("something else")
+        talk.criticise("others")
     talk.clear()
     assert talk.history == [] and talk.refused == set()
 
