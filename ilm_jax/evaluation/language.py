@@ -8,7 +8,6 @@ pair on the same examples.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -133,8 +132,3 @@ class LanguageAccumulator:
         index = np.array(sorted(self._rows), np.int64)
         columns = np.array([self._rows[i] for i in index.tolist()], np.float64)
         return LanguageResult(index, *columns.T)
-
-
-def figures(result: LanguageResult) -> Mapping[str, float]:
-    """The figures by the names used in reports."""
-    return {"nll": result.nll, "nll_content": result.nll_content}

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from ilm_jax.evaluation.intervals import Interval, mean_interval
-from ilm_jax.evaluation.sentence_encoder import REMEDY, SentenceEncoder, bundled
+from ilm_jax.evaluation.sentence_encoder import SentenceEncoder, bundled
 
 NOT_AVAILABLE = "not available"
 Encode = Callable[[Sequence[str]], Float32[np.ndarray, "texts dim"]]
@@ -52,16 +52,6 @@ class SemanticConsistency:
             f"{score}, raw {self.raw} between {self.floor:.4f} (others' references) and "
             f"{self.ceiling:.4f}; cosines of {self.encoder}"
         )
-
-    def figures(self) -> dict[str, float]:
-        """By the names used in reports."""
-        score = self.score.mean if self.score else math.nan
-        return {"semantic": score, "semantic_cosine": self.raw.mean}
-
-    def intervals(self) -> dict[str, Interval]:
-        """Of the figures that have one."""
-        scored = {"semantic": self.score} if self.score else {}
-        return {**scored, "semantic_cosine": self.raw}
 
 
 def find_encoder(folder: str | None = None) -> SentenceEncoder | None:
@@ -113,13 +103,6 @@ def semantic_consistency(
     name = getattr(encoder, "name", "the given encoder")
     raw = mean_interval(cosines, **settings)
     return SemanticConsistency(cosines, raw, floor, ceiling, score, name)
-
-
-def card(result: SemanticConsistency | None) -> str:
-    """The line of a report's protocol."""
-    if result is None:
-        return f"{NOT_AVAILABLE}: no sentence encoder ({REMEDY}, or give a folder)"
-    return str(result)
 
 
 def _units(vectors: Float32[np.ndarray, "texts dim"]) -> Float64[np.ndarray, "texts dim"]:

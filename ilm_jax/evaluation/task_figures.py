@@ -13,7 +13,8 @@ from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measures import Generated
 from ilm_jax.evaluation.ratings import Rated
 from ilm_jax.evaluation.results import Evaluation
-from ilm_jax.evaluation.semantic import REMEDY, Encode, semantic_consistency
+from ilm_jax.evaluation.semantic import Encode, semantic_consistency
+from ilm_jax.evaluation.sentence_encoder import REMEDY
 
 
 def language_figures(found: LanguageResult) -> list[Figure]:

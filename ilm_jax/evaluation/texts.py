@@ -9,14 +9,14 @@ import functools
 import importlib
 import importlib.util
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.intervals import Interval, mean_interval
+from ilm_jax.evaluation.intervals import Interval
 
 NOT_AVAILABLE = "not available"
 REMEDY = "pip install 'ilm_jax[eval]'"
@@ -157,26 +157,6 @@ def _sacrebleu() -> Any:
     return importlib.import_module("sacrebleu.metrics").BLEU(effective_order=True)
 
 
-def text_figures(
-    generated: Sequence[str], references: Sequence[str], **settings: Any
-) -> dict[str, Interval | str]:
-    """All of this module's figures by name, with intervals or with "not available".
-
-    Args:
-      generated, references: one each.
-      **settings: of `mean_interval`.
-    """
-    found: dict[str, Interval | str] = {
-        "exact_match": mean_interval(exact_match(generated, references), **settings)
-    }
-    rouges: Mapping[str, Any] = rouge(generated, references) or {}
-    for name in ROUGES:
-        values = rouges.get(name)
-        found[name] = NOT_AVAILABLE if values is None else mean_interval(values, **settings)
-    found["bleu"] = bleu(generated, references, **settings) or NOT_AVAILABLE
-    return found
-
-
 def text_means(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """This module's figures by name, without intervals and without what is not available."""
     found = {"exact_match": exact_match(generated, references)}
@@ -184,13 +164,6 @@ def text_means(generated: Sequence[str], references: Sequence[str]) -> dict[str,
     means = {name: float(values.mean()) for name, values in found.items()}
     counts = bleu_counts(generated, references)
     return means if counts is None else {**means, "bleu": bleu_of(counts.sum(axis=0))}
-
-
-def card(figures: Mapping[str, Interval | str]) -> str:
-    """The line of a report's protocol: what was measured, and what would measure the rest."""
-    missing = [name for name, value in figures.items() if value == NOT_AVAILABLE]
-    line = ", ".join(f"{name} {value}" for name, value in figures.items() if name not in missing)
-    return line + (f"; {', '.join(missing)} {NOT_AVAILABLE} ({REMEDY})" if missing else "")
 
 
 def _paired(generated: Sequence[str], references: Sequence[str]) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from ilm_jax.evaluation import semantic
+from ilm_jax.evaluation.measures import Generated
 from ilm_jax.evaluation.report import Row, write_report
-from ilm_jax.evaluation.semantic import card, semantic_consistency
+from ilm_jax.evaluation.semantic import semantic_consistency
+from ilm_jax.evaluation.task_figures import text_evaluation
 
 
 def encode(texts):
@@ -56,7 +58,6 @@ def test_a_second_reference_lowers_the_ceiling():
 def test_without_room_between_the_marks_there_is_no_score():
     same = semantic_consistency(encode, ["a", "a"], ["a", "a"])
     assert same.score is None and "undefined" in str(same)
-    assert np.isnan(same.figures()["semantic"]) and "semantic" not in same.intervals()
     one = semantic_consistency(encode, ["a"], ["ab"])
     assert one.score is None and one.raw.mean == pytest.approx(0.5**0.5)
 
@@ -70,13 +71,11 @@ def test_texts_and_references_must_pair(bad):
 def test_without_weights_the_report_says_not_available(tmp_path, monkeypatch):
     monkeypatch.setattr(semantic, "bundled", lambda: None)
     encoder = semantic.find_encoder()
-    result = semantic_consistency(encoder, ["a"], ["a"])
-    assert result is None
-    protocol = {"semantic_consistency": card(result)}
-    row = Row("ilm", {"nll": 1.0})
-    write_report(tmp_path / "report.json", "toy", 0, [row], protocol=protocol)
+    assert encoder is None
+    found = Generated(np.arange(1), [], ["a"], ["a"], 1.0)
+    assert text_evaluation(found, encoder).missing["semantic"].startswith("not available")
+    write_report(tmp_path / "report.json", "toy", 0, [Row("ilm", {"nll": 1.0})], protocol={})
     stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["protocol"]["semantic_consistency"].startswith("not available")
     assert stored["rows"][0]["semantic"] is None
 
 

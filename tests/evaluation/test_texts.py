@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.evaluation import texts
+from ilm_jax.evaluation.measures import Generated
+from ilm_jax.evaluation.task_figures import text_evaluation
 
 GENERATED = ["the cat sat on the mat", "a dog barks at night", "Nothing at all here.", "same"]
 REFERENCES = ["the cat sat on a mat", "a dog barked at the moon", "nothing at all  here", "same"]
@@ -45,11 +47,11 @@ def test_rouge_l_by_hand():
 def test_without_the_libraries_the_figures_read_not_available(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(texts, "_sacrebleu", lambda: None)
-    figures = texts.text_figures(GENERATED, REFERENCES)
-    assert figures["exact_match"].mean == 0.25
-    assert {figures[name] for name in (*texts.ROUGES, "bleu")} == {"not available"}
-    line = texts.card(figures)
-    assert line.endswith("(pip install 'ilm_jax[eval]')") and "exact_match 0.2500" in line
+    found = Generated(np.arange(4), [], GENERATED, REFERENCES, 1.0)
+    evaluation = text_evaluation(found, encoder=None)
+    assert {figure.name: figure.mean for figure in evaluation.figures} == {"exact_match": 0.25}
+    assert set(evaluation.missing) == {*texts.ROUGES, "bleu", "semantic"}
+    assert evaluation.missing["bleu"] == "not available (pip install 'ilm_jax[eval]')"
 
 
 @pytest.mark.parametrize("bad", [([], []), (["a"], ["a", "b"])])
