@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import dot_product_attention
+from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import (
     Dense,
     DType,
@@ -45,7 +46,7 @@ class BertAttention(nn.Module):
         self.key = dense(("embed", "heads"))
         self.value = dense(("embed", "heads"))
         self.out = dense(("heads", "embed"))
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def __call__(
         self,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
+from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import LayerNorm, constrain, remat
 
 
@@ -75,10 +76,10 @@ class BertLayer(nn.Module):
     ) -> Float[Array, "batch length embed"]:
         """Applies the layer; every position sees those where the mask is True."""
         cfg = self.config
-        drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+        drop = Dropout(cfg.dropout)
 
         def add(x: Array, update: Array, name: str) -> Array:
-            x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update))
+            x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update, deterministic))
             return constrain(x, "batch", "length", "embed")
 
         sizes = (cfg.embed_dim, cfg.num_heads, cfg.dropout)
@@ -114,7 +115,7 @@ class Bert(nn.Module):
         sizes = (cfg.vocab_size, cfg.max_text_length, cfg.embed_dim)
         self.embedding = TextEmbedding(*sizes, **cfg.types)
         self.embedding_norm = LayerNorm(cfg.norm_eps, **cfg.types)
-        self.embedding_dropout = nn.Dropout(cfg.dropout)
+        self.embedding_dropout = Dropout(cfg.dropout)
         if cfg.scan_layers:
             self.layers = nn.scan(
                 remat(BertPeriod, cfg.remat, scanned=True, static=(3,)),

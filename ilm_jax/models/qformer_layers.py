@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.bert import BertAttention, BertMLP
+from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import DType, LayerNorm, constrain, make_param, normal_002
 
 TEMPERATURE_KINDS = ("item_text", "item_item", "user_item")
@@ -115,10 +116,10 @@ class QFormerLayer(nn.Module):
           deterministic: no dropout.
         """
         cfg = self.config
-        drop = nn.Dropout(cfg.dropout, deterministic=deterministic)
+        drop = Dropout(cfg.dropout)
 
         def add(x: Array, update: Array, name: str) -> Array:
-            x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update))
+            x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update, deterministic))
             return constrain(x, "batch", "length", "embed")
 
         def attention(name: str) -> BertAttention:
