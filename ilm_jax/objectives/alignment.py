@@ -98,9 +98,10 @@ class Alignment:
         text: Int[Array, "batch length"] = batch["text"]
         # Evaluation draws negatives too; a fixed key keeps the figure comparable over steps.
         draw = jax.random.key(0) if key is None else jax.random.fold_in(key, 1)
+        items, texts = model.features(vectors, text, deterministic=still)
         itc = contrast(
-            model.entity_features(vectors, deterministic=still),
-            model.text_features(text, deterministic=still)[:, None],
+            items,
+            texts[:, None],
             model.temperature("item_text"),
             batch["entities"],
             batch["entities"],

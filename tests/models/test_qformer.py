@@ -81,6 +81,28 @@ def test_features_are_unit_vectors_in_float32():
         np.testing.assert_allclose(jnp.linalg.norm(features, axis=-1), 1, rtol=1e-5)
 
 
+def test_features_in_one_pass_are_those_of_two(params):
+    weights = jax.random.normal(jax.random.key(1), (2, 4, 8))
+
+    def apart(model):
+        return model.entity_features(VECTORS), model.text_features(TEXT)
+
+    def total(params, features):
+        items, texts = features(QFormer(CONFIG).bind({"params": params}))
+        return (jnp.concatenate([items, texts[:, None]], axis=1) * weights).sum()
+
+    together = jax.grad(total)(params, lambda model: model.features(VECTORS, TEXT))
+    separate = jax.grad(total)(params, apart)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, together, separate)
+    for one, two in zip(
+        call(params, VECTORS, TEXT, method="features"),
+        apart(QFormer(CONFIG).bind({"params": params})),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, two, atol=2e-6)
+
+
 @pytest.mark.parametrize("method", ["text_features", "match_logits", "caption_logits"])
 def test_more_padding_changes_nothing(params, method):
     args = (TEXT,) if method == "text_features" else (VECTORS, TEXT)
