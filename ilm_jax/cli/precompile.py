@@ -48,7 +48,6 @@ def main(argv: Sequence[str]) -> int:
     import dataclasses
     import json
     import pathlib
-    import sys
 
     from ilm_jax.compilation import report
     from ilm_jax.errors import UserError
@@ -81,15 +80,12 @@ def main(argv: Sequence[str]) -> int:
         run, partitioner, table_rows=values.table_rows, decode_rows=values.decode_rows,
         decode_steps=values.decode_steps,
     )  # fmt: skip
-    done = []
-    for program in wanted:
-        if (values.only or "") in program.name:
-            print(f"compiling {program.name} for {topology} …", file=sys.stderr, flush=True)
-            done.append(report.compile_program(program, run, topology, devices))
-    if not done:
+    chosen = [program for program in wanted if (values.only or "") in program.name]
+    if not chosen:
         raise UserError(f"no program's name contains --only={values.only}")
+    done, took = report.compile_programs(chosen, run, topology, devices)
     recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")
-    record = report.summary(run, recipe, topology, done)
+    record = report.summary(run, recipe, topology, done, took)
     print("\n".join(report.lines(record)))
     if values.output:
         with atomic_write(values.output) as stream:

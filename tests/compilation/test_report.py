@@ -29,13 +29,18 @@ def test_both_figures_are_shown():
         "program": "train prompt", "fits": True, "hbm": memory, "rows": 4, "limit": "HBM",
         "seconds": dict.fromkeys(("matmul", "hbm", "ici", "dcn", "step"), 1.0),
         "flops": dict.fromkeys(("needed", "frozen_4n", "compiled"), 1.0), "collectives": [],
-        "compile_seconds": 1.0, "cpu_seconds": 1.0, "host_peak_bytes": 1, "kernels": [],
+        "compile_seconds": 1.0, "kernels": [],
         "mfu_bound": 0.5, "shardings_kept": True, "warnings": [],
     }  # fmt: skip
-    record = {"recipe": "r", "topology": "v5e:4x4", "chips": 16, "batch": 4, "programs": [program]}
+    record = {
+        "recipe": "r", "topology": "v5e:4x4", "chips": 16, "batch": 4, "programs": [program] * 2,
+        "compiling": {"seconds": 7.0, "cpu_seconds": 13.0, "host_peak_bytes": 2 * GIB},
+    }  # fmt: skip
     shown = lines(record)[1]
     assert "14.75 of 16.00 GiB" in shown and "in use at a time 12.00" in shown
-    assert "| 14.8 / 16.00 GiB |" in markdown([record])
+    assert "compiled in 7 s (13 s of CPU), host memory 2.0 GiB" in lines(record)[-1]
+    table = markdown([record])
+    assert "| 14.8 / 16.00 GiB |" in table and table.count("| 7 s (13 s) | 2.0 GiB |") == 1
 
 
 @pytest.mark.parametrize(
