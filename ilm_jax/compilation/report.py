@@ -94,7 +94,7 @@ def compile_programs(
     start, busy = time.monotonic(), time.process_time()
 
     def one(program: Program) -> dict[str, Any]:
-        print(f"compiling {program.name} for {topology} …", file=sys.stderr, flush=True)
+        sys.stderr.write(f"compiling {program.name} for {topology} …\n")  # in one piece
         return compile_program(program, run, topology, devices)
 
     with ThreadPoolExecutor(2) as pool:
