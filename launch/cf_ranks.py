@@ -123,7 +123,8 @@ def study(bench: Bench) -> PerUser:
 
 def convergence(bench: Bench) -> list[str]:
     """Validation NDCG@10 at m = 100, seed 0, of every rate, and of twice the epochs."""
-    lines = [f"validation NDCG@10 at m={TUNED_AT}, seed 0, by learning rate; twice the epochs:"]
+    head = f"validation NDCG@10 at m={TUNED_AT}, seed 0, by learning rate; twice the epochs:"
+    lines = []
     for loss in LOSSES:
         for rank in RANKS:
             rate = bench.rate(loss, rank)
@@ -135,7 +136,7 @@ def convergence(bench: Bench) -> list[str]:
             test = compare("twice", ndcg(longer[1], 10), "once", once)
             lines.append(f"  {loss} {rank}: {shown}; twice at {rate:g} {longer[0]:.4f}, on test "
                          f"{test}")  # fmt: skip
-    return lines
+    return [head, *lines] if lines else []
 
 
 def report(found: PerUser, bench: Bench, more: Sequence[str] = ()) -> None:
