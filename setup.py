@@ -67,7 +67,7 @@ setuptools.setup(
         ],
         "tpu": ["jax[tpu]>=0.8"],
         "cuda": ["jax[cuda12]>=0.8"],
-        # implicit: the peer of `python -m tests.benchmarks.bench_cf peer`.
+        # implicit: the peer of `python -m tests.benchmarks.bench_cf`.
         "parity": ["implicit>=0.7", "torch>=2.4", "transformers>=4.46"],
         # For interop/t5x_model.py, on machines that reach GitHub: neither it nor two of its
         # requirements are on a package index. It imports tensorboard and does not ask for it.

@@ -131,7 +131,8 @@ class QFormer(nn.Module):
     ) -> tuple[Float[Array, "batch queries projection"], Float[Array, "batch projection"]]:
         """`entity_features` and `text_features` of the rows, in one pass: neither sees the other.
 
-        One scan to compile instead of two, for attention scores that are masked (1 % of FLOPs).
+        One scan to compile instead of two, for attention scores that are masked (0.4 % more
+        FLOPs at BERT's width).
         """
         count = self.config.num_queries
         is_query = jnp.arange(count + text.shape[1]) < count
