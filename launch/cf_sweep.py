@@ -3,13 +3,15 @@
     python launch/cf_sweep.py --sequences FILE --folder runs/cf_sweep/ml1m
     python launch/cf_sweep.py --dataset movielens/latest_small --data_dir DIR --dims 16 32 64
 
-Every setting is fitted for the same number of epochs; the best on validation is fitted again with
-two more seeds, and its test figure is given beside popularity's and item-kNN's (tuned on validation
-too). Finished settings are kept, so the same command, with a wider grid too, goes on where it was;
-the table holds all that were ever run in the folder. The recipes runs/cf_*.gin hold what it found.
+Every setting is fitted for the same number of epochs, with as many seeds as `--seeds` says; the
+best by the mean on validation is given on test with three seeds, beside popularity and item-kNN
+(tuned on validation too). Finished fits are kept, so the same command, with a wider grid too, goes
+on where it was; the table holds all that were ever run in the folder. The recipes runs/cf_*.gin
+hold what it found.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,106 +19,132 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cf_data
 import numpy as np
 
 from ilm_jax.cf import evaluation, ials, item_knn
+from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.popularity import popularity_scorer
-from ilm_jax.data.splits import TEST, VALID
+from ilm_jax.data.splits import TEST, VALID, Splits
 from ilm_jax.evaluation.intervals import compare, mean_interval
 from ilm_jax.files import atomic_write
 
-Setting = tuple[int, float, float, float]
-"""dim, alpha, lambda, nu."""
+NEIGHBOURS = [item_knn.ItemKNNConfig(number, shrinkage)
+              for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)]  # fmt: skip
 
 
-def sweep(arguments: argparse.Namespace) -> list[str]:
-    """Runs the grid; lines to print."""
-    splits, train = cf_data.load(arguments)
-    path = arguments.folder / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+class Setting(NamedTuple):
+    """What is tuned."""
 
-    def kept(name: str, measure: Callable[[], Any]) -> Any:
+    dim: int
+    alpha: float
+    regularisation: float
+    nu: float
+
+    def __str__(self) -> str:
+        """Numbers with slashes, as the kept file has them."""
+        return "/".join(f"{x:g}" for x in self)
+
+
+@dataclasses.dataclass
+class Study:
+    """One dataset, and the figures that were measured on it, kept in a file."""
+
+    splits: Splits
+    train: Interactions
+    base: ials.IALSConfig
+    path: pathlib.Path
+
+    def __post_init__(self) -> None:
+        self.results: dict[str, Any] = (
+            json.loads(self.path.read_text()) if self.path.exists() else {}
+        )
+
+    def kept(self, name: str, measure: Callable[[], Any]) -> Any:
         """What is in the file, or is measured now and put there."""
-        if name not in results:
+        if name not in self.results:
             start = time.monotonic()
-            results[name] = measure()
-            with atomic_write(path) as stream:
-                json.dump(results, stream)
-            print(f"{name}: NDCG@10 {np.mean(results[name]):.4f}, "
+            self.results[name] = measure()
+            with atomic_write(self.path) as stream:
+                json.dump(self.results, stream)
+            print(f"{name}: NDCG@10 {np.mean(self.results[name]):.4f}, "
                   f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
-        return results[name]
+        return self.results[name]
 
-    def ndcg(scorer: evaluation.Scorer, fold: int) -> np.ndarray:
-        return evaluation.evaluate(scorer, splits, fold).ndcg(10)
+    def valid(self, name: str, make: Callable[[], evaluation.Scorer]) -> float:
+        """Mean over users, on validation."""
+        return self.kept(name, lambda: float(self._ndcg(make(), VALID).mean()))
 
-    def valid_of(setting: Setting) -> float:
-        return float(ndcg(fit(setting), VALID).mean())
+    def test(self, name: str, make: Callable[[], evaluation.Scorer]) -> np.ndarray:
+        """By user, on test."""
+        return np.array(self.kept(f"test/{name}", lambda: self._ndcg(make(), TEST).tolist()))
 
-    def neighbours_valid(config: item_knn.ItemKNNConfig) -> float:
-        return float(ndcg(item_knn.fit(train, config), VALID).mean())
+    def _ndcg(self, scorer: evaluation.Scorer, fold: int) -> np.ndarray:
+        return evaluation.evaluate(scorer, self.splits, fold).ndcg(10)
 
-    def test_of(make: Callable[[], evaluation.Scorer]) -> list[float]:
-        return ndcg(make(), TEST).tolist()
-
-    def fit(setting: Setting, seed: int = 0) -> evaluation.Scorer:
-        dim, alpha, ridge, nu = setting
-        factors = ials.fit_interactions(train, ials.IALSConfig(
-            dim=dim, alpha=alpha, regularisation=ridge, nu=nu, epochs=arguments.epochs, seed=seed,
-            solver=arguments.solver, cg_steps=arguments.cg_steps))  # fmt: skip
+    def fit(self, setting: Setting, seed: int) -> evaluation.Scorer:
+        """iALS."""
+        config = dataclasses.replace(self.base, **setting._asdict(), seed=seed)
+        factors = ials.fit_interactions(self.train, config)
         return evaluation.vector_scorer(factors.user, factors.item)
 
-    grid = itertools.product(arguments.dims, arguments.alphas, arguments.ridges, arguments.nus)
-    for setting in grid:
-        kept(_name(setting), functools.partial(valid_of, setting))
-    found: dict[Setting, float] = {}
-    for name, value in results.items():
-        if name[0].isdigit():
-            dim, alpha, ridge, nu = map(float, name.split("/"))
-            found[int(dim), alpha, ridge, nu] = value
-    lines = [f"validation NDCG@10 ({arguments.epochs} epochs, {arguments.solver}, seed 0)"]
-    lines += _grid(found)
-    best = max(found, key=lambda setting: found[setting])
-    lines.append(f"best: dim {best[0]}, alpha {best[1]:g}, lambda {best[2]:g}, nu {best[3]:g}")
-    if arguments.grid_only:
-        return lines
+    def grid(self, settings: list[Setting], seeds: int) -> dict[Setting, list[float]]:
+        """Validation figures by setting, one per seed; earlier runs' too."""
+        for setting, seed in itertools.product(settings, range(seeds)):
+            self.valid(f"{setting}/seed{seed}", functools.partial(self.fit, setting, seed))
+        found: dict[Setting, list[float]] = {}
+        for name, value in self.results.items():
+            if name[0].isdigit():
+                dim, *others = map(float, name.split("/")[:4])
+                found.setdefault(Setting(int(dim), *others), []).append(value)
+        return found
 
-    def test(name: str, make: Callable[[], evaluation.Scorer]) -> np.ndarray:
-        return np.array(kept(f"test/{name}", functools.partial(test_of, make)))
 
-    tests = [test(f"{_name(best)}/seed{seed}", functools.partial(fit, best, seed))
-             for seed in (0, 1, 2)]  # fmt: skip
-    neighbours = {f"item-kNN/{number}/{shrinkage:g}": item_knn.ItemKNNConfig(number, shrinkage)
-                  for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)}  # fmt: skip
-    valid = {name: kept(name, functools.partial(neighbours_valid, at))
-             for name, at in neighbours.items()}  # fmt: skip
-    nearest = max(valid, key=lambda name: valid[name])
-    lines.append("  ".join(f"{name} {value:.4f}" for name, value in valid.items()))
-    figures = {
-        "iALS": np.mean(tests, axis=0),
-        "popularity": test("popularity", lambda: popularity_scorer(splits.train_counts())),
-        "item-kNN": test(nearest, lambda: item_knn.fit(train, neighbours[nearest])),
-    }
-    lines.append("test NDCG@10 (iALS: mean of seeds 0, 1, 2):")
-    lines += [f"  {name:<11}{mean_interval(values)}" for name, values in figures.items()]
-    for name in ("popularity", "item-kNN"):
-        lines.append(f"  {compare(name, figures[name], 'iALS', figures['iALS'])}")
+def sweep(study: Study, settings: list[Setting], seeds: int, grid_only: bool) -> list[str]:
+    """Runs the grid; lines to print."""
+    found = study.grid(settings, seeds)
+    epochs, solver = study.base.epochs, study.base.solver
+    lines = [f"validation NDCG@10 ({epochs} epochs, {solver}; mean of seeds)", *_table(found)]
+    # A mean of fewer seeds than others have would win by luck.
+    most = max(map(len, found.values()))
+    best = max((s for s in found if len(found[s]) == most), key=lambda s: np.mean(found[s]))
+    lines.append(f"best of those with {most} seeds: dim {best.dim}, alpha {best.alpha:g}, "
+                 f"lambda {best.regularisation:g}, nu {best.nu:g}")  # fmt: skip
+    return lines if grid_only else lines + _tests(study, best)
+
+
+def _table(found: dict[Setting, list[float]]) -> list[str]:
+    """A line for each dim, nu and alpha."""
+    lines = []
+    for dim, nu, alpha in sorted({(s.dim, s.nu, s.alpha) for s in found}):
+        mine = sorted(s for s in found if (s.dim, s.nu, s.alpha) == (dim, nu, alpha))
+        shown = "  ".join(f"{s.regularisation:g}: {np.mean(found[s]):.4f}" for s in mine)
+        lines.append(f"  dim {dim:3} nu {nu:<4g} alpha {alpha:<5g} lambda {shown}")
     return lines
 
 
-def _name(setting: Setting) -> str:
-    return "/".join(f"{x:g}" for x in setting)
-
-
-def _grid(found: dict[Setting, float]) -> list[str]:
-    """A line for each dim, nu and alpha."""
-    lines = []
-    for dim, nu, alpha in sorted({(s[0], s[3], s[1]) for s in found}):
-        mine = sorted(s for s in found if (s[0], s[3], s[1]) == (dim, nu, alpha))
-        shown = "  ".join(f"{s[2]:g}: {found[s]:.4f}" for s in mine)
-        lines.append(f"  dim {dim:3} nu {nu:<4g} alpha {alpha:<5g} lambda {shown}")
+def _tests(study: Study, best: Setting) -> list[str]:
+    """Test figures of the best setting and of the baselines."""
+    fits = [study.test(f"{best}/seed{seed}", functools.partial(study.fit, best, seed))
+            for seed in (0, 1, 2)]  # fmt: skip
+    makers = {f"item-kNN/{config.neighbours}/{config.shrinkage:g}":
+              functools.partial(item_knn.fit, study.train, config)
+              for config in NEIGHBOURS}  # fmt: skip
+    valid = {name: study.valid(name, make) for name, make in makers.items()}
+    nearest = max(valid, key=lambda name: valid[name])
+    popular = functools.partial(popularity_scorer, study.splits.train_counts())
+    figures = {
+        "iALS": np.mean(fits, axis=0),
+        "popularity": study.test("popularity", popular),
+        "item-kNN": study.test(nearest, makers[nearest]),
+    }
+    lines = ["  ".join(f"{name} {value:.4f}" for name, value in valid.items()),
+             "test NDCG@10 (iALS: mean of seeds 0, 1, 2):"]  # fmt: skip
+    lines += [f"  {name:<11}{mean_interval(values)}" for name, values in figures.items()]
+    lines += [f"  {compare(name, figures[name], 'iALS', figures['iALS'])}"
+              for name in ("popularity", "item-kNN")]  # fmt: skip
     return lines
 
 
@@ -134,9 +162,17 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--solver", default="cholesky", choices=("cholesky", "cg"))
     parser.add_argument("--cg_steps", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1, help="of each setting")
     parser.add_argument("--grid_only", action="store_true", help="no test figures yet")
     arguments = parser.parse_args()
-    lines = sweep(arguments)
+    splits, train = cf_data.load(arguments)
+    base = ials.IALSConfig(
+        epochs=arguments.epochs, solver=arguments.solver, cg_steps=arguments.cg_steps
+    )
+    study = Study(splits, train, base, arguments.folder / "results.json")
+    grid = itertools.product(arguments.dims, arguments.alphas, arguments.ridges, arguments.nus)
+    settings = [Setting(*point) for point in grid]
+    lines = sweep(study, settings, arguments.seeds, arguments.grid_only)
     with atomic_write(arguments.folder / "table.txt") as stream:
         stream.write("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
 from ilm_jax.compilation.chips import GIB, described
-from ilm_jax.compilation.hlo import Collective, analyse
+from ilm_jax.compilation.costs import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.training.run import Run

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.compilation.chips import Chip
-from ilm_jax.compilation.hlo import Collective, Costs, Kernel
+from ilm_jax.compilation.costs import Collective, Costs, Kernel
 from ilm_jax.models.splash import LARGEST_BLOCK
 
 # Products of [length, length, dim] in each of the attention kernels.

@@ -3,13 +3,12 @@
     python -m tests.benchmarks.bench_cf quality --sequences FILE --peer_python VENV/bin/python
     python -m tests.benchmarks.bench_cf seconds --sequences FILE --peer_python VENV/bin/python
 
-`quality` fits both over the same grid, picks each one's setting by validation NDCG@10
-(leave-one-out, seed 0), and compares the mean of several seeds: test NDCG@10 by user, then, with
-the same settings fitted on a random 80 % of each user's items, NDCG@20 of the rest. The peer
-minimises the same objective at nu = 0, in other units: weights c = (1 + a)/a on observed pairs and
-1 elsewhere, target 1 and L2 l; which is alpha = a, lambda = l a / (1 + a) here. So the peer gets
-our grid at nu = 0; ours has the same number of points at nu = 1, lambda divided by the mean of
-(|I_u| + a |I|).
+`quality` fits both over the same grid with several seeds, picks each one's setting by the mean
+validation NDCG@10 (leave-one-out), and compares the means of the seeds: test NDCG@10 by user, then,
+with the same settings fitted on a random 80 % of each user's items, NDCG@20 of the rest; then, if
+they picked different settings, ours with the peer's. The peer minimises our objective at nu = 0, in
+other units: weights c = (1 + a)/a on observed pairs and 1 elsewhere, target 1 and L2 l; which is
+alpha = a, lambda = l a / (1 + a) here.
 
 `seconds` gives the least seconds of an epoch of several, two threads each, the two taking turns,
 for Cholesky and for conjugate gradients (three steps in both), and test NDCG@10 of both fits. The
@@ -75,11 +74,6 @@ class Bench:
             np.savez(folder / f"{name}.npz", offsets=part.offsets, items=part.items,
                      num_items=sizes[1])  # fmt: skip
 
-    def scale(self, alpha: float) -> float:
-        """Mean of |I_u| + alpha |I|: what lambda is multiplied by at nu = 1."""
-        train = self.parts["leave_one_out"]
-        return float(train.lengths.mean() + alpha * train.num_items)
-
     def peer(self, jobs: list[Job]) -> list[Any]:
         """The peer's fits, made in its interpreter."""
         (self.folder / "jobs.json").write_text(json.dumps(jobs))
@@ -124,38 +118,51 @@ class Bench:
 def quality(arguments: argparse.Namespace, bench: Bench) -> int:
     """Both tuned on the same grid, then compared."""
     from ilm_jax.data.splits import TEST, VALID
-    from ilm_jax.evaluation.intervals import compare, mean_interval
 
-    common = {"epochs": arguments.epochs, "solver": arguments.solvers[0]}
-    grid = list(itertools.product(arguments.dims, arguments.alphas, arguments.ridges))
+    def mean(who: str, job: Job, data: str, fold: int) -> np.ndarray:
+        """By user, the mean of all seeds."""
+        jobs = [job | {"data": data, "seed": seed} for seed in range(arguments.seeds)]
+        fits = bench.ours(jobs) if who == "ours" else bench.peer(jobs)
+        figures = [bench.ndcg10(fit, fold) if data == "leave_one_out" else bench.ndcg20(fit)
+                   for fit in fits]  # fmt: skip
+        return np.mean(figures, axis=0)
+
+    grid: list[Job] = [
+        {"dim": dim, "alpha": alpha, "ridge": ridge, "nu": 0, "epochs": arguments.epochs,
+         "solver": arguments.solvers[0]}
+        for dim, alpha, ridge in itertools.product(
+            arguments.dims, arguments.alphas, arguments.ridges)
+    ]  # fmt: skip
     best: dict[str, Job] = {}
-    makers = {"implicit": (bench.peer, 0), "ours": (bench.ours, 1)}
-    for who, (make, nu) in makers.items():
-        jobs = [{**common, "dim": dim, "alpha": alpha, "ridge": ridge / bench.scale(alpha) ** nu,
-                 "nu": nu, "seed": 0, "data": "leave_one_out"}
-                for dim, alpha, ridge in grid]  # fmt: skip
-        valid = [bench.ndcg10(make([job])[0], VALID).mean() for job in jobs]
-        best[who] = jobs[int(np.argmax(valid))]
-        shown = (f"{d}/{a:g}/{r:g} {v:.4f}" for (d, a, r), v in zip(grid, valid, strict=True))
-        print(f"{who}, validation NDCG@10 by dim/alpha/lambda:", *shown, sep="  ", flush=True)
+    for who in ("implicit", "ours"):
+        print(f"{who}, validation NDCG@10, mean of {arguments.seeds} seeds:")
+        valid = []
+        for job in grid:
+            valid.append(mean(who, job, "leave_one_out", VALID).mean())
+            print(f"  {_name(job)}: {valid[-1]:.4f}", flush=True)
+        best[who] = grid[int(np.argmax(valid))]
     for title, data in (("leave-one-out, test NDCG@10", "leave_one_out"),
                         ("random 80/20, NDCG@20", "rest")):  # fmt: skip
-        figures = {}
-        for who, (make, _) in makers.items():
-            fits = make([best[who] | {"data": data, "seed": n} for n in range(arguments.seeds)])
-            figures[who] = np.mean([
-                bench.ndcg10(fit, TEST) if data == "leave_one_out" else bench.ndcg20(fit)
-                for fit in fits
-            ], axis=0)  # fmt: skip
-        mine = figures["ours"]
-        gap = mean_interval(mine - figures["implicit"])
-        whole = figures["implicit"].mean()
-        low, middle, high = (100 * x / whole for x in (gap.low, gap.mean, gap.high))
-        print(f"{title}, mean of {arguments.seeds} seeds:",
-              *(f"{who} {values.mean():.4f}" for who, values in figures.items()))  # fmt: skip
-        print(f"  ours {middle:+.1f} % [{low:+.1f}, {high:+.1f}];",
-              compare("ours", mine, "implicit", figures["implicit"]), flush=True)  # fmt: skip
+        theirs = mean("implicit", best["implicit"], data, TEST)
+        for job in best["ours"], *([best["implicit"]] if best["implicit"] != best["ours"] else []):
+            print(f"{title}: ours at {_name(job)}, implicit at {_name(best['implicit'])}")
+            print(f"  {_gap(mean('ours', job, data, TEST), theirs)}", flush=True)
     return 0
+
+
+def _name(job: Job) -> str:
+    return f"dim {job['dim']} alpha {job['alpha']:g} lambda {job['ridge']:g}"
+
+
+def _gap(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Both figures, the difference in per cent with interval, and the verdict."""
+    from ilm_jax.evaluation.intervals import compare, mean_interval
+
+    gap = mean_interval(ours - theirs)
+    low, middle, high = (100 * x / theirs.mean() for x in (gap.low, gap.mean, gap.high))
+    relative = f"{middle:+.1f} % [{low:+.1f}, {high:+.1f}]"
+    verdict = compare("ours", ours, "implicit", theirs)
+    return f"{ours.mean():.4f} and {theirs.mean():.4f}: {relative}; {verdict}"
 
 
 def seconds(arguments: argparse.Namespace, bench: Bench) -> int:
@@ -197,10 +204,9 @@ def main() -> int:
         both.add_argument("--solvers", nargs="+", default=["cholesky", "cg"],
                           help="quality: the first alone")  # fmt: skip
     speed.add_argument("--turns", type=int, default=3)
-    tuned.add_argument("--alphas", type=float, nargs="+", default=[0.1, 0.3, 1.0, 3.0])
-    tuned.add_argument("--ridges", type=float, nargs="+", default=[1.6, 5.0, 16.0],
-                       help="lambda at nu = 0")  # fmt: skip
-    tuned.add_argument("--seeds", type=int, default=5, help="of the fits that are compared")
+    tuned.add_argument("--alphas", type=float, nargs="+", default=[0.3, 1.0, 3.0, 10.0])
+    tuned.add_argument("--ridges", type=float, nargs="+", default=[5.0, 16.0, 50.0])  # fmt: skip
+    tuned.add_argument("--seeds", type=int, default=5)
     fits = kinds.add_parser("peer-fits")
     fits.add_argument("--folder", type=pathlib.Path, required=True)
     arguments = parser.parse_args()

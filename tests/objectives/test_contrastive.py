@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.compilation.hlo import analyse
+from ilm_jax.compilation.costs import analyse
 from ilm_jax.objectives.contrastive import contrast
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 

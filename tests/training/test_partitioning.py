@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.compilation.hlo import analyse
+from ilm_jax.compilation.costs import analyse
 from ilm_jax.errors import UserError
 from ilm_jax.models.layers import Embed, constrain_logits
 from ilm_jax.training.partitioning import MeshConfig, Partitioner

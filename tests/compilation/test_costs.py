@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ilm_jax.compilation import hlo
+from ilm_jax.compilation import costs, products
 from ilm_jax.compilation.chips import CHIPS
 from ilm_jax.compilation.roofline import (
     collective_seconds,
@@ -24,7 +24,7 @@ def loop(x, weights):
 
 def test_products_of_a_loop_count_as_often_as_it_runs():
     compiled = jax.jit(loop).lower(jnp.ones((64, 32)), jnp.ones((5, 32, 32))).compile()
-    assert hlo.analyse(compiled.as_text()).flops == 5 * 2 * 64 * 32 * 32
+    assert costs.analyse(compiled.as_text()).flops == 5 * 2 * 64 * 32 * 32
 
 
 def test_collectives_of_a_loop_do_too():
@@ -33,7 +33,7 @@ def test_collectives_of_a_loop_do_too():
     whole = NamedSharding(partitioner.mesh, PartitionSpec())
     step = jax.jit(loop, in_shardings=(whole, rows), out_shardings=whole)
     compiled = step.lower(jnp.ones((64, 32)), jnp.ones((5, 32, 32))).compile()
-    found = hlo.analyse(compiled.as_text()).collectives
+    found = costs.analyse(compiled.as_text()).collectives
     assert sum(one.times for one in found if one.opcode in ("all-gather", "all-reduce")) >= 5
     for one in found:
         assert one.bytes in (64 * 32 * 4, 32 * 32 * 4, 64 * 16 * 4)
@@ -73,13 +73,13 @@ ENTRY %main (a: bf16[8,128,64]) -> bf16[8,128,64] {
 
 
 def test_what_the_tpu_compiler_writes_is_read():
-    costs = hlo.analyse(TPU_LINES)
+    found = costs.analyse(TPU_LINES)
     # Batched products are convolutions whose windows meet one element each.
-    assert costs.flops == 21 * 2 * 8 * 12 * 8 * 8 * 64
+    assert found.flops == 21 * 2 * 8 * 12 * 8 * 8 * 64
     # A pipelined exchange stands in front of its loop too: one channel is one exchange.
-    (gather,) = costs.collectives
+    (gather,) = found.collectives
     assert (gather.times, gather.bytes) == (21, 8 * 128 * 64 * 2)
-    (kernel,) = costs.kernels
+    (kernel,) = found.kernels
     # Of four blocks of 512 causality hides one; three products.
     assert kernel_flops(kernel) == 3 * 2 * 2 * 16 * 1024**2 * 256 * 3 / 4
 
@@ -92,7 +92,7 @@ def test_a_loop_that_counts_in_twos_runs_half_as_often():
     )
     assert counted != TPU_LINES
     # Of 0, 2, … those under 21.
-    assert hlo.analyse(counted).flops == hlo.analyse(TPU_LINES).flops * 11 / 21
+    assert costs.analyse(counted).flops == costs.analyse(TPU_LINES).flops * 11 / 21
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ class Device:
 def test_an_exchange_takes_as_long_as_its_ring():
     chip = CHIPS["v5e"]
     ring = [Device(x, y, 0) for x in range(16) for y in range(16)]
-    row = hlo.Collective("all-gather", 16 * 2**20, 1, "[16,16]<=[256]", "", ())
+    row = costs.Collective("all-gather", 16 * 2**20, 1, "[16,16]<=[256]", "", ())
     inside, outside = collective_seconds(row, chip, ring)
     assert inside == pytest.approx(15 * 2**20 / 90e9) and outside == 0
     line = [Device(x, 0, 0) for x in range(4)]
-    four = hlo.Collective("all-reduce", 4 * 2**20, 1, "", "", ())
+    four = costs.Collective("all-reduce", 4 * 2**20, 1, "", "", ())
     assert collective_seconds(four, chip, line)[0] == pytest.approx(2 * 3 * 2**20 / 45e9)
     slices = [Device(x, 0, 0, slice_index=s) for s in range(2) for x in range(4)]
     inside, outside = collective_seconds(four, chip, slices)
@@ -131,9 +131,9 @@ def test_an_exchange_takes_as_long_as_its_ring():
 def test_neighbours_exchange_in_both_directions_at_once():
     chip = CHIPS["v5e"]
 
-    def turn(pairs: list[tuple[int, int]], times: int = 1) -> hlo.Collective:
+    def turn(pairs: list[tuple[int, int]], times: int = 1) -> costs.Collective:
         text = "{" + ",".join(f"{{{a},{b}}}" for a, b in pairs) + "}"
-        return hlo.Collective("collective-permute", 2**20, times, text, "", ())
+        return costs.Collective("collective-permute", 2**20, times, text, "", ())
 
     ring = [Device(x, 0, 0) for x in range(16)]
     on = [(i, (i + 1) % 16) for i in range(16)]
@@ -160,10 +160,10 @@ def test_places_that_meet_are_counted_as_one_by_one():
         out, size, length, stride, dilate, spread, low = case
         ats = [o * stride + k * dilate - low for o in range(out) for k in range(size)]
         want = sum(at % spread == 0 and 0 <= at // spread < length for at in ats)
-        assert hlo._hits(*case) == want, case
-    assert hlo._hits(32768, 32768, 32768, 32767, 1, 32768, 0) == 32768  # at once
+        assert products._hits(*case) == want, case
+    assert products._hits(32768, 32768, 32768, 32767, 1, 32768, 0) == 32768  # at once
 
 
 def test_text_that_is_no_program_is_refused():
     with pytest.raises(Exception, match="no ENTRY computation"):
-        hlo.analyse("HloModule nothing")
+        costs.analyse("HloModule nothing")
