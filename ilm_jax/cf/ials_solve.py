@@ -113,16 +113,20 @@ def conjugate_gradients(
 ) -> Float32[Array, "rows dim"]:
     """The same by `steps` of conjugate gradients from `start`; no matrix is formed."""
 
-    def times(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
-        scores = jnp.einsum("bld,bd->bl", met, x, precision=_HIGHEST,
-                            preferred_element_type=jnp.float32)  # fmt: skip
-        back = jnp.einsum("bld,bl->bd", met, scores, precision=_HIGHEST,
+    def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows length"]:
+        return jnp.einsum("bld,bd->bl", met, x, precision=_HIGHEST,
                           preferred_element_type=jnp.float32)  # fmt: skip
-        return back + jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
+
+    def back(weights: Float32[Array, "rows length"]) -> Float32[Array, "rows dim"]:
+        return jnp.einsum("bld,bl->bd", met, weights, precision=_HIGHEST,
+                          preferred_element_type=jnp.float32)  # fmt: skip
+
+    def others(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
+        return jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
 
     def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
         x, residual, direction, size = state
-        image = times(direction)
+        image = back(scores(direction)) + others(direction)
         # A row that is solved exactly stands still.
         length = size / jnp.maximum(jnp.sum(direction * image, -1), 1e-30)
         residual -= length[:, None] * image
@@ -130,7 +134,8 @@ def conjugate_gradients(
         turned = residual + (new / jnp.maximum(size, 1e-30))[:, None] * direction
         return x + length[:, None] * direction, residual, turned, new
 
-    residual = met.astype(jnp.float32).sum(1) - times(start)
+    # The partners are read once for the target and what `start` makes of it: reading is the time.
+    residual = back(1.0 - scores(start)) - others(start)
     state = (start, residual, residual, jnp.sum(residual**2, -1))
     return jax.lax.fori_loop(0, steps, step, state)[0]
 
