@@ -58,9 +58,13 @@ def warp_weight(violators: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def ndcg_discount(rank: Float[Array, "..."], cutoff: float | None = None) -> Float[Array, "..."]:
-    """D(r) = [r <= cutoff] / log2(1 + r); all ranks count without a cut-off."""
+    """D(r) = [r <= cutoff] / log2(1 + r); all ranks count without a cut-off.
+
+    A rank above the cut-off by no more than a millionth of it counts as the cut-off: so far can
+    three roundings of float32 carry an estimate.
+    """
     discount = math.log(2.0) / jnp.log1p(rank)
-    return discount if cutoff is None else jnp.where(rank <= cutoff, discount, 0.0)
+    return discount if cutoff is None else jnp.where(rank <= cutoff * (1 + 1e-6), discount, 0.0)
 
 
 class Moments(NamedTuple):

@@ -49,8 +49,9 @@ def corrected_rank(violators: Number, drawn: Number, negatives: Number) -> Float
       drawn: m; where it is 0 the rank is unknown, and 1 is returned.
       negatives: N, from which was drawn.
     """
-    share = jnp.asarray(violators, jnp.float32) / jnp.maximum(drawn, 1)
-    return 1.0 + jnp.asarray(negatives) * share
+    # N / m first: V / m rounds, so that N (V / m) can miss V where m = N.
+    scale = jnp.asarray(negatives, jnp.float32) / jnp.maximum(drawn, 1)
+    return 1.0 + jnp.asarray(violators, jnp.float32) * scale
 
 
 @dataclasses.dataclass(frozen=True)

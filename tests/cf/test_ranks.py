@@ -91,9 +91,24 @@ def test_shrunk_ranks_have_the_least_squared_error_under_their_prior():
 
 def test_every_sample_of_all_negatives_gives_the_full_rank():
     counts = np.arange(ITEMS)
-    np.testing.assert_allclose(
-        ranks.corrected_rank(counts, ITEMS - 1, ITEMS - 1), 1 + counts, rtol=1e-6
-    )
+    for negatives in (ITEMS - 1, 35, 273, 49_999):
+        found = ranks.corrected_rank(counts, negatives, negatives)
+        np.testing.assert_array_equal(found, 1 + counts)
+
+
+@pytest.mark.parametrize("cutoff", [10, 50, 100])
+def test_rounding_never_carries_an_estimate_of_the_cutoff_past_it(cutoff):
+    """1 + N V / m = K has the discount of K, and the least larger estimate has none."""
+    drawn, negatives = np.meshgrid(np.arange(20, 1000), np.arange(20, 4001, 7))
+    whole = (cutoff - 1) * drawn % negatives == 0
+    drawn, negatives = drawn[whole], negatives[whole]
+    for more in (0, 1):
+        violators = (cutoff - 1) * drawn // negatives + more
+        rank = ranks.corrected_rank(violators, drawn, negatives)
+        expected = 0.0 if more else 1 / np.log2(1 + cutoff)
+        found = rank_weights.ndcg_discount(rank, cutoff)
+        np.testing.assert_allclose(found, np.full(len(drawn), expected), rtol=1e-5)
+    assert len(drawn) > 500
 
 
 def positions(negatives: int) -> np.ndarray:

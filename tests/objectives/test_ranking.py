@@ -166,6 +166,22 @@ def test_with_every_negative_corrected_ranks_are_full_ranks():
         np.testing.assert_allclose(found[i], np.abs(gain[-1] - gain[:-1]), atol=1e-6)
 
 
+@pytest.mark.parametrize("cutoff", [10, 50, 100])
+def test_with_every_negative_the_positive_at_the_cutoff_is_weighed(cutoff):
+    """Row by row N = m negatives, from 20 to 4000; the positive stands at rank K of them."""
+    sizes = np.arange(20, 4001)
+    sizes = sizes[(sizes >= cutoff) & ((sizes < 300) | (sizes % 21 == 0) | (sizes % 37 == 0))]
+    s = np.full(len(sizes), 0.5 - cutoff, np.float32)
+    t = np.broadcast_to(-np.arange(1.0, 4001, dtype=np.float32), (len(sizes), 4000))
+    valid = np.arange(4000) < sizes[:, None]
+    x = ranking.Scored(*map(jnp.asarray, (s, t, valid)), jnp.asarray(sizes, jnp.float32))
+    found = np.asarray(ranking.lambda_weights(x, "corrected", cutoff))
+    rank = np.append(np.arange(1, cutoff), np.arange(cutoff + 1, 4002))
+    expected = abs(discount(cutoff, cutoff) - np.where(rank <= cutoff, 1 / np.log2(1 + rank), 0))
+    difference = np.where(valid, found - expected, 0)
+    np.testing.assert_allclose(difference, np.zeros_like(difference), atol=1e-6)
+
+
 @pytest.mark.parametrize(("drawn", "cutoff"), [(30, 10), (7, 10), (900, 10), (700, 3)])
 def test_counts_above_are_exact_up_to_the_cutoff(drawn, cutoff):
     draw = np.random.default_rng(0)
