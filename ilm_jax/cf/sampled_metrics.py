@@ -104,11 +104,19 @@ class Candidates:
         return cls(**tensors, fingerprint=fingerprint)
 
     def violators(self, scorer: Scorer, block: int = 256) -> Int[np.ndarray, " users"]:
-        """V: candidates that score at least as high as the target, for every user."""
+        """V: candidates that score at least as high as the target, for every user.
+
+        Raises:
+          ValueError: if a score is NaN.
+        """
         counts = np.empty(len(self.users), np.int64)
         for first in range(0, len(self.users), block):
             part = slice(first, first + block)
             scores = np.asarray(scorer(self.users[part]))
+            broken = np.isnan(scores).any(1)
+            if broken.any():  # no comparison with NaN holds: its target would rank first
+                user = self.users[part][broken][0]
+                raise ValueError(f"NaN among the scores of user row {user}; mend the model")
             target = np.take_along_axis(scores, self.targets[part, None], axis=1)
             sampled = np.take_along_axis(scores, self.negatives[part], axis=1)
             counts[part] = (sampled >= target).sum(1)

@@ -70,6 +70,15 @@ def test_candidates_are_uniform_over_what_a_user_never_met(tmp_path):
         Candidates.draw(everything, np.array([0]), np.array([1]), 3, 0, "x")
 
 
+def test_a_score_that_is_no_number_has_no_rank():
+    seen = Interactions.from_pairs(np.array([0, 1, 2]), np.array([0, 1, 2]), 3, 10)
+    drawn = Candidates.draw(seen, np.arange(3), np.array([4, 5, 6]), 8, seed=0, fingerprint="x")
+    scores = np.zeros((3, 10), np.float32)
+    scores[1, 5] = np.nan
+    with pytest.raises(ValueError, match="NaN among the scores of user row 1"):
+        drawn.violators(lambda rows: scores[rows], block=2)
+
+
 def test_item_knn_equals_the_dense_definition():
     draw = np.random.default_rng(0)
     dense = draw.random((30, 17)) < 0.3
