@@ -4,7 +4,7 @@ WARP weighs a positive by Phi(k), k = r - 1 the number of its violators (Weston,
 2011): the harmonic number, for real k  Phi(k) = psi(k + 1) + gamma, concave and rising from 0.
 LambdaRank weighs by the discount of NDCG at a cut-off K, D(r) = [r <= K] / log2(1 + r) (Burges
 2010). Neither is linear, so an unbiased rank gives a biased weight. With N negatives, m draws,
-p = (r - 1) / N, V ~ Binomial(m, p), k^ = N V / m, r^ = 1 + k^, c = N / m >= 1:
+p = (r - 1) / N, V ~ Binomial(m, p), k^ = N V / m, r^ = 1 + k^, c = N / m (m > N is allowed):
 
 **Phi, bias.**  E Phi(k^) - Phi(k) lies between
   -( (1-p)^m Phi(k) + 2(1-p)/(mp) * (1 + (1-p)/((m+1)p)) ) and 0.
@@ -107,7 +107,7 @@ def phi(k: Float64[np.ndarray, "..."] | float) -> Float64[np.ndarray, "..."]:
 
 
 def warp_bounds(rank: int, drawn: int, negatives: int) -> Bounds:
-    """Of Phi at the corrected rank, as derived in the module's header; needs m <= N."""
+    """Of Phi at the corrected rank, as derived in the module's header."""
     p, m = (rank - 1) / negatives, drawn
     if p == 0:
         return Bounds(0.0, 0.0, 0.0)
@@ -141,29 +141,3 @@ def ndcg_bounds(rank: int, drawn: int, negatives: int, cutoff: float | None = No
 def _divergence(q: float, p: float) -> float:
     """KL(q, p) of two coins, in nats."""
     return float(scipy.special.rel_entr(q, p) + scipy.special.rel_entr(1 - q, 1 - p))
-
-
-def posterior_weights(
-    curve: Curve, drawn: int, negatives: int, prior: Float64[np.ndarray, " ranks"]
-) -> Float64[np.ndarray, " counts"]:
-    """E[curve(r) | V] for V = 0 … m: the estimate of a weight with the least squared error.
-
-    Unlike the curve at a corrected rank it is unbiased on average over `prior` (though not at each
-    rank), and its variance is at most that of the weight itself over the prior.
-
-    Args:
-      curve: of ranks.
-      drawn: m.
-      negatives: N.
-      prior: probability of each rank 1 … N + 1.
-
-    Raises:
-      ValueError: if the prior has another length or is no distribution.
-    """
-    if prior.shape != (negatives + 1,) or (prior < 0).any() or not np.isclose(prior.sum(), 1):
-        raise ValueError(f"the prior must be {negatives + 1} probabilities, one for each rank")
-    chance = np.arange(negatives + 1) / negatives
-    likely = scipy.stats.binom.pmf(np.arange(drawn + 1)[:, None], drawn, chance[None, :])
-    joint = likely * prior
-    exact = np.asarray(curve(np.arange(1.0, negatives + 2)), np.float64)
-    return (joint @ exact) / np.maximum(joint.sum(1), 1e-300)

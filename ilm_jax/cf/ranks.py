@@ -84,9 +84,7 @@ def shrunk_rank(
     return 1.0 + jnp.asarray(negatives) * share
 
 
-def fit_prior(
-    violators: Number, drawn: Number, weights: Number | None = None
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def fit_prior(violators: Number, drawn: Number) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """a and b by the method of moments over many positives; see the module's header.
 
     Where the counts vary no more than binomials of one p would, the prior is narrow: a + b is kept
@@ -94,14 +92,13 @@ def fit_prior(
 
     Args:
       violators, drawn: V and m of every positive; those with m < 2 do not count.
-      weights: of the positives; equal if None.
     """
     v, m = jnp.asarray(violators, jnp.float32), jnp.asarray(drawn, jnp.float32)
-    weight = (m >= 2) * (jnp.ones_like(v) if weights is None else jnp.asarray(weights))
-    total = jnp.maximum(weight.sum(), 1e-9)
-    mean = (weight * v / jnp.maximum(m, 1)).sum() / total
+    counts = m >= 2
+    total = jnp.maximum(counts.sum(), 1)
+    mean = jnp.where(counts, v / jnp.maximum(m, 1), 0).sum() / total
     mean = jnp.clip(mean, 1e-6, 1 - 1e-6)
-    square = (weight * v * (v - 1) / jnp.maximum(m * (m - 1), 1)).sum() / total
+    square = jnp.where(counts, v * (v - 1) / jnp.maximum(m * (m - 1), 1), 0).sum() / total
     strength = (mean - square) / jnp.maximum(square - mean**2, 1e-9)
     strength = jnp.clip(strength, 0.01, 1e4)
     return mean * strength, (1 - mean) * strength

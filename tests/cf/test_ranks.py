@@ -118,12 +118,11 @@ def positions(negatives: int) -> np.ndarray:
     return found[found <= negatives + 1]
 
 
-@pytest.mark.parametrize("negatives", [50, 500, 3705, 60_000])
+@pytest.mark.parametrize("negatives", [5, 50, 500, 3705, 60_000])
 def test_bias_and_variance_of_the_weights_are_within_their_bounds(negatives):
+    """More draws than negatives included."""
     checked = 0
     for drawn in DRAWN:
-        if drawn > negatives:
-            continue
 
         def estimate(counts, drawn=drawn):
             return 1 + negatives * counts / drawn
@@ -159,25 +158,3 @@ def test_weights_equal_their_definitions():
     np.testing.assert_allclose(phi(k), harmonic)
     rank = np.arange(1.0, 30)
     np.testing.assert_allclose(rank_weights.ndcg_discount(rank, 10), discount(10)(rank), atol=1e-6)
-
-
-def test_the_posterior_weight_has_the_least_squared_error_and_no_bias_over_the_prior():
-    negatives, drawn = 400, 20
-    prior = 1 / np.arange(1.0, negatives + 2)
-    prior /= prior.sum()
-    rank = np.arange(1.0, negatives + 2)
-    likely = scipy.stats.binom.pmf(
-        np.arange(drawn + 1)[:, None], drawn, (rank - 1)[None] / negatives
-    )
-    for curve in (discount(10), discount(None), lambda r: phi(r - 1)):
-        best = rank_weights.posterior_weights(curve, drawn, negatives, prior)
-        plug_in = curve(1 + negatives * np.arange(drawn + 1) / drawn)
-
-        def error(values, curve=curve):
-            return np.sum(prior * likely * (values[:, None] - curve(rank)[None]) ** 2)
-
-        assert error(best) < 0.9 * error(plug_in)
-        bias = np.sum(prior * likely * (best[:, None] - curve(rank)[None]))
-        assert abs(bias) < 1e-12
-    with pytest.raises(ValueError, match="probabilities"):
-        rank_weights.posterior_weights(discount(5), drawn, negatives, prior[:-1])
