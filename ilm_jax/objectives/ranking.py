@@ -18,7 +18,10 @@ rank in the catalogue, "corrected" and "shrunk" estimate the latter (Subbiah et 
 arXiv 2410.06371, give the batch form and the idea of correcting it; the formulas are derived in
 `ilm_jax.cf.ranks`). If S holds each negative once, "corrected" is the full rank. For a candidate j
 the other m - 1 stand for the other N - 1 negatives, and the positive counts as one more above it:
-r_j = 1 + (N - 1)/(m - 1) * #{l in S : s_l > s_j} + [s_i > s_j].
+r_j = 1 + (N - 1)/(m - 1) * #{l in S : s_l > s_j} + [s_i > s_j]. That is unbiased for candidates
+drawn without replacement, and exact if they are all. Drawn with replacement the other m - 1 fall
+anywhere among the N, so that N/(m - 1) would be unbiased: the count above j is estimated too low
+by its N-th part.
 
 Phi(k), |D(r_i) - D(r_j)|, V and the mean's divisor are constants of the gradient.
 """

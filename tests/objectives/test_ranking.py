@@ -1,5 +1,7 @@
 """Ranking losses equal plain NumPy, and their gradients the finite differences of that."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,6 +166,22 @@ def test_with_every_negative_corrected_ranks_are_full_ranks():
         rank = [1 + np.sum(everything > score) for score in everything]
         gain = np.array([discount(r, 5) for r in rank])
         np.testing.assert_allclose(found[i], np.abs(gain[-1] - gain[:-1]), atol=1e-6)
+
+
+def test_a_candidates_rank_is_unbiased_or_its_nth_part_too_low_with_replacement(monkeypatch):
+    """Over every sample of 3 of 4 negatives; D(r) = r, and a positive that is last, show r_j."""
+    monkeypatch.setattr(ranking, "ndcg_discount", lambda rank, _: rank)
+    draws = {
+        1.0: np.array(list(itertools.permutations(range(4), 3))),
+        1 - 1 / 4: np.array(list(itertools.product(range(4), repeat=3))),
+    }
+    for share, drawn in draws.items():
+        s, valid = jnp.full(len(drawn), -9.0), jnp.ones(drawn.shape, bool)
+        x = ranking.Scored(s, jnp.asarray(-drawn, jnp.float32), valid, 4.0)
+        ranks = 5.0 - np.asarray(ranking.lambda_weights(x))
+        for above in range(4):
+            mean = ranks[:, 0][drawn[:, 0] == above].mean()
+            assert mean == pytest.approx(1 + share * above)
 
 
 @pytest.mark.parametrize("cutoff", [10, 50, 100])
