@@ -1,0 +1,72 @@
+"""Settings of `ilm_jax.cf.sampled.fit`."""
+
+import dataclasses
+
+from ilm_jax.cf.negatives import SamplerConfig
+from ilm_jax.cf.two_tower import TwoTower
+
+LOSSES = ("bpr", "softmax", "warp", "lambdarank")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledConfig:
+    """What is trained, on which candidates, and how.
+
+    Attributes:
+      loss: "bpr", "softmax", "warp" or "lambdarank"; see `ilm_jax.objectives.ranking`.
+      rank: estimate for the latter two: "sampled" (uncorrected), "corrected" or "shrunk".
+      cutoff: K of LambdaRank's NDCG@K; None counts all ranks.
+      margin: WARP's.
+      sampler: how candidates are drawn.
+      exclude: which candidates are no negatives of a row: its user's "history" or its "target".
+      dim, user_tower, hidden, init_stddev: see `TwoTower`.
+      history: of the history tower: that many items, drawn anew each epoch without the target.
+      learning_rate: of Adam.
+      schedule: "constant", or "linear": the rate falls to 0 over the epochs.
+      l2: times half the mean squared norm of the vectors in a batch.
+      batch_size: pairs; the last of an epoch is filled from its start.
+      epochs: passes over the pairs.
+      seed: of parameters, order and candidates.
+
+    Raises:
+      ValueError: for unknown names, or a rank correction of candidates that are not uniform.
+    """
+
+    loss: str = "softmax"
+    rank: str = "corrected"
+    cutoff: int | None = None
+    margin: float = 1.0
+    sampler: SamplerConfig = SamplerConfig()
+    exclude: str = "history"
+    dim: int = 32
+    user_tower: str = "id"
+    hidden: tuple[int, ...] = ()
+    init_stddev: float = 0.1
+    history: int = 50
+    learning_rate: float = 3e-3
+    schedule: str = "constant"
+    l2: float = 0.0
+    batch_size: int = 4096
+    epochs: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES or self.exclude not in ("history", "target"):
+            raise ValueError(f"loss={self.loss!r}, exclude={self.exclude!r}: the losses are "
+                             f"{', '.join(LOSSES)}; exclude 'history' or 'target'")  # fmt: skip
+        if self.schedule not in ("constant", "linear"):
+            raise ValueError(f"schedule={self.schedule!r}; choose 'constant' or 'linear'")
+        if self.rank not in ("sampled", "corrected", "shrunk"):
+            raise ValueError(f"rank={self.rank!r}; choose 'sampled', 'corrected' or 'shrunk'")
+        uses_ranks = self.loss in ("warp", "lambdarank") and self.rank != "sampled"
+        if uses_ranks and not self.sampler.is_uniform:
+            raise ValueError(
+                f"{self.rank} ranks need uniform candidates, not {self.sampler.kind!r}: set "
+                "rank='sampled', or sampler.kind='uniform'"
+            )
+
+    def model(self, num_users: int, num_items: int) -> TwoTower:
+        """The scorer."""
+        return TwoTower(
+            num_users, num_items, self.dim, self.user_tower, tuple(self.hidden), self.init_stddev
+        )
