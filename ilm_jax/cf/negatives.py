@@ -21,10 +21,11 @@ class SamplerConfig:
       kind: "uniform" and "popularity" draw with replacement; "in_batch" takes the positives of
         the batch (so popularity decides); "all" takes every item once, which makes ranks exact.
       drawn: m; without meaning for "in_batch" and "all".
-      power: "popularity" draws an item with probability proportional to count^power.
+      power: "popularity" draws an item with probability proportional to count^power; 0 draws
+        uniformly, items without a count included.
 
     Raises:
-      ValueError: for another kind, or fewer than one candidate.
+      ValueError: for another kind, fewer than one candidate, or a negative power.
     """
 
     kind: str = "uniform"
@@ -36,6 +37,8 @@ class SamplerConfig:
             raise ValueError(
                 f"sampler {self.kind!r} with {self.drawn} candidates; kinds are {', '.join(KINDS)}"
             )
+        if not self.power >= 0:
+            raise ValueError(f"sampler power={self.power}: must not be negative; 0 is uniform")
 
     @property
     def is_uniform(self) -> bool:

@@ -29,7 +29,8 @@ class SampledConfig:
       seed: of parameters, order and candidates.
 
     Raises:
-      ValueError: for unknown names, or a rank correction of candidates that are not uniform.
+      ValueError: for unknown names, numbers that mean nothing, or a rank correction of candidates
+        that are not uniform.
     """
 
     loss: str = "softmax"
@@ -58,12 +59,30 @@ class SampledConfig:
             raise ValueError(f"schedule={self.schedule!r}; choose 'constant' or 'linear'")
         if self.rank not in ("sampled", "corrected", "shrunk"):
             raise ValueError(f"rank={self.rank!r}; choose 'sampled', 'corrected' or 'shrunk'")
+        if self.user_tower not in ("id", "history"):
+            raise ValueError(f"user_tower={self.user_tower!r}; choose 'id' or 'history'")
+        self._check_numbers()
         uses_ranks = self.loss in ("warp", "lambdarank") and self.rank != "sampled"
         if uses_ranks and not self.sampler.is_uniform:
             raise ValueError(
                 f"{self.rank} ranks need uniform candidates, not {self.sampler.kind!r}: set "
                 "rank='sampled', or sampler.kind='uniform'"
             )
+
+    def _check_numbers(self) -> None:
+        whole = ("dim", "history", "batch_size", "epochs")
+        counts = {name: getattr(self, name) for name in whole}
+        counts |= {"cutoff": 1 if self.cutoff is None else self.cutoff}
+        counts |= {f"hidden[{place}]": width for place, width in enumerate(self.hidden)}
+        for name, value in counts.items():
+            if not value >= 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        for name in ("learning_rate", "init_stddev"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+        for name in ("l2", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 
     def model(self, num_users: int, num_items: int) -> TwoTower:
         """The scorer."""

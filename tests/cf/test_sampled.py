@@ -158,6 +158,18 @@ def test_early_stopping_and_divergence(train):
         ({"loss": "warp", "sampler": SamplerConfig("popularity", 8)}, "uniform candidates"),
         ({"exclude": "nothing"}, "exclude"),
         ({"schedule": "cosine"}, "constant"),
+        ({"user_tower": "name"}, "'id' or 'history'"),
+        ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"cutoff": 0}, "cutoff=0"),
+        ({"user_tower": "history", "history": 0}, "history=0"),
+        ({"dim": 0}, "dim=0"),
+        ({"hidden": (16, 0)}, r"hidden\[1\]=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"init_stddev": 0.0}, "init_stddev=0.0"),
+        ({"l2": -0.1}, "l2=-0.1: must not be negative"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, message):
@@ -165,3 +177,7 @@ def test_settings_that_mean_nothing_are_refused(changes, message):
         dataclasses.replace(SMALL, **changes)
     with pytest.raises(ValueError, match="kinds are"):
         SamplerConfig("zipf")
+    with pytest.raises(ValueError, match="0 candidates"):
+        SamplerConfig("uniform", 0)
+    with pytest.raises(ValueError, match="power=-1.0: must not be negative"):
+        SamplerConfig("popularity", 8, power=-1.0)
