@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int
 
 from ilm_jax.cf.ials_blocks import Placement, Side, make_side
-from ilm_jax.cf.ials_solve import PlacedBlock, flat_mesh, place, placed, solve_side
+from ilm_jax.cf.ials_solve import PlacedBlock, fetched, flat_mesh, place, placed, solve_side
 from ilm_jax.cf.interactions import Interactions
 
 OnEpoch = Callable[[int, Float32[np.ndarray, "users dim"], Float32[np.ndarray, "items dim"]], Any]
@@ -145,8 +145,10 @@ def fit_interactions(
     line = flat_mesh(mesh)
     turned = train.transposed()
     places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
-    user_side = config.placed(line, make_side(train, places[0], places[1], config.dim))
-    item_side = config.placed(line, make_side(turned, places[1], places[0], config.dim))
+    copies = line.size if config.gather == "rows" else 1  # every device answers every other
+    sides = (make_side(train, places[0], places[1], config.dim, copies),
+             make_side(turned, places[1], places[0], config.dim, copies))  # fmt: skip
+    user_side, item_side = (config.placed(line, side) for side in sides)
     first = np.array(jax.random.normal(jax.random.key(config.seed), (train.num_items, config.dim)))
     first *= config.init_stddev / np.sqrt(config.dim)
     first[turned.lengths == 0] = 0.0
@@ -156,10 +158,10 @@ def fit_interactions(
         user = config.solve(line, user_side, item, user)
         item = config.solve(line, item_side, user, item)
         if on_epoch is not None:
-            tables = (np.array(x)[p.position] for x, p in zip((user, item), places, strict=True))
+            tables = (fetched(x)[p.position] for x, p in zip((user, item), places, strict=True))
             if on_epoch(epoch + 1, *tables):
                 break
-    factors = Factors(np.array(user)[places[0].position], np.array(item)[places[1].position])
+    factors = Factors(fetched(user)[places[0].position], fetched(item)[places[1].position])
     if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
         raise ValueError("iALS diverged to non-finite vectors; raise the regularisation")
     return factors

@@ -15,7 +15,7 @@ from ilm_jax.cf.interactions import Interactions
 
 GATHERED_FLOATS = 1 << 21
 """About rows * max(length, dim) * dim of one device's block (8 MiB: larger ones leave a CPU's
-caches, smaller ones pay for dispatch)."""
+caches, smaller ones pay for dispatch). A block has one row at least, however long."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,13 +105,16 @@ def padded_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def make_side(interactions: Interactions, placement: Placement, other: Placement, dim: int) -> Side:
+def make_side(
+    interactions: Interactions, placement: Placement, other: Placement, dim: int, copies: int = 1
+) -> Side:
     """Blocks of the rows of `interactions`, whose partners lie as `other` says.
 
     Args:
       interactions: rows of this side with their partners.
       placement, other: of this and of the other side.
       dim: of the vectors; bounds the size of a block.
+      copies: of a block's gathered vectors that a device holds at once; they share the bound.
     """
     shards, order = placement.shards, placement.order
     used = -(-int((interactions.lengths > 0).sum()) // shards)
@@ -121,7 +124,7 @@ def make_side(interactions: Interactions, placement: Placement, other: Placement
     for length in np.unique(classes):
         mine = np.flatnonzero(classes == length)
         first, last = int(mine[0]), int(mine[-1]) + 1
-        most = max(1, GATHERED_FLOATS // (dim * max(int(length), dim)))
+        most = max(1, GATHERED_FLOATS // (copies * dim * max(int(length), dim)))
         # Blocks of a length are alike, so that it compiles once.
         size = padded_rows(-(-(last - first) // -(-(last - first) // most)))
         for start in range(first, last, size):

@@ -4,7 +4,8 @@ The shape is ALX's (Mehta et al. 2021, arXiv 2112.02194). Every device solves it
 partners' vectors are either taken from a whole copy of the other table, made once for each half
 epoch (`gather="whole"`), or exchanged block by block (`gather="rows"`): ids are all-gathered,
 every device answers with the rows it has and zeros for the rest, and the answers are summed where
-they are needed (a reduce-scatter), so that no device ever holds a whole table.
+they are needed (a reduce-scatter), so that no table is ever whole on a device. What is exchanged at
+once is bounded, but for one row's partners, which travel together: shards * partners * dim numbers.
 """
 
 import functools
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32
@@ -28,14 +30,21 @@ _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
 
 def flat_mesh(mesh: Mesh | None) -> Mesh:
-    """All devices of a mesh in one row; the first device alone for None."""
-    devices = np.array(jax.devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
+    """All devices of a mesh in one row; this process's first device alone for None."""
+    devices = np.array(jax.local_devices()[:1]) if mesh is None else mesh.devices.reshape(-1)
     return Mesh(devices, (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def place(mesh: Mesh, array: np.ndarray, split: bool = True) -> jax.Array:
     """Puts an array on the mesh, its first axis split over all devices or whole on each."""
     return jax.device_put(array, NamedSharding(mesh, P(AXIS) if split else P()))
+
+
+def fetched(array: jax.Array) -> np.ndarray:
+    """A copy of the whole array on this host; where processes share the mesh, on each."""
+    if array.is_fully_addressable:
+        return np.array(array)
+    return np.array(multihost_utils.process_allgather(array, tiled=True))
 
 
 @functools.lru_cache(maxsize=64)

@@ -169,6 +169,18 @@ def test_tables_and_solutions_are_split_over_all_devices():
         assert {shard.data.shape for shard in solved.addressable_shards} == {(5, 5)}
 
 
+def test_what_is_exchanged_at_once_is_bounded(monkeypatch):
+    train = Interactions.from_pairs(*pairs(), USERS, ITEMS)
+    rows, others = (ials_blocks.Placement.deal(x.lengths, 8) for x in (train, train.transposed()))
+    bound = 8 * 5 * 5  # one short row of five numbers, for each of eight devices
+    monkeypatch.setattr(ials_blocks, "GATHERED_FLOATS", bound)
+    together = {}
+    for copies in (1, 8):
+        side = ials_blocks.make_side(train, rows, others, 5, copies)
+        together[copies] = max(block.partners.shape[1] for block in side.blocks)
+    assert together[8] == 1 < together[1]
+
+
 def test_enough_conjugate_gradients_give_the_exact_solution():
     users, items = pairs()
     exact = ials.fit(users, items, USERS, ITEMS, CONFIG)
