@@ -171,7 +171,7 @@ def test_tables_and_solutions_are_split_over_all_devices():
 
 def test_what_is_exchanged_at_once_is_bounded(monkeypatch):
     train = Interactions.from_pairs(*pairs(), USERS, ITEMS)
-    rows, others = (ials_blocks.Placement.deal(x.lengths, 8) for x in (train, train.transposed()))
+    rows, others = (ials_blocks.Placement.deal(x.lengths, 1) for x in (train, train.transposed()))
     bound = 8 * 5 * 5  # one short row of five numbers, for each of eight devices
     monkeypatch.setattr(ials_blocks, "GATHERED_FLOATS", bound)
     together = {}
