@@ -3,11 +3,11 @@
 A target's rank among m sampled negatives says little of its rank among all N (Krichene and Rendle
 2020): HR@10 of 100 candidates is high for any model, and may order two models wrongly. Given the
 share p of negatives that score at least as high as its target, a user's count V is
-Binomial(m, p), and the users' p have an unknown distribution. Its maximum-likelihood estimate on a
-grid of ranks (by expectation-maximisation; Li et al. 2021 estimate the same from sampled ranks)
-gives every full-catalogue metric as an average over ranks. What m draws cannot tell apart stays
-apart in no estimate: below p = 1/m all users look alike, so that a cut-off k needs m >~ N/k; the
-interval resamples users and says nothing of that, which the report states as `resolution`.
+Binomial(m, p), and the users' p have an unknown distribution: every distribution on a grid of ranks
+gives a full-catalogue metric as an average over ranks (Li et al. 2021 estimate one from sampled
+ranks). What m draws cannot tell apart no estimate can: below p = 1/m users look alike, so that a
+cut-off k needs m >~ N/k, and the report states N / m as `resolution`. The interval therefore holds
+the figure of every distribution that the counts allow, not the noise of one estimate alone.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from collections.abc import Callable
 import numpy as np
 import safetensors
 import safetensors.numpy
-import scipy.special
 from jaxtyping import Float64, Int, Int32
 
 from ilm_jax.cf.evaluation import Scorer
 from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.rank_mixture import binomial, mean_range, rank_grid, smooth_distribution
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.intervals import Interval, mean_interval
 from ilm_jax.files import atomic_write
@@ -129,7 +129,8 @@ class Corrected:
 
     Attributes:
       raw: over ranks among the candidates.
-      estimate, low, high: of the full-catalogue figure; the 95 % interval resamples users.
+      estimate, low, high: of the full-catalogue figure, with its 95 % interval; see
+        `corrected_metric`.
       drawn: m.
       resolution: N / m: full ranks below it cannot be told apart.
     """
@@ -154,61 +155,42 @@ def corrected_metric(
     drawn: int,
     population: float,
     *,
-    samples: int = 200,
     seed: int = 0,
 ) -> Corrected:
     """Raw and corrected figure of a metric of ranks, such as `lambda r: ndcg(r, 10)`.
+
+    The interval is the profile likelihood's of 95 %: the figures of all distributions of ranks
+    that explain the counts almost as well as the best one (`mean_range`). It is for these users and
+    for those of whom they are a sample. No theorem gives its coverage where the best distribution
+    is on the bounds of what can be, so it was simulated: NDCG at 10, 50 and 100, N = 1999, 500 and
+    5000 users, m = 100 and 500, p from Beta(.35, 3), Beta(1, 20) and a mixture of five points. All
+    36 x 24 seeds held these users' figure. That of the mixture as such (m = 500, 5000 users), where
+    draws tell ranks apart, was held by 192 of 200. Widths were .6 to 2.9 times the truth at
+    m = 100, and .2 to 1.5 times at m = 500.
+
+    The estimate is of one smooth distribution (`smooth_distribution`), moved into the interval if
+    it lies outside. Where N / m exceeds k it errs far: there the interval is what is known.
 
     Args:
       metric: of full ranks; is averaged over users.
       violators: V of every user.
       drawn: m.
       population: N (the mean, where users differ).
-      samples: bootstrap samples of users.
-      seed: of the bootstrap.
+      seed: of the raw figure's bootstrap.
+
+    Raises:
+      ValueError: if there is no user, or a V is outside [0, m].
     """
+    violators = np.asarray(violators)
+    outside = np.flatnonzero((violators < 0) | (violators > drawn))
+    if not len(violators) or len(outside):
+        what = f"user {outside[0]} has {violators[outside[0]]}" if len(outside) else "there is none"
+        raise ValueError(f"violators: {what}; give each user's count among {drawn} candidates")
     grid = rank_grid(population)
     values = np.asarray(metric(grid), np.float64)
     histogram = np.bincount(violators, minlength=drawn + 1).astype(float)
-    generator = np.random.Generator(np.random.Philox(seed))
-    drawn_again = generator.multinomial(len(violators), histogram / histogram.sum(), size=samples)
-    every = np.concatenate([histogram[None], drawn_again])
-    figures = mixing_distribution(every, drawn, (grid - 1) / population) @ values
-    low, high = np.quantile(figures[1:], [0.025, 0.975])
+    likely = binomial(drawn, np.minimum((grid - 1) / population, 1.0))
+    low, high = mean_range(histogram, likely, values)
+    estimate = float(np.clip(smooth_distribution(histogram, likely, grid) @ values, low, high))
     raw = mean_interval(np.asarray(metric(1.0 + violators), np.float64), seed=seed)
-    return Corrected(raw, float(figures[0]), float(low), float(high), drawn, population / drawn)
-
-
-def rank_grid(population: float, points: int = 200) -> Float64[np.ndarray, " ranks"]:
-    """Whole ranks from 1 to N + 1: all of the first, then ever wider apart."""
-    spaced = np.round(np.geomspace(1, population + 1, points))
-    return np.unique(np.concatenate([np.arange(1.0, min(21, population + 2)), spaced]))
-
-
-def mixing_distribution(
-    histograms: Float64[np.ndarray, "samples counts"],
-    drawn: int,
-    chances: Float64[np.ndarray, " ranks"],
-    steps: int = 300,
-) -> Float64[np.ndarray, "samples ranks"]:
-    """Distribution over `chances` under which the counts are likeliest, of each histogram.
-
-    V is Binomial(drawn, p) with p drawn from the distribution; expectation-maximisation from the
-    prior 1 / rank, which positives of a useful model follow roughly.
-    """
-    counts = np.arange(drawn + 1)[:, None]
-    p = np.clip(chances, 1e-12, 1 - 1e-12)[None, :]
-    log = (
-        scipy.special.gammaln(drawn + 1) - scipy.special.gammaln(counts + 1)
-        - scipy.special.gammaln(drawn - counts + 1)
-        + counts * np.log(p) + (drawn - counts) * np.log1p(-p)
-    )  # fmt: skip
-    likely = np.exp(log)
-    share = histograms / histograms.sum(1, keepdims=True)
-    weights = np.gradient(np.log(1.0 + np.arange(len(chances))))
-    found = np.tile(weights / weights.sum(), (len(histograms), 1))
-    for _ in range(steps):
-        expected = found @ likely.T
-        found *= (share / np.maximum(expected, 1e-300)) @ likely
-        found /= found.sum(1, keepdims=True)
-    return found
+    return Corrected(raw, estimate, low, high, drawn, population / drawn)
