@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=CHECKS)
     arguments = parser.parse_args()
     splits, train = cf_data.load(arguments)
+    cf_data.claim(arguments.folder, splits)
     config = IALSConfig(dim=arguments.dim, alpha=arguments.alpha, epochs=arguments.epochs,
                         regularisation=arguments.regularisation)  # fmt: skip
 
@@ -195,4 +196,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cf_data.exit_code(main))

@@ -225,6 +225,7 @@ def main() -> int:
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
+    cf_data.claim(arguments.folder, splits)
     bench = Bench(splits, train, arguments.folder, arguments.seeds, arguments.epochs,
                   arguments.rates, arguments.only_kept)  # fmt: skip
     found = study(bench)
@@ -235,4 +236,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cf_data.exit_code(main))

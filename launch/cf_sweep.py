@@ -166,9 +166,9 @@ def main() -> int:
     parser.add_argument("--grid_only", action="store_true", help="no test figures yet")
     arguments = parser.parse_args()
     splits, train = cf_data.load(arguments)
-    base = ials.IALSConfig(
-        epochs=arguments.epochs, solver=arguments.solver, cg_steps=arguments.cg_steps
-    )
+    shared = {name: getattr(arguments, name) for name in ("epochs", "solver", "cg_steps")}
+    cf_data.claim(arguments.folder, splits, **shared)
+    base = ials.IALSConfig(**shared)
     study = Study(splits, train, base, arguments.folder / "results.json")
     grid = itertools.product(arguments.dims, arguments.alphas, arguments.ridges, arguments.nus)
     settings = [Setting(*point) for point in grid]
@@ -180,4 +180,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cf_data.exit_code(main))

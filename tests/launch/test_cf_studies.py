@@ -1,0 +1,36 @@
+"""The studies of collaborative filtering keep what they measured, and never mix it up."""
+
+import pathlib
+import subprocess
+import sys
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+
+
+def study(script, folder, *words, users=40):
+    lines = [f"u{n} " + " ".join(f"i{(n + 3 * k) % 17}" for k in range(8)) for n in range(users)]
+    file = folder / f"sequences{users}.txt"
+    file.write_text("\n".join(lines) + "\n")
+    return subprocess.run(
+        [sys.executable, str(LAUNCH / script), f"--sequences={file}", f"--folder={folder / 'kept'}",
+         *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_sweep_goes_on_where_it_was_and_refuses_results_of_other_data(tmp_path):
+    words = ("--dims", "4", "--alphas", ".1", ".3", "--ridges", ".01", "--epochs", "2")
+    first = study("cf_sweep.py", tmp_path, *words)
+    assert first.returncode == 0, first.stderr
+    assert "best of those with 1 seeds: dim 4" in first.stdout
+    assert "test NDCG@10 (iALS: mean of seeds 0, 1, 2)" in first.stdout
+    again = study("cf_sweep.py", tmp_path, *words)
+    # Nothing is measured again: the lines of progress are gone.
+    assert again.stdout == (tmp_path / "kept" / "table.txt").read_text()
+    longer = study("cf_sweep.py", tmp_path, *words[:-1], "3")
+    assert (longer.returncode, longer.stderr.count("\n")) == (2, 1)
+    assert "holds results of another epochs" in longer.stderr
+    other = study("cf_checks.py", tmp_path, "--only", "devices", users=30)
+    assert other.returncode == 2
+    assert "holds results of another" in other.stderr
+    assert "split" in other.stderr
