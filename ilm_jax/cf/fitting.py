@@ -42,8 +42,11 @@ class FitCF:
         in from the history before the last training target (iALS alone); see `prefix_users`.
       patience: measurements on validation without improvement after which fitting stops; 0 fits
         all epochs. Not for text.
-      every: epochs from one measurement to the next.
+      every: epochs from one measurement to the next, at most those of each method.
       partitioner: the mesh.
+
+    Raises:
+      UserError: for a combination that cannot be fitted.
     """
 
     dataset: str = "toy"
@@ -68,6 +71,16 @@ class FitCF:
         if self.user_vector == "prefix" and others:
             raise UserError("user_vector='prefix' folds users into iALS; other methods have only "
                             "'full' vectors")  # fmt: skip
+        if self.patience < 0:
+            raise UserError(f"FitCF.patience={self.patience}: give 0 (all epochs) or more")
+        if self.every < 1:
+            raise UserError(f"FitCF.every={self.every}: give at least 1 (epoch)")
+        for method in self.methods if self.patience else ():
+            if not isinstance(method, TextConfig) and self.every > method.epochs:
+                raise UserError(
+                    f"FitCF.every={self.every} with {_NAMES[type(method)]} of {method.epochs} "
+                    f"epochs: nothing would be measured; set every to at most {method.epochs}"
+                )
 
     def splits(self) -> Splits:
         """The catalogue, split."""
@@ -81,6 +94,11 @@ class FitCF:
 
     def fit(self, splits: Splits, on_epoch: Callable[..., Any] | None = None) -> EmbeddingTable:
         """Fits every method and sets their vectors side by side.
+
+        Args:
+          splits: of `splits()`, as a rule.
+          on_epoch: called by every method but text as on_epoch(epochs done, user vectors, item
+            vectors); True stops that method.
 
         Raises:
           UserError: if a fit is not finite, or texts are too few.
@@ -114,9 +132,8 @@ def _both(
         return on_epoch
 
     def called(epoch: int, user: Any, item: Any) -> bool:
-        if on_epoch is not None:
-            on_epoch(epoch, user, item)
-        return stop(epoch, user, item)
+        asked = on_epoch is not None and bool(on_epoch(epoch, user, item))
+        return stop(epoch, user, item) or asked  # an epoch that ends the fit is measured too
 
     return called
 
@@ -129,6 +146,8 @@ def fit_method(
     stop: EarlyStopping | None = None,
 ) -> EmbeddingTable:
     """The table of one method; with `stop` (which `on_epoch` must call) its best epoch's.
+
+    If fitting ends before `stop` has measured, it is the last epoch's.
 
     Raises:
       UserError: if the fit is not finite, or texts are too few.

@@ -106,6 +106,31 @@ def test_early_stopping_writes_the_best_epoch(splits):
     np.testing.assert_allclose(table.item, alone.item, atol=1e-5)  # eight devices and one
 
 
+def test_a_callback_that_asks_to_stop_is_heard_beside_patience(splits):
+    seen = []
+
+    def two(epoch, user, item):
+        seen.append(epoch)
+        return epoch == 2
+
+    table = FitCF(methods=[dataclasses.replace(CONFIG, epochs=12)], patience=9).fit(splits, two)
+    assert seen == [1, 2] and table.settings["stopped_at_epoch"] in seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": -1}, "patience=-1: give 0"),
+        ({"every": 0}, "every=0: give at least 1"),
+        ({"every": 5, "patience": 1}, "every=5 with ials of 3 epochs: nothing would be measured"),
+    ],
+)
+def test_stopping_that_could_never_happen_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        FitCF(methods=[TextConfig(), CONFIG], **settings)
+    assert FitCF(methods=[CONFIG], every=5).every == 5  # without patience nothing is measured
+
+
 def test_a_user_folded_in_is_served_as_well_as_one_trained_with():
     """Users that training never saw: NDCG within 2 % of that of vectors trained with them."""
     draw = np.random.default_rng(0)
