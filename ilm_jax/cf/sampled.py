@@ -50,11 +50,14 @@ class Trainer:
 
     @functools.cached_property
     def constants(self) -> dict[str, Any]:
-        """What every step reads: history lengths, and the bitmap of histories if excluded."""
-        found = {"lengths": jnp.asarray(self.train.lengths, jnp.float32)}
+        """What every step reads, whole on each device so that no step copies it.
+
+        History lengths, and the bitmap of histories if they are excluded.
+        """
+        found = {"lengths": self.train.lengths.astype(np.float32)}
         if self.config.exclude == "history":
-            found["bitmap"] = jnp.asarray(history_bitmap(self.train))
-        return found
+            found["bitmap"] = history_bitmap(self.train)
+        return jax.device_put(found, self._whole)
 
     def initial(self, seed: int) -> tuple[Any, Any]:
         """(parameters, optimizer state), a pure function of the seed."""
@@ -62,15 +65,23 @@ class Trainer:
         key = jax.random.key(seed)
         one = jnp.zeros(1, jnp.int32)
         parameters = self.model.init(key, one, one, histories)
-        if self.mesh is not None:
-            parameters = jax.tree.map(lambda x: jax.device_put(x, self._sharding(x)), parameters)
-        return parameters, self.optimizer.init(parameters)
+        return self._placed((parameters, self.optimizer.init(parameters)), jax.device_put)
 
-    def _sharding(self, array: Array) -> NamedSharding:
-        """Tables are split by rows over the whole mesh where it divides them."""
-        assert self.mesh is not None
-        split = array.ndim == 2 and array.shape[0] % self.mesh.size == 0
-        return NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names if split else None))
+    def _placed(self, trees: Any, place: Callable[..., Array]) -> Any:
+        """Tables, and what the optimizer keeps of them, split by rows over the whole mesh."""
+        if self.mesh is None:
+            return trees
+        split = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+
+        def one(path: tuple[Any, ...], x: Array) -> Array:
+            return place(x, split if str(path[-1]).endswith("_table']") else self._whole)
+
+        return jax.tree_util.tree_map_with_path(one, trees)
+
+    @property
+    def _whole(self) -> NamedSharding | None:
+        """On each device all of it."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
     def loss(
         self,
@@ -151,7 +162,8 @@ class Trainer:
         ) -> tuple[Any, Any, Float[Array, ""]]:
             value, gradient = self.value_and_gradient(parameters, constants, batch, key)
             updates, state = self.optimizer.update(gradient, state, parameters)
-            return optax.apply_updates(parameters, updates), state, value
+            after = optax.apply_updates(parameters, updates), state
+            return *self._placed(after, jax.lax.with_sharding_constraint), value
 
         return step
 
@@ -231,9 +243,12 @@ class Trainer:
 
 
 def make_trainer(train: Interactions, config: SampledConfig, mesh: Mesh | None = None) -> Trainer:
-    """A trainer; with a mesh, tables are split by rows and batches over all its devices."""
+    """A trainer; with a mesh, tables are split by rows over all its devices.
+
+    So are batches whose size the devices divide; others every device works off whole.
+    """
     sampler = Sampler.make(config.sampler, train.item_counts())
-    model = config.model(train.num_users, train.num_items)
+    model = config.model(train.num_users, train.num_items, 1 if mesh is None else mesh.size)
     rate: Any = config.learning_rate
     if config.schedule == "linear":
         size = min(config.batch_size, len(train.items))

@@ -84,8 +84,9 @@ class SampledConfig:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 
-    def model(self, num_users: int, num_items: int) -> TwoTower:
-        """The scorer."""
+    def model(self, num_users: int, num_items: int, multiple: int = 1) -> TwoTower:
+        """The scorer; see `TwoTower` for `multiple`."""
         return TwoTower(
-            num_users, num_items, self.dim, self.user_tower, tuple(self.hidden), self.init_stddev
-        )
+            num_users, num_items, self.dim, self.user_tower, tuple(self.hidden), self.init_stddev,
+            multiple,
+        )  # fmt: skip

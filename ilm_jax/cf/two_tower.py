@@ -19,6 +19,8 @@ class TwoTower(nn.Module):
         items in the user's history.
       hidden: widths of an MLP (ReLU) on top of both towers; none if empty.
       init_stddev: of table entries, divided by sqrt(dim).
+      multiple: tables are filled up to a multiple of so many rows, so that devices can share them.
+        The rows that fill up are zero; nothing reads them, so that they stay so.
     """
 
     num_users: int
@@ -27,15 +29,20 @@ class TwoTower(nn.Module):
     user_tower: str = "id"
     hidden: tuple[int, ...] = ()
     init_stddev: float = 0.1
+    multiple: int = 1
 
     def setup(self) -> None:
         """Tables, and the MLPs if there are any."""
         if self.user_tower not in ("id", "history"):
             raise ValueError(f"user_tower={self.user_tower!r}; choose 'id' or 'history'")
         normal = nn.initializers.normal(self.init_stddev / self.dim**0.5)
+
+        def table(key: Array, rows: int) -> Float32[Array, "filled dim"]:
+            return jnp.pad(normal(key, (rows, self.dim)), ((0, -rows % self.multiple), (0, 0)))
+
         users = self.num_users if self.user_tower == "id" else self.num_items
-        self.user_table = self.param("user_table", normal, (users, self.dim))
-        self.item_table = self.param("item_table", normal, (self.num_items, self.dim))
+        self.user_table = self.param("user_table", table, users)
+        self.item_table = self.param("item_table", table, self.num_items)
         if self.hidden:
             widths = (*self.hidden, self.dim)
             self.user_layers = [nn.Dense(width) for width in widths]
@@ -49,7 +56,8 @@ class TwoTower(nn.Module):
             return self._top(self.user_table[users], "user")
         assert histories is not None, "the history tower reads histories"
         real: Bool[Array, "batch length"] = histories < self.num_items
-        read = self.user_table.at[histories].get(mode="fill", fill_value=0.0)
+        rows = jnp.where(real, histories, len(self.user_table))  # not a row that fills up
+        read = self.user_table.at[rows].get(mode="fill", fill_value=0.0)
         mean = read.sum(1) / jnp.maximum(real.sum(1, keepdims=True), 1)
         return self._top(mean, "user")
 

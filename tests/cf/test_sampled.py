@@ -96,14 +96,43 @@ def test_same_seed_same_bits_and_seeds_share_a_trainer(train):
     assert alone.user.tobytes() == other.user.tobytes()
 
 
-def test_eight_devices_give_the_same_vectors(train):
-    config = dataclasses.replace(SMALL, epochs=2, loss="warp")
-    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
-    many = sampled.make_trainer(train, config, mesh)
-    shards = jax.tree.leaves(many.initial(0)[0])[0].addressable_shards
-    assert {shard.data.shape[0] for shard in shards} == {train.num_items // 8}
-    one = sampled.fit(train, config)
-    np.testing.assert_allclose(many.fit().item, one.item, atol=1e-4)
+MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
+
+
+@pytest.mark.parametrize("tower", ["id", "history"])
+def test_eight_devices_split_tables_of_any_size_and_give_the_same_vectors(two_tastes, tower):
+    """303 users and 203 items: eight divides neither."""
+    splits = two_tastes(users=303, items=203)
+    train = Interactions.from_pairs(*splits.train_interactions(), 303, 203)
+    config = dataclasses.replace(
+        SMALL, epochs=2, loss="warp", user_tower=tower, history=4,
+        sampler=SamplerConfig("all" if tower == "id" else "uniform", 64),
+    )  # fmt: skip
+    users = 303 if tower == "id" else 203
+    many = sampled.make_trainer(train, config, MESH)
+    (parameters, state), batch = many.initial(0), many.batches(0, 0)[0]
+    for _ in range(2):
+        for tables in (parameters["params"], state[0].mu["params"], state[0].nu["params"]):
+            for table, rows in (("user_table", users), ("item_table", 203)):
+                shards = tables[table].addressable_shards
+                assert [x.data.shape[0] for x in shards] == [-(-rows // 8)] * 8
+                assert len({x.index[0].start for x in shards}) == 8
+        parameters, state, _ = many.step(
+            parameters, state, many.constants, many._split(batch), jax.random.key(0)
+        )
+    assert not np.asarray(parameters["params"]["item_table"])[203:].any()
+    assert not np.asarray(parameters["params"]["user_table"])[users:].any()
+    found, expected = many.fit(), sampled.fit(train, config)
+    np.testing.assert_allclose(found.user, expected.user, atol=1e-4)
+    np.testing.assert_allclose(found.item, expected.item, atol=1e-4)
+
+
+def test_what_every_step_reads_lies_on_every_device_once(train):
+    """So that no step copies the bitmap of histories."""
+    trainer = sampled.make_trainer(train, SMALL, MESH)
+    assert trainer.constants is trainer.constants
+    for array in trainer.constants.values():
+        assert array.sharding.is_fully_replicated and len(array.sharding.device_set) == 8
 
 
 @pytest.mark.parametrize("kind", ["uniform", "all"])
