@@ -16,7 +16,7 @@ from ilm_jax.cf.early_stopping import EarlyStopping
 from ilm_jax.cf.ials import Factors, IALSConfig
 from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.cf.sampled import SampledConfig
-from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table import EmbeddingTable, unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.splits import SplitConfig, Splits, make_splits
@@ -206,17 +206,12 @@ def side_by_side(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
     ]  # fmt: skip
     return dataclasses.replace(
         first,
-        item=np.concatenate([_scaled(t.item, t.item_cold) for t in tables], axis=1),
-        user=np.concatenate([_scaled(t.user, t.user_cold) for t in tables], axis=1),
+        item=np.concatenate([unit_rms(t.item, t.item_cold) for t in tables], axis=1),
+        user=np.concatenate([unit_rms(t.user, t.user_cold) for t in tables], axis=1),
         item_cold=np.all([t.item_cold for t in tables], axis=0),
         user_cold=np.all([t.user_cold for t in tables], axis=0),
         settings={"method": "combined", "parts": parts},
     )
-
-
-def _scaled(vectors: Float32[np.ndarray, "rows dim"], cold: np.ndarray) -> np.ndarray:
-    rms = np.sqrt(np.mean(np.square(vectors[~cold], dtype=np.float64))) if not cold.all() else 0.0
-    return (vectors / rms).astype(np.float32) if rms > 0 else vectors
 
 
 def prefix_users(

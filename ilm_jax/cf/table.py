@@ -224,7 +224,8 @@ class TableSet:
                 capacity = max(1, -(-len(vectors) // BLOCK_MULTIPLE)) * BLOCK_MULTIPLE
                 start = sum(block.capacity for block in self.blocks.values())
                 self.blocks[f"{table.catalogue}/{kind}"] = Block(start, len(vectors), capacity)
-                parts.append((start, _normalised(vectors, cold, normalise), cold))
+                scaled = unit_rms(vectors, cold) if normalise == "rms" else vectors
+                parts.append((start, scaled, cold))
         capacity = sum(block.capacity for block in self.blocks.values())
         self.vectors = np.zeros((capacity, tables[0].dim), np.float32)
         self.cold = np.ones(capacity, bool)
@@ -263,10 +264,14 @@ class TableSet:
         return found.start + local
 
 
-def _normalised(
-    vectors: Float32[np.ndarray, "rows dim"], cold: Bool[np.ndarray, " rows"], normalise: str
+def unit_rms(
+    vectors: Float32[np.ndarray, "rows dim"], cold: Bool[np.ndarray, " rows"]
 ) -> Float32[np.ndarray, "rows dim"]:
-    if normalise == "none" or cold.all():
+    """Divided by one number, so that entries of rows that are not cold have mean square 1.
+
+    Vectors that are all cold or zero stay as they are.
+    """
+    if cold.all():
         return vectors
     rms = np.sqrt(np.mean(np.square(vectors[~cold], dtype=np.float64)))
     return (vectors / rms).astype(np.float32) if rms > 0 else vectors

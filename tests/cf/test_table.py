@@ -8,7 +8,7 @@ import pytest
 import safetensors
 
 from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet
+from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet, unit_rms
 from ilm_jax.cli import fit_cf
 from ilm_jax.errors import UserError
 
@@ -119,6 +119,15 @@ def test_tables_stack_into_blocks_with_room(table, two_tastes):
     plain = TableSet(table, normalise="none")
     np.testing.assert_array_equal(plain.vectors[:24], table.item)
     assert plain.fingerprint != TableSet(table).fingerprint == TableSet(table).fingerprint
+
+
+def test_vectors_are_scaled_by_the_rows_that_are_not_cold():
+    vectors, cold = np.array([[3.0, 4.0], [90.0, 0.0]], np.float32), np.array([False, True])
+    scaled = unit_rms(vectors, cold)
+    assert np.mean(scaled[0] ** 2) == pytest.approx(1) and scaled.dtype == np.float32
+    assert scaled[1, 0] == pytest.approx(90 / np.sqrt(12.5))
+    np.testing.assert_array_equal(unit_rms(vectors, ~np.zeros(2, bool)), vectors)
+    assert not unit_rms(np.zeros_like(vectors), cold).any()
 
 
 def test_wrong_rows_blocks_and_tables_are_user_errors(table, two_tastes):
