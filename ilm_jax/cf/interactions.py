@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64, Num
 
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
+
+Rows = Int[np.ndarray, " pairs"] | Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,34 +32,36 @@ class Interactions:
     @classmethod
     def from_pairs(
         cls,
-        users: Int[np.ndarray, " pairs"],
-        items: Int[np.ndarray, " pairs"],
+        users: Rows,
+        items: Rows,
         num_users: int,
         num_items: int,
-        counts: Int[np.ndarray, " pairs"] | None = None,
+        counts: Num[np.ndarray, " pairs"] | Sequence[float] | None = None,
     ) -> "Interactions":
         """Sorts the pairs; a pair given several times counts once, and so does a count above 1.
 
         Args:
-          users, items: rows of each pair, in any order.
+          users, items: rows of each pair, in any order; arrays or lists.
           num_users, num_items: sizes, rows without a pair included.
           counts: how often each was seen; pairs with 0 are left out.
 
         Raises:
-          ValueError: if a row is out of range, a count is negative, or no pair is left.
+          ValueError: if lengths differ, a row is no whole number or out of range, a count is
+            negative or NaN, or no pair is left.
         """
+        user_rows = _checked("user", users, num_users)
+        item_rows = _checked("item", items, num_items)
+        if len(user_rows) != len(item_rows):
+            raise ValueError(
+                f"{len(user_rows)} user rows and {len(item_rows)} item rows: give one each a pair"
+            )
         if counts is not None:
-            if len(counts) and counts.min() < 0:
-                worst = int(np.argmin(counts))
-                raise ValueError(
-                    f"pair {worst} (user row {users[worst]}, item row {items[worst]}) has count "
-                    f"{counts[worst]}: interactions cannot be negative; leave dislikes out"
-                )
-            users, items = users[counts > 0], items[counts > 0]
-        for name, rows, size in (("user", users, num_users), ("item", items, num_items)):
-            if not len(rows) or rows.min() < 0 or rows.max() >= size:
-                raise ValueError(f"no pairs, or a {name} row outside [0, {size})")
-        keys = users.astype(np.int64) * num_items + items
+            seen = _seen(user_rows, item_rows, np.asarray(counts))
+            user_rows, item_rows = user_rows[seen], item_rows[seen]
+        if not len(user_rows):
+            what = "the lists are empty" if counts is None else "none has a count above 0"
+            raise ValueError(f"no pairs to make rows of: {what}")
+        keys = user_rows * num_items + item_rows
         keys.sort()
         keys = keys[np.append(True, keys[1:] != keys[:-1])]
         lengths = np.bincount(keys // num_items, minlength=num_users)
@@ -100,6 +105,48 @@ class Interactions:
         return padded
 
 
+def _checked(name: str, rows: Rows, size: int) -> Int64[np.ndarray, " pairs"]:
+    """The rows of one side as an array.
+
+    Raises:
+      ValueError: unless they are a list of whole numbers in [0, size).
+    """
+    given = np.asarray(rows)
+    if given.ndim != 1:
+        raise ValueError(f"{name} rows of shape {given.shape}: give a list, one entry a pair")
+    if len(given) and given.dtype.kind not in "iu":
+        raise ValueError(f"{name} rows are {given.dtype}: give row numbers, whole and from 0")
+    outside = np.flatnonzero((given < 0) | (given >= size))
+    if len(outside):
+        raise ValueError(
+            f"pair {outside[0]} has {name} row {given[outside[0]]}; {len(outside)} of {len(given)} "
+            f"pairs have a {name} row outside [0, {size}): give the sizes that the rows are of"
+        )
+    return given.astype(np.int64)
+
+
+def _seen(
+    users: Int64[np.ndarray, " pairs"],
+    items: Int64[np.ndarray, " pairs"],
+    counts: Num[np.ndarray, " pairs"],
+) -> Bool[np.ndarray, " pairs"]:
+    """Which pairs have a count above 0.
+
+    Raises:
+      ValueError: if there is not one count a pair, or one is negative or NaN.
+    """
+    if counts.shape != users.shape:
+        raise ValueError(f"counts of shape {counts.shape} for {len(users)} pairs: give one a pair")
+    wrong = np.flatnonzero(~(counts >= 0))
+    if len(wrong):
+        pair = wrong[0]
+        raise ValueError(
+            f"pair {pair} (user row {users[pair]}, item row {items[pair]}) has count "
+            f"{counts[pair]}: interactions are counted from 0; leave dislikes and gaps out"
+        )
+    return counts > 0
+
+
 def hold_out(
     interactions: Interactions, share: float = 0.2, seed: int = 0
 ) -> tuple[Interactions, Interactions]:
@@ -118,6 +165,11 @@ def hold_out(
     most = np.repeat((share * interactions.lengths).astype(np.int64), interactions.lengths)
     held = np.zeros(len(order), bool)
     held[order] = place < most
+    if not held.any():
+        raise ValueError(
+            f"share={share} of histories of at most {interactions.lengths.max(initial=0)} items is "
+            "less than one item each: nothing would be held out; give a larger share"
+        )
     users, sizes = interactions.users, (interactions.num_users, interactions.num_items)
     parts = [
         Interactions.from_pairs(users[part], interactions.items[part], *sizes)

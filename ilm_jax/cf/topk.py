@@ -31,11 +31,11 @@ def best_items(
     Args:
       user, item: vectors.
       seen: items of each user that are left out (training interactions).
-      k: length of the lists.
+      k: length of the lists; no users give no lists.
       user_block, item_block: sizes of the blocks.
 
     Raises:
-      ValueError: if `seen` is of other sizes, or a vector is not finite.
+      ValueError: if `seen` is of other sizes, a vector is not finite, k < 1, or there is no item.
     """
     if (seen.num_users, seen.num_items) != (len(user), len(item)):
         raise ValueError(
@@ -44,6 +44,8 @@ def best_items(
         )
     if not (np.isfinite(user).all() and np.isfinite(item).all()):
         raise ValueError("a vector is not finite")
+    if k < 1 or not len(item):
+        raise ValueError(f"k={k} of {len(item)} items: give k and items of at least 1")
     item_block = min(item_block, len(item))
     blocks = -(-len(item) // item_block)
     padded = np.zeros((blocks * item_block, item.shape[1]), np.float32)
@@ -52,7 +54,7 @@ def best_items(
     found = np.full((len(user), k), -1, np.int32)
     # Users of like history lengths share a block, so that little is padded.
     order = np.argsort(seen.lengths, kind="stable")
-    size = min(user_block, len(user))
+    size = max(1, min(user_block, len(user)))
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
         longest = 1 << max(3, int(seen.lengths[chosen].max() - 1).bit_length())

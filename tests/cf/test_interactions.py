@@ -24,10 +24,41 @@ def test_counts_are_presence_and_may_not_be_negative():
     assert found.users.tolist() == [0, 1] and found.items.tolist() == [0, 1]
     with pytest.raises(ValueError, match=r"pair 2 \(user row 1, item row 1\) has count -1"):
         Interactions.from_pairs(users, items, 2, 2, np.array([1, 1, -1]))
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="no pairs .* none has a count above 0"):
         Interactions.from_pairs(users, items, 2, 2, np.zeros(3, int))
-    with pytest.raises(ValueError, match=r"item row outside \[0, 1\)"):
-        Interactions.from_pairs(users, items, 2, 1)
+    with pytest.raises(ValueError, match=r"pair 1 \(user row 0, item row 1\) has count nan"):
+        Interactions.from_pairs(users, items, 2, 2, [1.0, np.nan, 2.0])
+    with pytest.raises(ValueError, match=r"counts of shape \(1,\) for 3 pairs"):
+        Interactions.from_pairs(users, items, 2, 2, [1])
+
+
+def test_lists_do_as_well_as_arrays():
+    plain = Interactions.from_pairs([1, 0], [2, 0], 2, 3, counts=[3, 1])
+    array = Interactions.from_pairs(np.array([1, 0], np.uint64), np.array([2, 0], np.uint64), 2, 3)
+    assert plain.offsets.tolist() == array.offsets.tolist() == [0, 1, 2]
+    assert plain.items.tolist() == array.items.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        ([0], [0, 1, 2], "1 user rows and 3 item rows: give one each a pair"),
+        ([0, 1], [0, 1, 2], "2 user rows and 3 item rows"),
+        ([], [], "no pairs .* the lists are empty"),
+        (
+            [0, 3, 4],
+            [0, 1, 2],
+            r"pair 1 has user row 3; 2 of 3 pairs have a user row outside \[0, 3\)",
+        ),
+        ([0, 1, 2], [0, 1, -1], r"pair 2 has item row -1; 1 of 3 .* outside \[0, 5\)"),
+        ([0.0, 1.5], [0, 1], "user rows are float64: give row numbers"),
+        (["u0"], [0], "user rows are <U2: give row numbers"),
+        ([[0, 1]], [[0, 1]], r"user rows of shape \(1, 2\): give a list"),
+    ],
+)
+def test_pairs_that_are_none_are_refused_with_their_place_and_value(users, items, message):
+    with pytest.raises(ValueError, match=message):
+        Interactions.from_pairs(users, items, 3, 5)
 
 
 def test_a_share_of_every_row_is_held_out():
@@ -42,6 +73,9 @@ def test_a_share_of_every_row_is_held_out():
     assert again.items.tolist() == held.items.tolist() != other.items.tolist()
     with pytest.raises(ValueError, match="share"):
         hold_out(whole, 1.0)
+    short = Interactions.from_pairs([0, 0, 1, 1, 1], [0, 1, 2, 3, 4], 2, 5)
+    with pytest.raises(ValueError, match="at most 3 items is less than one item each: nothing"):
+        hold_out(short, 0.2)
 
 
 def test_sequences_get_rows_that_say_nothing_of_held_out_items(tmp_path):

@@ -71,3 +71,11 @@ def test_sizes_that_do_not_fit_and_bad_vectors_are_refused(seen):
         best_items(np.full_like(user, np.nan), item, seen, K)
     with pytest.raises(ValueError, match="shorter|lists"):
         list_metrics(np.zeros((USERS, 3), np.int32), seen, 5)
+    with pytest.raises(ValueError, match="k=0 of"):
+        best_items(user, item, seen, 0)
+
+
+def test_no_users_get_no_lists():
+    nobody = Interactions(np.zeros(1, np.int64), np.zeros(0, np.int32), ITEMS)
+    user, item = vectors()
+    assert best_items(user[:0], item, nobody, K).shape == (0, K)
