@@ -105,12 +105,18 @@ def fit_prior(violators: Number, drawn: Number) -> tuple[Float[Array, ""], Float
 
 
 def estimated_rank(
-    how: str, violators: Number, drawn: Number, negatives: Number
+    how: str,
+    violators: Number,
+    drawn: Number,
+    negatives: Number,
+    prior: Prior | tuple[Number, Number] | None = None,
 ) -> Float[Array, "..."]:
-    """One of the three by name; "shrunk" fits its prior to the given counts.
+    """One of the three by name.
 
     Args:
       how: "sampled", "corrected" or "shrunk".
+      violators, drawn, negatives: as in `corrected_rank`.
+      prior: of "shrunk"; fitted to these counts if None.
 
     Raises:
       ValueError: for another name.
@@ -120,7 +126,7 @@ def estimated_rank(
     if how == "corrected":
         return corrected_rank(violators, drawn, negatives)
     if how == "shrunk":
-        shape = jnp.broadcast_shapes(jnp.shape(violators), jnp.shape(drawn))
-        prior = fit_prior(jnp.broadcast_to(violators, shape), jnp.broadcast_to(drawn, shape))
+        if prior is None:
+            prior = fit_prior(*jnp.broadcast_arrays(violators, drawn))
         return shrunk_rank(violators, drawn, negatives, prior)
     raise ValueError(f"no rank estimate {how!r}; choose 'sampled', 'corrected' or 'shrunk'")

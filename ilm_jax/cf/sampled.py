@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import Sampler, history_bitmap, met
+from ilm_jax.cf.parts import joined, split
+from ilm_jax.cf.ranks import fit_prior
 from ilm_jax.cf.sampled_config import SampledConfig
 from ilm_jax.cf.two_tower import TwoTower
 from ilm_jax.objectives import ranking
@@ -25,16 +27,19 @@ OnEpoch = Callable[[int, Float[np.ndarray, "users dim"], Float[np.ndarray, "item
 
 
 def losses(
-    config: SampledConfig, scored: ranking.Scored, log_expected: Float32[Array, " drawn"]
+    config: SampledConfig,
+    scored: ranking.Scored,
+    log_expected: Float32[Array, " drawn"],
+    prior: ranking.Pair | None = None,
 ) -> Float32[Array, " batch"]:
-    """The configured loss of each row."""
+    """The configured loss of each row; see `ranking.warp` for the prior."""
     if config.loss == "bpr":
         return ranking.bpr(scored)
     if config.loss == "softmax":
         return ranking.sampled_softmax(scored, log_expected)
     if config.loss == "warp":
-        return ranking.warp(scored, config.rank, config.margin)
-    return ranking.lambdarank(scored, config.rank, config.cutoff)
+        return ranking.warp(scored, config.rank, config.margin, prior)
+    return ranking.lambdarank(scored, config.rank, config.cutoff, prior)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,23 +88,22 @@ class Trainer:
         """On each device all of it."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
-    def loss(
+    def scored(
         self,
         vectors: tuple[Array, Array, Array],
         constants: dict[str, Any],
         pairs: tuple[Int32[Array, " rows"], Int32[Array, " rows"]],
-        drawn: tuple[Int32[Array, " drawn"], Float32[Array, " drawn"]],
-    ) -> Float[Array, ""]:
-        """Mean loss of (user, item) pairs, the penalty left out.
+        candidates: Int32[Array, " drawn"],
+    ) -> ranking.Scored:
+        """Scores of (user, item) pairs and of the candidates.
 
         Args:
           vectors: of the users, of their items, and of the candidates.
           constants: see there.
           pairs: user and item rows.
-          drawn: what `Sampler.draw` gives.
+          candidates: item rows.
         """
         (user, positive, negative), (users, items) = vectors, pairs
-        candidates, log_expected = drawn
         valid = candidates[None, :] != items[:, None]
         negatives: Any = self.train.num_items - 1.0
         if self.config.exclude == "history":
@@ -108,9 +112,7 @@ class Trainer:
                 :, : len(candidates)
             ]
             negatives = self.train.num_items - constants["lengths"][users]
-        scores = jnp.sum(user * positive, -1)
-        scored = ranking.Scored(scores, user @ negative.T, valid, negatives)
-        return losses(self.config, scored, log_expected).mean()
+        return ranking.Scored(jnp.sum(user * positive, -1), user @ negative.T, valid, negatives)
 
     def value_and_gradient(
         self, parameters: Any, constants: dict[str, Any], batch: dict[str, Array], key: Array
@@ -120,37 +122,66 @@ class Trainer:
         A large batch of scores is worked off in parts that stay in a CPU's caches.
         """
         users, items = batch["users"], batch["items"]
-        drawn = self.sampler.draw(key, items)
+        candidates, log_expected = self.sampler.draw(key, items)
 
         def read(parameters: Any) -> tuple[Any, ...]:
             user = self.model.apply(parameters, users, batch.get("histories"), method="users")
-            both = (self.model.apply(parameters, x, method="items") for x in (items, drawn[0]))
+            both = (self.model.apply(parameters, x, method="items") for x in (items, candidates))
             return (user, *both)
 
         vectors, back = jax.vjp(read, parameters)
         user, positive, negative = vectors
-        parts = self._parts(len(users), len(drawn[0]))
-        slope = jax.value_and_grad(self.loss)
+        rows, real = split((user, positive, users, items), self._parts(len(users), len(candidates)))
+
+        def score(rows: tuple[Array, ...], negative: Array) -> ranking.Scored:
+            own, target, user, item = rows
+            return self.scored((own, target, negative), constants, (user, item), candidates)
+
+        prior = self._prior(lambda rows: score(rows, negative), rows, real)
+
+        def loss(own: tuple[Array, Array], negative: Array, rest: tuple[Array, ...]) -> Array:
+            *pairs, real = rest
+            each = losses(self.config, score((*own, *pairs), negative), log_expected, prior)
+            return jnp.where(real, each, 0.0).sum() / len(users)
 
         def part(total: Array, rows: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-            value, slopes = slope((*rows[:2], negative), constants, rows[2:], drawn)
-            return total + slopes[2], (value, *slopes[:2])
+            slope = jax.value_and_grad(loss, (0, 1))
+            value, (own, shared) = slope(rows[:2], negative, rows[2:])
+            return total + shared, (value, *own)
 
-        rows = (user, positive, users, items)
-        split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
-        total, (values, *slopes) = jax.lax.scan(part, jnp.zeros_like(negative), split)
-        whole = (*(x.reshape(user.shape) for x in slopes), total)
+        total, (values, *own) = jax.lax.scan(part, jnp.zeros_like(negative), (*rows, real))
+        whole = (*(joined(x, len(users)) for x in own), total)
         l2 = self.config.l2 / sum(map(len, vectors))
-        value = values.mean() + 0.5 * l2 * sum(jnp.sum(x**2) for x in vectors)
+        value = values.sum() + 0.5 * l2 * sum(jnp.sum(x**2) for x in vectors)
         both = zip(whole, vectors, strict=True)
-        return value, back(tuple(g / parts + l2 * x for g, x in both))[0]
+        return value, back(tuple(g + l2 * x for g, x in both))[0]
+
+    def _prior(
+        self,
+        score: Callable[[tuple[Array, ...]], ranking.Scored],
+        rows: tuple[Array, ...],
+        real: Bool[Array, "parts size"],
+    ) -> ranking.Pair | None:
+        """Of shrunk ranks, fitted to the whole batch: to its parts it would depend on their number.
+
+        Takes a pass over the scores of its own; the parts are scored again for the loss.
+        """
+        if self.config.rank != "shrunk" or self.config.loss not in ("warp", "lambdarank"):
+            return None
+        margin = self.config.margin if self.config.loss == "warp" else None
+
+        def counts(part: tuple[Array, ...]) -> tuple[Array, Array]:
+            scored = score(part)
+            return ranking.violates(scored, margin).sum(1), scored.drawn
+
+        violators, drawn = jax.lax.map(counts, rows)
+        return jax.lax.stop_gradient(fit_prior(violators, jnp.where(real, drawn, 0.0)))
 
     def _parts(self, batch: int, drawn: int) -> int:
-        """In how many equal parts a batch is worked off."""
+        """In how many equal parts a batch is worked off; the last may be filled up."""
         if self.mesh is not None and self.mesh.size > 1:
             return 1
-        fits = max(1, _SCORES // drawn)
-        return next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= fits)
+        return -(-batch // max(1, _SCORES // drawn))
 
     @functools.cached_property
     def step(self) -> Callable[..., tuple[Any, Any, Float[Array, ""]]]:

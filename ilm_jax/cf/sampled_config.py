@@ -14,7 +14,8 @@ class SampledConfig:
 
     Attributes:
       loss: "bpr", "softmax", "warp" or "lambdarank"; see `ilm_jax.objectives.ranking`.
-      rank: estimate for the latter two: "sampled" (uncorrected), "corrected" or "shrunk".
+      rank: estimate for the latter two: "sampled" (uncorrected), "corrected" or "shrunk"
+        (to a prior fitted to the batch).
       cutoff: K of LambdaRank's NDCG@K; None counts all ranks.
       margin: WARP's.
       sampler: how candidates are drawn.

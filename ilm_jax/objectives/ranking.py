@@ -23,6 +23,9 @@ drawn without replacement, and exact if they are all. Drawn with replacement the
 anywhere among the N, so that N/(m - 1) would be unbiased: the count above j is estimated too low
 by its N-th part.
 
+The prior of "shrunk" ranks is fitted to the rows that are given, unless it is given too: rows that
+are worked off in parts need the prior of all, from their counts (`violates`).
+
 Phi(k), |D(r_i) - D(r_j)|, V and the mean's divisor are constants of the gradient.
 """
 
@@ -36,6 +39,7 @@ from ilm_jax.cf.rank_weights import ndcg_discount, warp_weight
 from ilm_jax.cf.ranks import estimated_rank
 
 _MINUS = -1e30
+Pair = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 class Scored(NamedTuple):
@@ -75,27 +79,40 @@ def sampled_softmax(
     return jax.nn.logsumexp(everything, axis=1) - positive
 
 
-def warp(scored: Scored, rank: str = "corrected", margin: float = 1.0) -> Float32[Array, " batch"]:
+def violates(scored: Scored, margin: float | None) -> Bool[Array, "batch drawn"]:
+    """Which negatives score above s_i - margin; for None (LambdaRank's count) at least s_i."""
+    positive = scored.positive[:, None]
+    if margin is None:
+        return scored.valid & (scored.candidates >= positive)
+    return scored.valid & (margin - positive + scored.candidates > 0)
+
+
+def warp(
+    scored: Scored, rank: str = "corrected", margin: float = 1.0, prior: Pair | None = None
+) -> Float32[Array, " batch"]:
     """Per row; 0 where no candidate violates the margin.
 
     Args:
       scored: the batch.
       rank: how the number of violators in the catalogue is estimated: see `estimated_rank`.
       margin: a negative violates it that scores above s_i - margin.
+      prior: a and b of "shrunk" ranks; fitted to these rows if None.
 
     Raises:
       ValueError: for an unknown `rank`.
     """
     gap = margin - scored.positive[:, None] + scored.candidates
-    violates = scored.valid & (gap > 0)
-    found = violates.sum(1)
-    k = estimated_rank(rank, found, scored.drawn, scored.negatives) - 1.0
+    above = violates(scored, margin)
+    k = estimated_rank(rank, above.sum(1), scored.drawn, scored.negatives, prior) - 1.0
     weight = jax.lax.stop_gradient(warp_weight(k))
-    return weight * _mean(gap.astype(jnp.float32), violates)
+    return weight * _mean(gap.astype(jnp.float32), above)
 
 
 def lambdarank(
-    scored: Scored, rank: str = "corrected", cutoff: int | None = None
+    scored: Scored,
+    rank: str = "corrected",
+    cutoff: int | None = None,
+    prior: Pair | None = None,
 ) -> Float32[Array, " batch"]:
     """Per row; 0 where no candidate is valid.
 
@@ -103,24 +120,28 @@ def lambdarank(
       scored: the batch.
       rank: how ranks are estimated: see `estimated_rank`.
       cutoff: K of NDCG@K; None counts all ranks.
+      prior: a and b of "shrunk" ranks; fitted to these rows if None.
 
     Raises:
       ValueError: for an unknown `rank`.
     """
-    weight = lambda_weights(scored, rank, cutoff)
+    weight = lambda_weights(scored, rank, cutoff, prior)
     return _mean(weight * _log_loss(scored), scored.valid)
 
 
 def lambda_weights(
-    scored: Scored, rank: str = "corrected", cutoff: int | None = None
+    scored: Scored,
+    rank: str = "corrected",
+    cutoff: int | None = None,
+    prior: Pair | None = None,
 ) -> Float32[Array, "batch drawn"]:
-    """|D(r_i) - D(r_j)| for every pair."""
+    """|D(r_i) - D(r_j)| for every pair; see `lambdarank`."""
     scored = jax.tree.map(jax.lax.stop_gradient, scored)
     positive = scored.positive[:, None]
     candidates = jnp.where(scored.valid, scored.candidates, _MINUS)
     negatives = jnp.broadcast_to(jnp.asarray(scored.negatives, jnp.float32), scored.drawn.shape)
-    at_least = (candidates >= positive).sum(1)
-    own = estimated_rank(rank, at_least, scored.drawn, negatives)[:, None]
+    at_least = violates(scored, None).sum(1)
+    own = estimated_rank(rank, at_least, scored.drawn, negatives, prior)[:, None]
     above = _count_above(candidates, cutoff)
     scale = jnp.ones_like(own)
     if rank != "sampled":

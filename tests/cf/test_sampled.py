@@ -136,30 +136,41 @@ def test_what_every_step_reads_lies_on_every_device_once(train):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "all"])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(train, monkeypatch, kind):
+@pytest.mark.parametrize(
+    ("loss", "rank"), [("warp", "corrected"), ("warp", "shrunk"), ("lambdarank", "shrunk")]
+)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(train, monkeypatch, kind, loss, rank):
+    """Of 61 pairs, a prime: the last part is filled up."""
     config = dataclasses.replace(
-        SMALL, loss="warp", sampler=SamplerConfig(kind, 16), l2=0.3, init_stddev=1.0
-    )
+        SMALL, loss=loss, rank=rank, sampler=SamplerConfig(kind, 16), l2=0.3, init_stddev=1.0,
+        batch_size=61,
+    )  # fmt: skip
     trainer = sampled.make_trainer(train, config)
     parameters, key = trainer.initial(0)[0], jax.random.key(3)
     batch = trainer.batches(0, 0)[0]
 
     def total(parameters):
         users, items = batch["users"], batch["items"]
-        drawn = trainer.sampler.draw(key, items)
+        candidates, log_expected = trainer.sampler.draw(key, items)
         tables = parameters["params"]
         vectors = tables["user_table"][users], tables["item_table"][items]
-        vectors = *vectors, tables["item_table"][drawn[0]]
+        vectors = *vectors, tables["item_table"][candidates]
         square = jnp.mean(jnp.sum(jnp.concatenate(vectors) ** 2, -1))
-        mean = trainer.loss(vectors, trainer.constants, (users, items), drawn)
-        return mean + 0.5 * config.l2 * square
+        scored = trainer.scored(vectors, trainer.constants, (users, items), candidates)
+        return sampled.losses(config, scored, log_expected).mean() + 0.5 * config.l2 * square
 
     exact = jax.value_and_grad(total)(parameters)
-    for bound, parts in ((1 << 18, 1), (40 * 16, {"uniform": 2, "all": 4}[kind])):
+    for bound, parts in ((1 << 18, 1), (40 * 16, {"uniform": 2, "all": 4}[kind]), (1, 61)):
         monkeypatch.setattr(sampled, "_SCORES", bound)
-        assert trainer._parts(64, len(trainer.sampler.draw(key, batch["items"])[0])) == parts
+        assert trainer._parts(61, len(trainer.sampler.draw(key, batch["items"])[0])) == parts
         found = trainer.value_and_gradient(parameters, trainer.constants, batch, key)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, exact)
+
+
+@pytest.mark.parametrize("batch", [4096, 4099])
+def test_parts_hold_as_many_scores_as_the_bound_allows_whatever_divides_the_batch(train, batch):
+    trainer = sampled.make_trainer(train, dataclasses.replace(SMALL, batch_size=batch))
+    assert trainer._parts(batch, 512) == -(-batch // 512)
 
 
 def test_the_linear_schedule_ends_at_rest(train):
