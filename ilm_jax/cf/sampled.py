@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
+from ilm_jax.cf.batches import draw_histories, epoch_batches, pad_histories
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import Sampler, history_bitmap, met
@@ -199,42 +200,25 @@ class Trainer:
         return step
 
     def batches(self, epoch: int, seed: int) -> list[dict[str, np.ndarray]]:
-        """The batches of an epoch, a pure function of both."""
-        draw = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-        order = draw.permutation(len(self.train.items))
-        size = min(self.config.batch_size, len(order))
-        order = np.concatenate([order, order[: -len(order) % size]])
-        users, found = self.train.users, []
-        for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            batch = {"users": users[rows], "items": self.train.items[rows]}
-            if self.config.user_tower == "history":
-                batch["histories"] = self._histories(batch["users"], batch["items"], draw)
-            found.append(batch)
-        return found
-
-    def _histories(
-        self, users: Int32[np.ndarray, " batch"], without: Int[np.ndarray, " batch"], draw: Any
-    ) -> Int32[np.ndarray, "batch history"]:
-        """Some items of each user's history, but not the target (-1: nothing is left out)."""
-        count = self.train.num_items
-        chosen = np.full((len(users), self.config.history), count, np.int32)
-        for row, (user, target) in enumerate(zip(users, without, strict=True)):
-            items = self.train.of(user)
-            items = items[items != target]
-            if len(items) > self.config.history:
-                items = draw.choice(items, self.config.history, replace=False)
-            chosen[row, : len(items)] = items
-        return chosen
+        """The batches of an epoch, a pure function of both; see `epoch_batches`."""
+        history = self.config.history if self.config.user_tower == "history" else None
+        return epoch_batches(self.train, self.config.batch_size, history, seed, epoch)
 
     def fit(self, on_epoch: OnEpoch | None = None, seed: int | None = None) -> Factors:
         """Trains from the start, with another seed than the configured one if given.
 
         Seeds share the compiled step. Errors as the function `fit`.
         """
+        factors = self.factors(self.fit_parameters(on_epoch, seed), seed)
+        if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
+            raise ValueError("training diverged to non-finite vectors; lower the learning rate")
+        return factors
+
+    def fit_parameters(self, on_epoch: OnEpoch | None = None, seed: int | None = None) -> Any:
+        """As the method `fit`, but returns what `factors` and `user_vectors` read."""
         seed = self.config.seed if seed is None else seed
         parameters, state = self.initial(seed)
-        root, number, factors = jax.random.key(seed + 1), 0, None
+        root, number = jax.random.key(seed + 1), 0
         for epoch in range(self.config.epochs):
             for batch in self.batches(epoch, seed):
                 key = jax.random.fold_in(root, number)
@@ -242,14 +226,11 @@ class Trainer:
                     parameters, state, self.constants, self._split(batch), key
                 )
                 number += 1
-            if on_epoch or epoch + 1 == self.config.epochs:
-                factors = self.factors(parameters)
-            if on_epoch and factors and on_epoch(epoch + 1, factors.user, factors.item):
-                break
-        assert factors is not None
-        if not (np.isfinite(factors.user).all() and np.isfinite(factors.item).all()):
-            raise ValueError("training diverged to non-finite vectors; lower the learning rate")
-        return factors
+            if on_epoch:
+                factors = self.factors(parameters, seed)
+                if on_epoch(epoch + 1, factors.user, factors.item):
+                    break
+        return parameters
 
     def _split(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         if self.mesh is None or len(batch["users"]) % self.mesh.size:
@@ -257,13 +238,20 @@ class Trainer:
         split = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
         return jax.device_put(batch, split)
 
-    def factors(self, parameters: Any) -> Factors:
-        """Vectors of all users and items; rows without training pairs are zero."""
+    def factors(self, parameters: Any, seed: int | None = None) -> Factors:
+        """Vectors of all users and items; rows without training pairs are zero.
+
+        Args:
+          parameters: of `fit_parameters`.
+          seed: of what is read of longer histories than the configured; that of the configuration
+            if None.
+        """
         users = np.arange(self.train.num_users, dtype=np.int32)
         histories = None
         if self.config.user_tower == "history":
-            draw = np.random.Generator(np.random.Philox(self.config.seed))
-            histories = self._histories(users, np.full(len(users), -1), draw)
+            draw = np.random.Generator(np.random.Philox(self.config.seed if seed is None else seed))
+            nothing = np.full(len(users), -1)
+            histories = draw_histories(self.train, users, nothing, self.config.history, draw)
         user = np.array(self.model.apply(parameters, users, histories, method="users"))
         item = np.array(
             self.model.apply(parameters, np.arange(self.train.num_items), method="items")
@@ -271,6 +259,27 @@ class Trainer:
         user[self.train.lengths == 0] = 0.0
         item[self.train.item_counts() == 0] = 0.0
         return Factors(user, item)
+
+    def user_vectors(
+        self, parameters: Any, histories: Sequence[Int[np.ndarray, " length"]]
+    ) -> Float32[np.ndarray, "users dim"]:
+        """Vectors of users whom training need not have seen, by the history tower.
+
+        Args:
+          parameters: of `fit_parameters`.
+          histories: item rows of each user, all of which are read; none give a zero vector.
+
+        Raises:
+          ValueError: for the tower "id", or an item outside the catalogue.
+        """
+        if self.config.user_tower != "history":
+            raise ValueError("user_tower='id' has vectors for training's users alone; "
+                             "train with user_tower='history'")  # fmt: skip
+        padded = pad_histories(histories, self.train.num_items)
+        users = np.arange(len(histories))
+        found = np.array(self.model.apply(parameters, users, padded, method="users"))
+        found[[len(items) == 0 for items in histories]] = 0.0
+        return found
 
 
 def make_trainer(train: Interactions, config: SampledConfig, mesh: Mesh | None = None) -> Trainer:

@@ -1,7 +1,8 @@
 """Scorers whose score is <user vector, item vector>, so that their vectors make a table.
 
 Plain matrix factorization (`user_tower="id"`), or a user tower that reads the user's history and
-can therefore serve users whom training never saw (`user_tower="history"`).
+can therefore serve users whom training never saw (`user_tower="history"`; see
+`sampled.Trainer.user_vectors`).
 """
 
 import flax.linen as nn

@@ -18,6 +18,7 @@ from ilm_jax.cf.popularity import popularity_scorer
 SMALL = sampled.SampledConfig(
     dim=8, batch_size=64, epochs=8, learning_rate=0.03, sampler=SamplerConfig("uniform", 16)
 )
+MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
 
 
 @pytest.fixture
@@ -88,15 +89,43 @@ def test_the_bitmap_knows_every_history(train):
         negatives.history_bitmap(huge)
 
 
-def test_same_seed_same_bits_and_seeds_share_a_trainer(train):
-    trainer = sampled.make_trainer(train, dataclasses.replace(SMALL, epochs=2))
+@pytest.mark.parametrize("tower", ["id", "history"])
+def test_same_seed_same_bits_and_seeds_share_a_trainer(train, tower):
+    """With histories longer than what is read of them."""
+    config = dataclasses.replace(SMALL, epochs=2, user_tower=tower, history=2)
+    assert (train.lengths > 2).any()
+    trainer = sampled.make_trainer(train, config)
     one, two, other = trainer.fit(), trainer.fit(seed=0), trainer.fit(seed=1)
     assert one.item.tobytes() == two.item.tobytes() != other.item.tobytes()
-    alone = sampled.fit(train, dataclasses.replace(SMALL, epochs=2, seed=1))
+    alone = sampled.fit(train, dataclasses.replace(config, seed=1))
     assert alone.user.tobytes() == other.user.tobytes()
+    assert alone.item.tobytes() == other.item.tobytes()
 
 
-MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
+@pytest.mark.parametrize("mesh", [None, MESH], ids=["one", "eight"])
+def test_users_whom_training_never_saw_get_vectors_by_their_histories(splits, train, mesh):
+    """The last 28 users are left out of training, and find their taste all the same."""
+    first = train.users < 100
+    pairs = train.users[first], train.items[first]
+    seen = Interactions.from_pairs(*pairs, 100, train.num_items)
+    config = dataclasses.replace(SMALL, user_tower="history", history=8, hidden=(16,))
+    trainer = sampled.make_trainer(seen, config, mesh)
+    parameters = trainer.fit_parameters()
+    factors = trainer.factors(parameters)
+    known = trainer.user_vectors(parameters, [seen.of(user) for user in range(100)])
+    np.testing.assert_allclose(known, factors.user, atol=1e-5)
+
+    histories = [train.of(user) for user in range(100, 127)]
+    scores = trainer.user_vectors(parameters, histories) @ factors.item.T
+    half = (train.num_items - 1) // 2  # even users like the first half of the items
+    likes = scores[:, :half].mean(1) > scores[:, half : 2 * half].mean(1)
+    assert (likes == (np.arange(100, 127) % 2 == 0)).all()
+
+    assert not trainer.user_vectors(parameters, [np.zeros(0, np.int64)]).any()
+    with pytest.raises(ValueError, match="history 1 has an item row outside"):
+        trainer.user_vectors(parameters, [np.array([0]), np.array([train.num_items])])
+    with pytest.raises(ValueError, match="user_tower='history'"):
+        sampled.make_trainer(seen, SMALL).user_vectors(None, histories)
 
 
 @pytest.mark.parametrize("tower", ["id", "history"])
