@@ -78,7 +78,11 @@ def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a c
     mapped = jax.shard_map(
         solve, mesh=mesh, in_specs=(split, table_spec, P(), split, split, split), out_specs=split
     )
-    return jax.jit(mapped, donate_argnums=0)
+    # On a CPU's virtual devices, threads that wait in an exchange would starve the one that they
+    # wait for of threads for its products: each device keeps to its own.
+    alone = gather == "rows" and mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_cpu_multi_thread_eigen": False} if alone else {}
+    return jax.jit(mapped, donate_argnums=0, compiler_options=options)
 
 
 def _taken(
