@@ -43,7 +43,7 @@ def smooth_distribution(
     """A g under which the counts are nearly likeliest, by expectation-maximisation.
 
     It starts from g ~ 1 / rank, which targets of a useful model follow roughly, and stops early on
-    purpose: the likeliest g is a few spikes, and its means err two to four times as far.
+    purpose: the likeliest g is a few spikes, and its means err two to five times as far (m = 100).
     """
     share = histogram / histogram.sum()
     found = np.gradient(np.log(ranks))

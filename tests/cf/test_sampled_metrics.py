@@ -56,6 +56,33 @@ def test_the_interval_holds_the_truth(shape):
     assert min(held.values()) >= 18
 
 
+STUDIED = {
+    "Beta(.35, 3)": lambda draw, users: draw.beta(0.35, 3.0, users),
+    "Beta(1, 20)": lambda draw, users: draw.beta(1.0, 20.0, users),
+    "five points": lambda draw, users: np.where(
+        draw.random(users) < 0.3,
+        draw.choice([0.0, 0.003, 0.02], users),
+        draw.choice([0.1, 0.5], users),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [100, 500])
+@pytest.mark.parametrize("users", [500, 5000])
+@pytest.mark.parametrize("shape", STUDIED)
+def test_the_interval_holds_the_truth_in_the_study_of_its_docstring(shape, users, drawn):
+    missed = 0
+    for seed in range(24):
+        draw = np.random.default_rng(seed)
+        ranks = 1 + np.floor(STUDIED[shape](draw, users) * (ITEMS - 1))
+        violators = draw.binomial(drawn, (ranks - 1) / (ITEMS - 1))
+        for k in (10, 50, 100):
+            found = corrected_metric(ndcg_at(k), violators, drawn, ITEMS - 1)
+            missed += not found.low <= ndcg(ranks, k).mean() <= found.high
+    assert missed == 0
+
+
 def test_the_range_is_a_proportions_where_draws_tell_ranks_apart():
     """Ranks of 1 and the middle: the likelihood is a binomial's, whose interval is a root."""
     grid = np.array([1.0, 1001.0])
