@@ -27,22 +27,6 @@ _SCORES = 1 << 18
 OnEpoch = Callable[[int, Float[np.ndarray, "users dim"], Float[np.ndarray, "items dim"]], Any]
 
 
-def losses(
-    config: SampledConfig,
-    scored: ranking.Scored,
-    log_expected: Float32[Array, " drawn"],
-    prior: ranking.Pair | None = None,
-) -> Float32[Array, " batch"]:
-    """The configured loss of each row; see `ranking.warp` for the prior."""
-    if config.loss == "bpr":
-        return ranking.bpr(scored)
-    if config.loss == "softmax":
-        return ranking.sampled_softmax(scored, log_expected)
-    if config.loss == "warp":
-        return ranking.warp(scored, config.rank, config.margin, prior)
-    return ranking.lambdarank(scored, config.rank, config.cutoff, prior)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
     """One configuration on one set of interactions; made by `make_trainer`."""
@@ -142,7 +126,7 @@ class Trainer:
 
         def loss(own: tuple[Array, Array], negative: Array, rest: tuple[Array, ...]) -> Array:
             *pairs, real = rest
-            each = losses(self.config, score((*own, *pairs), negative), log_expected, prior)
+            each = self.config.losses(score((*own, *pairs), negative), log_expected, prior)
             return jnp.where(real, each, 0.0).sum() / len(users)
 
         def part(total: Array, rows: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:

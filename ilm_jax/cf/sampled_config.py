@@ -1,9 +1,12 @@
-"""Settings of `ilm_jax.cf.sampled.fit`."""
+"""Settings of `ilm_jax.cf.sampled.fit`, and the scorer and the loss that they choose."""
 
 import dataclasses
 
+from jaxtyping import Array, Float32
+
 from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.cf.two_tower import TwoTower
+from ilm_jax.objectives import ranking
 
 LOSSES = ("bpr", "softmax", "warp", "lambdarank")
 
@@ -91,3 +94,18 @@ class SampledConfig:
             num_users, num_items, self.dim, self.user_tower, tuple(self.hidden), self.init_stddev,
             multiple,
         )  # fmt: skip
+
+    def losses(
+        self,
+        scored: ranking.Scored,
+        log_expected: Float32[Array, " drawn"],
+        prior: ranking.Pair | None = None,
+    ) -> Float32[Array, " batch"]:
+        """The configured loss of each row; see `ranking.warp` for the prior."""
+        if self.loss == "bpr":
+            return ranking.bpr(scored)
+        if self.loss == "softmax":
+            return ranking.sampled_softmax(scored, log_expected)
+        if self.loss == "warp":
+            return ranking.warp(scored, self.rank, self.margin, prior)
+        return ranking.lambdarank(scored, self.rank, self.cutoff, prior)
