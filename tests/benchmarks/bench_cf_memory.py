@@ -1,6 +1,6 @@
 """Memory of collaborative filtering at MovieLens 25M's size.
 
-    python -m tests.benchmarks.bench_cf_memory [--epochs 2] [--dim 64] [--judged 8192]
+    python -m tests.benchmarks.bench_cf_memory [--epochs 2] [--dim 64] [--judged USERS]
 
 Generates 162,541 users, 59,047 items and 25 million distinct interactions with long tails, fits
 iALS, ranks every user's held-out item among all, makes top-20 lists, and prints the process's peak
