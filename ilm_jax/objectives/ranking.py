@@ -156,7 +156,8 @@ def _count_above(
 ) -> Float32[Array, "batch drawn"]:
     """How many of its row score above each; with a cut-off, counts beyond it are not exact.
 
-    Beyond the cut-off the discount is 0 whatever the rank, so that the best few scores suffice.
+    Beyond the cut-off the discount is 0 whatever the rank, so that the best few scores suffice (if
+    no more are drawn than there are negatives: else an estimate lies below its count).
     They are found one by one: on CPU a `top_k` of all took ten times as long as the rest.
     """
     if cutoff is None:
