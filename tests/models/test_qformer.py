@@ -87,19 +87,17 @@ def test_features_in_one_pass_are_those_of_two(params):
     def apart(model):
         return model.entity_features(VECTORS), model.text_features(TEXT)
 
-    def total(params, features):
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.grad, has_aux=True)
+    def slope_and_features(params, features):
         items, texts = features(QFormer(CONFIG).bind({"params": params}))
-        return (jnp.concatenate([items, texts[:, None]], axis=1) * weights).sum()
+        return (jnp.concatenate([items, texts[:, None]], axis=1) * weights).sum(), (items, texts)
 
-    together = jax.grad(total)(params, lambda model: model.features(VECTORS, TEXT))
-    separate = jax.grad(total)(params, apart)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    jax.tree.map(close, together, separate)
-    for one, two in zip(
-        call(params, VECTORS, TEXT, method="features"),
-        apart(QFormer(CONFIG).bind({"params": params})),
-        strict=True,
-    ):
+    together = slope_and_features(params, lambda model: model.features(VECTORS, TEXT))
+    separate = slope_and_features(params, apart)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+                 together[0], separate[0])  # fmt: skip
+    for one, two in zip(together[1], separate[1], strict=True):
         np.testing.assert_allclose(one, two, atol=2e-6)
 
 
