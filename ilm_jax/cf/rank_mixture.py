@@ -43,7 +43,8 @@ def smooth_distribution(
     """A g under which the counts are nearly likeliest, by expectation-maximisation.
 
     It starts from g ~ 1 / rank, which targets of a useful model follow roughly, and stops early on
-    purpose: the likeliest g is a few spikes, and its means err two to five times as far (m = 100).
+    purpose: the likeliest g is a few spikes, whose NDCG@10 errs two to three times as far (p from
+    Beta(.35, 3) and Beta(1, 20), N = 1999, m = 100, 2000 users, 12 seeds).
     """
     share = histogram / histogram.sum()
     found = np.gradient(np.log(ranks))
