@@ -4,219 +4,94 @@
         train --gin_file=pods/gemma2_9b_v5e_256.gin --gin.MODEL_DIR=gs://bucket/run …
 
 The pod is the recipe's TOPOLOGY unless --topology names another. `--dry_run` prints every command
-and runs none. launch/README.md says what a project needs first.
+and runs none. That Google Cloud could not be asked never counts as "there is no pod": the question
+is put again, and nothing is deleted on doubt. launch/README.md says what a project needs first.
 """
 
 import argparse
-import dataclasses
 import pathlib
-import re
 import shlex
-import subprocess
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "launch"))  # where this is imported instead of run
+from asking import CommandFailed, Runner, Unanswered, pause, say  # noqa: E402
+from pod_commands import (  # noqa: E402
+    ARCHIVE,
+    CODE,
+    FOLLOW,
+    INSTALL,
+    LOG,
+    LOST_CONNECTION,
+    RUN_STOPPED,
+    RUN_VANISHED,
+    Pod,
+    run_line,
+)
+from pod_questions import Wait, check_same, create, discard, left, look  # noqa: E402
+
+__all__ = [
+    "CODE", "FOLLOW", "LOG", "RUN_STOPPED", "RUN_VANISHED", "Pod", "Runner", "acquire", "launch",
+    "main", "run", "run_line",
+]  # fmt: skip
+
 RUNTIMES = {
     "v4": "tpu-ubuntu2204-base", "v5e": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5",
     "v6e": "v2-alpha-tpuv6e",
 }  # fmt: skip
-ARCHIVE = "ilm_jax.tar.gz"
 POLL = 30.0  # seconds between looks at a queued resource
-LOST_CONNECTION = 255  # ssh's own exit code
-# What a queued resource can be in that will not become ACTIVE.
-LOST = ("FAILED", "SUSPENDED", "SUSPENDING", "DELETING")
-_SECRET = re.compile(r"(?i)((?:token|key|password|secret|credential)\w*=)\S+|\bya29\.[\w.-]+")
+CREATIONS = 5  # of a pod that never comes to life, before a person has to look
+SETUPS = 3  # failures to install on a living pod, before a person has to look
+BROKEN = 10  # connections that break at once, before the run is started anew
+# What a queued resource, or its node, can be in that will not become ACTIVE. SUSPENDING and
+# DELETING pass; what is not known here is waited for.
+LOST = ("FAILED", "SUSPENDED", "PREEMPTED", "TERMINATED", "STOPPED")
 
 
-@dataclasses.dataclass(frozen=True)
-class Pod:
-    """A pod by name, and the commands that handle it; each is a list of words, never a shell line.
-
-    Attributes:
-      name: of the queued resource; its nodes are <name>, or <name>-0, <name>-1… for slices.
-      zone, project: of Google Cloud; project None is gcloud's own.
-      topology: chips and slices.
-      runtime: image of the TPU VMs.
-      spot: cheaper, and may be taken away at any time.
-      service_account: that the VMs act as, for buckets; None is the project's default.
-    """
-
-    name: str
-    zone: str
-    topology: Topology
-    runtime: str
-    project: str | None = None
-    spot: bool = False
-    service_account: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses names that Google Cloud would, before anything is made."""
-        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?", self.name):
-            raise UserError(
-                f"--name={self.name!r}: at most 50 small letters, digits and dashes, a letter first"
-            )
-        if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", self.zone):
-            raise UserError(f"--zone={self.zone!r} is no zone: write it like us-west4-a")
-
-    @property
-    def nodes(self) -> list[str]:
-        """Names of the slices."""
-        count = self.topology.slices
-        return [self.name] if count == 1 else [f"{self.name}-{i}" for i in range(count)]
-
-    def _gcloud(self, *words: str) -> list[str]:
-        where = [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else [])]
-        return ["gcloud", "compute", "tpus", *words, *where]
-
-    def create(self) -> list[str]:
-        """Asks for the pod; it comes when there is room."""
-        slices = self.topology.slices
-        node = (
-            [f"--node-id={self.name}"]
-            if slices == 1
-            else [f"--node-count={slices}", f"--node-prefix={self.name}"]
-        )
-        account = [f"--service-account={self.service_account}"] if self.service_account else []
-        words = [
-            "queued-resources", "create", self.name, *node,
-            f"--accelerator-type={self.topology.accelerator_type}",
-            f"--runtime-version={self.runtime}", *(["--spot"] if self.spot else []), *account,
-        ]  # fmt: skip
-        return self._gcloud(*words)
-
-    def state(self) -> list[str]:
-        """Prints the queued resource's state."""
-        return self._gcloud(
-            "queued-resources", "describe", self.name, "--format=value(state.state)"
-        )
-
-    def delete(self) -> list[str]:
-        """Gives the pod back."""
-        return self._gcloud("queued-resources", "delete", self.name, "--force", "--quiet")
-
-    def copy(self, archive: str) -> list[list[str]]:
-        """Puts a file into the home folder of every worker."""
-        return [
-            self._gcloud("tpu-vm", "scp", archive, f"{node}:{ARCHIVE}", "--worker=all", "--quiet")
-            for node in self.nodes
-        ]
-
-    def on(self, node: str, line: str, worker: str = "all") -> list[str]:
-        """Runs a shell line on a node's workers."""
-        return self._gcloud(
-            "tpu-vm", "ssh", node, f"--worker={worker}", "--quiet", f"--command={line}"
-        )
-
-
-# The VMs' own Python is older than ours; uv brings one.
-INSTALL = (
-    f"set -e; rm -rf ilm_jax_checkout; mkdir ilm_jax_checkout; tar -xzf {ARCHIVE} "
-    "-C ilm_jax_checkout; cd ilm_jax_checkout; python3 -m pip install -q --user uv; "
-    "~/.local/bin/uv venv -q --allow-existing --python 3.12 ~/ilm_jax_venv; "
-    "VIRTUAL_ENV=~/ilm_jax_venv ~/.local/bin/uv pip install -q -e '.[tpu]' gcsfs "
-    "google-cloud-storage"
-)
-LOG = "ilm_jax_run.log"
-
-
-def run_line(words: Sequence[str]) -> str:
-    """The shell line that starts the verb on a worker; it goes on when the connection breaks.
-
-    An earlier run of the worker is asked to save and end first, since it holds the chips.
-    """
-    verb = shlex.join(["-m", "ilm_jax", *words])
-    inner = f"~/ilm_jax_venv/bin/python {verb} > ~/{LOG} 2>&1; echo $? > ~/{LOG}.code"
-    return (
-        f"[ -f ~/{LOG}.pid ] && kill -- -$(cat ~/{LOG}.pid) 2>/dev/null && sleep 30; "
-        f"cd ilm_jax_checkout; rm -f ~/{LOG} ~/{LOG}.code; "
-        f"nohup setsid bash -c {shlex.quote(inner)} < /dev/null > /dev/null 2>&1 & "
-        f"echo $! > ~/{LOG}.pid; disown"
-    )
-
-
-# Follows worker 0's log until the run there has ended, and exits as it did.
-FOLLOW = (
-    f"touch ~/{LOG}; tail -n +1 -f ~/{LOG} & while [ ! -f ~/{LOG}.code ]; do sleep 2; done; "
-    f"sleep 2; kill %1; exit $(cat ~/{LOG}.code)"
-)
-
-
-class Runner:
-    """Runs commands, or prints them; what looks like a secret is not printed."""
-
-    def __init__(self, dry_run: bool) -> None:
-        """`dry_run`: print alone."""
-        self.dry_run = dry_run
-
-    def show(self, words: Sequence[str]) -> None:
-        """Prints a command as a shell would take it."""
-        print(f"$ {_SECRET.sub(_masked, shlex.join(words))}", flush=True)
-
-    def run(self, words: Sequence[str], *, check: bool = True) -> int:
-        """Runs one command; returns its exit code.
-
-        Raises:
-          UserError: if it fails and `check`.
-        """
-        self.show(words)
-        if self.dry_run:
-            return 0
-        try:
-            code = subprocess.run(list(words), check=False).returncode
-        except FileNotFoundError as error:
-            raise UserError(f"{words[0]} is not installed: see launch/README.md") from error
-        if code and check:
-            raise UserError(f"{' '.join(words[:6])} … failed (code {code}); its message is above")
-        return code
-
-    def read(self, words: Sequence[str], dry: str) -> str:
-        """What a command prints; "" if it fails, `dry` in a dry run."""
-        self.show(words)
-        if self.dry_run:
-            return dry
-        try:
-            found = subprocess.run(list(words), check=False, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise UserError(f"{words[0]} is not installed: see launch/README.md") from error
-        return found.stdout.strip() if found.returncode == 0 else ""
-
-
-def _masked(found: re.Match) -> str:
-    return f"{found.group(1) or ''}***"
-
-
-def acquire(pod: Pod, runner: Runner, wait: Callable[[float], None] = time.sleep) -> bool:
+def acquire(pod: Pod, runner: Runner, wait: Wait = time.sleep, first: bool = True) -> bool:
     """Waits until the pod is there, making it if need be; True if it was there before.
 
     Raises:
-      UserError: if Google Cloud refuses.
+      UserError: if Google Cloud refuses, does not answer, or gives pods that never come to life.
     """
-    state = runner.read(pod.state(), "")
-    reused = state == "ACTIVE"
-    while state != "ACTIVE":
+    state = look(pod, runner, wait, dry=None, first=first)
+    reused, made, ours = state == "ACTIVE", 0, not first
+    while True:
         if state in LOST:
-            runner.run(pod.delete(), check=False)
-            state = ""
-        if not state:
-            runner.run(pod.create())
+            say(f"the pod {pod.name} is {state}: it is deleted")
+            if not discard(pod, runner, wait):
+                raise UserError(f"the pod {pod.name} is {state} and cannot be deleted: see above")
+            state = None
+        elif state not in (None, "DELETING", "SUSPENDING") and not ours:
+            check_same(pod, runner)
+            ours = True
+        if state == "ACTIVE":
+            return reused
+        if state is None:
+            if made == CREATIONS:
+                raise UserError(f"asked {made} times for the pod {pod.name}, which never came to "
+                                f"life. {left(pod)}")  # fmt: skip
+            ours, made = create(pod, runner, wait), made + 1
         wait(0 if runner.dry_run else POLL)
-        state = runner.read(pod.state(), "ACTIVE")
-        print(f"tpu_pod: {pod.name} is {state or 'not there yet'}", file=sys.stderr)
-    return reused
+        state = look(pod, runner, wait)
+        say(f"{pod.name} is {state or 'not there yet'}")
 
 
-def launch(pod: Pod, words: Sequence[str], runner: Runner, archive: str, setup: str) -> int:
+def launch(
+    pod: Pod, words: Sequence[str], runner: Runner, archive: str, setup: str, wait: Wait
+) -> int:
     """Copies and installs the checkout, starts the verb on all workers and follows the first.
 
     `setup` is a shell line for every worker before that, such as one that fetches the inputs.
-    Returns the verb's exit code; 255 is ssh's own, for a pod that is gone.
+    Returns the verb's exit code, LOST_CONNECTION, RUN_STOPPED or RUN_VANISHED.
     """
-    runner.run(["git", "-C", str(ROOT), "archive", "--format=tar.gz", "-o", archive, "HEAD"])
     for command in pod.copy(archive):
         runner.run(command)
     for node in pod.nodes:
@@ -225,12 +100,26 @@ def launch(pod: Pod, words: Sequence[str], runner: Runner, archive: str, setup: 
             runner.run(pod.on(node, setup))
     for node in pod.nodes:
         runner.run(pod.on(node, run_line([*words, "--multiprocess"])))
-    code = LOST_CONNECTION
-    while code == LOST_CONNECTION:
+    return follow(pod, runner, wait)
+
+
+def follow(pod: Pod, runner: Runner, wait: Wait) -> int:
+    """Follows the run until it has ended or the pod is no longer there; returns as `launch`."""
+    broken = 0
+    while True:
+        start = time.monotonic()
         code = runner.run(pod.on(pod.nodes[0], FOLLOW, worker="0"), check=False)
-        if code == LOST_CONNECTION and runner.read(pod.state(), "ACTIVE") != "ACTIVE":
-            break  # else the connection alone broke, and the run goes on
-    return code
+        if code == 1:  # gcloud's own failures, and Python's
+            answer = runner.ask(pod.on(pod.nodes[0], CODE, worker="0"))
+            if answer.code == 0 and answer.said in ("", "1"):
+                return code
+            code = int(answer.said) if answer.said.isdigit() else LOST_CONNECTION
+        if code >= 0 and code != LOST_CONNECTION:
+            return code
+        broken = 0 if time.monotonic() - start > 60 else broken + 1
+        if look(pod, runner, wait) != "ACTIVE" or broken == BROKEN:
+            return LOST_CONNECTION
+        wait(pause(broken))  # the connection alone broke, and the run goes on
 
 
 def run(
@@ -242,30 +131,47 @@ def run(
     keep: bool,
     archive: str,
     setup: str = "",
-    wait: Callable[[float], None] = time.sleep,
+    wait: Wait = time.sleep,
 ) -> int:
     """The whole of it; a pod that is taken away is made again, and the run resumes.
 
     Returns:
       The verb's exit code.
     """
+    # Once, and before a pod costs money: every start of the run is of the same commit.
+    runner.run(["git", "-C", str(ROOT), "archive", "--format=tar.gz", "-o", archive, "HEAD"])
+    failures = 0
     for attempt in range(retries + 1):
-        acquire(pod, runner, wait)
+        acquire(pod, runner, wait, first=attempt == 0)
         try:
-            code = launch(pod, words, runner, archive, setup)
-        except UserError as error:  # preempted while copying or installing looks like this
-            print(f"tpu_pod: {error}", file=sys.stderr)
-            code = LOST_CONNECTION
-        state = runner.read(pod.state(), "ACTIVE")
-        if state == "ACTIVE" and code != LOST_CONNECTION:
+            code = launch(pod, words, runner, archive, setup, wait)
+            failures = 0
+        except CommandFailed as error:  # preempted while copying or installing looks like this
+            say(str(error))
+            code, failures = LOST_CONNECTION, failures + 1
+        if code == 0 or (code not in (LOST_CONNECTION, RUN_STOPPED, RUN_VANISHED)
+                         and _ended(pod, code, runner, wait)):  # fmt: skip
             if not keep:
-                runner.run(pod.delete(), check=False)
+                discard(pod, runner, wait)
             return code
-        told = f"the pod is {state or 'gone'} (attempt {attempt + 1} of {retries + 1})"
-        print(f"tpu_pod: {told}; the run goes on from its last checkpoint", file=sys.stderr)
-        if state != "ACTIVE":
-            runner.run(pod.delete(), check=False)
-    raise UserError(f"gave up after {retries + 1} attempts; the same command resumes the run")
+        if code == RUN_STOPPED:
+            wait(POLL)  # a machine that is being taken away is ACTIVE for a while
+        state = look(pod, runner, wait)
+        if state == "ACTIVE" and failures == SETUPS:
+            raise UserError(f"{failures} failures in a row on a living pod: see above. {left(pod)}")
+        say(f"the pod is {state or 'gone'} (attempt {attempt + 1} of {retries + 1}); the run goes "
+            "on from its last checkpoint")  # fmt: skip
+    raise UserError(
+        f"gave up after {retries + 1} attempts; the same command resumes the run. {left(pod)}"
+    )
+
+
+def _ended(pod: Pod, code: int, runner: Runner, wait: Wait) -> bool:
+    """Whether a run that failed did so by itself, and not since its pod was taken away."""
+    try:
+        return look(pod, runner, wait) == "ACTIVE"
+    except Unanswered as error:
+        raise Unanswered(f"the run has ended with code {code}. {error}") from error
 
 
 def recipe_topology(words: Sequence[str]) -> str:
@@ -314,7 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         pod = Pod(flags.name, flags.zone, topology, runtime, flags.project, flags.spot,
                   flags.service_account)  # fmt: skip
-        archive = f"/tmp/{flags.name}-{ARCHIVE}"
+        archive = f"{tempfile.gettempdir()}/{flags.name}-{ARCHIVE}"
+        signal.signal(signal.SIGTERM, _interrupt)
         return run(pod, words, Runner(flags.dry_run), retries=flags.retries, keep=flags.keep,
                    archive=archive, setup=flags.setup)  # fmt: skip
     except UserError as error:
@@ -325,6 +232,10 @@ def main(argv: Sequence[str] | None = None) -> int:
               f"from its last checkpoint, and this ends both: {shlex.join(pod.delete())}",
               file=sys.stderr)  # fmt: skip
         return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from typing import Any
 
 import jax
 
+# What a run says that was asked to stop; launch/tpu_pod.py looks for it.
+STOPPED = "stopped by SIGTERM"
+
 
 class StopRequest:
     """Within its block a run can be asked to stop.

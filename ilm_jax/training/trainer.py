@@ -31,7 +31,7 @@ from ilm_jax.training.state import (
     nested,
 )
 from ilm_jax.training.step import make_eval_step, make_train_step
-from ilm_jax.training.stopping import StopRequest
+from ilm_jax.training.stopping import STOPPED, StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops
 from ilm_jax.training.window import Window, mean
 from ilm_jax.training.writers import LiveLine, MetricWriter
@@ -266,7 +266,7 @@ class Trainer:
         writer.close()
         self.stopped = stopped and step < config.total_steps
         if self.stopped:
-            _say(f"stopped by SIGTERM; saved step {step}; the same command resumes there")
+            _say(f"{STOPPED}; saved step {step}; the same command resumes there")
         return metrics
 
     def _evaluator(self, table: jax.Array) -> Callable[[TrainState], dict[str, float]]:

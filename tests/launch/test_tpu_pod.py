@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -16,14 +17,21 @@ WORDS = ["train", "--gin_file=pods/gemma2_2b_v5e_16.gin", "--gin.MODEL_DIR=gs://
 WHERE = ["--name=align", "--zone=us-west4-a"]
 
 # Answers from a list of states, logs every call, and loses the first run's connection.
-GCLOUD = """#!{python}
+GCLOUD = """#!{python} -IS
 import json, pathlib, sys
 folder = pathlib.Path({folder!r})
 with (folder / "calls").open("a") as f: f.write(json.dumps(sys.argv[1:]) + "\\n")
 if "describe" in sys.argv:
+    if "--format=json(tpu)" in sys.argv:
+        node = {{"acceleratorType": "v5litepod-16"}}
+        print(json.dumps({{"tpu": {{"nodeSpec": [{{"node": node}}]}}}}))
+        sys.exit()
     states = (folder / "states").read_text().split(",")
-    print(states[0])
     (folder / "states").write_text(",".join(states[1:] or states))
+    if states[0] == "NONE":
+        sys.exit("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource "
+                 "'projects/p/locations/z/queuedResources/align' was not found.")
+    print(states[0])
 if any("tail -n" in word for word in sys.argv):
     codes = (folder / "codes").read_text().split(",")
     (folder / "codes").write_text(",".join(codes[1:] or codes))
@@ -65,12 +73,12 @@ def test_a_dry_run_prints_every_command(capsys):
     at = ["--zone=us-west4-a", "--project=p"]
     describe = ["gcloud", "compute", "tpus", "queued-resources", "describe", "align",
                 "--format=value(state.state)", *at]  # fmt: skip
-    assert commands[0] == commands[2] == commands[-2] == describe
-    assert commands[1] == [
+    assert commands[0][0] == "git" and commands[0][3] == "archive"
+    assert commands[1] == commands[3] == describe
+    assert commands[2] == [
         "gcloud", "compute", "tpus", "queued-resources", "create", "align", "--node-id=align",
         "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot", *at,
     ]  # fmt: skip
-    assert commands[3][0] == "git" and commands[3][3] == "archive"
     assert commands[4][3:6] == ["tpu-vm", "scp", "/tmp/align-ilm_jax.tar.gz"]
     assert "uv pip install -q -e '.[tpu]'" in commands[5][8]
     line = commands[6][8]
@@ -84,7 +92,7 @@ def test_two_slices_are_two_nodes(capsys):
     words = ["train", "--gin_file=pods/gemma2_9b_v5e_2x128.gin", "--gin.MODEL_DIR=gs://b/run"]
     commands = dry(capsys, "--setup=ls", "--", *words)
     assert {"--node-count=2", "--node-prefix=align", "--accelerator-type=v5litepod-128"} <= set(
-        commands[1]
+        commands[2]
     )
     assert [c[5] for c in commands if c[3:5] == ["tpu-vm", "ssh"]] == [
         "align-0", "align-0", "align-1", "align-1", "align-0", "align-1", "align-0"
@@ -115,8 +123,7 @@ def test_secrets_are_not_printed(capsys):
 
 
 def test_a_pod_that_is_taken_away_is_made_again(gcloud):
-    states = ",".join(["", "WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "SUSPENDED", "SUSPENDED",
-                       "ACTIVE", "ACTIVE"])  # fmt: skip
+    states = ",".join(["NONE", "WAITING_FOR_RESOURCES", "ACTIVE", *["SUSPENDED"] * 3, "ACTIVE"])
     assert run(gcloud, states, "255,0") == 0
     verbs = [tuple(call[2:4]) for call in calls(gcloud)]
     assert verbs.count(("queued-resources", "create")) == 2
@@ -153,7 +160,8 @@ def test_wrong_words_are_refused_before_anything_is_made(words, told, capsys):
     assert told in captured.err and not captured.out
 
 
-def test_without_gcloud_it_says_so(monkeypatch, capsys):
-    monkeypatch.setenv("PATH", "/nowhere")
+def test_without_gcloud_it_says_so(monkeypatch, tmp_path, capsys):
+    (tmp_path / "git").symlink_to(shutil.which("git"))
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert tpu_pod.main([*WHERE, "--", *WORDS]) == 2
     assert "gcloud is not installed: see launch/README.md" in capsys.readouterr().err
