@@ -106,9 +106,14 @@ class Partitioner:
         devices = list(self.devices or jax.devices())
         ici, dcn = self.mesh_config.resolve(len(devices))
         if math.prod(dcn) > 1:
-            grid = mesh_utils.create_hybrid_device_mesh(
-                ici, dcn, devices, process_is_granule=devices[0].platform == "cpu"
-            )
+            try:
+                grid = mesh_utils.create_hybrid_device_mesh(
+                    ici, dcn, devices, process_is_granule=devices[0].platform == "cpu"
+                )
+            except ValueError as error:
+                raise UserError(
+                    f"MeshConfig(dcn={dcn}): the devices are no such slices ({error})"
+                ) from error
         else:
             grid = mesh_utils.create_device_mesh(ici, devices)
         return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))

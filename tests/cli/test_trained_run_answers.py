@@ -94,6 +94,23 @@ def test_lists_hold_only_the_candidates_that_the_prompt_names(world, tmp_path):
     assert len({frozenset(row["items"]) for row in lists}) == 5, "each user has its own"
 
 
+def test_earlier_choices_are_no_candidates_where_the_plan_says_so(world, tmp_path):
+    _, catalogue, model_dir = world
+    every = set(catalogue.item_ids)
+    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=4",
+        f"--beams={len(every)}", "--tasks=sequential_random", "--split=validation",
+        "--exclude_seen")  # fmt: skip
+    lists = rows(tmp_path / "ranks.jsonl")
+    assert len(lists) == 4
+    for row in lists:
+        items = catalogue.sequence(catalogue.user_ids.index(row["user"])).tolist()
+        had = {catalogue.item_ids[item] for item in items[:-2]} - {row["target"]}
+        assert row["target"] == catalogue.item_ids[items[-2]] and had
+        assert set(row["items"]) == every - had
+    protocol = json.loads((tmp_path / "evaluation.json").read_text())["protocol"]
+    assert protocol["ranking"]["seen_items"] == "left out, but for the target"
+
+
 def test_a_run_compared_with_itself_ties(world, tmp_path, capsys):
     _, _, model_dir = world
     for name in ("a", "b"):

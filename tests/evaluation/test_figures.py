@@ -120,3 +120,27 @@ def test_weights_that_differ_cannot_be_paired():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_pairs_carry_the_p_values_that_holm_adjusts_by_hand():
+    """The smallest of m is multiplied by m, the next by m - 1, …, and none falls below another."""
+    draw = np.random.Generator(np.random.Philox(9))
+    shifts = {"hr@10": 0.3, "ndcg@10": 0.0, "mrr@10": 0.15, "hr@1": 0.2}
+    first = {
+        name: Figure(name, "users", USERS, HARD + shift + draw.normal(size=120))
+        for name, shift in shifts.items()
+    }
+    second = {name: Figure(name, "users", USERS, HARD) for name in shifts}
+    found = {one.name: one for one in pair_all(first, second, samples=100)}
+    assert set(found) == set(shifts)
+    for name, one in found.items():
+        test = scipy.stats.ttest_rel(first[name].values, second[name].values)
+        assert one.p_value == pytest.approx(test.pvalue)
+    ordered = sorted(found.values(), key=lambda one: one.p_value)
+    assert len({one.p_value for one in ordered}) == 4
+    largest = 0.0
+    for times, one in zip((4, 3, 2, 1), ordered, strict=True):
+        largest = max(largest, min(1.0, times * one.p_value))
+        assert one.adjusted == pytest.approx(largest), one.name
+    (alone,) = pair_all({"hr@10": first["hr@10"]}, second)
+    assert alone.adjusted == alone.p_value

@@ -6,6 +6,7 @@ reference; all that is done with them is written again below from the formulas i
 row by row.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -52,9 +53,9 @@ def params():
     return found | {"log_temperature": logs}
 
 
-@functools.partial(jax.jit, static_argnames="kind")
-def ours(params, kind, batch, key):
-    sums = OBJECTIVE.loss({"qformer": params}, kind, batch, TABLE, key)
+@functools.partial(jax.jit, static_argnames=("kind", "objective"))
+def ours(params, kind, batch, key, objective=OBJECTIVE):
+    sums = objective.loss({"qformer": params}, kind, batch, TABLE, key)
     return {name: value.total / value.weight for name, value in sums.items()}
 
 
@@ -168,4 +169,26 @@ def test_pair_losses_equal_their_formula(params, kind):
     assert positive.sum() > ROWS + 4
     want = contrastive(left, right, TEMPERATURES[kind], positive)
     np.testing.assert_allclose(got[kind], want, rtol=2e-5)
+    np.testing.assert_allclose(got["loss"], want, rtol=2e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.35])
+def test_label_smoothing_is_that_of_the_contrastive_and_the_caption_losses(params, smoothing):
+    objective = dataclasses.replace(OBJECTIVE, label_smoothing=smoothing)
+    assert OBJECTIVE.label_smoothing == 0.1
+    vectors, good = TABLE[ENTITIES], same(ENTITIES)
+    entity = call(params, "entity_features", vectors)
+    text = call(params, "text_features", TEXT)[:, None]
+    got = ours(params, "item_text", {"entities": ENTITIES, "text": TEXT}, None, objective)
+    itc = contrastive(entity, text, TEMPERATURES["item_text"], good, smoothing)
+    np.testing.assert_allclose(got["itc"], itc, rtol=2e-5)
+    np.testing.assert_allclose(got["itg"], captions(params, vectors, smoothing), rtol=2e-5)
+    # Matching has two classes and no smoothing.
+    itm = matching(params, vectors, drawn(params, ENTITIES, None))
+    np.testing.assert_allclose(got["itm"], itm, rtol=2e-5)
+    got = ours(params, "item_item", {"entities": ENTITIES, "others": OTHERS}, None, objective)
+    right = call(params, "entity_features", TABLE[OTHERS])
+    want = contrastive(
+        entity, right, TEMPERATURES["item_item"], np.maximum(good, same(OTHERS)), smoothing
+    )
     np.testing.assert_allclose(got["loss"], want, rtol=2e-5)

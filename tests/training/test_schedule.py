@@ -11,7 +11,7 @@ from ilm_jax.training.schedule import Positions, Schedule
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 7), min_size=1))
-def test_each_kind_gets_its_share_and_never_lags_by_more_than_one(shares):
+def test_each_kind_gets_its_share_and_is_never_a_whole_step_off(shares):
     if not sum(shares.values()):
         with pytest.raises(UserError):
             _ = Schedule(shares).cycle
@@ -22,7 +22,7 @@ def test_each_kind_gets_its_share_and_never_lags_by_more_than_one(shares):
     for kind, share in shares.items():
         for step in range(len(cycle)):
             expected = share * (step + 1) / len(cycle)
-            assert abs(cycle[: step + 1].count(kind) - expected) <= len(shares)
+            assert abs(cycle[: step + 1].count(kind) - expected) < 1
 
 
 def test_positions_count_examples_so_that_the_batch_size_may_change():

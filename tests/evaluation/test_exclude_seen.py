@@ -1,0 +1,59 @@
+"""What a user had is no candidate where that is asked for; the target always is one."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from ilm_jax.data.splits import make_splits
+from ilm_jax.evaluation import passes
+from ilm_jax.evaluation.measure import histories
+from ilm_jax.evaluation.measures import RankingMeasure
+from ilm_jax.evaluation.passes import Setting
+from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from tests.data.small_catalogue import small_catalogue
+from tests.evaluation import small
+from tests.training import models
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+def test_lists_lack_exactly_the_seen_items_but_the_target(monkeypatch):
+    monkeypatch.setattr(passes, "BATCH", 8)
+    one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
+    feed = small.small_feed(5)
+    targets = [feed.stream[i]["target_item"] for i in range(5)]
+    draw = np.random.default_rng(2)
+    # The first has seen nothing, the second its target and more, the others some each.
+    seen = [np.zeros(0, int), np.array([3, targets[1], 39])]
+    seen += [draw.choice(models.ITEMS, size, replace=False) for size in (7, 1, 12)]
+    setting, params = Setting(models.ILM, one, models.table()), small.parameters(one)
+
+    def ranked(seen):
+        measure = RankingMeasure(setting, feed, small.small_trie(), models.ITEMS, seen)
+        return measure(params)
+
+    everything, without = ranked(None), ranked(seen)
+    for row in range(5):
+        assert sorted(everything.lists[row].tolist()) == list(range(models.ITEMS))
+        gone = set(seen[row].tolist()) - {targets[row]}
+        # The others keep their order: nothing but the seen items is left out.
+        want = [item for item in everything.lists[row].tolist() if item not in gone]
+        assert without.lists[row].tolist() == want + [-1] * len(gone)
+        assert without.ranks[row] == 1 + want.index(targets[row])
+    assert (without.ranks <= everything.ranks).all() and (without.ranks < everything.ranks).any()
+
+
+@pytest.mark.parametrize(("split", "left"), [("test", 1), ("validation", 2)])
+def test_a_history_is_all_that_stands_before_the_target(split, left):
+    splits = make_splits(small_catalogue())
+    users = splits.catalogue.user_ids
+    examples = [{"user": user} for user in reversed(users)]
+    feed = types.SimpleNamespace(stream=examples)
+    numbers = [0, 4, 2]
+    found = histories(splits, feed, numbers, split)
+    for number, history in zip(numbers, found, strict=True):
+        sequence = splits.catalogue.sequence(len(users) - 1 - number)
+        assert len(sequence) >= 3
+        np.testing.assert_array_equal(history, sequence[:-left])
