@@ -45,29 +45,34 @@ def main(argv: Sequence[str]) -> int:
     if not values.gin_file:
         raise UserError("name a recipe: ilm train --gin_file=tiny/stage0.gin --gin.MODEL_DIR=…")
 
-    import json
     import time
 
     from ilm_jax.cli import gin_config
-    from ilm_jax.files import atomic_write, folder_path
     from ilm_jax.training.host_memory import keep_freed_memory
 
     keep_freed_memory()
     import jax
 
     from ilm_jax.compilation.abstract import step_flops
+    from ilm_jax.training import finished
     from ilm_jax.training.run import Run
 
     start = time.monotonic()
     run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)
     run.processes.start(values.multiprocess)
-    trainer = run.make_trainer(gin_config.operative_config())
+    recipe = gin_config.operative_config()
+    trainer = run.make_trainer(recipe)
     trainer.profile_steps = values.profile_steps
     trainer.step_flops = step_flops(run)
     metrics = trainer.fit()
-    if jax.process_index() or trainer.stopped:  # last_run.json says that a run is finished
+    if jax.process_index() or trainer.stopped:  # the record says that a run is finished
         return 0
+    if trainer.was_finished and finished.read(run.model_dir):
+        print(f"{run.model_dir} had made all its steps: nothing is written")
+        return 0
+    finished.write(
+        run.model_dir, seconds=time.monotonic() - start, step=run.trainer.total_steps,
+        validation=metrics, recipe=recipe, inputs=run.inputs(),
+    )  # fmt: skip
     print(f"wrote {run.model_dir}")
-    with atomic_write(folder_path(run.model_dir) / "last_run.json") as stream:
-        json.dump({"seconds": time.monotonic() - start, "validation": metrics}, stream, indent=1)
     return 0

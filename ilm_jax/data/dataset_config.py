@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ilm_jax.data.task_cache import CachedTask
 from ilm_jax.data.task_settings import (
     TaskSettings,
     effective,
+    plain_settings,
     slots_at_most,
     tokenizer_path,
 )
@@ -105,6 +107,22 @@ class DatasetConfig:
             if task is not None or any(name.startswith("hr@") for name in spec.metrics):
                 return effective(spec, self.settings)
         return self.settings
+
+    def record(self) -> dict[str, Any]:
+        """What decides the examples and their order, beside data and tokenizer; no paths."""
+        chosen = (
+            "task_feature_lengths", "split", "shuffle", "seed", "rates_by", "temperature", "cap",
+            "truncate_targets", "max_entities", "pack",
+        )  # fmt: skip
+        tasks = {
+            name: {
+                "version": spec.version,
+                "rate": rate,
+                "settings": plain_settings(spec, self.settings),
+            }
+            for name, (_, spec, rate) in self._tasks().items()
+        }
+        return {"tasks": tasks, **{name: getattr(self, name) for name in chosen}}
 
     def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
         """(dataset, task, rate) by registered name."""

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -27,8 +27,10 @@ from ilm_jax.evaluation.passes import Setting
 from ilm_jax.evaluation.ratings import Rated, RatingMeasure, rating_scale, scale_trie
 from ilm_jax.evaluation.sampling import sample_examples
 from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.training import record
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
 from ilm_jax.training.freezing import count, matches, split_by_patterns
+from ilm_jax.training.identity import of_meta
 from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.run import Run
 from ilm_jax.training.state import FlatParams, describe_variables, nested
@@ -46,6 +48,7 @@ class Trained:
       params: nested, on the run's mesh.
       step: of the checkpoint.
       trainable_params, frozen_params: their numbers.
+      identity: digest of the weights and of what they were made from.
     """
 
     run: Run
@@ -54,6 +57,7 @@ class Trained:
     step: int
     trainable_params: int
     frozen_params: int
+    identity: str = ""
 
     @property
     def text_only(self) -> bool:
@@ -93,18 +97,31 @@ def load_trained(run: Run, step: int | str = "best") -> Trained:
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     sources = [InitFrom(run.model_dir, step=step)]
     sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
-    params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
-    _check_frozen(run, step, {path: params[path] for path in frozen})
-    found = Checkpoints(run.model_dir).resolve(step)
-    return Trained(run, objective, nested(params), found, count(trainable), count(frozen))
-
-
-def _check_frozen(run: Run, step: int | str, frozen: FlatParams) -> None:
     checkpoints = Checkpoints(run.model_dir)
-    if checkpoints.meta(checkpoints.resolve(step))["frozen"] != fingerprint(frozen):
+    found = checkpoints.resolve(step)
+    meta = checkpoints.meta(found)
+    checkpoints.close()
+    for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):
+        print(line, file=sys.stderr)
+    params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
+    _check_bits(run.model_dir, meta, {p: params[p] for p in frozen},
+                {p: params[p] for p in trainable})  # fmt: skip
+    return Trained(
+        run, objective, nested(params), found, count(trainable), count(frozen), of_meta(meta)
+    )
+
+
+def _check_bits(
+    model_dir: str, meta: Mapping[str, Any], frozen: FlatParams, trained: FlatParams
+) -> None:
+    if meta["frozen"] != fingerprint(frozen):
         raise UserError(
-            f"the frozen weights named in {run.model_dir}/config.gin are not those that it was "
+            f"the frozen weights named in {model_dir}/config.gin are not those that it was "
             "trained with: restore them, or train again"
+        )
+    if meta.get("weights", "") not in ("", fingerprint(trained)):
+        raise UserError(
+            f"{model_dir}: its checkpoint is damaged: the weights are not those that were saved"
         )
 
 

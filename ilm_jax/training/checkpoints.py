@@ -48,6 +48,8 @@ class InitFrom:
       allow_unused: patterns of paths there that may find no place here.
       step: a step, "best" (lowest validation loss, else the last) or "last".
       top: the top key that a published model's entries take here.
+      allow_different: what it may have been made from that is another one here: "tokenizer",
+        "table" (of vectors) or "data" (split of one catalogue); see lineage.py.
     """
 
     path: str
@@ -55,6 +57,15 @@ class InitFrom:
     allow_unused: tuple[str, ...] = ()
     step: int | str = "best"
     top: str = "lm"
+    allow_different: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.allow_different) - {"tokenizer", "table", "data"}
+        if unknown or isinstance(self.allow_different, str):
+            raise UserError(
+                f"InitFrom.allow_different = {self.allow_different!r}: give a tuple of "
+                '"tokenizer", "table" and "data"'
+            )
 
 
 class Checkpoints:
@@ -140,6 +151,12 @@ class Checkpoints:
                 f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}"
             )
         return found
+
+    @property
+    def latest_meta(self) -> dict[str, Any] | None:
+        """`meta` of the newest complete checkpoint; None where there is none."""
+        step = self.latest_step
+        return None if step is None else self.meta(step)
 
     def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:
         """Restores the newest checkpoint into the shape and shardings of `state`."""

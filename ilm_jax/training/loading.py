@@ -20,8 +20,10 @@ from ilm_jax.objectives.objective import Objective
 from ilm_jax.training.checkpoints import InitFrom, check_same, shorten
 from ilm_jax.training.freezing import matches
 from ilm_jax.training.layout import disk_layout, disk_names, is_stacked
+from ilm_jax.training.lineage import check_lineage
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.reading import read_array
+from ilm_jax.training.record import Record
 from ilm_jax.training.state import FlatParams, Variable, initialise, param_shardings
 
 
@@ -32,8 +34,11 @@ def load_sources(
     allow_fresh: Sequence[str],
     partitioner: Partitioner,
     key: jax.Array,
+    made_from: Record | None = None,
 ) -> tuple[FlatParams, str]:
     """Reads parameters from `sources` (the first that holds one wins) and draws the others.
+
+    `made_from` is the record of the run that takes them, to be compared with the sources' own.
 
     Returns:
       The parameters on the mesh, and a report of three lists: restored, fresh, unused.
@@ -51,7 +56,9 @@ def load_sources(
     lines = []
     for source in sources:
         candidates = {path: x for path, x in wanted.items() if path not in params}
-        restored, line = _read_source(source, candidates, names, objective, allow_fresh)
+        restored, line = _read_source(
+            source, candidates, names, objective, allow_fresh, made_from or {}
+        )
         params |= restored
         lines.append(line)
     fresh = [path for path in wanted if path not in params]
@@ -73,6 +80,7 @@ def _read_source(
     names: Mapping[str, list[str]],
     objective: Objective,
     allow_fresh: Sequence[str],
+    made_from: Record,
 ) -> tuple[FlatParams, str]:
     target = getattr(objective, source.top, None)
     opened = open_source(source.path, source.top, source.step, target)
@@ -97,6 +105,7 @@ def _read_source(
             f"{len(fresh)} {shorten(fresh)}; unused {len(surprise)} {shorten(surprise)}; correct "
             "InitFrom.parameters or allow_unused, or use the architecture it was trained with"
         )
+    check_lineage(opened, source, list(chosen), made_from)
     params = {
         path: read_array([saved[name] for name in names[path]], x, stacked=is_stacked(path, names))
         for path, x in chosen.items()

@@ -25,6 +25,8 @@ class OptimizerConfig:
       schedule: "cosine", "linear" or "constant" after the warm-up.
       warmup_steps: linear warm-up from 0.
       end_fraction: the schedule ends at this fraction of the peak.
+      decay_steps: step at which the schedule ends, warm-up included; the rate stays there after it.
+        None: the run's number of steps when it was started, also where it later goes on for more.
       weight_decay: decoupled; not applied to paths that match `no_decay`.
       clip_norm: global norm to which gradients are clipped; 0 for none.
     """
@@ -34,6 +36,7 @@ class OptimizerConfig:
     schedule: str = "cosine"
     warmup_steps: int = 0
     end_fraction: float = 0.1
+    decay_steps: int | None = None
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-8
@@ -44,7 +47,7 @@ class OptimizerConfig:
     def learning_rate_at(self, total_steps: int) -> optax.Schedule:
         """The schedule as a function of the step."""
         peak, end = self.learning_rate, self.learning_rate * self.end_fraction
-        decay_steps = max(1, total_steps - self.warmup_steps)
+        decay_steps = max(1, (self.decay_steps or total_steps) - self.warmup_steps)
         after = {
             "cosine": lambda: optax.cosine_decay_schedule(peak, decay_steps, self.end_fraction),
             "linear": lambda: optax.linear_schedule(peak, end, decay_steps),
@@ -58,6 +61,15 @@ class OptimizerConfig:
         if not self.warmup_steps:
             return after[self.schedule]()
         return optax.join_schedules([warmup, after[self.schedule]()], [self.warmup_steps])
+
+    def started(self, total_steps: int, before: int | None = None) -> "OptimizerConfig":
+        """With the end of the schedule settled, for a run that starts or, `before` given, goes on.
+
+        Args:
+          total_steps: of the run, as it is asked for now.
+          before: `decay_steps` that it was settled to when it was started.
+        """
+        return dataclasses.replace(self, decay_steps=self.decay_steps or before or total_steps)
 
     def build(self, total_steps: int) -> optax.GradientTransformation:
         """The optax transformation, for parameters {path: array} or nested in dictionaries."""

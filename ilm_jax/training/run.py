@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ilm_jax.evaluation.passes import Setting
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import CheckpointConfig
+from ilm_jax.training.identity import identity
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.processes import ProcessConfig
@@ -100,7 +102,7 @@ class Run:
         for path in paths:
             if not pathlib.Path(path).is_file():
                 raise UserError(f"no embedding table at {path}: run `ilm fit_cf --output={path}`")
-        catalogues = [self.splits, *self._further_splits()]
+        catalogues = [self.splits, *self._further_splits]
         if len(paths) != len(catalogues):
             raise UserError(
                 f"{len(paths)} embedding tables for {len(catalogues)} datasets: give one file per "
@@ -109,6 +111,7 @@ class Run:
         tables = map(EmbeddingTable.load, paths, catalogues)
         return TableSet(*tables, normalise=self.normalise)
 
+    @functools.cached_property
     def _further_splits(self) -> list[Splits]:
         """Of the datasets that `also` mixes in."""
         at = self.dataset
@@ -146,6 +149,27 @@ class Run:
             catalogue=self.catalogue,
         )
 
+    def made_from(self) -> dict[str, Any]:
+        """The part of the run's record (training/record.py) that its data make."""
+        splits = [self.splits, *self._further_splits]
+        return {
+            "data": {s.catalogue.name: s.fingerprint for s in splits},
+            "table": self.tables.fingerprint if self.tables else None,
+            "tokenizer": self.tokenizer.fingerprint,
+            "train": {kind: dataset.record() for kind, dataset in self.train.items()},
+        }
+
+    def inputs(self) -> dict[str, str]:
+        """{what: identity} of all that the run is made from, beside its recipe."""
+        tables = [path for path in self.cf_table.split(",") if path]
+        tokenizer = self.dataset.settings.tokenizer
+        sources = [(f"init {i}", s.path, s.step) for i, s in enumerate(self.trainer.init)]
+        named = [(f"table {i}", path, "best") for i, path in enumerate(tables)] + sources
+        named += [("tokenizer", tokenizer, "best")] if tokenizer else []
+        splits = [self.splits, *self._further_splits]
+        data = {f"data {s.catalogue.name}": s.fingerprint for s in splits}
+        return data | {what: identity(path, step) for what, path, step in named}
+
     def make_trainer(self, config_text: str = "") -> Trainer:
         """Opens everything and returns the trainer, not yet started."""
         # A mesh or batch size that does not fit should not wait for data to be opened.
@@ -166,6 +190,7 @@ class Run:
             checkpoint=self.checkpoint,
             partitioner=self.partitioner,
             config_text=config_text,
+            made_from=self.made_from(),
             inference=self._inference(),
         )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import os
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +16,11 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
 from ilm_jax.interop.sources import describe_objective
 from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.training import record, resuming
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.training.feeding import ExampleSource, global_batch, training_batches
 from ilm_jax.training.freezing import split_by_patterns, what_trains
+from ilm_jax.training.identity import identity
 from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
@@ -93,10 +95,13 @@ class Trainer:
       eval_sources: (examples, their number) by batch kind.
       schedule: which kind each step takes.
       config_text: written to config.gin.
+      made_from: of the run's record (record.py), what the trainer cannot know: data, table,
+        tokenizer, tasks.
       inference: generation metrics, every so many steps and at the end; None for none.
       profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
       step_flops: operations that a step of each kind needs, for the MFU.
       stopped: whether `fit` ended before `total_steps`, as it was asked to.
+      was_finished: whether the run had made all its steps before `fit`, which then wrote nothing.
     """
 
     model_dir: str
@@ -110,10 +115,12 @@ class Trainer:
     checkpoint: CheckpointConfig
     partitioner: Partitioner
     config_text: str = ""
+    made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inference: Inference | None = None
     profile_steps: str = ""
     step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
+    was_finished: bool = False
 
     def fit(self) -> dict[str, float]:
         """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
@@ -125,10 +132,13 @@ class Trainer:
           UserError: for what a person can mend; also where the loss is no longer finite.
         """
         self._check()
-        optimizer = self.optimizer.build(self.config.total_steps)
         checkpoints = Checkpoints(self.model_dir, self.checkpoint)
         try:
+            self._settle(checkpoints)
+            optimizer = self.optimizer.build(self.config.total_steps)
             state, positions = self._start(optimizer, checkpoints)
+            if self.was_finished:
+                return resuming.validation_at(self.model_dir, self.config.total_steps)
             with self.partitioner.context(), StopRequest() as stop:
                 return self._loop(state, positions, optimizer, checkpoints, stop)
         except Exception as error:
@@ -148,7 +158,7 @@ class Trainer:
         params, report = load_sources(
             self.objective, variables, self.config.init,
             (*self.config.allow_fresh, *self.config.adapters), self.partitioner,
-            jax.random.key(self.config.seed),
+            jax.random.key(self.config.seed), self.made_from,
         )  # fmt: skip
         trainable, frozen = split_by_patterns(params, self.config.trains)
         return make_state(trainable, frozen, optimizer), report
@@ -172,6 +182,22 @@ class Trainer:
                     f"the schedule names {kind!r}; this objective has {self.objective.kinds}"
                 )
 
+    def _settle(self, checkpoints: Checkpoints) -> None:
+        """What the newest checkpoint decides, before anything large is loaded."""
+        before, total = checkpoints.latest_meta, self.config.total_steps
+        self.was_finished = resuming.is_finished(self.model_dir, checkpoints.latest_step, total)
+        scheduled = resuming.schedule_of(before)
+        self.optimizer = self.optimizer.started(total, scheduled)
+        self._record = self._made_from()
+        if before is not None:
+            lines = record.check_resume(before.get("made_from"), self._record, self.model_dir)
+            if scheduled and total > scheduled == self.optimizer.decay_steps:
+                lines.append(
+                    f"the learning rate stays at its end: its schedule was for {scheduled} steps; "
+                    f"OptimizerConfig.decay_steps = {total} would stretch it"
+                )
+            _say("\n".join(lines))
+
     def _start(self, optimizer: Any, checkpoints: Checkpoints) -> tuple[TrainState, Positions]:
         state, report = self.initial_state(optimizer)
         positions = Positions(dict.fromkeys(self.schedule.kinds, 0))
@@ -179,33 +205,44 @@ class Trainer:
         if checkpoints.latest_step is not None:
             state, positions, meta = checkpoints.resume(state)
             report = f"  resumed at step {int(state.step)} from {self.model_dir}"
-            self._check_resume(meta)
+            for line in resuming.check_bits(self.model_dir, meta, state, self._frozen_fingerprint):
+                _say(line)
         _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
-        if jax.process_index() == 0:
-            folder = folder_path(self.model_dir)
-            variables = describe_variables(self.objective)
-            with atomic_write(folder / "model-info.txt") as stream:
-                stream.write(model_info(variables, list(state.trainable), self.partitioner))
-            with atomic_write(folder / "config.gin") as stream:
-                stream.write(self.config_text)
+        if jax.process_index() == 0 and not self.was_finished:
+            self._write_beside(state)
         return state, positions
 
-    def _check_resume(self, meta: Mapping[str, Any]) -> None:
-        if meta["frozen"] != self._frozen_fingerprint:
-            raise UserError(
-                f"the frozen weights differ from those that {self.model_dir} was trained with: "
-                "restore the checkpoint named in Run.init, or start a new MODEL_DIR"
-            )
-        if meta["seed"] != self.config.seed:
-            raise UserError(
-                f"{self.model_dir} was started with seed {meta['seed']}, not {self.config.seed}: "
-                "start a new MODEL_DIR for another seed"
-            )
-        here = environment()
-        changed = [f"{k}: {meta['environment'].get(k)} -> {v}" for k, v in here.items()
-                   if meta["environment"].get(k) != v]  # fmt: skip
-        if changed:
-            _say(f"warning: resumed elsewhere, so equal to rounding only ({'; '.join(changed)})")
+    def _write_beside(self, state: TrainState) -> None:
+        """What MODEL_DIR holds beside checkpoints and metrics."""
+        folder = folder_path(self.model_dir)
+        variables = describe_variables(self.objective)
+        made_from = {**self._record, "frozen": self._frozen_fingerprint}
+        texts = {
+            "model-info.txt": model_info(variables, list(state.trainable), self.partitioner),
+            "config.gin": self.config_text,
+            record.FILE: json.dumps(made_from, indent=1) + "\n",
+        }
+        for name, text in texts.items():
+            with atomic_write(folder / name) as stream:
+                stream.write(text)
+
+    def _made_from(self) -> dict[str, Any]:
+        """The run's record, but for the frozen weights: those are not loaded yet."""
+        config = self.config
+        init = [{**dataclasses.asdict(source), "identity": identity(source.path, source.step)}
+                for source in config.init]  # fmt: skip
+        return record.plain({
+            **self.made_from,
+            "objective": record.described(self.objective),
+            "schedule": dict(self.schedule.shares),
+            "optimizer": dataclasses.asdict(self.optimizer),
+            "steps": config.total_steps,
+            "batch": {"size": config.batch_size, "microbatches": config.microbatches},
+            "trains": {"trainable": config.trainable, "adapters": config.adapters},
+            "init": init,
+            "seed": config.seed,
+            "code": record.code_version(),
+        })  # fmt: skip
 
     def _loop(
         self,
@@ -258,7 +295,7 @@ class Trainer:
                 writer.write(step, {f"infer_eval/{k}": v for k, v in answers.items()})
             if last or (self.checkpoint.every and step % self.checkpoint.every == 0):
                 with clock.of("checkpoint"):
-                    checkpoints.save(state, positions, self._meta(), evaluated)
+                    checkpoints.save(state, positions, self._meta(state), evaluated)
             if last:
                 break
         profile.stop()
@@ -321,27 +358,19 @@ class Trainer:
             return 0.0, 0.0
         return sum(self.step_flops.get(kind, 0.0) * n for kind, n in window.full_steps()), peak
 
-    def _meta(self) -> dict[str, Any]:
+    def _meta(self, state: TrainState) -> dict[str, Any]:
         return {
             "version": __version__,
             "seed": self.config.seed,
             "frozen": self._frozen_fingerprint,
+            "weights": fingerprint(state.trainable),
+            "tokenizer": self.made_from.get("tokenizer"),
+            "made_from": self._record,
             "configs": describe_objective(self.objective),
             "init": [dataclasses.asdict(source) for source in self.config.init],
-            "environment": environment(),
+            "environment": resuming.environment(),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-
-
-def environment() -> dict[str, Any]:
-    """What must be equal for a resumed run to be equal bit for bit."""
-    return {
-        "jax": jax.__version__,
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processes": jax.process_count(),
-        "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,124 @@
+"""MODEL_DIR/last_run.json: that a run is finished, and of which recipe and inputs.
+
+Finished is a record that matches what is asked for, never the presence of a file: a sweep or a
+study skips a run only if the same bindings and the same inputs made it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ilm_jax import __version__
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, folder_path
+from ilm_jax.training.record import show
+
+FILE = "last_run.json"
+# Bindings that say where things are put; what lies there is compared by its content.
+_PLACES = re.compile(r"(MODEL_DIR|CACHE_DIR)\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What lies in a run's folder.
+
+    Attributes:
+      state: "absent", "begun", "finished", or "other": made by another recipe or from other inputs.
+      why: what differs, where it is "other".
+    """
+
+    state: str
+    why: str = ""
+
+
+def write(
+    model_dir: str,
+    *,
+    seconds: float,
+    step: int,
+    validation: Mapping[str, float],
+    recipe: str,
+    inputs: Mapping[str, str],
+) -> None:
+    """Says that the run is finished.
+
+    Args:
+      model_dir: the run's folder.
+      seconds: of the process that finished it.
+      step: the last.
+      validation: the last validation's figures.
+      recipe: text of the operative configuration.
+      inputs: {what: identity} of all that it was made from (`Run.inputs`).
+    """
+    facts = {
+        "seconds": seconds, "step": step, "validation": dict(validation), "version": __version__,
+        "inputs": dict(inputs), "recipe": bindings(recipe),
+    }  # fmt: skip
+    with atomic_write(folder_path(model_dir) / FILE) as stream:
+        json.dump(facts, stream, indent=1)
+
+
+def read(model_dir: str) -> dict[str, Any] | None:
+    """What `write` wrote; None if the run is not finished.
+
+    Raises:
+      UserError: if the file cannot be read.
+    """
+    path = folder_path(model_dir) / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        return {"validation": {}, "seconds": 0.0, **found}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+def standing(model_dir: str, recipe: str, inputs: Mapping[str, str] | None = None) -> Standing:
+    """Compares what lies in a folder with what is asked for.
+
+    Args:
+      model_dir: the folder.
+      recipe: text of the operative configuration that is asked for.
+      inputs: of the run that is asked for; None where they cannot be told here.
+    """
+    found = read(model_dir)
+    wanted = bindings(recipe)
+    config = folder_path(model_dir) / "config.gin"
+    if found is None:
+        if not config.exists():
+            return Standing("absent")
+        changed = _changed(bindings(config.read_text()), wanted)
+        return Standing("other", changed) if changed else Standing("begun")
+    if "recipe" not in found:
+        return Standing("other", "it does not say what made it")
+    changed = _changed(found["recipe"], wanted)
+    if not changed and inputs is not None:
+        changed = _changed(found["inputs"], dict(inputs))
+    if not changed and found["version"] != __version__:
+        changed = f"version {found['version']}, now {__version__}"
+    return Standing("other", changed) if changed else Standing("finished")
+
+
+def bindings(recipe: str) -> dict[str, str]:
+    """{binding: value} of a configuration's text, without comments and places."""
+    lines = [line for line in recipe.splitlines() if line.strip() and line.lstrip()[0] != "#"]
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line[0].isspace() or line[0] in ")]}":
+            found[name] = f"{found[name]} {line.strip().rstrip(chr(92)).strip()}".strip()
+            continue
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        found[name] = value.strip().rstrip("\\").strip() if equals else ""
+    return {name: value for name, value in found.items() if not _PLACES.match(name)}
+
+
+def _changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    # A macro says it in the words of whoever asks; what reads it follows.
+    names.sort(key=lambda name: "." in name)
+    return show({n: (found.get(n, "nothing"), wanted.get(n, "nothing")) for n in names}, 3)

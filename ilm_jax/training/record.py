@@ -1,0 +1,154 @@
+"""What a run was made from: one record, in every checkpoint and in MODEL_DIR/made_from.json.
+
+Whoever goes on with a run, or uses what it trained, compares what it is given with this record:
+shapes alone would let another embedding table, tokenizer, mixture or learning rate through in
+silence. Names in it are dotted paths, such as "optimizer.learning_rate".
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ilm_jax import __version__
+from ilm_jax.errors import UserError
+
+FILE = "made_from.json"
+Record = Mapping[str, Any]
+Changes = dict[str, tuple[Any, Any]]
+
+# What may change when a run is gone on with. How a model is computed changes its rounding only.
+MAY_CHANGE = (
+    r"steps", r"batch\..*", r"code", r"optimizer\.decay_steps", r"init\.\d+\.path",
+    r"objective(\..*)?\.(dtype|remat|scan_layers|attention_backend)",
+)  # fmt: skip
+# What must be the same where a trained run is asked, measured or written out; and what may differ
+# but shows in figures.
+USED = (r"data\..*", r"table", r"tokenizer")
+SHOWN = (r"train\..*\.settings\..*",)
+# The binding that a person would look at, by the first part of a name.
+_BINDINGS = {
+    "data": "DATASET, DATA_DIR, SplitConfig", "table": "CF_TABLE", "tokenizer": "TOKENIZER",
+    "train": "MIXTURE_OR_TASK_NAME, DatasetConfig, TaskSettings", "schedule": "SCHEDULE",
+    "frozen": "LM_FROM", "init": "TrainerConfig.init", "trains": "TrainerConfig.trainable",
+    "seed": "SEED", "steps": "TRAIN_STEPS",
+}  # fmt: skip
+_ABSENT = "nothing"
+
+
+def plain(value: Any) -> Any:
+    """A value as its JSON gives it back, so that what is here compares with what was stored."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def described(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass and the name of its class."""
+    fields = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {}
+    return {"class": type(config).__name__, **fields}
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version and a digest of its sources, as they stand on this machine."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).parents[1]
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def differences(found: Record, here: Record) -> Changes:
+    """{dotted name: (there, here)} of all that two records do not agree on."""
+    one, other = dict(_leaves(found)), dict(_leaves(plain(here)))
+    names = [name for name in {**one, **other} if one.get(name, "") != other.get(name, "")]
+    return {name: (one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in names}
+
+
+def chosen(changes: Changes, patterns: Sequence[str]) -> Changes:
+    """Those whose names match one of the patterns as a whole."""
+    return {n: both for n, both in changes.items() if any(re.fullmatch(p, n) for p in patterns)}
+
+
+def check_resume(found: Record | None, here: Record, model_dir: str) -> list[str]:
+    """Compares a run that is gone on with to its record.
+
+    Args:
+      found: the checkpoint's record; None where it has none.
+      here: the record of the run as it is now.
+      model_dir: for messages.
+
+    Returns:
+      Lines that say what has changed.
+
+    Raises:
+      UserError: if something has changed that may not.
+    """
+    if found is None:
+        return [f"warning: {model_dir} does not say what it was made from: nothing was compared"]
+    changes = differences(found, here)
+    allowed = chosen(changes, MAY_CHANGE)
+    if "code" in changes:  # an older version knew fewer names
+        allowed |= {name: both for name, both in changes.items() if both[0] == _ABSENT}
+    refused = {name: both for name, both in changes.items() if name not in allowed}
+    if refused:
+        raise UserError(
+            f"{model_dir} was made from something else: {show(refused)}. Give what it was made "
+            f"from ({FILE} there says it), or start a new MODEL_DIR (from its weights, if you "
+            "like: TrainerConfig.init)"
+        )
+    code = allowed.pop("code", None)
+    lines = [f"changed since {model_dir} was started: {show(allowed)}"] if allowed else []
+    if code:
+        lines.append(f"warning: another version of the code: {code[0]}, now {code[1]}")
+    return lines
+
+
+def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
+    """Compares what a trained run is used with to what it was trained with.
+
+    Returns:
+      Lines that say what differs and shows in figures.
+
+    Raises:
+      UserError: if vectors, tokenizer or data are not those that it was trained with.
+    """
+    if found is None:
+        return [f"warning: {model_dir} does not say what it was made from: nothing was compared"]
+    changes = differences(found, here)
+    refused = chosen(changes, USED)
+    if refused:
+        raise UserError(
+            f"{model_dir} was trained with something else: {show(refused)}. Give what it was "
+            f"trained with ({FILE} there says it), or train again"
+        )
+    shown = chosen(changes, SHOWN)
+    return [f"warning: differs from training: {show(shown)}"] if shown else []
+
+
+def show(changes: Changes, limit: int = 4) -> str:
+    """Changes for a one-line message, each with the binding that it comes from."""
+    words = []
+    for name, (old, new) in list(changes.items())[:limit]:
+        binding = _BINDINGS.get(name.split(".")[0], "")
+        words.append(f"{name}{f' ({binding})' if binding else ''} {_short(old)}, now {_short(new)}")
+    more = len(changes) - limit
+    return "; ".join(words) + (f"; and {more} more" if more > 0 else "")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    named = isinstance(value, Mapping)
+    if named or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value)):
+        for key, part in value.items() if named else enumerate(value):
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = text[:12] if re.fullmatch(r"[0-9a-f]{16,}", text) else text
+    return text if len(text) <= 60 else f"{text[:60]}…"
