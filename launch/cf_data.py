@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ilm_jax import __version__
 from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.splits import SplitConfig, Splits, make_splits
@@ -42,7 +43,8 @@ def claim(folder: pathlib.Path, splits: Splits, **settings: Any) -> None:
     Raises:
       UserError: if it holds results of other data or settings, which would be taken for these.
     """
-    path, about = folder / "about.json", {"split": splits.fingerprint, **settings}
+    path = folder / "about.json"
+    about = {"split": splits.fingerprint, "version": __version__, **settings}
     if path.exists() and (kept := json.loads(path.read_text())) != about:
         differing = sorted(name for name in kept | about if kept.get(name) != about.get(name))
         raise UserError(f"{folder} holds results of another {', '.join(differing)}: "

@@ -19,11 +19,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_study, run_verb
+from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_step, run_study
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import plots, results
 from ilm_jax.evaluation import report as reports
+from ilm_jax.training import finished
 
 # nll_content of the first is expected below the second's.
 ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
@@ -136,7 +137,8 @@ def rates(arguments: argparse.Namespace) -> None:
         pathlib.Path(arguments.model_dir or "runs/order") / f"world0_seed{arguments.seed}",
         cache_dir=arguments.cache_dir,
     )
-    run_study(study, ["ilm"], ranking=False)
+    seconds = run_study(study, ["ilm"], ranking=False)
+    earlier = [study.table, study.folder / "stage0", study.folder / "stage1"]
     lines = [
         "validation nll_content at learning rate",
         "model     " + "".join(f"{r:>9g}" for r in RATES),
@@ -145,10 +147,9 @@ def rates(arguments: argparse.Namespace) -> None:
         figures = []
         for rate in RATES:
             stage = f"rates/{row}_{rate:g}"
-            done = study.folder / stage / "last_run.json"
-            if not done.exists():
-                words = study.train_row(row, stage, LEARNING_RATE=rate, **VALIDATE_ON_TEXTS)
-                run_verb(words, stage)
+            done = study.folder / stage / finished.FILE
+            words = study.train_row(row, stage, LEARNING_RATE=rate, **VALIDATE_ON_TEXTS)
+            run_step(study, stage, words, done, earlier, "", seconds)
             figures.append(read_json(done)["validation"]["nll_content"])
         best = min(figures)
         cells = "".join(f"{x:8.4f}{'*' if x == best else ' '}" for x in figures)

@@ -1,17 +1,29 @@
 """One study: the steps from raw data to evaluated rows, each a verb that a person would type.
 
 Finished steps are skipped and half-done ones resume, so an interrupted study goes on where it was.
+A step is finished if the same command, made from the same inputs, has left the output that is
+there: FOLDER/steps holds a record of each. Anything else is refused, never taken for it.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
+from ilm_jax import __version__
+from ilm_jax.cli import gin_config
+from ilm_jax.cli.words import split_bindings
+from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.training import finished
+from ilm_jax.training.identity import identity
+from ilm_jax.training.run import Run
 
 # Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
 RECIPES = {
@@ -52,6 +64,12 @@ class Study:
     def table(self) -> pathlib.Path:
         """The CF vectors of this study."""
         return self.folder / "cf.safetensors"
+
+    @functools.cached_property
+    def data(self) -> str:
+        """Fingerprint of the catalogue; the first call prepares it."""
+        where = {"data_dir": self.data_dir, "cache_dir": self.cache_dir}
+        return load_catalogue(self.dataset, **where).fingerprint
 
     def data_flags(self) -> list[str]:
         """Flags that name the dataset to every data verb."""
@@ -130,25 +148,115 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
 
 
 def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[str, float]:
-    """Runs every missing step. Returns seconds by step, kept in the folder."""
-    folder = study.folder
+    """Runs every missing step. Returns seconds by step, kept in the folder.
+
+    Raises:
+      UserError: if a step fails, was stopped, or was made by another command or from other inputs.
+    """
     steps = plan(study, rows, ranking)
-    seconds = read_json(folder / "seconds.json")
+    seconds = read_json(study.folder / "seconds.json")
+    outputs: list[pathlib.Path] = []
     for number, (name, command, done) in enumerate(steps, 1):
-        if done.exists():
-            continue
-        print(f"[{number}/{len(steps)}] {name}: ilm {' '.join(command)}", flush=True)
+        if run_step(study, name, command, done, outputs, f"[{number}/{len(steps)}] ", seconds):
+            with atomic_write(study.folder / "seconds.json") as stream:
+                json.dump(seconds, stream, indent=1)
+        outputs.append(_output(done))
+    return seconds
+
+
+def run_step(
+    study: Study,
+    name: str,
+    command: list[str],
+    done: pathlib.Path,
+    earlier: Sequence[pathlib.Path],
+    label: str,
+    seconds: dict[str, float],
+) -> bool:
+    """Runs one step unless it is finished; returns whether it ran. Errors as `run_study`.
+
+    Args:
+      study: whose step it is.
+      name, command: of the step.
+      done: file that it leaves last.
+      earlier: outputs of the steps before it.
+      label: of its line.
+      seconds: by step; added to.
+    """
+    file = study.folder / "steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
+    record = _made_from(study, command, earlier)
+    found = read_json(file)
+    if done.exists():
+        _check_made_from(found, record, name, done)
+    else:
+        _write(file, {**record, "output": ""})  # a kill between two files must not lose the step
+        print(f"{label}{name}: ilm {' '.join(command)}", flush=True)
         start = time.monotonic()
         run_verb(command, name)
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-        with atomic_write(folder / "seconds.json") as stream:
-            json.dump(seconds, stream, indent=1)
         if command[0] == "train" and not done.exists():
             raise UserError(f"step {name!r} was stopped; the same command goes on with it")
         if not done.exists():
             done.parent.mkdir(parents=True, exist_ok=True)
             done.touch()
-    return seconds
+        found = {}
+    if not found.get("output"):
+        _write(file, {**record, "output": identity(_output(done))})
+    return not found
+
+
+def _write(file: pathlib.Path, record: dict[str, Any]) -> None:
+    with atomic_write(file) as stream:
+        json.dump(record, stream, indent=1)
+
+
+def _output(done: pathlib.Path) -> pathlib.Path:
+    """What a step made: a run's folder, or the file itself."""
+    return done.parent if done.name == finished.FILE else done
+
+
+def _made_from(
+    study: Study, command: Sequence[str], earlier: Sequence[pathlib.Path]
+) -> dict[str, Any]:
+    """The command, the data and the outputs of earlier steps that it names."""
+    values = {word.partition("=")[2].strip("'") for word in command}
+    named = [path for path in earlier if str(path) in values]
+    return {
+        "command": list(command),
+        "data": study.data,
+        "recipe": _recipe(command),
+        "version": __version__,
+        **{str(path): identity(path) for path in named},
+    }
+
+
+def _recipe(command: Sequence[str]) -> str:
+    """Digest of the operative configuration of a step that trains."""
+    if command[0] != "train":
+        return ""
+    bindings, rest = split_bindings(command[1:])
+    gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
+    return sha256_json(finished.bindings(gin_config.operative_config()))
+
+
+def _check_made_from(
+    found: dict[str, Any], record: dict[str, Any], name: str, done: pathlib.Path
+) -> None:
+    """Raises UserError unless what is there was made as it would be made now."""
+    output = _output(done)
+    here = {**record, "output": identity(output) if found.get("output") else ""}
+    changed = [key for key in {**found, **here} if found.get(key) != here.get(key)]
+    if "command" in changed:
+        before, now = set(found.get("command", [])), set(record["command"])
+        changed[changed.index("command")] = (
+            f"command ({' '.join(sorted(before - now)) or 'nothing'}, now "
+            f"{' '.join(sorted(now - before)) or 'nothing'})"
+        )
+    if changed:
+        raise UserError(
+            f"{output} is not what step {name!r} would make now: other {', '.join(changed)}; "
+            "give another --model_dir, or delete it to have it made anew"
+        )
 
 
 def run_verb(command: list[str], name: str) -> None:

@@ -30,7 +30,7 @@ from ilm_jax.cli import gin_config
 from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
-from ilm_jax.training import sweep_results
+from ilm_jax.training import finished, sweep_results
 from ilm_jax.training.sweeps import Bindings, Sweep, parse_value
 
 
@@ -43,19 +43,29 @@ def train_words(sweep: Sweep, bindings: Mapping[str, Any], model_dir: str) -> li
     return ["train", *files, *(f"--gin.{name}={value}" for name, value in shown.items())]
 
 
-def check_configs(sweep: Sweep, runs: Mapping[str, Bindings], search: Sequence[str]) -> None:
+def check_configs(
+    folder: str, sweep: Sweep, runs: Mapping[str, Bindings], search: Sequence[str], *, here: bool
+) -> dict[str, str]:
     """Builds every run's configuration, so that nothing starts if one of them cannot.
 
+    Args:
+      folder, sweep, runs, search: of the sweep.
+      here: whether runs are made on this machine, so that their inputs can be looked at.
+
+    Returns:
+      {run: "absent", "begun" or "finished"}.
+
     Raises:
-      UserError: for a binding that is wrong or that nothing reads, and if two runs have the same
-        operative configuration.
+      UserError: for a binding that is wrong or that nothing reads, if two runs have the same
+        operative configuration, and if the folder holds runs of another sweep.
     """
     from ilm_jax.training.run import Run
 
     seen: dict[str, str] = {}
+    states: dict[str, str] = {}
     for name, bindings in runs.items():
         words = train_words(sweep, bindings, "(same for all)")
-        gin_config.build(Run, sweep.gin_file, split_bindings(words[1:])[0], search)
+        run = gin_config.build(Run, sweep.gin_file, split_bindings(words[1:])[0], search)
         text = gin_config.operative_config()
         if text in seen:
             raise UserError(
@@ -63,15 +73,35 @@ def check_configs(sweep: Sweep, runs: Mapping[str, Bindings], search: Sequence[s
                 "between them changes nothing"
             )
         seen[text] = name
+        # Looking at the inputs opens the data, which takes seconds.
+        inputs = run.inputs() if here and finished.read(f"{folder}/{name}") else None
+        found = finished.standing(f"{folder}/{name}", text, inputs)
+        if found.state == "other":
+            raise UserError(
+                f"{folder}/{name} was made by another sweep: {found.why}. Its results are not "
+                "those of this one: name another --folder, or delete that run's folder"
+            )
+        states[name] = found.state
+    return states
 
 
 class Runner:
     """Runs what is not finished, some at a time; SIGTERM ends them, and they save."""
 
-    def __init__(self, folder: str, sweep: Sweep, launcher: str, search: Sequence[str]) -> None:
-        """`launcher` is a command in front of the words of `ilm`; "" runs them here."""
+    def __init__(
+        self,
+        folder: str,
+        sweep: Sweep,
+        launcher: str,
+        search: Sequence[str],
+        states: Mapping[str, str],
+    ) -> None:
+        """`launcher` is a command in front of the words of `ilm`; "" runs them here.
+
+        `states` says what the folder holds of every run, see `check_configs`.
+        """
         self._folder, self._sweep, self._launcher = folder, sweep, launcher
-        self._search = search
+        self._search, self._states = search, states
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self.stopped = False
@@ -88,7 +118,7 @@ class Runner:
 
     def run(self, number: int, name: str, bindings: Mapping[str, Any]) -> str:
         """Runs one; returns how it is: "finished", "failed" or "stopped"."""
-        if sweep_results.finished(f"{self._folder}/{name}"):
+        if self._states[name] == "finished":
             return "finished"
         logs = pathlib.Path(self._folder if "://" not in self._folder else "sweep_logs")
         logs = logs / "logs"
@@ -106,7 +136,7 @@ class Runner:
             self._running.discard(process)
         if self.stopped:
             return "stopped"
-        if code == 0 and sweep_results.finished(f"{self._folder}/{name}"):
+        if code == 0 and finished.read(f"{self._folder}/{name}"):
             return "finished"
         lines = (logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
         print(f"sweep: {name} failed (code {code}): {lines[-1] if lines else ''}", file=sys.stderr)
@@ -125,12 +155,12 @@ def run_sweep(
 ) -> int:
     """Runs all, then collects; returns 0, 1 if a run failed, 143 if it was stopped."""
     runs = sweep.expand()
-    check_configs(sweep, runs, search)
+    states = check_configs(folder, sweep, runs, search, here=not launcher)
     if "://" not in folder:
         record = {"sweep": dataclasses.asdict(sweep), "runs": runs}
         with atomic_write(pathlib.Path(folder) / "sweep.json") as stream:
             json.dump(record, stream, indent=1, default=str)
-    runner = Runner(folder, sweep, launcher, search)
+    runner = Runner(folder, sweep, launcher, search, states)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, runner.stop)
     print(f"sweep: {len(runs)} runs, {jobs} at a time, in {folder}", flush=True)

@@ -16,8 +16,9 @@ from ilm_jax.files import atomic_write, folder_path
 from ilm_jax.training.record import show
 
 FILE = "last_run.json"
-# Bindings that say where things are put; what lies there is compared by its content.
-_PLACES = re.compile(r"(MODEL_DIR|CACHE_DIR)\b")
+# Bindings that say where things are put, and where inputs lie: those are compared by content.
+_PLACES = re.compile(r"(MODEL_DIR|CACHE_DIR|TOPOLOGY)$")
+_INPUTS = re.compile(r"(DATA_DIR|CF_TABLE|LM_FROM|QFORMER_FROM|TOKENIZER)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +91,15 @@ def standing(model_dir: str, recipe: str, inputs: Mapping[str, str] | None = Non
     if found is None:
         if not config.exists():
             return Standing("absent")
-        changed = _changed(bindings(config.read_text()), wanted)
+        # Going on, the run itself compares its inputs.
+        changed = _changed(_without_inputs(bindings(config.read_text())), _without_inputs(wanted))
         return Standing("other", changed) if changed else Standing("begun")
     if "recipe" not in found:
         return Standing("other", "it does not say what made it")
-    changed = _changed(found["recipe"], wanted)
-    if not changed and inputs is not None:
-        changed = _changed(found["inputs"], dict(inputs))
+    here = found["recipe"]
+    if inputs is not None:
+        here, wanted = _without_inputs(here), _without_inputs(wanted)
+    changed = _changed(here, wanted) or _changed(found["inputs"], dict(inputs or found["inputs"]))
     if not changed and found["version"] != __version__:
         changed = f"version {found['version']}, now {__version__}"
     return Standing("other", changed) if changed else Standing("finished")
@@ -104,7 +107,11 @@ def standing(model_dir: str, recipe: str, inputs: Mapping[str, str] | None = Non
 
 def bindings(recipe: str) -> dict[str, str]:
     """{binding: value} of a configuration's text, without comments and places."""
-    lines = [line for line in recipe.splitlines() if line.strip() and line.lstrip()[0] != "#"]
+    lines = [
+        line
+        for line in recipe.splitlines()
+        if line.strip() and not re.match(r"\s*#|from |import ", line)
+    ]
     found: dict[str, str] = {}
     name = ""
     for line in lines:
@@ -115,6 +122,10 @@ def bindings(recipe: str) -> dict[str, str]:
         name = name.strip()
         found[name] = value.strip().rstrip("\\").strip() if equals else ""
     return {name: value for name, value in found.items() if not _PLACES.match(name)}
+
+
+def _without_inputs(recipe: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in recipe.items() if not _INPUTS.match(name)}
 
 
 def _changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

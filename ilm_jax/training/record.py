@@ -28,7 +28,7 @@ MAY_CHANGE = (
 )  # fmt: skip
 # What must be the same where a trained run is asked, measured or written out; and what may differ
 # but shows in figures.
-USED = (r"data\..*", r"table", r"tokenizer")
+USED = (r"data(\..*)?", r"table", r"tokenizer")
 SHOWN = (r"train\..*\.settings\..*",)
 # The binding that a person would look at, by the first part of a name.
 _BINDINGS = {
@@ -47,8 +47,12 @@ def plain(value: Any) -> Any:
 
 def described(config: Any) -> dict[str, Any]:
     """The fields of a dataclass and the name of its class."""
-    fields = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {}
-    return {"class": type(config).__name__, **fields}
+    kind = type(config)
+    return {"class": kind.__name__, **(dataclasses.asdict(config) if _has_fields(kind) else {})}
+
+
+def _has_fields(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind)
 
 
 @functools.cache
@@ -63,9 +67,7 @@ def code_version() -> str:
 
 def differences(found: Record, here: Record) -> Changes:
     """{dotted name: (there, here)} of all that two records do not agree on."""
-    one, other = dict(_leaves(found)), dict(_leaves(plain(here)))
-    names = [name for name in {**one, **other} if one.get(name, "") != other.get(name, "")]
-    return {name: (one.get(name, _ABSENT), other.get(name, _ABSENT)) for name in names}
+    return dict(_differing(found, plain(here)))
 
 
 def chosen(changes: Changes, patterns: Sequence[str]) -> Changes:
@@ -118,7 +120,7 @@ def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
     """
     if found is None:
         return [f"warning: {model_dir} does not say what it was made from: nothing was compared"]
-    changes = differences(found, here)
+    changes = {n: both for n, both in differences(found, here).items() if both[0] != _ABSENT}
     refused = chosen(changes, USED)
     if refused:
         raise UserError(
@@ -131,24 +133,32 @@ def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
 
 def show(changes: Changes, limit: int = 4) -> str:
     """Changes for a one-line message, each with the binding that it comes from."""
-    words = []
+    words, named = [], set()
     for name, (old, new) in list(changes.items())[:limit]:
         binding = _BINDINGS.get(name.split(".")[0], "")
-        words.append(f"{name}{f' ({binding})' if binding else ''} {_short(old)}, now {_short(new)}")
+        hint = f" ({binding})" if binding and binding not in named else ""
+        named.add(binding)
+        words.append(f"{name}{hint} {_short(old)}, now {_short(new)}")
     more = len(changes) - limit
     return "; ".join(words) + (f"; and {more} more" if more > 0 else "")
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    named = isinstance(value, Mapping)
-    if named or (isinstance(value, list) and any(isinstance(part, Mapping) for part in value)):
-        for key, part in value.items() if named else enumerate(value):
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+def _differing(found: Any, here: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Down to the names that both have; what one of them lacks is one difference, however deep."""
+    if isinstance(found, list) and isinstance(here, list) and len(found) == len(here):
+        found, here = dict(enumerate(found)), dict(enumerate(here))
+    if not (isinstance(found, Mapping) and isinstance(here, Mapping)):
+        if found != here:
+            yield name, (found, here)
+        return
+    for key in {**found, **here}:
+        below = f"{name}.{key}" if name else str(key)
+        yield from _differing(found.get(key, _ABSENT), here.get(key, _ABSENT), below)
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "present"
     text = value if isinstance(value, str) else json.dumps(value)
     text = text[:12] if re.fullmatch(r"[0-9a-f]{16,}", text) else text
     return text if len(text) <= 60 else f"{text[:60]}…"

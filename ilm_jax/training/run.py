@@ -18,6 +18,7 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.passes import Setting
+from ilm_jax.files import sha256_json
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import CheckpointConfig
@@ -168,6 +169,8 @@ class Run:
         named += [("tokenizer", tokenizer, "best")] if tokenizer else []
         splits = [self.splits, *self._further_splits]
         data = {f"data {s.catalogue.name}": s.fingerprint for s in splits}
+        datasets = {**self.train, **{f"validation {k}": d for k, d in self.train_eval.items()}}
+        data["tasks"] = sha256_json({kind: d.record() for kind, d in datasets.items()})
         return data | {what: identity(path, step) for what, path, step in named}
 
     def make_trainer(self, config_text: str = "") -> Trainer:

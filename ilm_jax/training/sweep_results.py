@@ -1,7 +1,6 @@
 """Results of a sweep: a table of all runs, a plot with error bars over seeds, the best run."""
 
 import csv
-import json
 import math
 import pathlib
 import textwrap
@@ -9,17 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
-
 from ilm_jax.files import atomic_write
+from ilm_jax.training import finished
 from ilm_jax.training.sweeps import Bindings, Sweep
-
-DONE = "last_run.json"
-
-
-def finished(model_dir: str) -> bool:
-    """Whether the run there has ended as it should."""
-    return (epath.Path(model_dir) / DONE).exists()
 
 
 def collect(
@@ -52,7 +43,7 @@ def collect(
 def _row(folder: str, name: str, bindings: Bindings, state: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if state == "finished":
-        found = json.loads((epath.Path(folder) / name / DONE).read_text())
+        found = finished.read(f"{folder}/{name}") or {}
     figures = {"validation": found.get("validation", {}), "seconds": found.get("seconds", "")}
     return {"run": name, "bindings": bindings, "state": state, **figures}
 

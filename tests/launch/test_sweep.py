@@ -1,13 +1,14 @@
 """Sweeps: which runs there are, what is refused, and one that survives a failure and a kill."""
 
 import csv
+import dataclasses
 import json
 import sys
 
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.training import sweep_results
+from ilm_jax.training import finished, sweep_results
 from ilm_jax.training.sweeps import Sweep, parse_value, run_name
 from launch import sweep
 
@@ -57,7 +58,7 @@ def test_hostile_values_stay_one_word_and_name_no_other_folder():
     assert not set(run_name({"A": value})) & set("/'; $`\n")
     words = sweep.train_words(Sweep(("a.gin",)), {"A": value}, "/m")
     assert f"--gin.A={value}" in words and len(words) == 4
-    runner = sweep.Runner("/m", Sweep(("a.gin",)), "tpu --name=s-{number} --", ())
+    runner = sweep.Runner("/m", Sweep(("a.gin",)), "tpu --name=s-{number} --", (), {})
     assert runner.command(7, "n", {"A": value})[:3] == ["tpu", "--name=s-7", "--"]
     assert parse_value("1e-3") == 1e-3 and parse_value("gs://a") == "gs://a"
 
@@ -84,14 +85,20 @@ def test_a_binding_that_nothing_reads_is_refused_before_anything_starts(tmp_path
 
 
 FAKE = """
-import json, pathlib, sys, time
+import pathlib, sys
+from ilm_jax.cli import gin_config
+from ilm_jax.training import finished
+from ilm_jax.training.run import Run
+words = [w[6:] for w in sys.argv[1:] if w.startswith("--gin.")]
+gin_config.build(Run, [w[11:] for w in sys.argv[1:] if w.startswith("--gin_file=")], words)
+recipe = gin_config.operative_config()
 at = dict(w[6:].split("=", 1) for w in sys.argv[1:] if w.startswith("--gin."))
 folder = pathlib.Path(at["MODEL_DIR"]); folder.mkdir(parents=True, exist_ok=True)
 with (folder / "starts").open("a") as f: f.write("x")
 if at["LEARNING_RATE"] == "0.003" and at["SEED"] == "1" and not (folder / "mended").exists():
     sys.exit("no such luck")
 loss = float(at["LEARNING_RATE"]) * 100 + int(at["SEED"]) * 0.01
-(folder / "last_run.json").write_text(json.dumps({"seconds": 1, "validation": {"loss": loss}}))
+finished.write(str(folder), seconds=1, step=1, validation={"loss": loss}, recipe=recipe, inputs={})
 """
 
 
@@ -115,6 +122,41 @@ def test_failures_do_not_stop_the_others_and_are_tried_again(tmp_path, monkeypat
     assert "best on average: LEARNING_RATE=0.001: loss 0.1050 ± 0.0050" in text
     assert (folder / "results.png").read_bytes()[:4] == b"\x89PNG"
     assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 4
+    # Shared bindings are part of what a run is: its results are not those of other ones.
+    kept = ("sweep.json", "results.csv", "results.md", "results.png")
+    before = {name: (folder / name).read_bytes() for name in kept}
+    other = dataclasses.replace(one, fixed={"TRAIN_STEPS": 9})
+    with pytest.raises(UserError, match="made by another sweep: TRAIN_STEPS .*, now 9"):
+        sweep.run_sweep(str(folder), other, jobs=2, launcher=launcher)
+    assert before == {name: (folder / name).read_bytes() for name in kept}
+
+
+def test_what_stands_in_a_folder_is_judged_by_recipe_and_inputs_not_by_a_file(tmp_path):
+    folder, recipe = (
+        str(tmp_path),
+        "A = 1\nCF_TABLE = 'x'\nMODEL_DIR = 'm'\nf.g = \\\n    {'a': 1}\n",
+    )
+    assert finished.standing(folder, recipe, {}).state == "absent"
+    (tmp_path / "config.gin").write_text(recipe)
+    assert finished.standing(folder, recipe).state == "begun"
+    assert finished.standing(folder, recipe.replace("A = 1", "A = 2")).state == "other"
+    inputs = {"table 0": "0123"}
+    finished.write(folder, seconds=1, step=1, validation={}, recipe=recipe, inputs=inputs)
+    assert finished.standing(folder, recipe, inputs).state == "finished"
+    # Where a file lies and where results go make no other run; another file does.
+    moved = recipe.replace("'x'", "'y'").replace("'m'", "'n'")
+    assert finished.standing(folder, moved, inputs).state == "finished"
+    assert finished.standing(folder, moved).state == "other"
+    assert "table 0 0123, now 4567" in finished.standing(folder, recipe, {"table 0": "4567"}).why
+    assert (
+        "f.g {'a': 1}, now {'a': 2}"
+        in finished.standing(folder, recipe.replace("{'a': 1}", "{'a': 2}"), inputs).why
+    )
+    (tmp_path / finished.FILE).write_text('{"seconds": 1, "validation": {}}')
+    assert finished.standing(folder, recipe, inputs).why == "it does not say what made it"
+    (tmp_path / finished.FILE).write_text('{"seconds"')
+    with pytest.raises(UserError, match="damaged"):
+        finished.standing(folder, recipe, inputs)
 
 
 def test_error_bars_are_standard_errors_over_seeds():

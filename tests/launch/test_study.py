@@ -1,0 +1,83 @@
+"""A study skips only what the same command made from the same inputs."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
+from ilm_jax.training import finished
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def steps(monkeypatch, tmp_path):
+    """The module, its verbs leaving the files of the real ones, and the names of those that ran."""
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    import study as module
+
+    ran = []
+
+    def verb(command, name):
+        ran.append(name)
+        at = dict(word.lstrip("-").partition("=")[::2] for word in command[1:])
+        if command[0] == "fit_cf":
+            with atomic_write(at["output"]) as stream:
+                stream.write(f"table of seed {at['seed']}")
+        elif command[0] == "evaluate":
+            with atomic_write(pathlib.Path(at["output"]) / "evaluation.json") as stream:
+                stream.write("{}")
+        elif command[0] == "train":
+            folder = at["gin.MODEL_DIR"].strip("'")
+            finished.write(folder, seconds=1, step=1, validation={}, recipe="", inputs={})
+
+    monkeypatch.setattr(module, "run_verb", verb)
+    monkeypatch.setattr(module.Study, "data", "catalogue")
+    yield module, ran
+    sys.modules.pop("study")
+
+
+def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
+    steps, tmp_path, monkeypatch
+):
+    module, ran = steps
+    study = module.Study("toy", 0, tmp_path / "s")
+    module.run_study(study, ["text-zero", "mlp"], ranking=False)
+    assert ran == ["data", "cf", "stage0", "evaluate text-zero", "mlp", "evaluate mlp"]
+    module.run_study(study, ["text-zero", "mlp"], ranking=False)
+    assert len(ran) == 6
+    module.run_study(study, ["text-zero", "mlp", "ilm"], ranking=False)
+    assert ran[6:] == ["stage1", "ilm", "evaluate ilm"]
+
+    other_seed = module.Study("toy", 1, tmp_path / "s")
+    with pytest.raises(UserError, match=r"step 'cf' .*--seed=0, now --seed=1"):
+        module.run_study(other_seed, ["mlp"], ranking=False)
+    monkeypatch.setattr(module.Study, "data", "another catalogue")
+    with pytest.raises(UserError, match="step 'data' .* other data"):
+        module.run_study(study, ["mlp"], ranking=False)
+    monkeypatch.setattr(module.Study, "data", "catalogue")
+    # What an earlier step made was replaced: neither it nor what was made from it stands.
+    (tmp_path / "s/cf.safetensors").write_text("somebody's vectors")
+    with pytest.raises(UserError, match="step 'cf' .* other output"):
+        module.run_study(study, ["mlp"], ranking=False)
+    (tmp_path / "s/cf.safetensors").unlink()
+    with pytest.raises(UserError, match="stage1.* would make now|mlp.* would make now"):
+        ran.clear()
+        module.run_verb = lambda command, name: (tmp_path / "s/cf.safetensors").write_text("new")
+        module.run_study(study, ["mlp"], ranking=False)
+
+
+def test_a_kill_between_a_step_and_its_record_loses_nothing(steps, tmp_path):
+    module, ran = steps
+    study = module.Study("toy", 0, tmp_path / "s")
+    module.run_study(study, ["mlp"], ranking=False)
+    file = tmp_path / "s/steps/stage0.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "output": ""}))
+    module.run_study(study, ["mlp"], ranking=False)
+    assert len(ran) == 5 and json.loads(file.read_text())["output"]
+    file.unlink()
+    with pytest.raises(UserError, match="is not what step 'stage0' would make"):
+        module.run_study(study, ["mlp"], ranking=False)
