@@ -138,8 +138,8 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
         trained = folder / (row if recipe else "stage0")
         output = folder / row / "evaluation"
         command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
-        # All users are ranked; half the held-out items are described, to save the encoder's time.
-        command += ["--texts=100"] if ranking else ["--noranking", "--nogeneration"]
+        # All users are ranked, all held-out items scored and described.
+        command += [] if ranking else ["--noranking", "--nogeneration"]
         if recipe is None:
             lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
             command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")

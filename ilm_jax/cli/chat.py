@@ -44,13 +44,13 @@ def main(argv: Sequence[str]) -> int:
     bindings, rest = words.split_bindings(argv)
     values = _flags()
     words.parse_flags(values, "chat", rest)
+    opening.check_decoding(values)
     run = opening.open_run(values.model_dir, bindings, "chat")
 
     from ilm_jax.decoding.answering import Answerer
     from ilm_jax.decoding.conversation import Conversation
-    from ilm_jax.evaluation.measure import load_trained
 
-    trained = load_trained(run, values.step)
+    trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(trained)
     config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
     conversation = Conversation(answerer, count=values.items, config=config)
@@ -78,8 +78,9 @@ def talk(conversation: "Conversation", lines: Iterable[str]) -> Iterator[str]:
 def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
     from ilm_jax.errors import UserError
 
-    verb, _, rest = line.partition(" ")
-    rest, catalogue = rest.strip(), conversation.names.catalogue
+    # Any space parts the words, U+3000 of Japanese keyboards too.
+    verb, rest = [*line.split(maxsplit=1), "", ""][:2]
+    catalogue = conversation.names.catalogue
     if verb == "/help":
         yield HELP
     elif verb == "/find":
@@ -109,7 +110,7 @@ def _history(conversation: "Conversation", rest: str) -> Iterator[str]:
     from ilm_jax.errors import UserError
 
     catalogue = conversation.names.catalogue
-    verb, _, names = rest.partition(" ")
+    verb, names = [*rest.split(maxsplit=1), "", ""][:2]
     if verb == "add":
         try:
             given = shlex.split(names)

@@ -7,6 +7,7 @@ from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.evaluation.figures import Paired
+    from ilm_jax.evaluation.results import Stored
 
 
 def _flags() -> flags.FlagValues:
@@ -33,9 +34,13 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     one, two = parse_flags(values, "compare", argv, words=("RUN_A", "RUN_B"))
 
+    from ilm_jax.cli import progress
     from ilm_jax.errors import UserError
     from ilm_jax.evaluation import card, results
     from ilm_jax.evaluation.figures import pair_all
+
+    if not 0.5 <= values.level <= 0.9999:  # NaN passes the flag's own bounds
+        raise UserError(f"--level={values.level}: give a number from 0.5 to 0.9999")
 
     first, second = results.read(one), results.read(two)
     differing = card.differences(first.record["protocol"], second.record["protocol"])
@@ -51,10 +56,39 @@ def main(argv: Sequence[str]) -> int:
             shared = [name for name in first.figures if name in second.figures]
             raise UserError(
                 f"no figure {absent[0]!r} in both; they share: {', '.join(shared) or 'none'}"
+                + "".join(f"; {line}" for line in left_out(first, second, absent[:1]))
             )
         chosen = {name: first.figures[name] for name in values.figures}
-    print(table(one, two, pair_all(chosen, second.figures, level=values.level), values.level))
+    shared = [name for name in chosen if name in second.figures]
+    advance = progress.bar("figures", len(shared))
+    found = pair_all(chosen, second.figures, advance, level=values.level)
+    print(table(one, two, found, values.level))
+    if not values.figures:
+        lines = left_out(first, second)
+        if lines:
+            print("\n".join(["", "Not compared:", *(f"- {line}" for line in lines)]))
     return 0
+
+
+def left_out(first: "Stored", second: "Stored", names: Sequence[str] | None = None) -> list[str]:
+    """Which figures one of the two lacks, or both, and why.
+
+    Args:
+      first, second: the evaluations, A and B.
+      names: of these figures; None: of all that either measured or says it could not.
+    """
+    reasons = [stored.record["not_available"] for stored in (first, second)]
+    known = [*first.figures, *second.figures, *reasons[0], *reasons[1]]
+    lines = []
+    for name in dict.fromkeys(known if names is None else names):
+        told = [
+            f"{reason.get(name, 'absent')} in {label}"
+            for label, stored, reason in zip("AB", (first, second), reasons, strict=True)
+            if name not in stored.figures
+        ]
+        if told:
+            lines.append(f"{name}: {', '.join(told)}")
+    return lines
 
 
 def table(first: str, second: str, found: Sequence["Paired"], level: float) -> str:

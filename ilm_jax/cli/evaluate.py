@@ -25,15 +25,13 @@ def _flags() -> flags.FlagValues:
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     numbers = {
-        "users": (
-            0,
-            "Size of the fixed sample of a task whose answers are items or ratings; 0: all.",
-        ),
-        "texts": (0, "Size of the fixed sample of a task whose answers are texts; 0: all."),
-        "beams": (10, "Length of the ranked lists."),
-    }
-    for name, (default, text) in numbers.items():
-        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+        "users": (0, 0, "So many users are ranked, and have ratings predicted: those whose ids "
+                  "have the smallest hashes, whatever else is measured; 0: all."),
+        "texts": (0, 0, "So many texts are scored and written, chosen likewise; 0: all."),
+        "beams": (10, 1, "Length of the ranked lists."),
+    }  # fmt: skip
+    for name, (default, least, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
     flags.DEFINE_list(
         "tasks", ["long_description", "sequential_random"],
         "What is measured, each task by the figures that `ilm inspect` names for it.",
@@ -72,25 +70,48 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "evaluate", rest)
 
-    from ilm_jax.evaluation import evaluating, measure, semantic
+    from ilm_jax.cli import progress
+    from ilm_jax.evaluation import evaluating, semantic
 
     plan = evaluating.Plan(
         tasks=tuple(values.tasks), split=values.split, users=values.users or None,
         texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
         ranking=values.ranking, generation=values.generation, liked=values.liked,
     )  # fmt: skip
+    from ilm_jax.errors import UserError
+
     run = opening.open_run(values.model_dir, bindings, "evaluate")
 
     run.processes.start(values.multiprocess)  # before anything touches a device
     encoder = semantic.find_encoder(values.encoder) if values.generation else None
     rater = _rater(values.rater) if values.rater else None
-    trained = measure.load_trained(run, values.step)
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
-    record = evaluating.evaluate(trained, output, plan, encoder, rater)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output={output} is a file: name a folder")
+    trained = opening.load(run, values.step)
+    record = evaluating.evaluate(trained, output, plan, encoder, rater, progress.watch)
     if record:
         print(table(record))
+        for line in measured(record["protocol"], values.users, values.texts):
+            print(line)
         print(f"wrote {output}")
     return 0
+
+
+def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[str]:
+    """How many users and texts each figure is of, and where more were asked for than there are."""
+    lines = []
+    for name, part in card.items():
+        if not isinstance(part, Mapping):
+            continue
+        for unit, asked in (("users", users), ("texts", texts)):
+            shown = str(part.get(unit, ""))
+            if not shown or name.endswith("split"):
+                continue
+            more = f"; --{unit}={asked}: all are measured" if shown.isdigit() and (
+                asked > int(shown)) else ""  # fmt: skip
+            lines.append(f"{name}: {unit} {shown}{more}")
+    return lines
 
 
 def _rater(folder: str) -> "AutoRater":

@@ -24,12 +24,12 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_list("platforms", ["cpu"], "Lowered for: cpu, cuda, rocm, tpu.",
                       flag_values=values)  # fmt: skip
     numbers = {
-        "batch_size": (1, "Prompts at once."),
-        "prompt_length": (0, "Positions of a prompt, bos included. 0: as in training."),
-        "max_excluded": (64, "Of items: so many may be no candidates, per prompt."),
+        "batch_size": (1, 1, "Prompts at once."),
+        "prompt_length": (0, 0, "Positions of a prompt, bos included. 0: as in training."),
+        "max_excluded": (64, 1, "Of items: so many may be no candidates, per prompt."),
     }
-    for name, (default, text) in numbers.items():
-        flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
+    for name, (default, least, text) in numbers.items():
+        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
     return values
 
 
@@ -49,21 +49,27 @@ def main(argv: Sequence[str]) -> int:
 
     if not values.output:
         raise UserError("name both folders: ilm export --model_dir=RUN --output=DIR")
+    opening.check_decoding(values)
     run = opening.open_run(values.model_dir, bindings, "export")
 
+    from ilm_jax.cli import progress
     from ilm_jax.decoding import exporting
     from ilm_jax.decoding.answering import Answerer
-    from ilm_jax.evaluation.measure import load_trained
 
-    trained = load_trained(run, values.step)
-    base, tokenizer = run.dataset, run.tokenizer
-    length = values.prompt_length or base.task_feature_lengths["inputs"] + 1
-    answerer = Answerer.of_trained(trained, length=length, slots=base.row_entities)
     ranks = values.answer == "items"
     # Lists are ten long, and ranked by log p, unless somebody says otherwise.
     for name, value in {"beams": 10, "length_penalty": 0.0}.items():
         if ranks and values[name].using_default_value:
             setattr(values, name, value)
+    if ranks and values.beams > run.catalogue.num_items:
+        raise UserError(
+            f"--beams={values.beams}: give a number from 1 to {run.catalogue.num_items}, all items"
+        )
+    trained = opening.load(run, values.step)
+    base, tokenizer = run.dataset, run.tokenizer
+    length = values.prompt_length or base.task_feature_lengths["inputs"] + 1
+    answerer = Answerer.of_trained(trained, length=length, slots=base.row_entities)
+    progress.note(f"lowering for {', '.join(values.platforms)}")
     manifest = exporting.export(
         values.output, answerer.generator,
         opening.decoding(values, (tokenizer.eos_id,), tokenizer.pad_id),

@@ -61,14 +61,21 @@ def main(argv: Sequence[str]) -> int:
 
     if bool(values.input) == bool(values.task) or not values.output:
         raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
+    opening.check_decoding(values)
     beams = 10 if values["beams"].using_default_value else values.beams
+    penalty = 0.0 if values["length_penalty"].using_default_value else values.length_penalty
+    if values.answer == "items" and values.sample:
+        raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
     run = opening.open_run(values.model_dir, bindings, "infer")
+    if values.answer == "items" and beams > run.catalogue.num_items:
+        raise UserError(
+            f"--beams={beams}: give a number from 1 to {run.catalogue.num_items}, all items"
+        )
     requests, total, slots, length = _requests(run, values)
 
     from ilm_jax.decoding.answering import Answerer
-    from ilm_jax.evaluation.measure import load_trained
 
-    trained = load_trained(run, values.step)
+    trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(
         trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task
     )
@@ -77,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
         "model": str(values.model_dir), "step": trained.step, "answer": values.answer,
         "source": values.input or f"{values.task}/{values.split}",
         "decoding": {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
+        | ({"length_penalty": penalty} if penalty else {})
         if values.answer == "items" else opening.plain(config),
     }  # fmt: skip
 
@@ -84,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         if values.answer == "text":
             return answerer.texts(batch, config)
         gone = [request.mentioned for request in batch] if values.exclude_mentioned else None
-        return answerer.items(batch, beams, gone)
+        return answerer.items(batch, beams, gone, penalty)
 
     new, there = write_answers(
         answerer, requests, answer, values.output, settings, values.batch_size, total

@@ -11,6 +11,7 @@ from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ilm_jax.decoding.config import DecodingConfig
+    from ilm_jax.evaluation.measure import Trained
     from ilm_jax.training.run import Run
 
 
@@ -22,6 +23,10 @@ def define_run(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "step", "best", "Checkpoint: a step, 'best' (lowest validation loss) or 'last'.",
         flag_values=values,
+    )  # fmt: skip
+    flags.register_validator(
+        "step", lambda step: step in ("best", "last") or (step.isascii() and step.isdigit()),
+        "give the number of a checkpoint, 'best' or 'last'", flag_values=values,
     )  # fmt: skip
 
 
@@ -58,6 +63,20 @@ def decoding(values: flags.FlagValues, stop_ids: Sequence[int], pad_id: int) -> 
 def plain(config: "DecodingConfig") -> dict[str, Any]:
     """Its fields, as JSON has them."""
     return {**dataclasses.asdict(config), "stop_ids": list(config.stop_ids)}
+
+
+def check_decoding(values: flags.FlagValues) -> None:
+    """Raises UserError for flags that make no sense, before anything is opened."""
+    decoding(values, (0,), 0)
+
+
+def load(run: "Run", step: str) -> "Trained":
+    """The run's model with its parameters; says so, for it may take a while."""
+    from ilm_jax.cli import progress
+    from ilm_jax.evaluation.measure import load_trained
+
+    progress.note(f"loading {run.model_dir}, checkpoint {step}")
+    return load_trained(run, step)
 
 
 def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "evaluate") -> "Run":

@@ -7,6 +7,22 @@ from collections.abc import Callable
 WIDTH, PAUSE = 24, 0.5
 
 
+def note(what: str) -> None:
+    """One line of what begins now and cannot say how far it is, such as "loading …"."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def watch(what: str, total: int) -> Callable[[int], None]:
+    """A bar that stands there from the start, of the first process; the others show nothing."""
+    import jax
+
+    if jax.process_index():
+        return lambda new: None
+    advance = bar(what, total)
+    advance(0)
+    return advance
+
+
 def bar(what: str, total: int, done: int = 0) -> Callable[[int], None]:
     """What is called with the number of new answers; the bar has an estimate of the time left.
 

@@ -9,6 +9,7 @@ import collections
 import difflib
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ class Names:
         self.catalogue = catalogue
 
     def item(self, name: str) -> int:
-        """Row of the item with this id, or else this title (case aside).
+        """Row of the item with this id, or else this title (case and form of Unicode aside).
 
         Raises:
           UserError: if there is none, or several have the title.
@@ -41,7 +42,7 @@ class Names:
             raise UserError(f"item {name!r}: the catalogue {catalogue.name} is empty")
         if name in catalogue.item_row:
             return catalogue.item_row[name]
-        rows = self._titles.get(name.casefold(), [])
+        rows = self._titles.get(_folded(name), [])
         if len(rows) > 1:
             ids = ", ".join(catalogue.item_ids[row] for row in rows[:5])
             raise UserError(f"{len(rows)} items are called {name!r}: name one by id, {ids}")
@@ -64,16 +65,16 @@ class Names:
 
     def search(self, words: str, limit: int = 10) -> list[int]:
         """Rows of the items whose titles hold all these words, short titles first."""
-        wanted = words.casefold().split()
-        titles = enumerate(self.catalogue.titles)
-        found = [(len(t), row) for row, t in titles if all(w in t.casefold() for w in wanted)]
+        wanted = _folded(words).split()
+        titles = enumerate(map(_folded, self.catalogue.titles))
+        found = [(len(t), row) for row, t in titles if all(w in t for w in wanted)]
         return [row for _, row in sorted(found)[:limit]]
 
     @functools.cached_property
     def _titles(self) -> Mapping[str, list[int]]:
         found = collections.defaultdict(list)
         for row, title in enumerate(self.catalogue.titles):
-            found[title.strip().casefold()].append(row)
+            found[_folded(title)].append(row)
         return found
 
     @functools.cached_property
@@ -153,6 +154,12 @@ def items_in_slots(example: Mapping[str, Any]) -> list[int]:
     kinds = kinds[kinds < 0]
     return [int(row) for row, kind in zip(example["slots"], kinds, strict=True)
             if kind == ITEM_SLOT]  # fmt: skip
+
+
+def _folded(text: str) -> str:
+    """Without case, in NFC: "é" is one thing however it was typed."""
+    normal = unicodedata.normalize
+    return normal("NFC", normal("NFC", text.strip()).casefold())
 
 
 def _close(name: str, known: Iterable[str]) -> str:

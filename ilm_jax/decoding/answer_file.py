@@ -9,6 +9,7 @@ from typing import Any
 
 from ilm_jax.data import raw_lines
 from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write
 
 Row = Mapping[str, Any]
 
@@ -58,7 +59,8 @@ class AnswerFile:
     def write(self, rows: Iterable[Row]) -> None:
         """Appends rows; they are in the file when this returns."""
         for row in rows:
-            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            # JSON has no NaN: a score that is none must not come so far.
+            self._stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()
 
     def __enter__(self) -> "AnswerFile":
@@ -108,4 +110,5 @@ class AnswerFile:
                     f"{self.path} was begun with {other[0]}={old!r}, and now it is {new!r}: name "
                     "another output, or ask as before"
                 )
-        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(file) as stream:
+            stream.write(json.dumps(settings, indent=1) + "\n")

@@ -21,6 +21,10 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measure import Trained
 
 Row = dict[str, Any]
+NO_NUMBERS = (
+    "the model's scores for prompt {!r} are not numbers (NaN): its parameters are not finite; "
+    "choose an earlier --step"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +135,7 @@ class Answerer:
         of beams divided by length ** length_penalty.
         """
         found = self.generator.generate(self._prompts(requests), config)
+        _check_scores(np.asarray(found.scores), requests)
         several = config.beams > 1
         rows = []
         for tokens, lengths, scores in zip(*found, strict=True):
@@ -142,6 +147,8 @@ class Answerer:
                 for one in zip(tokens, lengths, scores, strict=True)
                 if np.isfinite(one[2])
             ]
+            if not beams:
+                raise UserError(NO_NUMBERS.format(requests[len(rows)].id))
             rows.append({**beams[0], "beams": beams})
         return rows
 
@@ -169,6 +176,7 @@ class Answerer:
         found = self.generator.rank(
             self._prompts(requests), trie, beams, excluded=table, length_penalty=length_penalty
         )
+        _check_scores(found.scores, requests)
         catalogue, rows = self.renderer.catalogue, []
         for items, scores in zip(found.items.tolist(), found.scores.tolist(), strict=True):
             listed = [
@@ -194,3 +202,10 @@ class Answerer:
     def _prompts(self, requests: Sequence[Request]) -> dict[str, np.ndarray]:
         examples = [request.example for request in requests]
         return self.converter.prompts(examples, [request.number for request in requests])
+
+
+def _check_scores(scores: np.ndarray, requests: Sequence[Request]) -> None:
+    """Raises UserError where a model gives no numbers, and its answers mean nothing."""
+    wrong = np.isnan(scores).reshape(len(scores), -1).any(axis=1)
+    if wrong.any():
+        raise UserError(NO_NUMBERS.format(requests[int(np.argmax(wrong))].id))

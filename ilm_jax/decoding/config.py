@@ -1,11 +1,14 @@
 """How to decode, and the shapes that programs are compiled for."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from ilm_jax.errors import UserError
 
 EarlyStopping = Literal["never"] | bool
+# Smaller temperatures and shares of probability may be 0 in float32.
+LEAST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +55,11 @@ class DecodingConfig:
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
         for field, right, rule in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "above 0; sample=False takes the likeliest"),
+            ("temperature", self.temperature >= LEAST, "above 0; sample=False takes the likeliest"),
+            ("temperature", self.temperature < math.inf, "that is finite"),
+            ("length_penalty", math.isfinite(self.length_penalty), "that is finite"),
             ("top_k", self.top_k >= 0, "at least 1, or 0 for all tokens"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_p", LEAST <= self.top_p <= 1, "above 0 and at most 1"),
             ("beams", self.beams >= 1, "at least 1"),
             ("early_stopping", self.early_stopping in (True, False, "never"), 'or "never"'),
         ):

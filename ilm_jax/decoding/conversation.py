@@ -13,6 +13,7 @@ from ilm_jax.errors import UserError
 
 # How a critique is put in front of the question; the model reads it as it reads any words.
 WANTED = "Wanted: {}. "
+FULL_STOPS = ".\N{IDEOGRAPHIC FULL STOP}\N{DEVANAGARI DANDA}\N{ARABIC FULL STOP}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Conversation:
 
     def criticise(self, words: str) -> None:
         """Remembers a critique; what was recommended last is not recommended again."""
-        self.critiques.append(words.strip().rstrip("."))
+        self.critiques.append(words.strip().rstrip(FULL_STOPS))
         self.refused.update(self._last)
 
     def recommend(self) -> list[Recommendation]:

@@ -27,7 +27,8 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.measures import LanguageMeasure
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.passes import Setting, Watch, unseen
+from ilm_jax.evaluation.results import Evaluation
 from ilm_jax.interop.language_models import LoadedModel
 
 NOTHING = "N/A"
@@ -106,6 +107,7 @@ class AutoRater:
         texts: Sequence[str],
         items: Sequence[str] | None = None,
         histories: Sequence[str] | None = None,
+        watch: Watch = unseen,
     ) -> dict[str, Float64[np.ndarray, " texts"]]:
         """Ratings from 0 to 1 by name of the criterion; those whose side is not given are left out.
 
@@ -113,6 +115,7 @@ class AutoRater:
           texts: what was generated.
           items: words about the item of each text.
           histories: words about what its user chose before.
+          watch: hears how far it is.
 
         Raises:
           UserError: for no texts, numbers that differ, or a question that is too long.
@@ -130,23 +133,37 @@ class AutoRater:
             dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)
         ]
         rows += [dict.fromkeys(given, NOTHING)] if self.calibrated else []
-        odds = self._log_odds([(criterion, row) for criterion in asked for row in rows])
+        odds = self._log_odds([(criterion, row) for criterion in asked for row in rows], watch)
         found = {}
         for criterion, part in zip(asked, odds.reshape(len(asked), -1), strict=True):
             own = part[: len(texts)] - (part[-1] if self.calibrated else 0.0)
             found[criterion.name] = 1.0 / (1.0 + np.exp(-own))
         return found
 
-    def figures(self, *sides: Sequence[str] | None) -> list[Figure]:
-        """The same as figures, with intervals over texts."""
-        found = self(*sides)  # type: ignore[arg-type]
-        return [
+    def evaluation(
+        self,
+        texts: Sequence[str],
+        items: Sequence[str] | None = None,
+        histories: Sequence[str] | None = None,
+        watch: Watch = unseen,
+    ) -> Evaluation:
+        """The same as figures, with intervals over texts; what could not be asked says so."""
+        found = self(texts, items, histories, watch)
+        figures = [
             Figure(name, "generated texts", np.arange(len(values)), values)
             for name, values in found.items()
         ]
+        sides = {"item": items, "history": histories}
+        missing = {
+            criterion.name: f"not available (not every text has its {place})"
+            for criterion in self.criteria
+            for place in _places(criterion.question)
+            if place in sides and sides[place] is None
+        }
+        return Evaluation(figures, missing=missing)
 
     def _log_odds(
-        self, questions: Sequence[tuple[Criterion, Mapping[str, str]]]
+        self, questions: Sequence[tuple[Criterion, Mapping[str, str]]], watch: Watch
     ) -> Float64[np.ndarray, " questions"]:
         """log P(good) - log P(bad) of each question."""
         answers = [
@@ -157,7 +174,9 @@ class AutoRater:
         longest = max(len(example["targets"]) for example in answers)
         converter = PromptConverter({"inputs": self.length, "targets": longest}, self.tokenizer)
         feed = Feed(_Listed(answers), converter)  # type: ignore[arg-type]
-        nll = LanguageMeasure(self.setting, feed)(self.params).nll_sum.reshape(-1, 2)
+        on_batch = watch(f"judging by {self.name}", len(answers))
+        measured = LanguageMeasure(self.setting, feed)(self.params, on_batch=on_batch)
+        nll = measured.nll_sum.reshape(-1, 2)
         return nll[:, 1] - nll[:, 0]
 
     def example(self, criterion: Criterion, row: Mapping[str, str], answer: str) -> Example:

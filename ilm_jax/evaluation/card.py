@@ -29,7 +29,7 @@ def ranking_card(
     *,
     task: str,
     split: str,
-    users: int,
+    users: int | str,
     users_total: int,
     items: int,
     beams: int,
@@ -42,7 +42,7 @@ def ranking_card(
 
     Args:
       task, split: whose targets were ranked.
-      users: users whose target was ranked. users_total: users that have one.
+      users: users whose target was ranked, or a sample in words. users_total: users that have one.
       items: size of the catalogue.
       beams: length of the decoded lists.
       excludes_history: whether a user's earlier items are left out of the candidates.
@@ -50,7 +50,8 @@ def ranking_card(
       candidates: how many the prompt names, to be ranked alone; None: the full catalogue.
       **more: whatever else decides the figures.
     """
-    sampled = "" if users == users_total else f", a fixed sample of {users_total}"
+    if isinstance(users, int) and users != users_total:
+        users = f"{users}, a fixed sample of {users_total}"
     return {
         "task": task,
         "split": split,
@@ -58,7 +59,7 @@ def ranking_card(
         if candidates is None
         else f"{candidates} that the prompt names, the target among them: figures are of these",
         "seen_items": "left out, but for the target" if excludes_history else "kept as candidates",
-        "users": f"{users}{sampled}",
+        "users": f"{users}",
         "averaged": "over users, one target each",
         "beams": beams,
         "ties": "equal scores keep the order of the beams, which is that of the tokens",
@@ -69,21 +70,31 @@ def ranking_card(
     }
 
 
-def language_card(*, task: str, split: str, texts: int) -> dict[str, Any]:
-    """How nll was averaged."""
+def language_card(*, task: str, split: str, texts: int | str, **more: Any) -> dict[str, Any]:
+    """How nll was averaged over so many texts, or a sample in words."""
     return {
         "task": task,
         "split": split,
         "texts": texts,
         "nll": "nats per target token over held-out items' texts, total over total",
         "nll_content": "tokens that carry information only",
+        **more,
     }
 
 
 def texts_card(
-    *, task: str, split: str, texts: int, length: int, encoder: str, rater: str
+    *,
+    task: str,
+    split: str,
+    texts: int | str,
+    length: int,
+    encoder: str,
+    rater: str,
+    words: Mapping[str, str],
+    **more: Any,
 ) -> dict[str, Any]:
-    """How texts were generated and measured, by which sentence encoder and which judge."""
+    """How texts were generated and measured: cut into which words, by which sentence encoder and
+    which judge."""
     return {
         "task": task,
         "split": split,
@@ -93,18 +104,24 @@ def texts_card(
         "semantic": "cosine of sentence vectors, 0 at other items' references, 1 at the reference",
         "encoder": encoder,
         "rater": rater,
+        "words": dict(words),
+        **more,
     }
 
 
-def ratings_card(*, task: str, split: str, ratings: int, liked: float) -> dict[str, Any]:
-    """How ratings were predicted."""
+def ratings_card(
+    *, task: str, split: str, ratings: int, users: int | str, liked: float, **more: Any
+) -> dict[str, Any]:
+    """How ratings were predicted, of so many users, or of a sample in words."""
     return {
         "task": task,
         "split": split,
         "ratings": ratings,
+        "users": f"{users}",
         "prediction": "mean of the scale under the softmax of its values' log-probabilities",
         "auc": f"positives: ratings of at least {liked:g}; scores: the predictions",
         "uauc": "mean over users with ratings on both sides",
+        **more,
     }
 
 

@@ -7,7 +7,7 @@ counts that each text adds to it.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,9 +120,14 @@ def pair(first: Figure, second: Figure, **settings: Any) -> Paired:
 
 
 def pair_all(
-    first: Mapping[str, Figure], second: Mapping[str, Figure], **settings: Any
+    first: Mapping[str, Figure],
+    second: Mapping[str, Figure],
+    on_figure: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> list[Paired]:
     """Every figure that both have, with Holm's p-values (Holm 1979); errors as `pair`.
+
+    `on_figure` hears of every figure.
 
     Raises:
       UserError: if they share no figure.
@@ -130,7 +135,11 @@ def pair_all(
     names = [name for name in first if name in second]
     if not names:
         raise UserError("the two runs share no figure")
-    found = [pair(first[name], second[name], **settings) for name in names]
+    found = []
+    for name in names:
+        found.append(pair(first[name], second[name], **settings))
+        if on_figure is not None:
+            on_figure(1)
     adjusted = holm([paired.p_value for paired in found])
     return [
         dataclasses.replace(paired, adjusted=p) for paired, p in zip(found, adjusted, strict=True)

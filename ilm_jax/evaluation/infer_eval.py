@@ -23,7 +23,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation import seqio_files, texts
 from ilm_jax.evaluation.measures import GenerationMeasure, RankingMeasure, target_trie
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.evaluation.sampling import sample_examples
+from ilm_jax.evaluation.sampling import sample_examples, text_mark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +33,26 @@ class InferEvalConfig:
     Attributes:
       dataset: the tasks, each measured by itself; `shuffle` and `repeat` are not heeded.
       every: steps between evaluations, and one at the end; 0: never.
-      examples: of each task, a fixed sample; None for all.
+      examples: of each task, a fixed sample by hash of users and items; None for all.
       beams: length of the ranked lists.
+
+    Raises:
+      UserError: for a number that makes no sense.
     """
 
     dataset: DatasetConfig
     every: int = 0
     examples: int | None = 256
     beams: int = 10
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        for name, least in (("every", 0), ("examples", 1), ("beams", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise UserError(
+                    f"InferEvalConfig.{name}={value!r}: give a whole number from {least}"
+                )
 
 
 class InferEval:
@@ -91,12 +103,13 @@ class InferEval:
 
     def _measure(self, spec: TaskSpec, feed: Feed) -> Callable[[Any, int], dict[str, float]]:
         config, name = self._config, spec.name(self._config.dataset.dataset)
-        numbers = sample_examples(feed.len_epoch, config.examples)
+        items = self._splits.catalogue.item_ids
+        marks = [text_mark(feed.stream[number], items) for number in range(feed.len_epoch)]
+        numbers = sample_examples(marks, config.examples).numbers
         if any(metric.startswith("hr@") for metric in spec.metrics):
             prompts = PromptRenderer(self._splits, config.dataset.naming(spec.task))
             trie = target_trie(prompts, self._tokenizer)
             ranking = RankingMeasure(self.setting, feed, trie, config.beams)
-            items = self._splits.catalogue.item_ids
 
             def ranks(params: Any, step: int) -> dict[str, float]:
                 found = ranking(params, numbers)

@@ -106,6 +106,7 @@ def interval_over_users(
     level: float = 0.95,
     samples: int = 1000,
     seed: int = 0,
+    on_sample: Callable[[int], None] | None = None,
 ) -> Interval:
     """Interval of a figure that is no mean (AUC, RMSE) over rows that belong to users.
 
@@ -116,6 +117,7 @@ def interval_over_users(
       figure: of the rows with these numbers, in any order and with repeats.
       users: of every row; `np.arange(rows)` resamples the rows themselves.
       level, samples, seed: as in `mean_interval`.
+      on_sample: hears of every sample.
 
     Raises:
       ValueError: without rows, or if the figure of all of them does not exist.
@@ -130,10 +132,12 @@ def interval_over_users(
         return Interval(mean, -np.inf, np.inf, level, 1, "bootstrap")
     rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
     draw = np.random.Generator(np.random.Philox(seed))
-    drawn = [
-        figure(np.concatenate([rows[user] for user in draw.integers(len(names), size=len(names))]))
-        for _ in range(samples)
-    ]
+    drawn = []
+    for _ in range(samples):
+        chosen = draw.integers(len(names), size=len(names))
+        drawn.append(figure(np.concatenate([rows[user] for user in chosen])))
+        if on_sample is not None:
+            on_sample(1)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), level, len(names), "bootstrap")
 

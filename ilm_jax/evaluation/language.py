@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
 
+from ilm_jax.errors import UserError
 from ilm_jax.evaluation.intervals import Interval, mean_interval
 
 
@@ -111,14 +112,17 @@ class LanguageAccumulator:
           sums: of the same rows.
 
         Raises:
-          ValueError: if a sum is not finite.
+          UserError: if a sum is not finite.
         """
         columns = np.stack([np.asarray(column, np.float64) for column in sums], axis=1)
         for index, row in zip(np.asarray(example_index).tolist(), columns, strict=True):
             if index < 0 or not row[1]:
                 continue
             if not np.isfinite(row).all():
-                raise ValueError(f"nll of example {index} is not finite")
+                raise UserError(
+                    f"nll of example {index} is not finite: neither are the model's parameters, or "
+                    "its logits; choose an earlier --step"
+                )
             self._rows.setdefault(index, tuple(row.tolist()))
 
     def result(self) -> LanguageResult:

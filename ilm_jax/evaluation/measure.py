@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,9 +22,9 @@ from ilm_jax.evaluation.measures import (
     RankingMeasure,
     target_trie,
 )
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.passes import Setting, Watch, unseen
 from ilm_jax.evaluation.ratings import Rated, RatingMeasure, rating_scale, scale_trie
-from ilm_jax.evaluation.sampling import sample_examples
+from ilm_jax.evaluation.sampling import Sample, sample_examples, text_mark, user_mark
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training import record
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
@@ -81,6 +80,30 @@ class Trained:
         """Its examples."""
         return self.run.feed(self.dataset(task, split))
 
+    def texts(self, task: str, split: str, size: int | None = None) -> Sample:
+        """A fixed sample of a task's examples, by hash of their users or items; None: all."""
+        if size is None:
+            total = self.feed(task, split).len_epoch
+            return Sample(np.arange(total), total, total)
+        return sample_examples(self._marks(task, split, "text"), size)
+
+    def users(self, task: str, split: str, size: int | None = None) -> Sample:
+        """All examples of a fixed sample of the users; None: of all."""
+        return sample_examples(self._marks(task, split, "user"), size)
+
+    def _marks(self, task: str, split: str, kind: str) -> list[bytes]:
+        if (task, split, kind) not in self._known_marks:
+            items = self.run.catalogue.item_ids
+            of = user_mark if kind == "user" else functools.partial(text_mark, item_ids=items)
+            feed = self.feed(task, split)
+            found = [of(feed.stream[number]) for number in range(feed.len_epoch)]
+            self._known_marks[task, split, kind] = found
+        return self._known_marks[task, split, kind]
+
+    @functools.cached_property
+    def _known_marks(self) -> dict[tuple[str, str, str], list[bytes]]:
+        return {}
+
 
 def load_trained(run: Run, step: int | str = "best") -> Trained:
     """Loads what a run trained, and the frozen weights that it names.
@@ -126,10 +149,24 @@ def _check_bits(
 
 
 def measure_language(
-    trained: Trained, task: str = DESCRIPTIONS, split: str = "test"
+    trained: Trained,
+    task: str = DESCRIPTIONS,
+    split: str = "test",
+    texts: int | None = None,
+    watch: Watch = unseen,
 ) -> LanguageResult:
-    """nll of a task's targets; descriptions in split "test" are texts of held-out items."""
-    return LanguageMeasure(trained.setting, trained.feed(task, split))(trained.params)
+    """nll of a task's targets; descriptions in split "test" are texts of held-out items.
+
+    Args:
+      trained: the model.
+      task: whose targets are scored.
+      split: "validation" or "test".
+      texts: size of the fixed sample; None for all.
+      watch: hears how far it is.
+    """
+    chosen = trained.texts(task, split, texts).numbers
+    measure = LanguageMeasure(trained.setting, trained.feed(task, split))
+    return measure(trained.params, chosen, watch(f"scoring {task}", len(chosen)))
 
 
 def ranking_trie(trained: Trained, task: str, split: str) -> Trie:
@@ -145,6 +182,7 @@ def measure_ranking(
     split: str = "test",
     exclude_seen: bool = False,
     task: str = CHOICES,
+    watch: Watch = unseen,
 ) -> Ranked:
     """Lists of items, by beams over the trie of a task's target strings.
 
@@ -155,15 +193,16 @@ def measure_ranking(
       split: "validation" or "test".
       exclude_seen: a user's earlier choices are no candidates.
       task: whose answers are items; where its examples name candidates, only those are listed.
+      watch: hears how far it is.
     """
     feed = trained.feed(task, split)
     seen = None
     if exclude_seen:
         seen = histories(trained.run.splits, feed, range(feed.len_epoch), split)
-    chosen = sample_examples(feed.len_epoch, users)
+    chosen = trained.users(task, split, users).numbers
     trie = ranking_trie(trained, task, split)
     measure = RankingMeasure(trained.setting, feed, trie, beams, seen)
-    return measure(trained.params, chosen, _progress(f"ranking {task}", len(chosen)))
+    return measure(trained.params, chosen, watch(f"ranking {task}", len(chosen)))
 
 
 def measure_texts(
@@ -172,6 +211,8 @@ def measure_texts(
     split: str = "test",
     texts: int | None = None,
     steps: int | None = None,
+    watch: Watch = unseen,
+    users: int | None = None,
 ) -> Generated:
     """Greedily generated answers; descriptions in split "test" are of held-out items.
 
@@ -181,24 +222,32 @@ def measure_texts(
       split: "validation" or "test".
       texts: size of the fixed sample; None for all.
       steps: tokens of an answer at most; None: as in training.
+      watch: hears how far it is.
+      users: instead of `texts`: all examples of so many users.
     """
     feed = trained.feed(task, split)
     if steps is None:
         steps = trained.run.dataset.task_feature_lengths["targets"]
     measure = GenerationMeasure(trained.setting, feed, trained.run.tokenizer, steps)
-    chosen = sample_examples(feed.len_epoch, texts)
-    return measure(trained.params, chosen, _progress(f"writing {task}", len(chosen)))
+    chosen = trained.texts(task, split, texts) if users is None else (
+        trained.users(task, split, users))  # fmt: skip
+    total = len(chosen.numbers)
+    return measure(trained.params, chosen.numbers, watch(f"writing {task}", total))
 
 
 def measure_ratings(
-    trained: Trained, task: str, split: str = "test", users: int | None = None
+    trained: Trained,
+    task: str,
+    split: str = "test",
+    users: int | None = None,
+    watch: Watch = unseen,
 ) -> Rated:
-    """Predicted ratings of a fixed sample of examples; errors as `rating_scale`."""
+    """Predicted ratings of a fixed sample of users; errors as `rating_scale`."""
     feed, scale = trained.feed(task, split), rating_scale(trained.run.splits)
-    chosen = sample_examples(feed.len_epoch, users)
+    chosen = trained.users(task, split, users).numbers
     trie = scale_trie(scale, trained.run.tokenizer)
     measure = RatingMeasure(trained.setting, feed, scale, trie)
-    return measure(trained.params, chosen, _progress(f"predicting {task}", len(chosen)))
+    return measure(trained.params, chosen, watch(f"predicting {task}", len(chosen)))
 
 
 def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) -> list[np.ndarray]:
@@ -207,16 +256,3 @@ def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) ->
     of = splits.test_target if split == "test" else splits.valid_target
     found = [of(rows[feed.stream[int(i)]["user"]]) for i in numbers]
     return [pair[0] if pair else np.array([], int) for pair in found]
-
-
-def _progress(what: str, total: int) -> Callable[[int], None]:
-    """A line on stderr by the first process, rewritten on a terminal; the last batch ends it."""
-
-    def show(done: int) -> None:
-        last = done >= total
-        if jax.process_index() == 0 and (last or sys.stderr.isatty()):
-            line = f"{what} {done}/{total}"
-            print(f"\r{line}" if sys.stderr.isatty() else line, end="\n" if last else "",
-                  file=sys.stderr, flush=True)  # fmt: skip
-
-    return show

@@ -6,7 +6,7 @@ serves `ilm evaluate` and every evaluation during training.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,9 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation import lists, metrics
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
-from ilm_jax.evaluation.passes import Column, Pass, Setting, gathered
+from ilm_jax.evaluation.passes import Column, OnBatch, Pass, Setting, gathered
 
 CUTOFFS = (1, 5, 10)
-OnBatch = Callable[[int], None] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +39,9 @@ class Ranked:
       lists: item rows, best first; -1 where a list is short.
       scores: log-probability of each listed item, nats.
       items: size of the catalogue.
+
+    Raises:
+      UserError: for a score that is not a number, which no list can be ordered by.
     """
 
     index: Int64[np.ndarray, " users"]
@@ -47,6 +49,10 @@ class Ranked:
     lists: Int[np.ndarray, "users length"]
     scores: Float[np.ndarray, "users length"]
     items: int
+
+    def __post_init__(self) -> None:
+        """A model whose parameters are not finite lists nothing, and would be all misses."""
+        check_numbers(self.scores, self.index, "the scores of items")
 
     @property
     def ranks(self) -> Float64[np.ndarray, " users"]:
@@ -81,6 +87,17 @@ class Ranked:
             if (known := np.isfinite(values)).any()
         ]
 
+    def missing(self, figures: Sequence[Figure]) -> dict[str, str]:
+        """Why figures are not among those that `figures` gave, by name."""
+        k = self.lists.shape[1]
+        kinds = (f"{kind}@{cutoff}" for cutoff in CUTOFFS if cutoff > k for kind in ("hr", "ndcg"))
+        short = {name: f"not available (lists hold {k})" for name in kinds}
+        top = max((cutoff for cutoff in CUTOFFS if cutoff <= k), default=k)
+        known = {figure.name for figure in figures}
+        empty = "not available (no list, or no history, has an item that anybody chose)"
+        names = (f"popularity@{top}", f"popularity_bias@{top}")
+        return short | {name: empty for name in names if name not in known}
+
     def totals(self) -> dict[str, float]:
         """Figures without an interval: coverage, and what the lists are made of."""
         k = max(cutoff for cutoff in CUTOFFS if cutoff <= self.lists.shape[1])
@@ -111,6 +128,17 @@ class Generated:
     ended: float
 
 
+def check_numbers(values: np.ndarray, index: Int64[np.ndarray, " examples"], what: str) -> None:
+    """Raises UserError where a value is NaN, as all are of a model that diverged."""
+    wrong = np.isnan(values).reshape(len(values), -1).any(axis=1)
+    if wrong.any():
+        first = int(index[np.argmax(wrong)])
+        raise UserError(
+            f"{what} are not numbers (NaN) in {wrong.sum()} of {len(values)} examples, first in "
+            f"example {first}: the model's parameters are not finite; choose an earlier --step"
+        )
+
+
 class LanguageMeasure:
     """nll of a task's targets, in nats."""
 
@@ -124,12 +152,17 @@ class LanguageMeasure:
         self._pass = Pass(setting, feed, step)
 
     def __call__(
-        self, params: Any, numbers: Int[np.ndarray, " chosen"] | None = None
+        self,
+        params: Any,
+        numbers: Int[np.ndarray, " chosen"] | None = None,
+        on_batch: OnBatch = None,
     ) -> LanguageResult:
         """Sums of every example."""
         accumulator = LanguageAccumulator()
         for index, sums in self._pass(params, numbers):
             accumulator.add(index, sums)
+            if on_batch is not None:
+                on_batch(len(index))
         return accumulator.result()
 
 

@@ -24,6 +24,9 @@ from ilm_jax.training.partitioning import Partitioner
 
 BATCH = 64
 Step = Callable[..., Any]
+OnBatch = Callable[[int], None] | None
+# (what is done, of how many) to what hears how many more are done: a bar, say.
+Watch = Callable[[str, int], Callable[[int], None]]
 # Numbers of examples to a row for each.
 Column = Callable[[Int[np.ndarray, " rows"]], np.ndarray]
 
@@ -111,8 +114,7 @@ class Pass:
         Raises:
           UserError: if the feed holds pairs, which no language model can answer.
         """
-        if not isinstance(feed.converter, PromptConverter):
-            raise UserError("this task has pairs of vectors, not prompts: no text to measure")
+        check_prompts(feed)
         partitioner = setting.partitioner
         shards = partitioner.batch_sharding(0).num_devices
         self.size = -(-BATCH // shards) * shards
@@ -147,26 +149,36 @@ class Pass:
                 yield real, jax.tree.map(functools.partial(_head, len(real)), out)
 
 
+def check_prompts(feed: Feed) -> None:
+    """Raises UserError if the feed holds pairs, which no language model can answer."""
+    if not isinstance(feed.converter, PromptConverter):
+        raise UserError("this task has pairs of vectors, not prompts: no text to measure")
+
+
 def _head(rows: int, array: np.ndarray) -> np.ndarray:
     return array[:rows]
 
 
+def unseen(what: str, total: int) -> Callable[[int], None]:
+    """A `Watch` that shows nothing."""
+    del what, total
+    return lambda new: None
+
+
 def gathered(
-    found: Iterator[tuple[Int64[np.ndarray, " real"], Any]],
-    on_batch: Callable[[int], None] | None = None,
+    found: Iterator[tuple[Int64[np.ndarray, " real"], Any]], on_batch: OnBatch = None
 ) -> tuple[Int64[np.ndarray, " examples"], Any]:
-    """All of a pass in order of the examples' numbers; `on_batch` hears how many are done.
+    """All of a pass in order of the examples' numbers; `on_batch` hears how many more are done.
 
     Raises:
       ValueError: if no example came.
     """
-    numbers, outputs, done = [], [], 0
+    numbers, outputs = [], []
     for real, out in found:
         numbers.append(real)
         outputs.append(out)
-        done += len(real)
         if on_batch is not None:
-            on_batch(done)
+            on_batch(len(real))
     if not numbers:
         raise ValueError("no example to measure")
     index = np.concatenate(numbers)

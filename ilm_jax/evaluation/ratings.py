@@ -22,8 +22,8 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures import OnBatch, embed
-from ilm_jax.evaluation.passes import Pass, Setting, gathered
+from ilm_jax.evaluation.measures import check_numbers, embed
+from ilm_jax.evaluation.passes import OnBatch, Pass, Setting, gathered
 
 # A scale with more values is no scale: play counts, say.
 MOST_VALUES = 64
@@ -80,6 +80,7 @@ class RatingMeasure:
     ) -> Rated:
         """The prediction for every example."""
         index, predicted = gathered(self._pass(params, numbers), on_batch)
+        check_numbers(predicted, index, "predicted ratings")
         examples = [dict(self._feed.stream[int(i)]) for i in index]
         ratings = np.array([float(example["target_text"]) for example in examples])
         return Rated(index, examples, ratings, np.asarray(predicted, np.float64))

@@ -4,14 +4,19 @@ evaluation.json  figures, intervals, protocol card
 per_unit.npz     the values of every user and text, for paired comparisons
 ranks.jsonl      every user's list and rank; ranks.trec and qrels.trec the same as TREC files
 *.jsonl          generated texts, in seqio's format
+
+evaluation.json is written last, names the others and has the digest of per_unit.npz: a folder
+without it holds no evaluation, and files of two evaluations are told apart.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +27,11 @@ from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.intervals import Comparison, Interval, compare
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measure import Trained
+from ilm_jax.evaluation.passes import Watch, unseen
 from ilm_jax.files import atomic_write
 
+# Writes files into a folder and returns their names there.
+Writer = Callable[[pathlib.Path], list[str]]
 SUMMARY, VALUES = "evaluation.json", "per_unit.npz"
 
 
@@ -35,7 +43,7 @@ class Evaluation:
       figures: with their values.
       totals: figures without an interval, such as coverage.
       protocol: the card, by kind of measure.
-      missing: figures that could not be had, and why.
+      missing: figures that could not be had, and why; none of them is 0.
       others: figures that are no means over units, such as AUC, with their intervals.
     """
 
@@ -68,31 +76,63 @@ class Evaluation:
         )  # fmt: skip
 
 
-def write(folder: str | os.PathLike, found: Evaluation, **more: Any) -> dict[str, Any]:
+def _begin(folder: pathlib.Path) -> None:
+    """Takes off what an earlier evaluation left, so that none of its files pass for the next's."""
+    try:
+        names = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours to judge
+        names = []
+    (folder / SUMMARY).unlink(missing_ok=True)
+    for name in names:
+        file = folder / str(name)
+        if folder.resolve() in file.resolve().parents:
+            file.unlink(missing_ok=True)
+
+
+def write(
+    folder: str | os.PathLike,
+    found: Evaluation,
+    watch: Watch = unseen,
+    writers: Sequence[Writer] = (),
+    **more: Any,
+) -> dict[str, Any]:
     """Writes evaluation.json and per_unit.npz; returns the former's record.
+
+    What an earlier evaluation left in the folder goes when everything is there to be written.
 
     Args:
       folder: made if absent.
       found: what was measured.
+      watch: hears how many intervals are found.
+      writers: of further files.
       **more: further entries of evaluation.json, such as model_dir.
     """
     folder = pathlib.Path(folder)
-    intervals = {figure.name: figure.interval() for figure in found.figures} | dict(found.others)
+    advance = watch("intervals", max(1, len(found.figures)))
+    intervals: dict[str, Interval] = {}
+    for figure in found.figures:
+        intervals[figure.name] = figure.interval()
+        advance(1)
+    intervals |= found.others
     arrays: dict[str, np.ndarray] = {}
     for figure in found.figures:
         key = f"{figure.unit}|{figure.name}"
         arrays |= {f"{key}|index": figure.index, f"{key}|values": figure.values}
         if figure.weights is not None:
             arrays[f"{key}|weights"] = figure.weights
+    _begin(folder)
+    files = [name for writer in writers for name in writer(folder)]
+    with atomic_write(folder / VALUES, "wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     record = {
         **more,
+        "files": [*files, VALUES],
+        "values_sha256": _digest(arrays),
         "figures": {**{name: i.mean for name, i in intervals.items()}, **found.totals},
         "intervals": {name: _plain(dataclasses.asdict(i)) for name, i in intervals.items()},
         "not_available": dict(found.missing),
         "protocol": dict(found.protocol),
     }
-    with atomic_write(folder / VALUES, "wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     with atomic_write(folder / SUMMARY) as stream:
         json.dump(_plain(record), stream, indent=1, default=float, allow_nan=False)
     return record
@@ -134,25 +174,49 @@ def read(folder: str | os.PathLike) -> Stored:
     """Reads what `write` wrote: an evaluation's folder, or a run's that has one in it.
 
     Raises:
-      UserError: if the folder holds no evaluation.
+      UserError: if the folder holds no evaluation, or one that cannot be read.
     """
     folder = pathlib.Path(folder)
     if not (folder / SUMMARY).is_file() and (folder / "evaluation" / SUMMARY).is_file():
         folder = folder / "evaluation"
     if not (folder / SUMMARY).is_file() or not (folder / VALUES).is_file():
+        there = "" if folder.is_dir() else " (there is no such folder)"
         raise UserError(
-            f"{folder} holds no {SUMMARY} with {VALUES}: run `ilm evaluate --output={folder}`"
+            f"{folder} holds no {SUMMARY} with {VALUES}{there}: run `ilm evaluate "
+            f"--output={folder}`"
         )
+    try:
+        record = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        absent = [n for n in ("figures", "intervals", "not_available", "protocol")
+                  if n not in record]  # fmt: skip
+        if absent:
+            raise ValueError(f"{SUMMARY} has no {absent[0]!r}")
+        with np.load(folder / VALUES, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if record.get("values_sha256") not in (None, _digest(arrays)):
+            raise ValueError(f"{VALUES} is of another evaluation than {SUMMARY}")
+        return Stored(record, _figures(arrays))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder} cannot be read: {error}; evaluate again") from error
+
+
+def _figures(arrays: Mapping[str, np.ndarray]) -> dict[str, Figure]:
+    """The figures of per_unit.npz by name."""
     figures = {}
-    with np.load(folder / VALUES, allow_pickle=False) as arrays:
-        for key in (key for key in arrays if key.endswith("|values")):
-            unit, name, _ = key.split("|")
-            weights = f"{unit}|{name}|weights"
-            figures[name] = Figure(
-                name, unit, arrays[f"{unit}|{name}|index"], arrays[key],
-                arrays[weights] if weights in arrays else None,
-            )  # fmt: skip
-    return Stored(json.loads((folder / SUMMARY).read_text()), figures)
+    for key in (key for key in arrays if key.endswith("|values")):
+        unit, name, _ = key.split("|")
+        index, weights = arrays[f"{unit}|{name}|index"], arrays.get(f"{unit}|{name}|weights")
+        figures[name] = Figure(name, unit, index, arrays[key], weights)
+    return figures
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -> Comparison:

@@ -21,9 +21,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from ilm_jax.evaluation.intervals import Interval, mean_interval
+from ilm_jax.evaluation.passes import Watch
 from ilm_jax.evaluation.sentence_encoder import SentenceEncoder, bundled
 
 NOT_AVAILABLE = "not available"
+MOST_UNKNOWN = 0.05
 Encode = Callable[[Sequence[str]], Float32[np.ndarray, "texts dim"]]
 
 
@@ -52,6 +54,46 @@ class SemanticConsistency:
             f"{score}, raw {self.raw} between {self.floor:.4f} (others' references) and "
             f"{self.ceiling:.4f}; cosines of {self.encoder}"
         )
+
+
+class Watched:
+    """An encoder that shows how far it is.
+
+    Attributes:
+      name: of the encoder.
+    """
+
+    def __init__(self, encoder: Encode, watch: Watch) -> None:
+        """Of any encoder; only `SentenceEncoder` tells of its batches."""
+        self._encoder, self._watch = encoder, watch
+        self.name = getattr(encoder, "name", "given")
+
+    def unknown(self, texts: Sequence[str]) -> float:
+        """Share of the texts' tokens that the encoder does not know; 0 where it does not say."""
+        told = getattr(self._encoder, "unknown", None)
+        return 0.0 if told is None else float(told(texts))
+
+    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
+        """The vector of each text."""
+        if not isinstance(self._encoder, SentenceEncoder):
+            return self._encoder(texts)
+        return self._encoder(texts, self._watch(f"sentence vectors, {self.name}", len(texts)))
+
+
+def cannot_read(encoder: Encode, texts: Sequence[str]) -> str:
+    """Why the encoder's vectors of these texts mean nothing; "" where they do.
+
+    All words that a vocabulary lacks are one token to it, so texts in a script that it was not
+    made for have near-equal vectors, whatever they say.
+    """
+    share = getattr(encoder, "unknown", lambda texts: 0.0)(texts)
+    if share <= MOST_UNKNOWN:
+        return ""
+    name = getattr(encoder, "name", "the given encoder")
+    return (
+        f"{NOT_AVAILABLE} ({name} does not know {100 * share:.3g} % of these texts' tokens: give "
+        "one that reads their script by --encoder=FOLDER)"
+    )
 
 
 def find_encoder(folder: str | None = None) -> SentenceEncoder | None:

@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -94,8 +94,18 @@ class SentenceEncoder:
         self.name = name or folder.name
         self.dim = self._config.embed_dim
 
-    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
-        """The vector of each text."""
+    def unknown(self, texts: Sequence[str]) -> float:
+        """Share of the texts' tokens that the vocabulary lacks, as it does whole scripts."""
+        unk = self._tokenizer.unk_id
+        if unk is None:
+            return 0.0
+        ids = np.concatenate([np.zeros(0, int), *(self._tokens(text)[1:-1] for text in texts)])
+        return float((ids == unk).mean()) if len(ids) else 0.0
+
+    def __call__(
+        self, texts: Sequence[str], on_batch: Callable[[int], None] | None = None
+    ) -> Float32[np.ndarray, "texts dim"]:
+        """The vector of each text; `on_batch` hears how many more are done."""
         rows = [self._tokens(text) for text in texts]
         vectors = np.zeros((len(rows), self.dim), np.float32)
         # Neighbours in length share a batch, so that little of it is padding.
@@ -110,6 +120,8 @@ class SentenceEncoder:
                 visible[row, : len(rows[i])] = True
             out = _encode(self._config, self.recipe, self._params, tokens, visible)
             vectors[chosen] = np.asarray(out)[: len(chosen)]
+            if on_batch is not None:
+                on_batch(len(chosen))
         return vectors
 
     def _tokens(self, text: str) -> list[int]:

@@ -48,12 +48,17 @@ def write_answers(
       **inferences: `prediction=…` or `score=…`, one per example.
     """
     names = list(inferences)
-    with atomic_write(pathlib.Path(folder) / f"{task}-{step:06}.jsonl") as stream:
+    with atomic_write(pathlib.Path(folder) / answers_name(task, step)) as stream:
         for example, target, *found in zip(examples, targets, *inferences.values(), strict=True):
             plain = {name: _plain(value) for name, value in example.items()}
             line = {"input": plain, "target": _plain(target)}
             line |= {name: _plain(value) for name, value in zip(names, found, strict=True)}
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def answers_name(task: str, step: int) -> str:
+    """Of the file that `write_answers` writes."""
+    return f"{task}-{step:06}.jsonl"
 
 
 def asked(example: Mapping[str, Any], words: Callable[[Sequence[int]], str]) -> dict[str, Any]:

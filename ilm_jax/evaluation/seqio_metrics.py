@@ -13,6 +13,7 @@ import numpy as np
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import metrics, texts
 from ilm_jax.evaluation import scores as score_figures
+from ilm_jax.evaluation.words import same_form
 
 MetricFn = Callable[..., dict[str, float]]
 CUTOFFS = (1, 5, 10)
@@ -40,7 +41,9 @@ def ranking_metrics(
           "a list of items, best first (decode with beams)")  # fmt: skip
     ranks = np.full(len(targets), metrics.MISSED)
     for row, (target, listed) in enumerate(zip(targets, predictions, strict=True)):
-        places = [place for place, name in enumerate(listed, 1) if name == target]
+        # Names are the same however their letters are composed.
+        wanted = same_form(target)
+        places = [k for k, name in enumerate(listed, 1) if same_form(str(name)) == wanted]
         ranks[row] = places[0] if places else metrics.MISSED
     longest = max(len(listed) for listed in predictions)
     cutoffs = [k for k in CUTOFFS if k <= longest] or [1]
@@ -134,7 +137,8 @@ def _each(metric: str, what: str, values: Sequence[Any], kind: Any, wanted: str)
 
 def _number(metric: str, what: str, row: int, value: Any) -> float:
     try:
-        number = float(value)
+        # Python reads "4_5" as 45.
+        number = float("nan") if "_" in str(value) else float(value)
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number):

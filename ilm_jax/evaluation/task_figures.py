@@ -1,6 +1,6 @@
 """From what was measured of a task to its figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,12 @@ from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measures import Generated
 from ilm_jax.evaluation.ratings import Rated
 from ilm_jax.evaluation.results import Evaluation
-from ilm_jax.evaluation.semantic import Encode, semantic_consistency
+from ilm_jax.evaluation.semantic import Encode, cannot_read, semantic_consistency
 from ilm_jax.evaluation.sentence_encoder import REMEDY
+
+SAMPLES = 1000
+NO_CONTENT = f"{texts.NOT_AVAILABLE} (no target has a token that carries information)"
+Missing = dict[str, str]
 
 
 def language_figures(found: LanguageResult) -> list[Figure]:
@@ -30,34 +34,83 @@ def language_figures(found: LanguageResult) -> list[Figure]:
     ]
 
 
-def text_evaluation(found: Generated, encoder: Encode | None) -> Evaluation:
-    """Exact match, ROUGE, BLEU and semantic consistency of texts; what is missing says why."""
-    missing: dict[str, str] = {}
-    figures = {"exact_match": texts.exact_match(found.predictions, found.targets)}
-    rouges = texts.rouge(found.predictions, found.targets)
+def language_evaluation(found: LanguageResult) -> Evaluation:
+    """`language_figures`, and why the one is missing that may be."""
+    figures = language_figures(found)
+    known = {figure.name for figure in figures}
+    return Evaluation(figures, missing={n: NO_CONTENT for n in ("nll_content",) if n not in known})
+
+
+def text_evaluation(
+    found: Generated, encoder: Encode | None, on_text: Callable[[int], None] | None = None
+) -> Evaluation:
+    """Exact match, ROUGE, BLEU and semantic consistency of texts; what is missing says why.
+
+    Args:
+      found: the texts.
+      encoder: of sentences, if there is one.
+      on_text: hears how many more texts ROUGE has read.
+    """
+    unit = "generated texts"
+    totals = {"ended": found.ended, "empty": float(np.mean([not t for t in found.predictions]))}
+    matches = texts.exact_match(found.predictions, found.targets)
+    figures = [Figure("exact_match", unit, found.index, matches)]
+    missing: Missing = {}
+    rouges = texts.rouge(found.predictions, found.targets, on_text=on_text)
+    for name in texts.ROUGES:
+        values = np.full(len(matches), np.nan) if rouges is None else rouges[name]
+        known = np.isfinite(values)
+        if known.any():
+            figures.append(Figure(name, unit, found.index[known], values[known]))
+        else:
+            none = f"{texts.NOT_AVAILABLE} ({texts.REMEDY})"
+            missing[name] = none if rouges is None else texts.NO_WORDS
     counts = texts.bleu_counts(found.predictions, found.targets)
-    meaning = semantic_consistency(encoder, found.predictions, found.targets)
-    totals = {"ended": found.ended}
-    if rouges is None:
-        missing |= dict.fromkeys(texts.ROUGES, f"{texts.NOT_AVAILABLE} ({texts.REMEDY})")
-    else:
-        figures |= rouges
     if counts is None:
         missing["bleu"] = f"{texts.NOT_AVAILABLE} ({texts.REMEDY})"
+    elif texts.too_short(counts):
+        missing["bleu"] = texts.TOO_SHORT
     else:
-        figures["bleu"] = counts
-    if meaning is None:
-        missing["semantic"] = f"{texts.NOT_AVAILABLE} ({REMEDY}, or --encoder=FOLDER)"
-    else:
-        figures["semantic_cosine"] = meaning.cosines
-        if meaning.score is not None:
-            totals["semantic_floor"] = meaning.floor
-            span = meaning.ceiling - meaning.floor
-            figures["semantic"] = (meaning.cosines - meaning.floor) / span
+        figures.append(Figure("bleu", unit, found.index, counts))
+    meaning, more, why = _meaning(found, encoder)
+    return Evaluation([*figures, *meaning], totals | more, missing=missing | why)
+
+
+def _meaning(
+    found: Generated, encoder: Encode | None
+) -> tuple[list[Figure], dict[str, float], Missing]:
+    """(figures of semantic consistency, its floor, why what is missing of it is)."""
+    if encoder is None:
+        why = f"{texts.NOT_AVAILABLE} ({REMEDY}, or --encoder=FOLDER)"
+        return [], {}, {"semantic": why}
+    why = cannot_read(encoder, found.targets)
+    if why:
+        return [], {}, {"semantic": why}
+    meaning = semantic_consistency(encoder, found.predictions, found.targets)
+    assert meaning is not None
     unit = "generated texts"
-    return Evaluation(
-        [Figure(n, unit, found.index, v) for n, v in figures.items()], totals, missing=missing
-    )
+    figures = [Figure("semantic_cosine", unit, found.index, meaning.cosines)]
+    if meaning.score is None:
+        one = "a single text has no others' references"
+        same = "others' references are as near as a text's own"
+        why = f"{texts.NOT_AVAILABLE} ({one if len(meaning.cosines) == 1 else same})"
+        return figures, {}, {"semantic": why}
+    span = meaning.ceiling - meaning.floor
+    figures.append(Figure("semantic", unit, found.index, (meaning.cosines - meaning.floor) / span))
+    return figures, {"semantic_floor": meaning.floor}, {}
+
+
+def behavioural_evaluation(
+    found: Generated,
+    encoder: Encode,
+    item_texts: list[str],
+    preferences: Float64[np.ndarray, "texts items"],
+) -> Evaluation:
+    """`behavioural_figures`, or why there is none."""
+    why = cannot_read(encoder, item_texts)
+    figures = [] if why else behavioural_figures(found, encoder, item_texts, preferences)
+    none = f"{texts.NOT_AVAILABLE} (no user prefers one item to another)"
+    return Evaluation(figures, missing={} if figures else {"behavioural": why or none})
 
 
 def behavioural_figures(
@@ -88,8 +141,17 @@ def behavioural_figures(
     return [Figure("behavioural", "generated texts", found.index[known], values[known])]
 
 
-def rating_evaluation(found: Rated, liked: float) -> Evaluation:
-    """RMSE, MAE, and with ratings of at least `liked` as positives AUC and UAUC."""
+def rating_evaluation(
+    found: Rated, liked: float, on_sample: Callable[[int], None] | None = None
+) -> Evaluation:
+    """RMSE, MAE, and with ratings of at least `liked` as positives AUC and UAUC.
+
+    Args:
+      found: the ratings.
+      liked: see there.
+      on_sample: hears how many more bootstrap samples are drawn, of `SAMPLES` for each of two
+        figures.
+    """
     users = np.array([example["user"] for example in found.examples])
     labels = found.ratings >= liked
     errors = {
@@ -99,12 +161,15 @@ def rating_evaluation(found: Rated, liked: float) -> Evaluation:
     figures = [Figure(name, "ratings", found.index, values) for name, values in errors.items()]
 
     def over_users(figure: Callable[[Any, Any], float], truth: np.ndarray) -> Interval:
-        return interval_over_users(lambda rows: figure(truth[rows], found.predicted[rows]), users)
+        return interval_over_users(
+            lambda rows: figure(truth[rows], found.predicted[rows]), users, samples=SAMPLES,
+            on_sample=on_sample,
+        )  # fmt: skip
 
     others = {"rmse": over_users(scores.rmse, found.ratings)}
-    missing: Mapping[str, str] = {}
+    missing: Missing = {}
     if labels.all() or not labels.any():
-        missing = {"auc": f"{texts.NOT_AVAILABLE} (all ratings lie on one side of {liked:g})"}
+        missing["auc"] = f"{texts.NOT_AVAILABLE} (all ratings lie on one side of {liked:g})"
     else:
         others["auc"] = over_users(scores.auc, labels)
     by_user = scores.auc_by_user(labels, found.predicted, users)
@@ -113,5 +178,5 @@ def rating_evaluation(found: Rated, liked: float) -> Evaluation:
         figures.append(Figure("uauc", "users", numbers, by_user.values))
     else:
         why = "no user has ratings on both sides among these"
-        missing = {**missing, "uauc": f"{texts.NOT_AVAILABLE} ({why})"}
+        missing["uauc"] = f"{texts.NOT_AVAILABLE} ({why})"
     return Evaluation(figures, missing=missing, others=others)

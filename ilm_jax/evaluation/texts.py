@@ -1,59 +1,121 @@
-"""Exact match, BLEU and ROUGE of generated texts; the last two by sacrebleu and rouge-score.
+"""Exact match, BLEU and ROUGE of generated texts in any script, by sacrebleu and rouge-score.
 
 Both packages come with the extra `eval`; without them the figures read "not available" and
 nothing else changes. Every figure has an interval by resampling texts: BLEU, a figure of the whole
-corpus, by resampling the counts that each text adds to it.
+corpus, by resampling the counts that each text adds to it. What a word is `words` says; how a text
+is cut depends on its reference alone, so all models are measured alike on the same texts.
 """
 
 import functools
 import importlib
 import importlib.util
-import string
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation import words
 from ilm_jax.evaluation.intervals import Interval
 
 NOT_AVAILABLE = "not available"
 REMEDY = "pip install 'ilm_jax[eval]'"
 ROUGES = ("rouge1", "rouge2", "rougeL")
-_DROPPED = str.maketrans("", "", string.punctuation)
+ORDER = 4
+NO_WORDS = f"{NOT_AVAILABLE} (no reference has a word or a sign)"
+TOO_SHORT = f"{NOT_AVAILABLE} (no reference has {ORDER} words, and BLEU counts runs of {ORDER})"
 
 
 def exact_match(
     generated: Sequence[str], references: Sequence[str], *, normalised: bool = False
 ) -> Float64[np.ndarray, " texts"]:
-    """1 where a text is its reference, else 0; spaces at the ends never count.
+    """1 where a text is its reference, else 0; spaces at the ends and the form of Unicode
+    (composed or not) never count.
 
     Args:
       generated, references: one each.
-      normalised: also ignore case, ASCII punctuation and the width of spaces.
+      normalised: also ignore case, punctuation and signs of any script (unless a text has nothing
+        else), and the width of spaces.
     """
     _paired(generated, references)
 
     def plain(text: str) -> str:
-        return " ".join(text.lower().translate(_DROPPED).split()) if normalised else text.strip()
+        if not normalised:
+            return words.same_form(text).strip()
+        text = words.folded(text)
+        kept = "".join(c for c in text if unicodedata.category(c)[0] not in "PS")
+        return " ".join((kept if kept.strip() else text).split())
 
     pairs = zip(generated, references, strict=True)
     return np.array([plain(a) == plain(b) for a, b in pairs], np.float64)
 
 
 def rouge(
-    generated: Sequence[str], references: Sequence[str], *, stemmer: bool = False
+    generated: Sequence[str],
+    references: Sequence[str],
+    *,
+    stemmer: bool = False,
+    on_text: Callable[[int], None] | None = None,
 ) -> dict[str, Float64[np.ndarray, " texts"]] | None:
-    """F measures of each text by name (`ROUGES`); None without rouge-score (Lin 2004)."""
+    """F measures of each text by name (`ROUGES`); None without rouge-score (Lin 2004).
+
+    On ASCII text they are rouge-score's own. Where a reference has no word but signs ("★★★"),
+    signs are compared; NaN where it has neither. A reference of one word has no pair of words, so
+    its rouge2 is 0, as rouge-score has it.
+
+    Args:
+      generated, references: one each.
+      stemmer: words of ASCII letters are cut to their stems (Porter 1980; English).
+      on_text: hears of every text.
+    """
     _paired(generated, references)
     if importlib.util.find_spec("rouge_score") is None:
         return None
+    cut = _Words(importlib.import_module("nltk.stem.porter").PorterStemmer() if stemmer else None)
     scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(
-        list(ROUGES), use_stemmer=stemmer
+        list(ROUGES), tokenizer=cut
     )
-    scores = [scorer.score(b, a) for a, b in zip(generated, references, strict=True)]
-    return {name: np.array([score[name].fmeasure for score in scores]) for name in ROUGES}
+    rows = []
+    for text, reference in zip(generated, references, strict=True):
+        cut.by_signs = not words.words(reference)
+        score = scorer.score(reference, text)
+        known = bool(cut.tokenize(reference))
+        rows.append([score[name].fmeasure if known else np.nan for name in ROUGES])
+        if on_text is not None:
+            on_text(1)
+    return dict(zip(ROUGES, np.array(rows, np.float64).T, strict=True))
+
+
+class _Words:
+    """A tokenizer for rouge-score."""
+
+    def __init__(self, stemmer: Any = None) -> None:
+        self.by_signs = False
+        self._stemmer = stemmer
+
+    def tokenize(self, text: str) -> list[str]:
+        """Words, or signs where the reference has no words."""
+        if self.by_signs:
+            return words.signs(text)
+        found = words.words(text)
+        if self._stemmer is None:
+            return found
+        return [self._stemmer.stem(w) if len(w) > 3 and w.isascii() else w for w in found]
+
+
+def tokenizers(references: Sequence[str]) -> dict[str, str]:
+    """What cuts these texts into words, for reports: of ROUGE and of BLEU."""
+    ascii_ = sum(reference.isascii() for reference in references)
+    others = len(references) - ascii_
+    cut = "characters in scripts without spaces, NFC"
+    found = f"13a of {ascii_} references in ASCII, intl of the {others} others; {cut}"
+    if not others:
+        found = "13a"
+    elif not ascii_:
+        found = f"intl; {cut}"
+    return {"rouge": words.NAME, "bleu": found}
 
 
 def bleu(
@@ -64,16 +126,20 @@ def bleu(
     samples: int = 1000,
     seed: int = 0,
 ) -> Interval | None:
-    """Corpus BLEU from 0 to 100 in sacrebleu's standard settings; None without sacrebleu.
+    """Corpus BLEU from 0 to 100 in sacrebleu's standard settings; None without sacrebleu, and where
+    no reference has four words.
 
-    Its signature is nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp (Post 2018).
+    Its signature is nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp (Post 2018); texts whose reference
+    is not ASCII are cut by sacrebleu's `intl`, and by characters in scripts without spaces.
 
     Args:
       generated, references: one each.
       level, samples, seed: of the percentile bootstrap over texts.
     """
     counts = bleu_counts(generated, references)
-    return None if counts is None else bleu_interval(counts, level, samples, seed)
+    if counts is None or too_short(counts):
+        return None
+    return bleu_interval(counts, level, samples, seed)
 
 
 def bleu_counts(
@@ -84,11 +150,18 @@ def bleu_counts(
     Sums of rows make a corpus (see `bleu_of`). None without sacrebleu.
     """
     _paired(generated, references)
-    metric = _sacrebleu()
-    if metric is None:
+    if _sacrebleu() is None:
         return None
-    found = [metric.sentence_score(a, [b]) for a, b in zip(generated, references, strict=True)]
+    found = [
+        _bleu("13a" if b.isascii() else "intl").sentence_score(words.spaced(a), [words.spaced(b)])
+        for a, b in zip(generated, references, strict=True)
+    ]
     return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in found], np.int64)
+
+
+def too_short(counts: Int64[np.ndarray, "texts 10"]) -> bool:
+    """Whether BLEU of these texts is not defined: no reference has a run of four words."""
+    return bool((counts[:, 1] < ORDER).all())
 
 
 def bleu_of(total: Shaped[np.ndarray, " 10"]) -> float:
@@ -101,7 +174,8 @@ def bleu_of(total: Shaped[np.ndarray, " 10"]) -> float:
     if metric is None:
         raise UserError(f"BLEU needs sacrebleu: {REMEDY}")
     correct, possible = total[2:6].tolist(), total[6:].tolist()
-    return float(metric.compute_bleu(correct, possible, *total[:2].tolist()).score)
+    lengths = total[:2].tolist()
+    return float(metric.compute_bleu(correct, possible, *lengths, smooth_method="exp").score)
 
 
 def bleu_interval(
@@ -152,18 +226,26 @@ def _draws(units: int, samples: int, seed: int) -> Iterator[Int64[np.ndarray, " 
 def _sacrebleu() -> Any:
     if importlib.util.find_spec("sacrebleu") is None:
         return None
+    return importlib.import_module("sacrebleu.metrics").BLEU
+
+
+@functools.cache
+def _bleu(tokenizer: str) -> Any:
     # Of single texts the effective order is asked for only to be left in peace: what is kept
     # are their counts.
-    return importlib.import_module("sacrebleu.metrics").BLEU(effective_order=True)
+    return _sacrebleu()(tokenize=tokenizer, effective_order=True)
 
 
 def text_means(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """This module's figures by name, without intervals and without what is not available."""
     found = {"exact_match": exact_match(generated, references)}
     found |= rouge(generated, references) or {}
-    means = {name: float(values.mean()) for name, values in found.items()}
+    known = {name: values[np.isfinite(values)] for name, values in found.items()}
+    means = {name: float(values.mean()) for name, values in known.items() if len(values)}
     counts = bleu_counts(generated, references)
-    return means if counts is None else {**means, "bleu": bleu_of(counts.sum(axis=0))}
+    if counts is None or too_short(counts):
+        return means
+    return {**means, "bleu": bleu_of(counts.sum(axis=0))}
 
 
 def _paired(generated: Sequence[str], references: Sequence[str]) -> None:

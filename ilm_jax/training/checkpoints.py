@@ -145,7 +145,9 @@ class Checkpoints:
         if step == "best":
             found = self._manager.best_step() or self._manager.latest_step()
         else:
-            found = self._manager.latest_step() if step == "last" else int(step)
+            latest = self._manager.latest_step()
+            named = int(step) if str(step).isdecimal() else None
+            found = latest if step == "last" else named
         if found is None or found not in steps:
             raise UserError(
                 f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}"

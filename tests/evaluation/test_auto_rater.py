@@ -117,7 +117,7 @@ def test_planted_errors_are_rated_below_texts_without(judge):
         above = (good[name][:, None] > bad[None]).mean()  # AUC of good against spoilt
         assert above > 0.9, (name, above)
         assert ((0 <= bad) & (bad <= 1)).all()
-    figures = rater.figures(*zip(*[described(draw) for _ in range(40)], strict=True))
+    figures = rater.evaluation(*zip(*[described(draw) for _ in range(40)], strict=True)).figures
     assert [figure.name for figure in figures] == list(PLANTED)
     interval = figures[1].interval()
     assert 0 <= interval.low <= interval.mean <= interval.high <= 1

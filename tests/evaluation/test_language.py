@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.errors import UserError
 from ilm_jax.evaluation.language import ExampleSums, LanguageAccumulator, example_sums, token_nll
 
 LOGITS = np.array(jax.random.normal(jax.random.key(0), (4, 6, 11))) * 3
@@ -72,5 +73,5 @@ def test_nothing_and_infinite_are_refused():
     with pytest.raises(ValueError, match="no example"):
         LanguageAccumulator().result()
     one = np.ones(1)
-    with pytest.raises(ValueError, match="example 5 is not finite"):
+    with pytest.raises(UserError, match="example 5 is not finite"):
         LanguageAccumulator().add(np.array([5]), ExampleSums(one * np.inf, one, one, one))
