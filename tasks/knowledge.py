@@ -6,7 +6,6 @@ templates and sizes are not public: these are ours.
 """
 
 import functools
-import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ilm_jax.data.splits import FOLDS, Splits
 from ilm_jax.data.task_settings import TaskSettings
 from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.word_pattern import word
 from ilm_jax.tasks.openp5 import target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
@@ -186,7 +186,7 @@ class Rating(_FromHistory):
         return self._stars(user, position)
 
 
-_WORD = re.compile(r"\w+(?:[.'’-]\w+)*")
+JOINS = ".'’-"
 
 
 class MaskedWords(PromptTask):
@@ -195,14 +195,16 @@ class MaskedWords(PromptTask):
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item rows of the split's fold whose text has two words, and variant."""
         texts = self.splits.catalogue.texts
-        rows = [r for r in self.splits.items_in(FOLDS[split]) if len(_WORD.findall(texts[r])) > 1]
+        rows = [
+            r for r in self.splits.items_in(FOLDS[split]) if len(word(JOINS).findall(texts[r])) > 1
+        ]
         return self.with_variants(split, row=np.array(rows, np.int32))
 
     def render(self, split: str, row: int, variant: int) -> Prompted:
         """The example in words."""
         catalogue = self.splits.catalogue
         raw, text = catalogue.item_ids[row], catalogue.texts[row]
-        words = list(_WORD.finditer(text))
+        words = list(word(JOINS).finditer(text))
         # The words around what is told are the same for every item.
         spans = catalogue.content[row]
         telling = [w for w in words if any(s < w.end() and w.start() < e for s, e in spans)]

@@ -6,7 +6,6 @@ table tells no model what describing held-out items should measure.
 """
 
 import dataclasses
-import re
 from collections import Counter
 
 import numpy as np
@@ -16,8 +15,7 @@ from jaxtyping import Float32
 
 from ilm_jax.cf.ials import Factors
 from ilm_jax.data.splits import TRAIN, Splits
-
-_WORD = re.compile(r"[^\W_]+")
+from ilm_jax.data.word_pattern import letters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ def fit(splits: Splits, config: TextConfig | None = None) -> Factors:
     config = config or TextConfig()
     texts = splits.catalogue.texts
     shown = np.flatnonzero(splits.item_fold == TRAIN)
-    bags = [Counter(_WORD.findall(texts[row].lower())) for row in shown]
+    bags = [Counter(letters().findall(texts[row].lower())) for row in shown]
     spread = Counter(word for bag in bags for word in bag)
     column = {
         w: i for i, w in enumerate(sorted(w for w in spread if spread[w] >= config.least_items))

@@ -129,6 +129,7 @@ def write_answers(
     new = 0
     with AnswerFile(output, lambda row: (row["id"], row["prompt"]), settings) as file:
         advance = progress.bar("answers", total, len(file.done))
+        advance(0)
         left = (r for r in requests if not _is_done(file.done, r, output))
         for batch in answerer.batches(left, batch_size):
             named = zip(batch, answer(batch), strict=True)
@@ -140,6 +141,7 @@ def write_answers(
 
 def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]", int, int, int]:
     """(what is asked, how many, most slots, positions at most), all of it checked."""
+    from ilm_jax.cli import progress
     from ilm_jax.data.prompts import PromptRenderer
     from ilm_jax.data.task_settings import MENTIONS
     from ilm_jax.decoding import requests
@@ -170,7 +172,8 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
         PromptRenderer(run.splits, naming), run.tokenizer, max(1, queries), length, values.mention
     )
     found = requests.PromptFile(values.input, writer)
-    total, slots = requests.count(found)
+    advance = progress.bar("prompts checked", found.lines(), late=True)
+    total, slots = requests.count(found, advance)
     if not total:
         raise UserError(f"{values.input}: no prompts in it")
     return found, total, slots, length

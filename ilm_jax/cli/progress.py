@@ -23,7 +23,7 @@ def watch(what: str, total: int) -> Callable[[int], None]:
     return advance
 
 
-def bar(what: str, total: int, done: int = 0) -> Callable[[int], None]:
+def bar(what: str, total: int, done: int = 0, late: bool = False) -> Callable[[int], None]:
     """What is called with the number of new answers; the bar has an estimate of the time left.
 
     On a terminal the line is rewritten, elsewhere there is a line every ten seconds.
@@ -32,6 +32,7 @@ def bar(what: str, total: int, done: int = 0) -> Callable[[int], None]:
       what: is counted, such as "answers".
       total: of them.
       done: before this process began; the speed is that of the others.
+      late: nothing is shown before ten seconds are over, nor at the end if it came sooner.
     """
     start, shown, before = time.monotonic(), 0.0, done
     live = sys.stderr.isatty()
@@ -40,6 +41,8 @@ def bar(what: str, total: int, done: int = 0) -> Callable[[int], None]:
         nonlocal done, shown
         done += new
         now = time.monotonic()
+        if late and not shown and now - start < 10.0:
+            return
         if now - shown < (PAUSE if live else 10.0) and done < total:
             return
         shown, spent = now, now - start

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ilm_jax.data.splits import TRAIN, Splits
+from ilm_jax.data.word_pattern import word
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -45,7 +46,7 @@ def _by_words(splits: Splits) -> "scipy.sparse.csr_array":
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = splits.catalogue.texts
-    model = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
+    model = TfidfVectorizer(token_pattern=word().pattern, sublinear_tf=True)
     model.fit([texts[row] for row in splits.items_in(TRAIN)])
     return _unit(model.transform(texts))
 

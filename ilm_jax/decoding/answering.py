@@ -176,7 +176,11 @@ class Answerer:
         found = self.generator.rank(
             self._prompts(requests), trie, beams, excluded=table, length_penalty=length_penalty
         )
-        _check_scores(found.scores, requests)
+        # An empty list is one of a model without numbers, unless no candidate was left.
+        gone = [0] * len(requests) if excluded is None else [len(set(rows)) for rows in excluded]
+        left = np.array(gone) < self.renderer.catalogue.num_items
+        empty = (found.items[:, 0] < 0) & left
+        _check_scores(np.where(empty, np.nan, 0.0), requests)
         catalogue, rows = self.renderer.catalogue, []
         for items, scores in zip(found.items.tolist(), found.scores.tolist(), strict=True):
             listed = [

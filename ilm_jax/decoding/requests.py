@@ -95,6 +95,10 @@ class PromptFile:
     path: str
     writer: Writer
 
+    def lines(self) -> int:
+        """Of the file; errors as reading it."""
+        return sum(1 for _ in _lines(self.path))
+
     def __iter__(self) -> Iterator[Request]:
         """Reads the file line by line; blank lines are passed over.
 
@@ -134,11 +138,17 @@ class TaskPrompts:
             yield Request(number, example["key"], shown, example, items)
 
 
-def count(requests: Iterable[Request]) -> tuple[int, int]:
-    """(number of requests, most slots in one): reads all of them, so that errors come early."""
+def count(
+    requests: Iterable[Request], on_request: Callable[[int], None] = lambda new: None
+) -> tuple[int, int]:
+    """(number of requests, most slots in one): reads all of them, so that errors come early.
+
+    `on_request` hears of each.
+    """
     total, slots = 0, 0
     for request in requests:
         total += 1
+        on_request(1)
         slots = max(slots, len(request.example["slots"]))
     return total, slots
 

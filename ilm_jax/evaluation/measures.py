@@ -218,8 +218,14 @@ class RankingMeasure:
         numbers: Int[np.ndarray, " chosen"] | None = None,
         on_batch: OnBatch = None,
     ) -> Ranked:
-        """The list of every user."""
+        """The list of every user.
+
+        Raises:
+          UserError: for an empty list: the target is always a candidate, so the model gives no
+            numbers to rank by.
+        """
         index, (ranked, scores) = gathered(self._pass(params, numbers), on_batch)
+        check_numbers(np.where(ranked[:, 0] < 0, np.nan, 0.0), index, "the scores of items")
         targets = np.array([self._feed.stream[int(i)]["target_item"] for i in index])
         return Ranked(index, targets, ranked, scores, self._items)
 

@@ -12,6 +12,7 @@ from ilm_jax.cli import main as cli
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.evaluation import results
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 from tests.decoding.test_exporting import READER
@@ -120,6 +121,50 @@ def test_a_run_compared_with_itself_ties(world, tmp_path, capsys):
     run("compare", tmp_path / "a", tmp_path / "b")
     table = capsys.readouterr().out
     assert table.count("tie within noise") >= 5 and "better" not in table
+
+
+def test_a_sample_limits_scoring_writing_and_ranking_alike(world, tmp_path, capsys):
+    _, _, model_dir = world
+    folders = [tmp_path / "few", tmp_path / "more"]
+    for folder, size in zip(folders, (2, 5), strict=True):
+        run("evaluate", f"--model_dir={model_dir}", f"--output={folder}", f"--users={size}",
+            f"--texts={size}", "--beams=5")  # fmt: skip
+    shown = capsys.readouterr()
+    few, more = (results.read(folder) for folder in folders)
+    for name, stored, size in (("few", few, 2), ("more", more, 5)):
+        units = {figure: len(one.index) for figure, one in stored.figures.items()}
+        assert set(units.values()) == {size}, (name, units)
+        for part, unit in (("nll", "texts"), ("texts", "texts"), ("ranking", "users")):
+            assert stored.record["protocol"][part][unit].startswith(f"{size}, a fixed sample of ")
+    for name, figure in few.figures.items():
+        assert set(figure.index) < set(more.figures[name].index), name
+    assert "nll: texts 5, a fixed sample of" in shown.out
+    for line in ("scoring long_description", "writing long_description", "ranking sequential"):
+        assert f"{line}" in shown.err
+    assert few.record["not_available"]["hr@10"] == "not available (lists hold 5)"
+    assert "nll.ids" in refused(capsys, "compare", *folders)
+
+
+@pytest.mark.parametrize("words, said", [
+    (("evaluate", "--users=-1"), "users"), (("evaluate", "--beams=0"), "beams"),
+    (("evaluate", "--beams=81"), "beams=81: give a number from 1 to 80"),
+    (("evaluate", "--liked=nan"), "liked=nan"), (("evaluate", "--step=1e1"), "--step=1e1"),
+    (("evaluate", "--step=7"), "no checkpoint '7'"),
+    (("infer", "--temperature=-1"), "temperature=-1.0"), (("infer", "--top_p=nan"), "top_p=nan"),
+    (("infer", "--top_p=0"), "top_p=0.0"), (("infer", "--length_penalty=nan"), "length_penalty"),
+    (("infer", "--answer=items", "--beams=0"), "beams=0"),
+    (("infer", "--answer=items", "--beams=81"), "from 1 to 80"),
+    (("infer", "--answer=items", "--sample"), "--sample draws texts"),
+    (("chat", "--items=81"), "from 1 to 80"), (("chat", "--max_new_tokens=0"), "max_new_tokens=0"),
+    (("export", "--answer=items", "--beams=81"), "from 1 to 80"),
+    (("export", "--batch_size=0"), "batch_size"), (("export", "--step=newest"), "--step=newest"),
+])  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused_in_one_line(world, tmp_path, capsys, words, said):
+    given = [f"--model_dir={world[2]}"]
+    given += [] if words[0] == "chat" else [f"--output={tmp_path / 'none'}"]
+    given += ["--task=sequential_random"] if words[0] == "infer" else []
+    assert said in refused(capsys, *words, *given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluate_refuses_what_has_nothing_to_measure(world, tmp_path, capsys):

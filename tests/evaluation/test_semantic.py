@@ -84,3 +84,21 @@ def test_a_missing_package_is_no_error(monkeypatch):
 
     monkeypatch.setattr(sentence_encoder, "PACKAGE", "no-such-package-of-weights")
     assert sentence_encoder.bundled() is None
+
+
+def test_an_encoder_is_not_asked_about_a_script_that_it_cannot_read():
+    def encoder(texts):
+        return encode(texts)
+
+    encoder.unknown = lambda texts: np.mean([not text.isascii() for text in texts])
+    texts = Generated(np.arange(2), [], ["a", "b"], ["рек", "лес"], 1.0)
+    missing = text_evaluation(texts, encoder).missing
+    assert "does not know 100 % of these texts' tokens" in missing["semantic"]
+    read = text_evaluation(Generated(np.arange(2), [], ["a", "b"], ["a", "b"], 1.0), encoder)
+    assert "semantic" not in read.missing
+
+
+def test_a_score_between_marks_that_are_none_says_why():
+    one = text_evaluation(Generated(np.arange(1), [], ["a"], ["ab"], 1.0), encode)
+    assert "a single text" in one.missing["semantic"]
+    assert "semantic_cosine" in {figure.name for figure in one.figures}

@@ -44,6 +44,11 @@ def test_a_text_has_one_vector_whatever_stands_beside_it(packaged):
     np.testing.assert_allclose(packaged(SENTENCES)[30:31], alone, atol=1e-5)
 
 
+def test_minilm_knows_english_and_says_that_it_does_not_know_thai(packaged):
+    assert packaged.unknown(["A calm tale of a northern sea, and of wood"]) == 0
+    assert packaged.unknown(["เรื่องทะเลสงบ"]) == 1 and packaged.unknown([""]) == 0
+
+
 def changed(tmp_path, file, change):
     """A copy of the small folder with one JSON file changed."""
     folder = tmp_path / "copy"
