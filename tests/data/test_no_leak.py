@@ -17,6 +17,7 @@ from ilm_jax.tasks.openp5 import SequentialRandom
 from ilm_jax.tasks.registry import make_examples
 from tests.data.cached_toy import cached_toy, toy_world
 from tests.data.small_catalogue import small_catalogue, words_of
+from tests.some import some
 
 SETTINGS = TaskSettings()
 WORDS = SETTINGS.replace(text_only=True)
@@ -44,7 +45,7 @@ def opened(name, settings=SETTINGS, split="train"):
     tasks = open_tasks(
         "toy", settings, [name], split, cache_dir=cached_toy(), catalogue=toy_world()
     )
-    return tasks[find_spec("toy", name).name("toy")]
+    return some(tasks[find_spec("toy", name).name("toy")])
 
 
 def test_toy_users_choose_no_item_twice():
@@ -89,14 +90,17 @@ def reader(splits):
 def test_sequential_examples_know_no_later_interaction(text_only, split, reader):
     world = toy_world()
     row = {raw: user for user, raw in enumerate(world.user_ids)}
-    for example in sequences(split, text_only):
+    earlier = 0
+    for example in some(sequences(split, text_only)):
         users, items = reader.read(reader.text(example))
         user = row[example["user"]]
         assert users == {user}
         items |= {*map(int, example["slots"]), example["target_item"]}
         hidden = held_out_of(world, user, split)
         assert not items & hidden
+        earlier += len(items) > 1
         assert split == "train" or example["target_item"] == world.sequence(user)[-2]
+    assert earlier, "no example shows a history, in which a later item could stand"
 
 
 def test_pairs_know_no_later_interaction(splits):
@@ -122,7 +126,7 @@ def test_the_corpus_and_the_tokenizer_know_no_later_interaction(splits, reader):
     known = list(CorpusText(splits, SETTINGS).tokenizer_strings())
     assert known[: len(corpus)] == corpus
     # After the corpus come only the id strings, each by itself.
-    assert all(re.fullmatch(r"(item|user)_\d+", text) for text in known[len(corpus) :])
+    assert all(re.fullmatch(r"(item|user)_\d+", text) for text in some(known[len(corpus) :]))
     found = 0
     for text in corpus:
         users, items = reader.read(text)
@@ -144,10 +148,10 @@ def test_no_training_string_names_a_held_out_item_by_its_words(splits, reader):
     everything = "\n".join(dict.fromkeys(strings))
     # Five items of the world describe themselves in the words of some training item, by chance.
     known = {world.texts[row] for row in splits.items_in(0)}
-    for row in np.flatnonzero(splits.item_fold):
+    for row in some(np.flatnonzero(splits.item_fold)):
         assert world.titles[row] not in everything
         assert (world.texts[row] in everything) == (world.texts[row] in known)
-    assert all(text in everything for text in known)
+    assert all(text in everything for text in some(known))
     assert sum(world.texts[row] in known for row in np.flatnonzero(splits.item_fold)) == 5
     for name in ("item_text", "long_description"):
         rows = [e["row" if name == "item_text" else "target_item"] for e in opened(name)]
@@ -167,10 +171,12 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
     )  # fmt: skip
     corpus = CorpusText(splits, settings)
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
-    strings = list(corpus.tokenizer_strings())
+    strings, without = list(corpus.tokenizer_strings()), set()
     for examples in make_examples(list(SPECS.values()), splits, settings, tokenizer):
         index = examples.index("train")
-        for values in zip(*(column.tolist() for column in index.values()), strict=True):
+        rows = list(zip(*(column.tolist() for column in index.values()), strict=True))
+        without |= set() if rows else {examples.spec.task}
+        for values in rows:
             example = examples.build("train", **dict(zip(index, values, strict=True)))
             for feature, form in examples.spec.features:
                 if form == "text":
@@ -179,6 +185,9 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
                     strings.append(tokenizer.decode(t for t in example[feature] if t >= 0))
             if isinstance(examples, ItemItem) and not held_out_pairs:
                 assert splits.item_fold[[example["row"], example["other"]]].tolist() == [0, 0]
+    # Nothing trains on unseen templates, and this catalogue has no ratings and no alike items.
+    unseen = {name for name in SPECS if name.endswith("_unseen")}
+    assert without == unseen | {"rating", "next_item_critique", "joint_critique"}
     everything = "\n".join(strings)
     for row in range(catalogue.num_items):
         used = any(word in everything for word in words_of(catalogue, row))

@@ -26,6 +26,7 @@ def test_text_survives_the_round_trip(tokenizer, text):
 @pytest.mark.parametrize("text", ODD + TEXTS[:2])
 def test_no_text_encodes_to_a_special_id(tokenizer, text):
     assert all(token > DEC for token in tokenizer.encode(text))
+    assert tokenizer.encode(text) or not text.strip()
 
 
 @pytest.mark.parametrize("text", ODD + TEXTS[:2])

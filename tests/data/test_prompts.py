@@ -10,6 +10,7 @@ from ilm_jax.data.splits import TEST, TRAIN, make_splits
 from ilm_jax.data.task_settings import MENTIONS, USER_MENTIONS, TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
 from tests.data.small_catalogue import small_catalogue
+from tests.some import some
 
 CATALOGUE = small_catalogue()
 SPLITS = make_splits(CATALOGUE)
@@ -33,7 +34,7 @@ def prompts(settings, history=(3, 0, 7, 14)):
 @pytest.mark.parametrize(("description", "history", "user"), ALL_MENTIONS)
 def test_tokens_decode_to_the_rendered_text(description, history, user, text_only):
     settings = TaskSettings(description, history, user, text_only=text_only)
-    for prompt in prompts(settings):
+    for prompt in some(prompts(settings)):
         inputs, slots, bounds = TOKENS.prompt(prompt)
         assert TOKENS.decode_prompt(inputs) == prompt.text
         assert len(slots) == sum(token < 0 for token in inputs)
@@ -68,7 +69,7 @@ def test_an_element_of_the_history_is_one_item_with_its_separator():
 def test_a_text_cannot_forge_a_slot():
     settings = TaskSettings(mention_history="title", mention_description="title")
     assert any(SLOT_MARKS[ITEM_SLOT] in prompt.text for prompt in prompts(settings))
-    for prompt in prompts(settings):
+    for prompt in some(prompts(settings)):
         inputs, slots, _ = TOKENS.prompt(prompt)
         assert not slots and min(inputs) >= 0
 

@@ -17,6 +17,7 @@ from ilm_jax.errors import UserError
 from tests.data.odd_strings import odd_strings
 from tests.data.published_tokenizers import BERT, KINDS, PIECES, folder, published
 from tests.data.small_catalogue import small_catalogue
+from tests.some import some
 
 CATALOGUE = small_catalogue()
 SPLITS = make_splits(CATALOGUE)
@@ -176,7 +177,7 @@ def test_segments_without_slots_give_the_tokens_of_the_whole_text(kind, mention)
     tokenizer = published(kind)
     tokens = PromptTokenizer(tokenizer)
     mentions = {"mention_history": mention, "mention_description": mention, "target": mention}
-    for prompt, answer in prompts(text_only=True, **mentions):
+    for prompt, answer in some(prompts(text_only=True, **mentions)):
         parts = tokens.prompt(prompt)[0] + tokens.answer(answer)[0]
         assert parts == tokenizer.encode(prompt.text + answer)
         assert len(prompt.segments) > 1 or not prompt.elements
@@ -186,7 +187,7 @@ def test_segments_without_slots_give_the_tokens_of_the_whole_text(kind, mention)
 def test_prompts_with_slots_read_back(kind):
     tokenizer = published(kind)
     tokens = PromptTokenizer(tokenizer)
-    for prompt, _ in prompts(mention_history="id+slot", mention_user="slot"):
+    for prompt, _ in some(prompts(mention_history="id+slot", mention_user="slot")):
         inputs, slots, bounds = tokens.prompt(prompt)
         assert len(slots) == sum(token < 0 for token in inputs)
         said = tokens.decode_prompt(inputs)

@@ -11,6 +11,7 @@ from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.requests import PromptFile, Writer
 from ilm_jax.errors import UserError
 from tests.decoding import small
+from tests.some import some
 
 GREEDY = DecodingConfig(max_new_tokens=5)
 DRAWN = DecodingConfig(max_new_tokens=5, sample=True, seed=3)
@@ -32,7 +33,7 @@ def asked(tmp_path):
 def test_texts_end_where_the_model_ends_them_or_the_length_does(asked):
     answerer, requests = small.answerer(), list(asked)[:4]
     rows = answerer.texts(requests, GREEDY)
-    for row in rows:
+    for row in some(rows):
         assert row["stop"] == "length" and len(row["tokens"]) == 5
         assert row["text"] == small.tokenizer().decode(row["tokens"], continues=True).strip()
     third = rows[0]["tokens"][2]
@@ -64,8 +65,8 @@ def test_items_are_ranked_and_excluded(asked):
         assert small.tokenizer().decode(row["tokens"]) == row["text"]
     gone = [[int(x["id"][1:]) for x in row["items"][:2]] for row in every]
     left = answerer.items(requests, small.ITEMS, gone)
-    for all_of_them, some in zip(every, left, strict=True):
-        assert [x["id"] for x in some["items"]] == [x["id"] for x in all_of_them["items"][2:]]
+    for all_of_them, kept in zip(every, left, strict=True):
+        assert [x["id"] for x in kept["items"]] == [x["id"] for x in all_of_them["items"][2:]]
     nothing = answerer.items(requests[:1], 3, [range(small.ITEMS)])
     assert nothing == [{"items": [], "text": "", "tokens": [], "stop": "no candidate"}]
 

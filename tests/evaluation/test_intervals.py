@@ -125,3 +125,40 @@ def test_units_that_do_not_pair_are_refused():
         mean_interval(np.array([0.0, np.nan]))
     with pytest.raises(ValueError, match="positive in sum"):
         mean_interval(np.zeros(3), np.zeros(3))
+
+
+@pytest.mark.parametrize("units", [2, 5, 29])
+def test_with_few_units_the_interval_is_students_own(units):
+    values = np.random.Generator(np.random.Philox(units)).normal(1.0, 2.0, units)
+    found = mean_interval(values, level=0.9)
+    test = scipy.stats.ttest_1samp(values, 0.0)
+    want = test.confidence_interval(0.9)
+    assert found.method == "t" and found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((want.low, want.high))
+    zero = np.zeros(units)
+    assert compare("a", values, "b", zero).p_value == pytest.approx(test.pvalue)
+
+
+def test_a_ratio_is_linearised_about_its_estimate():
+    """By the delta method: the error is that of (value - ratio * weight) over the mean weight."""
+    draw = np.random.Generator(np.random.Philox(8))
+    weights = draw.integers(5, 40, 12).astype(float)
+    values = weights * (2 + draw.normal(size=12))
+    ratio = values.sum() / weights.sum()
+    error = np.std(values - ratio * weights, ddof=1) / np.sqrt(12) / weights.mean()
+    half = scipy.stats.t.ppf(0.975, 11) * error
+    found = mean_interval(values, weights)
+    assert (found.mean, found.low, found.high) == pytest.approx((ratio, ratio - half, ratio + half))
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_bootstraps_bounds_are_quantiles_of_resampled_ratios(level):
+    """Far more samples, drawn here by another generator, have these quantiles."""
+    draw = np.random.Generator(np.random.Philox(9))
+    weights = draw.integers(1, 30, 60).astype(float)
+    values = weights * draw.exponential(size=60)
+    found = mean_interval(values, weights, level=level, samples=20_000)
+    drawn = np.random.default_rng(1).integers(60, size=(20_000, 60))
+    ratios = values[drawn].sum(1) / weights[drawn].sum(1)
+    want = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    np.testing.assert_allclose([found.low, found.high], want, rtol=0.01)

@@ -123,3 +123,22 @@ def test_constraints_follow_the_rules_where_sizes_divide():
 def test_an_unknown_remat_mode_is_named():
     with pytest.raises(UserError, match='remat="some"'):
         remat(Dense, "some", scanned=False)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-2])
+def test_norms_are_their_formulas(epsilon):
+    """With an epsilon of the squares' size, where it stands and what it is added to are seen."""
+    draw = np.random.default_rng(0)
+    x = 0.1 * draw.normal(size=(5, 6)) + 0.05
+    scale, bias = draw.normal(size=6), draw.normal(size=6)
+    params = {"scale": jnp.asarray(scale, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    rms = np.sqrt((x**2).mean(-1, keepdims=True) + epsilon)
+    got = RMSNorm(epsilon).apply({"params": {"scale": params["scale"]}}, jnp.asarray(x))
+    np.testing.assert_allclose(got, x / rms * scale, rtol=1e-5)
+    offset = RMSNorm(epsilon, offset=1.0)
+    got = offset.apply({"params": {"scale": params["scale"]}}, jnp.asarray(x))
+    np.testing.assert_allclose(got, x / rms * (scale + 1), rtol=1e-5)
+    deviation = np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    want = (x - x.mean(-1, keepdims=True)) / deviation * scale + bias
+    got = LayerNorm(epsilon).apply({"params": params}, jnp.asarray(x))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)

@@ -209,3 +209,19 @@ def test_sizes_that_do_not_fit_are_named():
     with pytest.raises(UserError, match="cross_attention_period=3"):
         qformer_config(cross_attention_period=3)
     qformer_config(cross_attention_period=3, scan_layers=False)
+
+
+def test_a_match_is_the_mean_over_queries_of_the_heads_logits(params):
+    """The queries' states are those of `read_tokens`; the head is one matrix and one bias."""
+
+    def states(params, vectors, text):
+        tokens = QFormer(CONFIG).apply({"params": params}, vectors, method="_project")
+        return QFormer(CONFIG).apply({"params": params}, tokens, text, method="read_tokens")[0]
+
+    queries = np.asarray(jax.jit(states)(params, VECTORS, TEXT), np.float64)
+    head = jax.tree.map(np.asarray, params["match_head"])
+    want = (queries @ head["kernel"] + head["bias"]).mean(axis=1)
+    assert queries.shape[1] == CONFIG.num_queries > 1
+    np.testing.assert_allclose(
+        call(params, VECTORS, TEXT, method="match_logits"), want, rtol=1e-4, atol=1e-5
+    )

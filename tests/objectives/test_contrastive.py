@@ -117,3 +117,44 @@ def test_a_row_without_negatives_gets_none():
     result = contrast(left, left, jnp.float32(0.1), ids, ids, key=jax.random.key(0))
     assert (np.asarray(result.negative_left) == -1).all()
     assert np.isfinite(result.loss)
+
+
+def test_accuracy_is_the_share_of_rows_whose_best_column_is_right(inputs):
+    left, right, temperature, left_ids, right_ids = inputs
+    # Every third row is given its own text, so that some are right.
+    right = right.at[::3, 0].set(left[::3, 0])
+    sim = np.einsum("iqd,jrd->iqjr", left, right).max((1, 3))
+    same = (left_ids[:, None] == left_ids[None]) | (right_ids[:, None] == right_ids[None])
+    want = np.take_along_axis(np.asarray(same), sim.argmax(1)[:, None], 1).mean()
+    assert 0.3 < want < 1
+    for block in (4, 32):
+        got = contrast(left, right, temperature, left_ids, right_ids, block=block).accuracy
+        assert float(got) == pytest.approx(want)
+
+
+def test_a_right_column_that_ties_with_a_wrong_one_is_right():
+    left = jnp.tile(jnp.array([[[1.0, 0.0]]]), (4, 1, 1))
+    ids = jnp.arange(4)
+    assert float(contrast(left, left, jnp.float32(0.1), ids, ids).accuracy) == 1.0
+    worse = left.at[0, 0].set(jnp.array([0.6, 0.8]))
+    # Row 0's own right side is now further off than the others'; theirs tie with one another.
+    assert float(contrast(left, worse, jnp.float32(0.1), ids, ids).accuracy) == 0.75
+
+
+def test_wrong_rows_of_a_column_follow_the_softmax_apart_from_those_of_the_rows(inputs):
+    left, right, temperature, left_ids, right_ids = inputs
+    draws = jax.jit(jax.vmap(lambda k: contrast(*inputs, key=k)[2:]))(
+        jax.random.split(jax.random.key(2), 4000)
+    )
+    columns, rows = (np.asarray(x) for x in draws)  # of each row, and of each column
+    same = (left_ids[:, None] == left_ids[None]) | (right_ids[:, None] == right_ids[None])
+    sim = jnp.einsum("iqd,jrd->iqjr", left, right).max((1, 3)) / temperature
+    want = np.asarray(jax.nn.softmax(jnp.where(same, -jnp.inf, sim), axis=0))
+    got = np.stack([np.bincount(d, minlength=ROWS) for d in rows.T], axis=1) / len(rows)
+    bound = 5 * 0.5 / np.sqrt(len(rows))
+    assert np.abs(got - want).max() < bound
+    # Row i draws column j, and column j draws row i: with one noise for both they would agree.
+    right_of = columns[:, :, None] == np.arange(ROWS)
+    left_of = (rows[:, :, None] == np.arange(ROWS)).swapaxes(1, 2)
+    together = (right_of & left_of).mean(0)
+    assert np.abs(together - right_of.mean(0) * left_of.mean(0)).max() < bound

@@ -15,6 +15,7 @@ from ilm_jax.data.text_records import read_texts
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
 from tests.data.small_catalogue import small_catalogue, words_of
+from tests.some import some
 from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
@@ -67,16 +68,20 @@ def test_every_task_yields_examples_with_its_number_of_slots(spec):
 @pytest.mark.parametrize("spec", TASKS, ids=[spec.task for spec in TASKS])
 def test_no_training_target_speaks_of_a_held_out_item(spec):
     text = "\n".join(
-        example.prompt.text + example.target_text for _, example in rendered(spec.task, "train")
+        example.prompt.text + example.target_text
+        for _, example in some(rendered(spec.task, "train"))
     )
-    for row in np.flatnonzero(SPLIT.item_fold):
-        assert not any(word in text for word in words_of(CATALOGUE, row))
+    for row in some(np.flatnonzero(SPLIT.item_fold)):
+        assert not any(word in text for word in some(words_of(CATALOGUE, row)))
+    # The positive control: the words of training items, by which the targets are composed.
+    told = [any(word in text for word in words_of(CATALOGUE, row)) for row in SPLIT.items_in(0)]
+    assert any(told)
 
 
 def test_words_alone_need_no_slot():
     settings = SETTINGS.replace(text_only=True, mention_description="title+slot")
     for task in ("summary", "similarities"):
-        for integers, example in rendered(task, "train", settings):
+        for integers, example in some(rendered(task, "train", settings)):
             assert not any(s.kind < 0 for s in example.prompt.segments)
             assert CATALOGUE.titles[integers["row"]] in example.prompt.text
 
@@ -85,6 +90,7 @@ def test_neighbours_are_those_of_a_slow_count():
     users, items = SPLIT.train_interactions()
     chosen = [set(users[items == row].tolist()) for row in range(CATALOGUE.num_items)]
     near = nearest(SPLIT, "cf")
+    assert (near >= 0).any()
     for row in range(CATALOGUE.num_items):
         alike = [
             len(mine & chosen[row]) / np.sqrt(max(1, len(mine) * len(chosen[row])))
@@ -104,14 +110,13 @@ def test_neighbours_know_no_held_out_interaction():
         catalogue.items[ends - 2], catalogue.items[ends - 1].copy(),
     )  # fmt: skip
     other = small_catalogue()
-    assert (other.items != catalogue.items).any()
+    assert (other.items != catalogue.items).any() and (before >= 0).any()
     assert (nearest(make_splits(catalogue), "cf") == before).all()
 
 
 def test_opinions_are_means_of_training_ratings():
     book = composed.FactBook(SPLIT)
-    users = np.repeat(np.arange(CATALOGUE.num_users), np.diff(CATALOGUE.offsets))
-    del users
+    assert any(book.of(row).opinion for row in range(CATALOGUE.num_items))
     for row in range(CATALOGUE.num_items):
         mine = CATALOGUE.ratings[(CATALOGUE.items == row) & SPLIT.train_mask]
         wanted = f"{mine.astype(float).mean():.1f} on average" if len(mine) >= 3 else ""
@@ -201,7 +206,7 @@ def test_composed_sentences_do_not_say_a_title_twice_and_count_in_grammar():
         "No more is on record than T, 5 oz; T, 5 oz."
     )
     assert composed.compose("summary", [full])[0] == "U in short: red, round; big."
-    for task in composed._ONE:
+    for task in some(composed._ONE):
         text, spans = composed.compose(task, [full])
         assert "U" in text or "characteristics" in task
         assert text.endswith(".") and [text[s:e] for s, e in spans]

@@ -12,6 +12,7 @@ from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.knowledge import KINDS
 from tests.data.small_catalogue import small_catalogue
+from tests.some import some
 from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
@@ -26,7 +27,7 @@ FROM_HISTORY = [task for task in KINDS if task != "mlm"]
 def rendered(task, split, settings=SETTINGS):
     (made,) = made_by([task], SPLIT, settings)
     index = made.index(split)
-    for values in zip(*(column.tolist() for column in index.values()), strict=True):
+    for values in some(zip(*(column.tolist() for column in index.values()), strict=True)):
         integers = dict(zip(index, values, strict=True))
         yield integers, made.render(split, **integers), made
 
@@ -135,7 +136,7 @@ def test_a_file_fixes_the_candidates(tmp_path):
     tokenizer = OwnTokenizer.train([*CATALOGUE.texts, "item_1234567890"], 600)
     (made,) = made_by(["ranking"], SPLIT, settings, tokenizer)
     index = made.index("test")
-    for values in zip(*(column.tolist() for column in index.values()), strict=True):
+    for values in some(zip(*(column.tolist() for column in index.values()), strict=True)):
         features = made.build("test", **dict(zip(index, values, strict=True)))
         assert features["candidates"][-1] == features["target_item"]
         assert set(features["candidates"][:-1]) <= set(range(5))

@@ -16,6 +16,7 @@ from ilm_jax.tasks import alignment, common, elm24, openp5, registry
 from ilm_jax.tasks.corpus import CorpusText
 from tests.data.published_tokenizers import BERT, KINDS, published
 from tests.data.small_catalogue import small_catalogue
+from tests.some import some
 
 CATALOGUE = small_catalogue(items=30, users=12)
 SETTINGS = TaskSettings(history=3, mention_user="slot", corpus_word_variants=1)
@@ -74,7 +75,7 @@ def test_rows_read_prompt_and_answer_as_one_text(kind):
     examples = openp5.SequentialRandom(SPLIT, words, tokenizer)
     converter = PromptConverter(LENGTHS, tokenizer, rows=rows_of)
     opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    for example in built(examples, "test")[:4]:
+    for example in some(built(examples, "test")[:4]):
         user, position = example["key"].split("#")[0].split("@")
         prompt = examples.render("test", CATALOGUE.user_ids.index(user), int(position), 0).prompt
         whole = tokenizer.encode(prompt.text + example["target_text"])
@@ -92,7 +93,7 @@ def test_rows_read_prompt_and_answer_as_one_text(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_content_weights_mark_the_words_that_carry_information(kind):
     tokenizer = published(kind)
-    for example in built(elm24.LongDescription(SPLIT, SETTINGS, tokenizer), "test"):
+    for example in some(built(elm24.LongDescription(SPLIT, SETTINGS, tokenizer), "test")):
         content = example["targets_content"].astype(bool)
         targets = example["targets"]
         assert targets[-1] == tokenizer.eos_id and not content[-1]
@@ -114,7 +115,7 @@ def test_answers_of_a_ranking_are_the_targets_of_training(kind):
         assert all(len(answer) > 1 for answer in answers)
     else:
         assert build_trie(answers).num_items == CATALOGUE.num_items
-    for example in built(examples, "test"):
+    for example in some(built(examples, "test")):
         assert answers[example["target_item"]] == example["targets"].tolist()
 
 
@@ -124,7 +125,7 @@ def test_texts_of_stage_1_open_with_cls_and_end_in_pads(kind):
     examples = built(alignment.ItemText(SPLIT, SETTINGS, tokenizer), "test")
     text = AlignmentConverter("item_text", rows_of, tokenizer, text_length=200)(examples)["text"]
     assert (text[:, 0] == tokenizer.cls_id).all()
-    for row, example in zip(text, examples, strict=True):
+    for row, example in zip(text, some(examples), strict=True):
         length = len(example["text"])
         assert row[1 : 1 + length].tolist() == example["text"].tolist()
         # The mask is the pad's value: no word of a text may share it.

@@ -25,6 +25,13 @@ def test_each_kind_gets_its_share_and_is_never_a_whole_step_off(shares):
             assert abs(cycle[: step + 1].count(kind) - expected) < 1
 
 
+def test_steps_go_round_the_cycle_from_its_first_kind():
+    assert Schedule({"a": 2, "b": 1}).cycle == ("a", "b", "a")
+    assert Schedule({"a": 1, "b": 1, "c": 3}).cycle == ("c", "a", "c", "b", "c")
+    kinds = [Schedule({"a": 2, "b": 1}).kind_at(step) for step in range(7)]
+    assert kinds == ["a", "b", "a", "a", "b", "a", "a"]
+
+
 def test_positions_count_examples_so_that_the_batch_size_may_change():
     at = Positions({"a": 0, "b": 0}).advance("a", 64).advance("a", 32).advance("b", 8)
     assert at.next_example == {"a": 96, "b": 8}

@@ -1,0 +1,109 @@
+"""Slips in collaborative filtering: iALS, ranks, negatives and sampled metrics."""
+
+from tests.planted import Fault
+
+_IALS = "tests/cf/test_ials.py -k 'numpy or gradient or rises or zero or fold_in'"
+_RANKS = "tests/cf/test_ranks.py"
+_SAMPLED = "tests/cf/test_sampled_metrics.py -k 'never_met or no_number or estimate'"
+_EVALUATION = "tests/cf/test_cf_evaluation.py"
+
+FAULTS = (
+    Fault(
+        "the ridge forgets the unobserved", "ilm_jax/cf/ials_solve.py",
+        "(block.counts + alpha * side.others) ** nu", "block.counts**nu", _IALS,
+    ),
+    Fault(
+        "nu scales alpha's part alone", "ilm_jax/cf/ials_solve.py",
+        "(block.counts + alpha * side.others) ** nu",
+        "(block.counts + (alpha * side.others) ** nu)", _IALS,
+    ),
+    Fault(
+        "unobserved pairs weigh one", "ilm_jax/cf/ials_solve.py",
+        "gram = alpha * _gramian", "gram = _gramian", _IALS,
+    ),
+    Fault(
+        "the first vectors are not scaled by the width", "ilm_jax/cf/ials.py",
+        "config.init_stddev / np.sqrt(config.dim)", "config.init_stddev", _IALS,
+    ),
+    Fault(
+        "items are solved from last epoch's users", "ilm_jax/cf/ials.py",
+        "user = config.solve(line, user_side, item, user)\n"
+        "        item = config.solve(line, item_side, user, item)",
+        "before = user + 0\n        user = config.solve(line, user_side, item, user)\n"
+        "        item = config.solve(line, item_side, before, item)", _IALS,
+    ),
+    Fault(
+        "cold items keep their first draw", "ilm_jax/cf/ials.py",
+        "    first[turned.lengths == 0] = 0.0\n", "", _IALS,
+    ),
+    Fault(
+        "a corrected rank starts from 0", "ilm_jax/cf/ranks.py",
+        "return 1.0 + jnp.asarray(violators, jnp.float32) * scale",
+        "return jnp.asarray(violators, jnp.float32) * scale", _RANKS,
+    ),
+    Fault(
+        "the second moment counts pairs with themselves", "ilm_jax/cf/ranks.py",
+        "v * (v - 1) / jnp.maximum(m * (m - 1), 1)", "v * v / jnp.maximum(m * m, 1)",
+        f"{_RANKS} -k 'shrunk or prior'",
+    ),
+    Fault(
+        "the prior's two sides change places", "ilm_jax/cf/ranks.py",
+        "return mean * strength, (1 - mean) * strength",
+        "return (1 - mean) * strength, mean * strength", f"{_RANKS} -k 'shrunk or prior'",
+    ),
+    Fault(
+        "a harmonic number too far", "ilm_jax/cf/rank_weights.py",
+        "return digamma(violators + 1.0) + np.euler_gamma",
+        "return digamma(violators + 2.0) + np.euler_gamma", f"{_RANKS} -k weights",
+    ),
+    Fault(
+        "the cut-off's own rank does not count", "ilm_jax/cf/rank_weights.py",
+        "rank <= cutoff * (1 + 1e-6)", "rank < cutoff * (1 - 1e-6)",
+        f"{_RANKS} -k 'weights or cutoff'",
+    ),
+    Fault(
+        "popularity is not tempered", "ilm_jax/cf/negatives.py",
+        '(config.power if config.kind == "popularity" else 1)', "1",
+        "tests/cf/test_sampled.py -k 'candidates_are_drawn'",
+    ),
+    Fault(
+        "expected counts forget how many are drawn", "ilm_jax/cf/negatives.py",
+        "chance * len(chosen), 1e-30", "chance, 1e-30",
+        "tests/cf/test_sampled.py -k 'candidates_are_drawn'",
+    ),
+    Fault(
+        "draws by popularity are one item late", "ilm_jax/cf/negatives.py",
+        'where, side="right")', 'where, side="right") + 1',
+        "tests/cf/test_sampled.py -k 'candidates_are_drawn'",
+    ),
+    Fault(
+        "a history's bit is looked for from the other end", "ilm_jax/cf/negatives.py",
+        ">> (items % 32).astype", ">> (31 - items % 32).astype",
+        "tests/cf/test_sampled.py -k bitmap",
+    ),
+    Fault(
+        "the target may be drawn as a negative", "ilm_jax/cf/sampled_metrics.py",
+        "np.unique(np.append(seen.of(user), target))", "np.unique(seen.of(user))", _SAMPLED,
+    ),
+    Fault(
+        "met items slip in among the negatives", "ilm_jax/cf/sampled_metrics.py",
+        'rank, side="right")', 'rank, side="left")', _SAMPLED,
+    ),
+    Fault(
+        "a candidate that ties is below", "ilm_jax/cf/sampled_metrics.py",
+        "(sampled >= target).sum(1)", "(sampled > target).sum(1)", _SAMPLED,
+    ),
+    Fault(
+        "ties count for the target", "ilm_jax/cf/evaluation.py",
+        "open_ & (scores >= best)", "open_ & (scores > best)", _EVALUATION,
+    ),
+    Fault(
+        "tests are judged with their target known", "ilm_jax/cf/evaluation.py",
+        "np.where(judged, lengths - before, lengths)", "np.where(judged, lengths, lengths)",
+        _EVALUATION,
+    ),
+    Fault(
+        "validation and test targets change places", "ilm_jax/cf/evaluation.py",
+        "before = 1 if fold == TEST else 2", "before = 2 if fold == TEST else 1", _EVALUATION,
+    ),
+)  # fmt: skip

@@ -1,0 +1,114 @@
+"""Slips in the losses."""
+
+from tests.planted import Fault
+
+_ITC = "tests/objectives/test_contrastive.py -k 'not 32768'"
+_STAGE_1 = "tests/parity/test_stage_one_losses.py"
+_RANKING = "tests/objectives/test_ranking.py"
+_LANGUAGE = "tests/objectives/test_language.py"
+
+FAULTS = (
+    Fault(
+        "a positive needs both ids", "ilm_jax/objectives/contrastive.py",
+        "all_left_ids[columns][None]) | (", "all_left_ids[columns][None]) & (", _ITC,
+    ),
+    Fault(
+        "similarity is the mean over queries", "ilm_jax/objectives/contrastive.py",
+        "pairs.max(axis=(1, 3))", "pairs.mean(axis=(1, 3))", _ITC,
+    ),
+    Fault(
+        "smoothing is spread over the positives' number", "ilm_jax/objectives/contrastive.py",
+        "smoothing * everything / size", "smoothing * everything / count", _ITC,
+    ),
+    Fault(
+        "a log-sum-exp forgets what it took off", "ilm_jax/objectives/contrastive.py",
+        "jnp.log(row.sum) + row.max", "jnp.log(row.sum)", _ITC,
+    ),
+    Fault(
+        "a row that ties with a wrong answer is wrong", "ilm_jax/objectives/contrastive.py",
+        "row.best_positive >= row.best_negative", "row.best_positive > row.best_negative", _ITC,
+    ),
+    Fault(
+        "wrong answers may be right ones of equal id", "ilm_jax/objectives/contrastive.py",
+        "noisy = jnp.where(same, NEGATIVE, jax", "noisy = jnp.where(False, NEGATIVE, jax", _ITC,
+    ),
+    Fault(
+        "both directions share their noise", "ilm_jax/objectives/contrastive.py",
+        "_column_statistics(sim, same, noisy[1],", "_column_statistics(sim, same, noisy[0],", _ITC,
+    ),
+    Fault(
+        "pairs are not smoothed as asked", "ilm_jax/objectives/alignment.py",
+        'batch["others"],\n            label_smoothing=self.label_smoothing,\n',
+        'batch["others"],\n', _STAGE_1,
+    ),
+    Fault(
+        "captions are not smoothed as asked", "ilm_jax/objectives/alignment.py",
+        "text, self.qformer.pad_id, self.label_smoothing)", "text, self.qformer.pad_id)", _STAGE_1,
+    ),
+    Fault(
+        "wrong items and wrong texts change places", "ilm_jax/objectives/alignment.py",
+        "itc.negative_left, itc.negative_right)", "itc.negative_right, itc.negative_left)",
+        _STAGE_1,
+    ),
+    Fault(
+        "users' pairs have the items' temperature", "ilm_jax/objectives/alignment.py",
+        "model.temperature(kind)", 'model.temperature("item_item")', _STAGE_1,
+    ),
+    Fault(
+        "row 0 is no wrong item", "ilm_jax/objectives/matching.py",
+        "negative_left >= 0,", "negative_left > 0,", _STAGE_1,
+    ),
+    Fault(
+        "a wrong text counts as a match", "ilm_jax/objectives/matching.py",
+        "jnp.array([1, 0, 0])", "jnp.array([1, 0, 1])", _STAGE_1,
+    ),
+    Fault(
+        "padding is a target of captions", "ilm_jax/objectives/generation.py",
+        "(labels != pad_id).astype(jnp.float32)", "jnp.ones(labels.shape)", _STAGE_1,
+    ),
+    Fault(
+        "smoothing takes nothing from the label", "ilm_jax/objectives/generation.py",
+        "lse - (1 - label_smoothing) * chosen", "lse - chosen", _STAGE_1,
+    ),
+    Fault(
+        "a weight of zero lets NaN through", "ilm_jax/objectives/generation.py",
+        "jnp.where(weights > 0, values * weights, 0).sum()", "(values * weights).sum()", _LANGUAGE,
+    ),
+    Fault(
+        "cross-entropy is taken in the logits' type", "ilm_jax/objectives/generation.py",
+        "    logits = logits.astype(jnp.float32)\n", "", _LANGUAGE,
+    ),
+    Fault(
+        "content is weighed as all targets are", "ilm_jax/objectives/language.py",
+        '"nll_content": weighted(losses, content)', '"nll_content": weighted(losses, weights)',
+        _LANGUAGE,
+    ),
+    Fault(
+        "a window begins with the prompt", "ilm_jax/objectives/language.py",
+        "jnp.argsort(weights <= 0, axis=1, stable=True)",
+        "jnp.argsort(weights > 0, axis=1, stable=True)", _LANGUAGE,
+    ),
+    Fault(
+        "BPR's sign", "ilm_jax/objectives/ranking.py",
+        "(scored.candidates - scored.positive[:, None]).astype",
+        "(scored.positive[:, None] - scored.candidates).astype", _RANKING,
+    ),
+    Fault(
+        "logQ is added", "ilm_jax/objectives/ranking.py",
+        "scored.candidates.astype(jnp.float32) - log_expected",
+        "scored.candidates.astype(jnp.float32) + log_expected", _RANKING,
+    ),
+    Fault(
+        "a mean over what was drawn, not over what counts", "ilm_jax/objectives/ranking.py",
+        "jnp.maximum(chosen.sum(1), 1)", "chosen.shape[1]", _RANKING,
+    ),
+    Fault(
+        "a tie does not count against the positive", "ilm_jax/objectives/ranking.py",
+        "scored.candidates >= positive)", "scored.candidates > positive)", _RANKING,
+    ),
+    Fault(
+        "the candidate itself is among those drawn", "ilm_jax/objectives/ranking.py",
+        "((negatives - 1) / jnp.maximum(scored.drawn - 1, 1))",
+        "(negatives / jnp.maximum(scored.drawn, 1))", _RANKING,
+    ),
+)  # fmt: skip
