@@ -1,5 +1,6 @@
 """`ilm generate`: has a corpus' target texts written by a language model."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -75,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.cli import progress
     from ilm_jax.decoding import corpus_writing
     from ilm_jax.decoding.answer_file import AnswerFile
+    from ilm_jax.files import sha256_json
+    from ilm_jax.training.identity import identity
 
     writer, splits = _open(values, bindings)
 
@@ -91,6 +94,10 @@ def main(argv: Sequence[str]) -> int:
     settings = {
         "source": source, "dataset": splits.catalogue.name, "instructions": values.instructions,
         "neighbours": values.neighbours, "decoding": opening.plain(config),
+        # What lies at a path or bears a name may be another one by the time that this goes on.
+        "model": identity(values.lm or values.model_dir, values.step), "dtype": values.dtype,
+        "tokenizer": writer.tokenizer.fingerprint, "data": splits.fingerprint,
+        "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
     }  # fmt: skip
     with AnswerFile(values.output, corpus_writing.entry, settings) as file:
         there, empty = len(wanted & set(file.done)), 0

@@ -81,7 +81,8 @@ def main(argv: Sequence[str]) -> int:
     )
     config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
     settings = {
-        "model": str(values.model_dir), "step": trained.step, "answer": values.answer,
+        "model": str(values.model_dir), "step": trained.step,
+        "weights": trained.identity, "data": run.splits.fingerprint, "answer": values.answer,
         "source": values.input or f"{values.task}/{values.split}",
         "decoding": {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
         | ({"length_penalty": penalty} if penalty else {})

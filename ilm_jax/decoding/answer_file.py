@@ -105,7 +105,7 @@ class AnswerFile:
                 ) from error
             other = [n for n in {**before, **settings} if before.get(n) != settings.get(n)]
             if other:
-                old, new = before.get(other[0]), settings.get(other[0])
+                old, new = before.get(other[0], "nothing"), settings.get(other[0], "nothing")
                 raise UserError(
                     f"{self.path} was begun with {other[0]}={old!r}, and now it is {new!r}: name "
                     "another output, or ask as before"

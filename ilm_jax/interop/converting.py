@@ -21,6 +21,7 @@ from ilm_jax.interop.sources import ADAPTER, Opened, open_source
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import shorten
 from ilm_jax.training.freezing import matches
+from ilm_jax.training.identity import identity
 from ilm_jax.training.layout import disk_names, is_stacked
 from ilm_jax.training.loading import checksum, digest
 from ilm_jax.training.state import describe_variables
@@ -52,7 +53,8 @@ def open_language_model(path: str, step: int | str = "best") -> Opened:
     opened = open_source(path, "lm", step)
     entries = {n: e for n, e in opened.entries.items() if n.startswith("lm/")}
     configs = dict(opened.configs)
-    for init in opened.meta.get("init", []):
+    for number, init in enumerate(opened.meta.get("init", [])):
+        _check_base(opened, number, init)
         base = open_source(init["path"], init.get("top", "lm"), init["step"])
         for name, entry in base.entries.items():
             if name.startswith("lm/") and matches(name, init["parameters"]):
@@ -73,6 +75,17 @@ def open_language_model(path: str, step: int | str = "best") -> Opened:
     merged = with_lora_merged(entries, float(fields.get("lora_alpha", 16.0)))
     plain = {**fields, "lora_rank": 0, "quantized": False}
     return dataclasses.replace(opened, entries=merged, configs={"lm": (kind, plain)})
+
+
+def _check_base(opened: Opened, number: int, init: Mapping[str, Any]) -> None:
+    """Raises UserError if what a run was started from has been replaced since."""
+    sources = (opened.meta.get("made_from") or {}).get("init", [])
+    known = sources[number].get("identity") if number < len(sources) else None
+    if known and known != identity(init["path"], init["step"]):
+        raise UserError(
+            f"{opened.where} was trained on what lay at {init['path']} then, and something else "
+            "lies there now: put it back"
+        )
 
 
 def to_frozen(
@@ -195,11 +208,12 @@ def to_adapter(
         made = json.loads((base / CONVERSION).read_text())
     name = made.get("name") or (base_name(str(base)) if base else None)
     fingerprint = opened.meta.get("frozen")
-    config = {
+    config: dict[str, Any] = {
         "model_type": ADAPTER,
         "library": f"ilm_jax {__version__}",
         "configs": opened.configs,
         "base_model": {"name": name, "fingerprint": fingerprint},
+        **{key: opened.meta[key] for key in ("made_from", "tokenizer") if key in opened.meta},
     }
     facts = dataclasses.replace(
         facts or CardFacts(), name=pathlib.Path(model_dir).name, base=name,

@@ -136,7 +136,7 @@ class SourcesInitializer(_Base):
         loaded, report = load_sources(
             objective, describe_variables(objective), config.init,
             (*config.allow_fresh, *config.adapters), self._run.partitioner,
-            jax.random.key(config.seed),
+            jax.random.key(config.seed), self._run.made_from(),
         )  # fmt: skip
         print(f"parameters:\n{report}", file=sys.stderr)
 

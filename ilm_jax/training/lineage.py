@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from ilm_jax.data.tokenizers import open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.interop.sources import Opened
-from ilm_jax.models.qformer import TEXT_ONLY_PATTERNS
 from ilm_jax.training.checkpoints import InitFrom
-from ilm_jax.training.freezing import matches
 from ilm_jax.training.record import Record
 
 # A file of which a published tokenizer is read; without any there is none to compare.
@@ -35,7 +33,7 @@ def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: 
       UserError: if the tokenizer, the embedding table or the split of the data is another one.
     """
     there = opened.meta.get("made_from") or {}
-    reads_words = [p for p in paths if p.startswith("lm/") or matches(p, TEXT_ONLY_PATTERNS)]
+    reads_words = [p for p in paths if p.startswith("lm/") or "/text_embedding/" in p]
     reads_vectors = [p for p in paths if not p.startswith("lm/")]
     if reads_words and here.get("tokenizer"):
         other = _tokenizer(opened, source.path)

@@ -90,6 +90,7 @@ def _read_source(
     _check_config(opened, describe_objective(objective), source, without)
     saved = with_int8(opened.entries, {name for path in asked for name in names[path]})
     chosen = {path: x for path, x in asked.items() if any(name in saved for name in names[path])}
+    check_lineage(opened, source, list(chosen), made_from)
     check_same(saved, disk_layout(chosen, names), opened.where)
     used = {name for path in chosen for name in names[path]}
     # A published model is read whole: it has no tensor by chance.
@@ -105,7 +106,6 @@ def _read_source(
             f"{len(fresh)} {shorten(fresh)}; unused {len(surprise)} {shorten(surprise)}; correct "
             "InitFrom.parameters or allow_unused, or use the architecture it was trained with"
         )
-    check_lineage(opened, source, list(chosen), made_from)
     params = {
         path: read_array([saved[name] for name in names[path]], x, stacked=is_stacked(path, names))
         for path, x in chosen.items()

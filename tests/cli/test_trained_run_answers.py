@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
+from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.data.splits import make_splits
 from ilm_jax.data.task_settings import TaskSettings
@@ -176,6 +178,31 @@ def test_evaluate_refuses_what_has_nothing_to_measure(world, tmp_path, capsys):
     assert "tasks='rating,rating'" in refused(capsys, *words, "--tasks=rating,rating")
     assert "pairs of vectors" in refused(capsys, *words, "--tasks=item_text")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_is_used_with_what_it_was_made_from_and_refused_with_anything_else(
+    world, tmp_path, capsys
+):
+    root, catalogue, model_dir = world
+    other = tmp_path / "other.safetensors"
+    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=2)).save(other)
+    again = ("train", "--gin_file=tiny/stage2_mlp.gin", f"--gin.CACHE_DIR={root / 'cache'}",
+             f"--gin.MODEL_DIR={model_dir}", *small_world.SMALL, *DECODER, LENGTHS,
+             f"--gin.LM_FROM={root}/0", f"--gin.CF_TABLE={root}/cf.safetensors")  # fmt: skip
+    kept = {f: f.read_bytes() for f in model_dir.iterdir() if f.suffix in (".gin", ".json", ".txt")}
+    assert len(kept) == 4
+    run(*again)
+    assert "had made all its steps: nothing is written" in capsys.readouterr().out
+    assert "table (CF_TABLE)" in refused(capsys, *again, f"--gin.CF_TABLE={other}")
+    assert "optimizer.learning_rate" in refused(capsys, *again, "--gin.LEARNING_RATE=0.5")
+    assert kept == {file: file.read_bytes() for file in kept}
+    for verb in (("evaluate", f"--output={tmp_path / 'e'}"),
+                 ("infer", "--task=sequential_random", f"--output={tmp_path / 'i'}"),
+                 ("export", f"--output={tmp_path / 'x'}")):  # fmt: skip
+        words = (verb[0], f"--model_dir={model_dir}", *verb[1:])
+        line = refused(capsys, *words, f"--gin.CF_TABLE={other}")
+        assert "was trained with something else: table (CF_TABLE)" in line
+    assert not list(tmp_path.glob("[eix]"))
 
 
 def test_prompts_of_a_file_are_answered_once(world, tmp_path, capsys):

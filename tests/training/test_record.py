@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
+from ilm_jax.interop.sources import Opened
 from ilm_jax.training import record, resuming
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
 from ilm_jax.training.identity import identity
+from ilm_jax.training.lineage import check_lineage
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.schedule import Schedule
 from ilm_jax.training.writers import read_metrics
+from tests.data import published_tokenizers
 from tests.training.small import TwoLayers, make_trainer
 
 MADE_FROM = {
@@ -161,6 +164,27 @@ def test_weights_of_a_run_that_was_made_from_something_else_are_refused(tmp_path
     start("c", other(path, "c" * 64), dataclasses.replace(taken, allow_different=(name,)))
     with pytest.raises(UserError, match="allow_different"):
         InitFrom("a", allow_different=("tables",))
+
+
+def test_only_what_is_read_is_compared_and_a_published_tokenizer_is_read_from_its_folder():
+    tokenizer = published_tokenizers.published("llama2").fingerprint
+    here = {"tokenizer": "c" * 64, "table": "c" * 64, "data": {"toy": "c" * 64}}
+    ours = Opened("run", None, {}, meta={"made_from": MADE_FROM, "tokenizer": "b" * 64})
+    source = InitFrom("run", allow_different=("data",))
+    words, text, vectors = "lm/embed", "qformer/text_embedding/table", "qformer/queries/table"
+    for path, name in ((words, "tokenizer"), (vectors, "table")):
+        with pytest.raises(UserError, match=f"another {name} "):
+            check_lineage(ours, source, [path], here)
+    with pytest.raises(UserError, match="another tokenizer "):
+        check_lineage(ours, source, [text], {**here, "table": None})
+    check_lineage(ours, source, [vectors], {**here, "table": "a" * 64})
+    # Another catalogue has other items: what it was trained on cannot give these away.
+    check_lineage(ours, InitFrom("run"), [vectors], {"data": {"beauty": "c" * 64}})
+    there = InitFrom(str(published_tokenizers.folder() / "llama2"))
+    other = Opened("published", None, {})
+    check_lineage(other, there, [words], {**here, "tokenizer": tokenizer})
+    with pytest.raises(UserError, match="another tokenizer"):
+        check_lineage(other, there, [words], here)
 
 
 def test_a_trained_run_is_used_with_what_it_was_trained_with():
