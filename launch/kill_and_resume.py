@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.errors import UserError
+from ilm_jax.files import trouble
 
 SAVE_EVERY = 5
 STEP_POLL = 0.002  # seconds
@@ -266,8 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if check(folder, **flags) else 1
         with tempfile.TemporaryDirectory(prefix="ilm-kills-") as temporary:
             return 0 if check(pathlib.Path(temporary), **flags) else 1
-    except UserError as error:
-        print(f"kill_and_resume: error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"kill_and_resume: error: {trouble(error) or error}", file=sys.stderr)
         return 2
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ilm_jax.errors import UserError
+from ilm_jax.files import trouble
 
 POLL = 0.2  # seconds
 GRACE = 5.0  # seconds that the others have to end by themselves when one has died
@@ -132,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("name what to run: launch/local_pod.py … -- train --gin_file=…")
         if flags.processes < 1 or flags.devices_per_process < 1:
             raise UserError("--processes and --devices_per_process must be at least 1")
-    except UserError as error:
-        print(f"local_pod: error: {error}", file=sys.stderr)
+        logs = flags.logs or pathlib.Path(tempfile.mkdtemp(prefix="ilm-pod-"))
+        logs.mkdir(parents=True, exist_ok=True)
+    except (UserError, OSError) as error:
+        print(f"local_pod: error: {trouble(error) or error}", file=sys.stderr)
         return 2
-    logs = flags.logs or pathlib.Path(tempfile.mkdtemp(prefix="ilm-pod-"))
-    logs.mkdir(parents=True, exist_ok=True)
     print(f"local_pod: {flags.processes} processes x {flags.devices_per_process} devices, "
           f"logs in {logs}", file=sys.stderr)  # fmt: skip
     started = start(words, flags.processes, flags.devices_per_process, logs)

@@ -24,6 +24,7 @@ from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_step, run_study
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import plots, results
 from ilm_jax.evaluation import report as reports
+from ilm_jax.files import trouble
 from ilm_jax.training import finished
 
 # nll_content of the first is expected below the second's.
@@ -207,8 +208,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
-    except UserError as error:
-        print(f"reproduce: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        told = trouble(error) or " ".join(str(error).split())
+        print(f"reproduce: error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("reproduce: interrupted; the same command goes on from here", file=sys.stderr)

@@ -21,6 +21,7 @@ from ilm_jax.cli.words import split_bindings
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.locks import one_writer
 from ilm_jax.training import finished
 from ilm_jax.training.identity import identity
 from ilm_jax.training.run import Run
@@ -153,7 +154,11 @@ def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[st
     Raises:
       UserError: if a step fails, was stopped, or was made by another command or from other inputs.
     """
-    steps = plan(study, rows, ranking)
+    with one_writer(study.folder, "launch/reproduce.py"):
+        return _run_steps(study, plan(study, rows, ranking))
+
+
+def _run_steps(study: Study, steps: list[tuple[str, list[str], pathlib.Path]]) -> dict[str, float]:
     seconds = read_json(study.folder / "seconds.json")
     outputs: list[pathlib.Path] = []
     for number, (name, command, done) in enumerate(steps, 1):

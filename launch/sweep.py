@@ -29,7 +29,8 @@ from typing import Any
 from ilm_jax.cli import gin_config
 from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, expanded, trouble
+from ilm_jax.locks import one_writer
 from ilm_jax.training import finished, sweep_results
 from ilm_jax.training.sweeps import Bindings, Sweep, parse_value
 
@@ -156,11 +157,17 @@ def run_sweep(
     """Runs all, then collects; returns 0, 1 if a run failed, 143 if it was stopped."""
     runs = sweep.expand()
     states = check_configs(folder, sweep, runs, search, here=not launcher)
+    with one_writer(folder, "launch/sweep.py", on_sigterm=False):
+        return _run_all(folder, sweep, runs, jobs, Runner(folder, sweep, launcher, search, states))
+
+
+def _run_all(
+    folder: str, sweep: Sweep, runs: Mapping[str, Bindings], jobs: int, runner: Runner
+) -> int:
     if "://" not in folder:
         record = {"sweep": dataclasses.asdict(sweep), "runs": runs}
         with atomic_write(pathlib.Path(folder) / "sweep.json") as stream:
             json.dump(record, stream, indent=1, default=str)
-    runner = Runner(folder, sweep, launcher, search, states)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, runner.stop)
     print(f"sweep: {len(runs)} runs, {jobs} at a time, in {folder}", flush=True)
@@ -235,10 +242,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep = _read(flags, bindings, search)
         return run_sweep(
-            flags.folder, sweep, jobs=max(1, flags.jobs), launcher=flags.launcher, search=search
+            expanded(flags.folder),
+            sweep,
+            jobs=max(1, flags.jobs),
+            launcher=flags.launcher,
+            search=search,
         )
-    except UserError as error:
-        print(f"sweep: error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"sweep: error: {trouble(error) or error}", file=sys.stderr)
         return 2
 
 

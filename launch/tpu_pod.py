@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.errors import UserError
+from ilm_jax.files import trouble
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "launch"))  # where this is imported instead of run
@@ -224,8 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
         return run(pod, words, Runner(flags.dry_run), retries=flags.retries, keep=flags.keep,
                    archive=archive, setup=flags.setup)  # fmt: skip
-    except UserError as error:
-        print(f"tpu_pod: error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"tpu_pod: error: {trouble(error) or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"tpu_pod: interrupted; the run and the pod go on; the same command starts it anew "

@@ -18,6 +18,7 @@ from ilm_jax.data.task_settings import SPLITS, TaskSettings, plain_settings, tas
 from ilm_jax.data.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
+from ilm_jax.locks import one_writer
 
 Job = tuple[TaskSpec, TaskSettings]
 _WORKER = re.compile(r"(\d{1,5})/(\d{1,5})")
@@ -65,13 +66,17 @@ class Caching:
                     if examples is None:
                         examples = self._examples(job)
                         self._say_why(job, examples, path)
-                    self._write_parts(job, examples, split, path, 0, 1)
-                    total = _size(examples, split)
-                    task_cache.finish(
-                        path, job[0].features, self._info(job, examples, split), total
-                    )
+                    self._finish(job, examples, split, path)
                 infos.append(task_cache.CachedTask(path).info)
         return infos
+
+    def _finish(self, job: Job, examples: Any, split: str, path: pathlib.Path) -> None:
+        with one_writer(path, "ilm cache_tasks", beside=True):
+            if (path / "info.json").exists():  # another process was faster
+                return
+            self._write_parts(job, examples, split, path, 0, 1)
+            total = _size(examples, split)
+            task_cache.finish(path, job[0].features, self._info(job, examples, split), total)
 
     def _say_why(self, job: Job, examples: Any, path: pathlib.Path) -> None:
         """Says why the cache of this task that is there cannot be read in its place."""

@@ -58,26 +58,28 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--to=adapter keeps the bits that were trained: leave --dtype out")
 
     from ilm_jax.interop import converting
+    from ilm_jax.locks import one_writer
 
     source, out = values.source, values.model_dir
     step = values.step or "best"
     converting.refuse_existing(out)
-    if values.to == "adapter":
-        run = pathlib.Path(source)
-        converting.to_adapter(source, out, step, _tokenizer_saver(run), _facts(run))
-    elif values.to == "hugging_face":
-        converting.to_hugging_face(source, out, values.dtype, step, _progress)
-    else:
-        fingerprint = converting.to_frozen(
-            source,
-            out,
-            values.dtype or "bfloat16",
-            step,
-            _write_recipe(source, values.dtype),
-            _progress,
-        )
-        print(f"fingerprint {fingerprint}")
-        print(f"use it with --gin_file={out}/model.gin --gin.LM_FROM={out}")
+    with one_writer(out, "ilm convert", beside=True):
+        if values.to == "adapter":
+            run = pathlib.Path(source)
+            converting.to_adapter(source, out, step, _tokenizer_saver(run), _facts(run))
+        elif values.to == "hugging_face":
+            converting.to_hugging_face(source, out, values.dtype, step, _progress)
+        else:
+            fingerprint = converting.to_frozen(
+                source,
+                out,
+                values.dtype or "bfloat16",
+                step,
+                _write_recipe(source, values.dtype),
+                _progress,
+            )
+            print(f"fingerprint {fingerprint}")
+            print(f"use it with --gin_file={out}/model.gin --gin.LM_FROM={out}")
     print(f"wrote {out}")
     return 0
 

@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.cli import progress
     from ilm_jax.evaluation import evaluating, semantic
+    from ilm_jax.training.processes import writing
 
     plan = evaluating.Plan(
         tasks=tuple(values.tasks), split=values.split, users=values.users or None,
@@ -83,13 +84,14 @@ def main(argv: Sequence[str]) -> int:
     run = opening.open_run(values.model_dir, bindings, "evaluate")
 
     run.processes.start(values.multiprocess)  # before anything touches a device
-    encoder = semantic.find_encoder(values.encoder) if values.generation else None
-    rater = _rater(values.rater) if values.rater else None
     output = pathlib.Path(values.output or pathlib.Path(values.model_dir, "evaluation"))
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file: name a folder")
-    trained = opening.load(run, values.step)
-    record = evaluating.evaluate(trained, output, plan, encoder, rater, progress.watch)
+    with writing(str(output), "ilm evaluate"):
+        encoder = semantic.find_encoder(values.encoder) if values.generation else None
+        rater = _rater(values.rater) if values.rater else None
+        trained = opening.load(run, values.step)
+        record = evaluating.evaluate(trained, output, plan, encoder, rater, progress.watch)
     if record:
         print(table(record))
         for line in measured(record["protocol"], values.users, values.texts):

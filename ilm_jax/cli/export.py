@@ -50,12 +50,20 @@ def main(argv: Sequence[str]) -> int:
     if not values.output:
         raise UserError("name both folders: ilm export --model_dir=RUN --output=DIR")
     opening.check_decoding(values)
-    run = opening.open_run(values.model_dir, bindings, "export")
 
-    from ilm_jax.cli import progress
+    from ilm_jax.locks import one_writer
+
+    with one_writer(values.output, "ilm export", beside=True):
+        return _export(values, bindings)
+
+
+def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
+    from ilm_jax.cli import opening, progress
     from ilm_jax.decoding import exporting
     from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.errors import UserError
 
+    run = opening.open_run(values.model_dir, bindings, "export")
     ranks = values.answer == "items"
     # Lists are ten long, and ranked by log p, unless somebody says otherwise.
     for name, value in {"beams": 10, "length_penalty": 0.0}.items():

@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
     """
     from ilm_jax.cli.words import parse_flags, split_bindings
     from ilm_jax.data.prepare import default_cache_dir
+    from ilm_jax.locks import one_writer
 
     bindings, rest = split_bindings(argv)
     values = _flags()
@@ -97,14 +98,15 @@ def main(argv: Sequence[str]) -> int:
 
     splits = fitting.splits()
     print(_describe(splits), flush=True)
-    if values.item_vectors:
-        from ilm_jax.cli.given_vectors import given_table
+    with one_writer(output, "ilm fit_cf", beside=True):  # also sees early that it can be written
+        if values.item_vectors:
+            from ilm_jax.cli.given_vectors import given_table
 
-        table = given_table(splits, values.item_vectors, values.user_vectors or "")
-    else:
-        most = max(getattr(method, "epochs", 0) for method in fitting.methods)
-        table = fitting.fit(splits, _progress(most))
-    table.save(output)
+            table = given_table(splits, values.item_vectors, values.user_vectors or "")
+        else:
+            most = max(getattr(method, "epochs", 0) for method in fitting.methods)
+            table = fitting.fit(splits, _progress(most))
+        table.save(output)
     cf, popularity = measure(splits, table)
     print(results_table(cf, popularity, _title(table)))
     cold = f"{int(table.item_cold.sum())} items, {int(table.user_cold.sum())} users"

@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         "tokenizer": writer.tokenizer.fingerprint, "data": splits.fingerprint,
         "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
     }  # fmt: skip
-    with AnswerFile(values.output, corpus_writing.entry, settings) as file:
+    with AnswerFile(values.output, corpus_writing.entry, settings, "ilm generate") as file:
         there, empty = len(wanted & set(file.done)), 0
         advance = progress.bar("texts", len(wanted), there)
         left = (request for request in prompts() if request.id not in file.done)

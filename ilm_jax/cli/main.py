@@ -1,10 +1,12 @@
 """`ilm VERB …`: finds the verb's module and turns expected errors into one line."""
 
+import functools
 import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 VERBS = {
     "train": "train one stage from gin recipes",
@@ -53,11 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ilm: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        from ilm_jax.files import trouble
+
+        told = trouble(error)
+        if told is None:
+            raise
+        print(f"ilm: error: {told}", file=sys.stderr)
+        return 2
 
 
 def _quiet_libraries() -> None:
-    """orbax warns of its own defaults through absl's logger; people cannot act on that."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """What orbax and its threads log beside what they raise, people cannot act on."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ("excepthook", "unraisablehook"):
+        hook = getattr(sys, name)
+        if getattr(hook, "func", None) is not _without_echoes:
+            setattr(sys, name, functools.partial(_without_echoes, hook))
+
+
+def _without_echoes(hook: Callable[..., None], *args: Any) -> None:
+    """A write that failed is reported once; what its fellows meet afterwards is its echo."""
+    error = args[1] if len(args) > 1 else getattr(args[0], "exc_value", None)
+    if str(error) != "Event loop is closed":
+        hook(*args)
 
 
 def _usage() -> str:

@@ -23,6 +23,10 @@ def _flags() -> flags.FlagValues:
         "profile_steps", "", "Trace these steps into MODEL_DIR/profile, such as 10:15.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_float(
+        "lease", 45.0, "Seconds without a sign of life after which a process on another host that "
+        "wrote into MODEL_DIR is taken for dead.", lower_bound=1.0, flag_values=values,
+    )  # fmt: skip
     return values
 
 
@@ -55,24 +59,26 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.compilation.abstract import step_flops
     from ilm_jax.training import finished
+    from ilm_jax.training.processes import writing
     from ilm_jax.training.run import Run
 
     start = time.monotonic()
     run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)
     run.processes.start(values.multiprocess)
-    recipe = gin_config.operative_config()
-    trainer = run.make_trainer(recipe)
-    trainer.profile_steps = values.profile_steps
-    trainer.step_flops = step_flops(run)
-    metrics = trainer.fit()
-    if jax.process_index() or trainer.stopped:  # the record says that a run is finished
-        return 0
-    if trainer.was_finished and finished.read(run.model_dir):
-        print(f"{run.model_dir} had made all its steps: nothing is written")
-        return 0
-    finished.write(
-        run.model_dir, seconds=time.monotonic() - start, step=run.trainer.total_steps,
-        validation=metrics, recipe=recipe, inputs=run.inputs(),
-    )  # fmt: skip
+    with writing(run.model_dir, "ilm train", values.lease):
+        recipe = gin_config.operative_config()
+        trainer = run.make_trainer(recipe)
+        trainer.profile_steps = values.profile_steps
+        trainer.step_flops = step_flops(run)
+        metrics = trainer.fit()
+        if jax.process_index() or trainer.stopped:  # the record says that a run is finished
+            return 0
+        if trainer.was_finished and finished.read(run.model_dir):
+            print(f"{run.model_dir} had made all its steps: nothing is written")
+            return 0
+        finished.write(
+            run.model_dir, seconds=time.monotonic() - start, step=run.trainer.total_steps,
+            validation=metrics, recipe=recipe, inputs=run.inputs(),
+        )  # fmt: skip
     print(f"wrote {run.model_dir}")
     return 0

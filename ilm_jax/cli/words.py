@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from ilm_jax.errors import UserError
+from ilm_jax.files import expanded
 
 
 def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -19,7 +20,8 @@ def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if word.startswith("-") and name.startswith("gin."):
             if "=" not in name:
                 raise UserError(f"{word}: write it as --gin.NAME=VALUE")
-            bindings.append(name.removeprefix("gin."))
+            name, _, value = name.removeprefix("gin.").partition("=")
+            bindings.append(f"{name}={expanded(value)}")
         else:
             others.append(word)
     return bindings, others
@@ -44,6 +46,9 @@ def parse_flags(
         print(_help(flags, verb, words))
         raise SystemExit(0)
     try:
+        # Shells leave ~ alone behind an equals sign.
+        argv = ["=".join([name, *map(expanded, value)]) for name, *value in
+                (word.split("=", 1) for word in argv)]  # fmt: skip
         rest = flags([f"ilm {verb}", *argv])[1:]
     except absl_flags.Error as error:
         raise UserError(f"{error}; `ilm {verb} --help` lists the flags") from error

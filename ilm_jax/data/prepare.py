@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from ilm_jax.data import families, stale
 from ilm_jax.data.catalogue import Catalogue, stored_sources
 from ilm_jax.errors import UserError
+from ilm_jax.files import trouble
 
 StrPath = str | os.PathLike
 
@@ -181,8 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         prepare(flags.dataset, flags.data_dir, flags.cache_dir)
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except Exception as error:
+        told = str(error) if isinstance(error, UserError) else trouble(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
         return 2
     return 0
 

@@ -26,7 +26,7 @@ import numpy as np
 from ilm_jax.data.records import Features, decode_record, encode_record
 from ilm_jax.data.task_settings import CACHE_FORMAT
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, temporary_name
 
 # Parts hold at least so many records, and more where there would be too many files.
 RECORDS_PER_PART = 4096
@@ -70,7 +70,7 @@ def write_part(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"part-{number:05d}"
     lengths = {name: _Lengths() for name, kind in features if kind == "ints"}
-    temporary = folder / f"{final.name}.tmp-{os.getpid()}"
+    temporary = temporary_name(final)
     count = 0
     try:
         with contextlib.closing(_open_writer(temporary)) as writer:

@@ -1,5 +1,6 @@
 """JSON lines that are written as they are found, and gone on with after an interruption."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 from ilm_jax.data import raw_lines
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
+from ilm_jax.locks import one_writer
 
 Row = Mapping[str, Any]
 
@@ -30,6 +32,7 @@ class AnswerFile:
         path: str | os.PathLike,
         entry: Callable[[Row], tuple[Hashable, Any]],
         settings: Mapping[str, Any],
+        what: str = "ilm infer",
     ) -> None:
         """Opens the file; a last line without its end is taken off, as one that was cut short.
 
@@ -37,14 +40,22 @@ class AnswerFile:
           path: the file; made if absent.
           entry: (what tells a row from the others, what to remember of it).
           settings: JSON-able; must be those that the file was begun with.
+          what: who writes, for the message to another process that would.
 
         Raises:
           UserError: if the settings differ, or with file and line for a line that is no answer.
         """
         self.path = pathlib.Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._check_settings(dict(settings))
+        self._settings = json.loads(json.dumps(dict(settings)))
         self.done: dict[Hashable, Any] = {}
+        with contextlib.ExitStack() as held:
+            held.enter_context(one_writer(self.path, what, beside=True))
+            self._open(entry)
+            held.callback(self._stream.close)
+            self._held = held.pop_all()
+
+    def _open(self, entry: Callable[[Row], tuple[Hashable, Any]]) -> None:
+        self._check_settings(self._settings)
         whole = self._cut() if self.path.exists() else 0
         if whole:
             for number, line in raw_lines.lines(self.path):
@@ -73,8 +84,8 @@ class AnswerFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the file."""
-        self._stream.close()
+        """Closes the file, and lets others write."""
+        self._held.close()
 
     def _cut(self) -> int:
         """Takes off what stands behind the last line end; returns the bytes that are left."""
@@ -94,7 +105,6 @@ class AnswerFile:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         file = self.path.with_name(self.path.name + ".settings.json")
-        settings = json.loads(json.dumps(settings))
         if self.path.exists() and self.path.stat().st_size:
             try:
                 before = json.loads(file.read_text(encoding="utf-8"))

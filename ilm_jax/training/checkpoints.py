@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import folder_path, is_full
+from ilm_jax.files import folder_path, is_full, is_remote, is_there
 from ilm_jax.training.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
 from ilm_jax.training.schedule import Positions
 from ilm_jax.training.state import FlatParams, TrainState, flat, nested
@@ -74,7 +74,8 @@ class Checkpoints:
     def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
         """Opens MODEL_DIR/checkpoints; with `config` for writing, after clearing stale folders."""
         self._folder = folder_path(model_dir) / "checkpoints"
-        if config is None and not self._folder.is_dir():
+        listed = _listed(self._folder)
+        if config is None and listed is None:
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
         keep: list[Any] = []
         if config is not None:
@@ -106,6 +107,11 @@ class Checkpoints:
                 "meta": ocp.JsonCheckpointHandler(),
             },
         )
+        # Orbax takes a question that fails for "no", and a run would start anew over the old one.
+        unseen = sorted({*(listed or ())} - {*self._manager.all_steps()})
+        if unseen:
+            raise UserError(f"{self._folder} holds the checkpoints {unseen}, which cannot be "
+                            "opened: try again, or delete them if they are damaged")  # fmt: skip
 
     def save(
         self,
@@ -217,6 +223,20 @@ class Checkpoints:
         )
         tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
         return to_memory(flat(tree), like, names)
+
+
+def _listed(folder: Any) -> list[int] | None:
+    """Steps of the whole checkpoints in a folder; None if the folder is not there.
+
+    Raises:
+      UserError: if that cannot be found out.
+    """
+    if not is_there(folder):
+        return None
+    steps = [child for child in folder.iterdir() if child.name.isdigit()]
+    if is_remote(folder):  # where a folder cannot be renamed, this file comes last
+        steps = [step for step in steps if is_there(step / "commit_success.txt")]
+    return [int(step.name) for step in steps]
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ilm_jax import __version__
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, folder_path
+from ilm_jax.files import atomic_write, folder_path, is_there
 from ilm_jax.training.record import show
 
 FILE = "last_run.json"
@@ -68,7 +68,7 @@ def read(model_dir: str) -> dict[str, Any] | None:
       UserError: if the file cannot be read.
     """
     path = folder_path(model_dir) / FILE
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         found = json.loads(path.read_text())
@@ -89,7 +89,7 @@ def standing(model_dir: str, recipe: str, inputs: Mapping[str, str] | None = Non
     wanted = bindings(recipe)
     config = folder_path(model_dir) / "config.gin"
     if found is None:
-        if not config.exists():
+        if not is_there(config):
             return Standing("absent")
         # Going on, the run itself compares its inputs.
         changed = _changed(_without_inputs(bindings(config.read_text())), _without_inputs(wanted))

@@ -5,14 +5,16 @@ recipe: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or, with 
 the cluster itself (Cloud TPU, Slurm, Kubernetes).
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 
 from ilm_jax.errors import UserError
+from ilm_jax.locks import LEASE, one_writer
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -67,3 +69,35 @@ class ProcessConfig:
                 f"the processes of this run did not meet ({reason}): start the same command on "
                 "all hosts, within initialization_timeout"
             ) from error
+
+
+@contextlib.contextmanager
+def writing(folder: str, what: str, lease: float = LEASE) -> Iterator[None]:
+    """Holds a folder's lock for all processes of this run; see `locks.one_writer`.
+
+    Raises:
+      UserError: in every process, if another run writes there.
+    """
+    alone = jax.process_count() == 1
+    refused: UserError | None = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                # Of several processes, JAX's coordination service handles SIGTERM.
+                stack.enter_context(one_writer(folder, what, lease=lease, on_sigterm=alone))
+            except UserError as error:
+                refused = error
+        if not alone and not _agreed(refused is None) and refused is None:
+            refused = UserError(f"{folder}: the first process of this run says why it may not "
+                                "write there")  # fmt: skip
+        if refused is not None:
+            raise refused
+        yield
+
+
+def _agreed(here: bool) -> bool:
+    """What the first process says."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(here)))

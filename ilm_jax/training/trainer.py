@@ -146,8 +146,8 @@ class Trainer:
                 raise
             raise UserError(
                 f"no space left for {self.model_dir}: the last whole checkpoint is of step "
-                f"{checkpoints.latest_step}; make room (or lower CheckpointConfig.keep_last), and "
-                "the same command resumes there"
+                f"{checkpoints.latest_step or '0 (none)'}; make room (or lower "
+                "CheckpointConfig.keep_last), and the same command resumes there"
             ) from error
         finally:
             checkpoints.close()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from ilm_jax.files import atomic_write, folder_path, is_remote
+from ilm_jax.files import atomic_write, folder_path, is_remote, is_there
 
 REMOTE_PERIOD = 60.0  # seconds
 
@@ -28,7 +28,7 @@ class MetricWriter:
         from tensorboardX import SummaryWriter
 
         self._path = folder_path(model_dir) / "metrics.jsonl"
-        kept = read_metrics(self._path, up_to=start_step) if self._path.exists() else []
+        kept = read_metrics(self._path, up_to=start_step) if is_there(self._path) else []
         self._lines = [json.dumps(record) + "\n" for record in kept]
         self._write_anew()
         self._stream: TextIO | None = None
