@@ -1,4 +1,4 @@
-"""Two processes of `ilm train` in one MODEL_DIR: the second is refused, a killed first one is not."""
+"""Two processes of `ilm train` in one MODEL_DIR: one is refused, and a killed one in no one's way."""
 
 import os
 import pathlib
@@ -35,9 +35,10 @@ def train(tmp_path):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_a_killed_ones_place_is_taken_at_once(train, tmp_path):
     first = train(100_000)
     limit = time.monotonic() + 240
