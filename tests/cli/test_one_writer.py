@@ -1,4 +1,4 @@
-"""Two processes of `ilm train` in one MODEL_DIR: one is refused, and a killed one in no one's way."""
+"""Two processes of `ilm train` in one MODEL_DIR: one is refused; a killed one bars nobody."""
 
 import os
 import pathlib
