@@ -3,7 +3,8 @@
     python launch/kill_and_resume.py [--kills 10] [--seed 0] [--stages 1 2] [--steps 60]
 
 Trains the tiny recipes, shrunk, through `python -m ilm_jax train`: once undisturbed and once killed
-at random steps and started again each time, every second time while a checkpoint is being written.
+and started again each time: at random steps, while a checkpoint is being written, and, every fourth
+time, at a random moment of starting.
 Then compares the last checkpoints (parameters and optimizer, bit for bit; the streams' positions)
 and the logged losses. Exit code 1 if anything differs.
 """
@@ -28,6 +29,7 @@ from ilm_jax.files import trouble
 
 SAVE_EVERY = 5
 STEP_POLL = 0.002  # seconds
+STARTING = 8.0  # seconds in which a start is killed at most
 PATIENCE = 600  # seconds without the step that a kill waits for
 
 _EVERYWHERE = {
@@ -126,18 +128,18 @@ def train_with_kills(
     for number, target in enumerate(sorted(draw.sample(range(1, steps - 1), kills))):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = start(words, model_dir.parent, **quiet)
-        running = wait_until(functools.partial(has_reached, model_dir, target), process)
-        during_save = number % 2 == 1
-        if running and during_save:
-            running = wait_until(functools.partial(is_saving, model_dir), process)
+        starting = number % 4 == 2
+        if starting:
+            time.sleep(draw.uniform(0, STARTING))
+        elif wait_until(functools.partial(has_reached, model_dir, target), process) and number % 2:
+            wait_until(functools.partial(is_saving, model_dir), process)
         time.sleep(draw.uniform(0, 0.02))
         process.kill()
         if process.wait() == -9:
             hits += 1
             moment = " during a save" if is_saving(model_dir) else ""
-            print(
-                f"  killed at step {last_logged(model_dir)} (wanted {target}){moment}", flush=True
-            )
+            wanted = "while starting" if starting else f"wanted {target}"
+            print(f"  killed at step {last_logged(model_dir)} ({wanted}){moment}", flush=True)
         elif process.returncode:
             break  # the run below fails in the same way and shows why
     run(words, model_dir.parent)
