@@ -56,6 +56,7 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
             + (evaluation.record["trainable_params"] if row == "text-zero" else 0),
             seconds=row_seconds(row, seconds),
             intervals=evaluation.intervals,
+            missing=evaluation.record["not_available"],
             note={"text-full": "the language model itself is trained"}.get(row, ""),
         )
         for row, evaluation in stored.items()
@@ -99,7 +100,10 @@ def what_was_measured(record: dict[str, Any]) -> list[str]:
             f"ranking: {ranking['candidates']}, seen items {ranking['seen_items']}, users "
             f"{ranking['users']}, {ranking['beams']} beams"
         )
-    lines.append(f"nll: {card['nll']['nll']}; nll_content: {card['nll']['nll_content']}")
+    lines.append(
+        f"nll: {card['nll']['nll']}, texts {card['nll']['texts']}; nll_content: "
+        f"{card['nll']['nll_content']}"
+    )
     if "texts" in card and "semantic" not in record["not_available"]:
         lines.append(f"semantic: {card['texts']['semantic']}; encoder {card['texts']['encoder']}")
     if "semantic" in record["not_available"]:

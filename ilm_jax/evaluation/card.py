@@ -62,7 +62,7 @@ def ranking_card(
         "users": f"{users}",
         "averaged": "over users, one target each",
         "beams": beams,
-        "ties": "equal scores keep the order of the beams, which is that of the tokens",
+        "ties": "items of equal scores stand in the order of the catalogue, in every file",
         "score": "sum of log-probabilities of the item's tokens under the trie; a target outside "
         "the list counts 0",
         "found": dict(found),

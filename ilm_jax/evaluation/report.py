@@ -24,6 +24,7 @@ class Row:
       trainable_params, frozen_params: numbers of parameters.
       seconds: of training, earlier stages that only this row needs included.
       note: short remark for the table, such as "trained LM".
+      missing: figures that could not be had, and why.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Row:
     seconds: float = 0.0
     intervals: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
     note: str = ""
+    missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The row of report.json; a figure that was not measured is null."""
@@ -47,6 +49,7 @@ class Row:
             },
             "intervals": {name: _interval(value) for name, value in self.intervals.items()},
             "note": self.note,
+            "not_available": dict(self.missing),
         }
 
 

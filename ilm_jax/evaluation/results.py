@@ -229,10 +229,10 @@ def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -
     Raises:
       UserError: if two of a pair were not measured on the same items.
     """
-    ours = [stored.figures["nll_content"] for stored in a]
-    theirs = [stored.figures["nll_content"] for stored in b]
-    for x, y in zip(ours, theirs, strict=True):
-        if not np.array_equal(x.index, y.index):
+    ours, theirs = _content(first, a), _content(second, b)
+    ids = [[s.record["protocol"].get("nll", {}).get("ids") for s in side] for side in (a, b)]
+    for x, y, one, two in zip(ours, theirs, *ids, strict=True):
+        if not np.array_equal(x.index, y.index) or one != two:
             raise UserError(f"{first} and {second} were measured on different items")
     return compare(
         first,
@@ -241,6 +241,14 @@ def compare_content(first: str, a: list[Stored], second: str, b: list[Stored]) -
         np.concatenate([figure.values for figure in theirs]),
         np.concatenate([np.asarray(figure.weights) for figure in ours]),
     )
+
+
+def _content(model: str, found: list[Stored]) -> list[Figure]:
+    for stored in found:
+        if "nll_content" not in stored.figures:
+            why = stored.record["not_available"].get("nll_content", "not measured")
+            raise UserError(f"{model} has no nll_content to compare: {why}")
+    return [stored.figures["nll_content"] for stored in found]
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -217,7 +218,7 @@ def to_adapter(
     }
     facts = dataclasses.replace(
         facts or CardFacts(), name=pathlib.Path(model_dir).name, base=name,
-        fingerprint=fingerprint, run=opened.where, evaluation=_evaluation(source),
+        fingerprint=fingerprint, run=opened.where, evaluation=_evaluation(source, opened.where),
         parameters=sum(int(np.prod(entry.shape)) for entry in opened.entries.values()),
     )  # fmt: skip
     copies = tokenizer_files(base) if base else []
@@ -287,6 +288,17 @@ def _outward(entry: Entry, transposed: bool, dtype: Any) -> Tensor:
     return Tensor(shape, np.dtype(dtype), read)
 
 
-def _evaluation(run: str) -> Mapping[str, Any]:
+def _evaluation(run: str, where: str) -> Mapping[str, Any]:
+    """The run's evaluation, if it has one of the checkpoint that `where` names."""
     file = pathlib.Path(run) / "evaluation" / "evaluation.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        step = found.get("step")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): evaluate again, or remove it") from error
+    if step is None or f"(step {step})" in where:
+        return found
+    print(f"{file} is of step {step}: the card of {where} has no figures", file=sys.stderr)
+    return {}

@@ -44,7 +44,7 @@ def _header(facts: CardFacts) -> list[str]:
         lines += [f"base_model: {json.dumps(facts.base)}", "base_model_relation: adapter"]
     if facts.dataset:
         lines += ["datasets:", f"- {json.dumps(facts.dataset)}"]
-    figures = facts.evaluation.get("figures", {})
+    figures = _measured(facts)
     if not figures:
         return lines
     lines += ["model-index:", f"- name: {json.dumps(facts.name)}", "  results:", "  - task:"]
@@ -73,14 +73,24 @@ def _body(facts: CardFacts) -> list[str]:
         f"- tasks: {', '.join(facts.tasks) or 'unknown'}",
         f"- exported from: {facts.run}",
     ]
-    figures = facts.evaluation.get("figures", {})
+    figures = _measured(facts)
     intervals = facts.evaluation.get("intervals", {})
-    if figures:
-        lines += ["", "## Evaluation", "", "| figure | value | 95 % interval |", "|---|---|---|"]
+    missing = facts.evaluation.get("not_available", {})
+    if figures or missing:
+        lines += ["", "## Evaluation", ""]
+        lines += ["| figure | value | 95 % interval | of |", "|---|---|---|---|"]
         for name, value in figures.items():
             between = intervals.get(name, {})
-            shown = f"{between['low']:.4f} to {between['high']:.4f}" if "low" in between else ""
-            lines.append(f"| {name} | {float(value):.4f} | {shown} |")
+            known = between.get("low") is not None and between.get("high") is not None
+            shown = f"{between['low']:.4f} to {between['high']:.4f}" if known else ""
+            lines.append(f"| {name} | {value:.4f} | {shown} | {between.get('units', '')} |")
+        lines += [f"| {name} | {why} | | |" for name, why in missing.items()]
     if facts.recipe:
         lines += ["", "## Recipe", "", "`config.gin`:", "", "```", facts.recipe.strip(), "```"]
     return lines
+
+
+def _measured(facts: CardFacts) -> dict[str, float]:
+    """The figures that are numbers; one that is not is null in evaluation.json."""
+    figures = facts.evaluation.get("figures", {})
+    return {name: float(value) for name, value in figures.items() if value is not None}

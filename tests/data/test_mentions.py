@@ -1,6 +1,7 @@
 """Written prompts mention items and users by id or title, and say what is wrong with one."""
 
 import dataclasses
+import unicodedata
 
 import numpy as np
 import pytest
@@ -87,3 +88,11 @@ def test_search_takes_all_words_and_shows_short_titles_first():
     assert names.search("FOX red") == [1, 0, 3]
     assert names.search("fox", limit=1) == [2]
     assert names.search("badger") == []
+
+
+def test_a_title_is_found_however_its_letters_are_composed():
+    titles = ["Île d’été", "Straße", *CATALOGUE.titles[2:]]
+    names = Names(dataclasses.replace(CATALOGUE, titles=titles))
+    decomposed = unicodedata.normalize("NFD", "ÎLE D’ÉTÉ")
+    assert names.item(decomposed) == names.search(decomposed)[0] == 0
+    assert names.item("STRASSE") == 1

@@ -1,7 +1,9 @@
 """Answers are those of the generator, one by one, however they are batched or interrupted."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,6 +71,20 @@ def test_items_are_ranked_and_excluded(asked):
         assert [x["id"] for x in kept["items"]] == [x["id"] for x in all_of_them["items"][2:]]
     nothing = answerer.items(requests[:1], 3, [range(small.ITEMS)])
     assert nothing == [{"items": [], "text": "", "tokens": [], "stop": "no candidate"}]
+
+
+def test_a_model_without_numbers_is_refused_instead_of_answering(asked):
+    answerer, requests = small.answerer(), list(asked)[:2]
+    params = jax.tree.map(lambda leaf: leaf * np.nan, answerer.generator.params)
+    generator = dataclasses.replace(answerer.generator, params=params)
+    broken = dataclasses.replace(answerer, generator=generator)
+    for ask in (
+        lambda: broken.texts(requests, GREEDY),
+        lambda: broken.texts(requests, DecodingConfig(max_new_tokens=4, beams=3)),
+        lambda: broken.items(requests, 3),
+    ):
+        with pytest.raises(UserError, match="prompt 'p0' are not numbers"):
+            ask()
 
 
 def write(asked, output, size, stop_after=None):

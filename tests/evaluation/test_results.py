@@ -117,3 +117,18 @@ def test_numbers_of_a_plan_are_checked(bad):
 def test_numbers_of_an_evaluation_in_training_are_checked(bad):
     with pytest.raises(UserError, match=f"InferEvalConfig.{next(iter(bad))}="):
         InferEvalConfig(dataset=None, **bad)
+
+
+def test_content_is_paired_on_the_same_texts_or_not_at_all(tmp_path):
+    folders = []
+    for name, ids in (("a", "ab"), ("b", "ab"), ("c", "cd")):
+        nll = Figure("nll_content", "held-out texts", np.arange(3), np.arange(3.0), np.ones(3))
+        results.write(tmp_path / name, Evaluation([nll], protocol={"nll": {"ids": ids}}))
+        folders.append(results.read(tmp_path / name))
+    first, second, third = folders
+    assert results.compare_content("a", [first], "b", [second]).verdict == "undecided"
+    with pytest.raises(UserError, match="different items"):
+        results.compare_content("a", [first], "c", [third])
+    none = results.read(written(tmp_path / "d", missing={"nll_content": "not available (x)"}))
+    with pytest.raises(UserError, match="d has no nll_content to compare: not available"):
+        results.compare_content("a", [first], "d", [none])

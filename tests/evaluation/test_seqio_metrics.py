@@ -19,6 +19,11 @@ def test_ranking_of_lists_by_hand():
     assert found["hr@10"] == 1 and found["hr@5"] == 0.5 and found["mrr@10"] == (0.1 + 0.5) / 2
 
 
+def test_names_are_the_same_however_their_letters_are_composed():
+    found = fns.ranking_metrics(["\u00e9t\u00e9"], [["x", "e\u0301te\u0301", "y", "z", "a"]])
+    assert found["hr@5"] == 1 and found["mrr@5"] == 0.5
+
+
 def test_ratings_are_read_from_texts_and_auc_by_user():
     found = fns.rating_metrics([4, 3.0], ["4.0", " 5"])
     assert found == pytest.approx({"rmse": 2**0.5, "mae": 1.0})
@@ -39,6 +44,8 @@ def test_ratings_are_read_from_texts_and_auc_by_user():
             "prediction 0 is .*, not a text",
         ),
         (lambda: fns.text_metrics(["a"], [0.5]), "not a text"),
+        (lambda: fns.rating_metrics([4.0], ["4_5"]), "prediction 0 is '4_5', not a number"),
+        (lambda: fns.rating_metrics([4.0], [""]), "prediction 0 is '', not a number"),
         (lambda: fns.rating_metrics([4.0], ["four"]), "prediction 0 is 'four', not a number"),
         (lambda: fns.rating_metrics([4.0], [float("nan")]), "not a number"),
         (lambda: fns.auc_metrics([1, 0], ["yes", "no"]), "score 0 is 'yes', not a number"),
