@@ -11,6 +11,8 @@ holds, under the key "ilm_jax", one JSON object:
     item_ids, user_ids raw ids, in the order of the rows
     split_fingerprint  of the split whose training interactions were fitted
     settings           how it was fitted
+    sha256             of the tensors' bytes, in the order item, user, item_cold, user_cold; a
+                       table without it, which others may write, is not checked for changed bits
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,6 +102,7 @@ class EmbeddingTable:
             "settings": self.settings,
         }
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        header["sha256"] = _digest(tensors)
         metadata = {"ilm_jax": json.dumps(header, ensure_ascii=False)}
         with atomic_write(path, "wb") as stream:
             stream.write(safetensors.numpy.save(tensors, metadata))
@@ -119,6 +123,8 @@ class EmbeddingTable:
         try:
             fields: dict[str, Any] = {name: header[name] for name in _FIELDS}
             table = cls(**(fields | tensors))
+            if "sha256" in header and header["sha256"] != _digest(tensors):
+                raise ValueError("its numbers are not those that were written")
             if header["dim"] != table.dim:
                 raise ValueError(f"header says dim {header['dim']}, vectors have {table.dim}")
         except (KeyError, TypeError, ValueError) as error:
@@ -148,6 +154,13 @@ class EmbeddingTable:
                 f"{path}: fitted on another split (fingerprint {self.split_fingerprint[:12]}, now "
                 f"{splits.fingerprint[:12]}); use the same split settings, or {_REFIT}"
             )
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in _TENSORS:
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 _FIELDS = ("catalogue", "item_ids", "user_ids", "split_fingerprint", "settings")

@@ -57,6 +57,24 @@ def test_truncated_file_is_a_user_error(tmp_path, table, keep):
         EmbeddingTable.load(path)
 
 
+def test_one_changed_bit_of_a_vector_is_refused_and_a_table_without_a_digest_is_read(
+    tmp_path, table
+):
+    path = tmp_path / "t.safetensors"
+    table.save(path)
+    data = bytearray(path.read_bytes())
+    data[-len(table.user_ids) - len(table.item_ids) - 40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged table .its numbers are not those"):
+        EmbeddingTable.load(path)
+    with safetensors.safe_open(path, framework="numpy") as stream:
+        header = json.loads(stream.metadata()["ilm_jax"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+    del header["sha256"]
+    safetensors.numpy.save_file(tensors, path, {"ilm_jax": json.dumps(header)})
+    assert EmbeddingTable.load(path).item_ids == table.item_ids
+
+
 def test_absent_and_foreign_files_are_user_errors(tmp_path, table):
     with pytest.raises(UserError, match="no such embedding table"):
         EmbeddingTable.load(tmp_path / "absent")
