@@ -89,6 +89,11 @@ class SentenceEncoder:
             raise UserError(f"{folder}: {error}") from error
         self._tokenizer: Tokenizer = open_tokenizer_at(folder)
         opened = from_family(source, bert.FAMILY, self._config, "lm")
+        if opened.left_over:
+            raise UserError(
+                f"{folder} holds {opened.left_over[0]} (and {len(opened.left_over) - 1} more), "
+                "which this encoder does not read: is it a BERT and nothing else?"
+            )
         entries = {path.removeprefix("lm/"): entry for path, entry in opened.entries.items()}
         self._params = jax.device_put(read_params(entries, _shapes(self._config), opened.where))
         self.name = name or folder.name

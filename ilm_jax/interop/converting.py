@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 
 from ilm_jax import __version__
+from ilm_jax.data.tokenizers import open_tokenizer_at, said_otherwise
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
 from ilm_jax.interop import families
-from ilm_jax.interop.entries import Entry, with_lora_merged
-from ilm_jax.interop.hugging_face import CONFIG, Tensor, write_folder
+from ilm_jax.interop.entries import Entry
+from ilm_jax.interop.hugging_face import Tensor, write_folder
 from ilm_jax.interop.model_card import CardFacts, write_card
+from ilm_jax.interop.opening import open_language_model
 from ilm_jax.interop.orbax_checkpoint import stored_dtype, write_checkpoint
+from ilm_jax.interop.shards import CONFIG
 from ilm_jax.interop.sources import ADAPTER, Opened, open_source
-from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.checkpoints import shorten
+from ilm_jax.strict_json import parse_object
 from ilm_jax.training.freezing import matches
-from ilm_jax.training.identity import identity
-from ilm_jax.training.layout import disk_names, is_stacked
 from ilm_jax.training.loading import checksum, digest
-from ilm_jax.training.state import describe_variables
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model",
@@ -34,7 +33,6 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 # Those of them that a tokenizer is made of.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model")
-LANGUAGE_MODELS = ("DecoderConfig", "T5Config")
 # What `ilm convert` says of its result, beside the checkpoint.
 CONVERSION = "conversion.json"
 Progress = Callable[[str, int], None]
@@ -43,50 +41,6 @@ Progress = Callable[[str, int], None]
 def tokenizer_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
     """The tokenizer's files in a folder."""
     return [file for name in TOKENIZER_FILES if (file := pathlib.Path(folder) / name).is_file()]
-
-
-def open_language_model(path: str, step: int | str = "best") -> Opened:
-    """The language model of a folder: of a run, with what it was frozen from and merged adapters.
-
-    Raises:
-      UserError: if the folder holds none, or a tensor is missing or would be left out.
-    """
-    opened = open_source(path, "lm", step)
-    entries = {n: e for n, e in opened.entries.items() if n.startswith("lm/")}
-    configs = dict(opened.configs)
-    for number, init in enumerate(opened.meta.get("init", [])):
-        _check_base(opened, number, init)
-        base = open_source(init["path"], init.get("top", "lm"), init["step"])
-        for name, entry in base.entries.items():
-            if name.startswith("lm/") and matches(name, init["parameters"]):
-                entries.setdefault(name, entry)
-    if "lm" not in configs or configs["lm"][0] not in LANGUAGE_MODELS:
-        kind = configs["lm"][0] if "lm" in configs else "a checkpoint that names no model"
-        raise UserError(f"{opened.where} is no language model: it holds {kind}")
-    if opened.lacking or opened.left_over:
-        lacking = [f"{entry} ({tensor})" for entry, tensor in opened.lacking.items()]
-        raise UserError(
-            f"{opened.where} does not fit its config.json: restored {len(entries)}; fresh "
-            f"{len(lacking)} {lacking[:4]}; unused {len(opened.left_over)} {opened.left_over[:4]}; "
-            "is it the whole download of one model?"
-        )
-    if dataclasses.is_dataclass(opened.config):
-        _check_shapes(opened)
-    kind, fields = configs["lm"]
-    merged = with_lora_merged(entries, float(fields.get("lora_alpha", 16.0)))
-    plain = {**fields, "lora_rank": 0, "quantized": False}
-    return dataclasses.replace(opened, entries=merged, configs={"lm": (kind, plain)})
-
-
-def _check_base(opened: Opened, number: int, init: Mapping[str, Any]) -> None:
-    """Raises UserError if what a run was started from has been replaced since."""
-    sources = (opened.meta.get("made_from") or {}).get("init", [])
-    known = sources[number].get("identity") if number < len(sources) else None
-    if known and known != identity(init["path"], init["step"]):
-        raise UserError(
-            f"{opened.where} was trained on what lay at {init['path']} then, and something else "
-            "lies there now: put it back"
-        )
 
 
 def to_frozen(
@@ -108,6 +62,7 @@ def to_frozen(
       The fingerprint, equal to that of a run which freezes this model in this type.
     """
     opened = open_language_model(source, step)
+    _say(opened)
     sizes = {n: int(np.prod(e.shape)) * stored_dtype(e, dtype).itemsize
              for n, e in opened.entries.items()}  # fmt: skip
     report = progress(sum(sizes.values()))
@@ -121,6 +76,8 @@ def to_frozen(
     refuse_existing(model_dir)
     with atomic_dir(model_dir) as folder:
         meta = {"version": __version__, "configs": opened.configs}
+        if tokenizer := tokenizer_of(base, opened.meta.get("tokenizer")):
+            meta["tokenizer"] = tokenizer
         write_checkpoint(folder, opened.entries, np.dtype(dtype), meta, seen)
         fingerprint = digest(checksums)
         for file in [
@@ -160,16 +117,21 @@ def to_hugging_face(
       UserError: if the base was not published by a known family.
     """
     opened = open_language_model(source, step)
+    _say(opened)
     base = _base_folder(opened, source)
     if base is None or not (base / CONFIG).is_file():
         raise UserError(
             f"{source} has no published base with a config.json, so no layout to be written in; "
             "--to=frozen writes the framework's own"
         )
-    config = json.loads((base / CONFIG).read_text())
+    config = parse_object((base / CONFIG).read_bytes(), str(base / CONFIG))
     family = families.find(config["model_type"])
+    tied = opened.configs["lm"][1]["tie_embeddings"]
+    layout = family.config(config)
+    if layout.tie_embeddings != tied:
+        layout, config = dataclasses.replace(layout, tie_embeddings=tied), _tied(config, tied)
     tensors: dict[str, Tensor] = {}
-    for name, rule in family.rules(family.config(config)).items():
+    for name, rule in family.rules(layout).items():
         if rule.plus_row or rule.shape:
             raise UserError(f"{config['model_type']}: {rule.source} cannot be written back")
         entry = opened.entries[f"lm/{name}"]
@@ -244,30 +206,47 @@ def refuse_existing(model_dir: str | pathlib.Path) -> None:
 def base_name(path: str) -> str:
     """What a published model's folder says it is called, else the folder's name."""
     config = pathlib.Path(path) / CONFIG
-    named = json.loads(config.read_text()).get("_name_or_path") if config.is_file() else None
+    named = None
+    if config.is_file():
+        named = parse_object(config.read_bytes(), str(config)).get("_name_or_path")
     return named or pathlib.Path(path).name
 
 
-def _check_shapes(opened: Opened) -> None:
-    """Raises UserError unless every tensor has the shape that config.json gives it."""
-    variables = describe_variables(LanguageModelling(opened.config))
-    names = disk_names(variables)
-    wanted = {
-        name: variable.shape[1:] if is_stacked(path, names) else variable.shape
-        for path, variable in variables.items()
-        for name in names[path]
-    }
-    others = [
-        f"{name}: stored {tuple(entry.shape)}, config.json says {tuple(wanted[name])}"
-        for name, entry in opened.entries.items()
-        if tuple(entry.shape) != tuple(wanted[name])
-    ]
-    if others:
+def tokenizer_of(folder: pathlib.Path, stated: str | None = None) -> str | None:
+    """Fingerprint of the tokenizer in a folder; None where it has no file of one.
+
+    Args:
+      folder: of a model.
+      stated: the fingerprint that the model's checkpoint says, if it says one.
+
+    Raises:
+      UserError: for a tokenizer that cannot be read, or is another one than is stated.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        return stated
+    tokenizer = open_tokenizer_at(folder)
+    for line in said_otherwise(tokenizer, folder):
+        print(line, file=sys.stderr, flush=True)
+    found = tokenizer.fingerprint
+    if stated not in (None, found):
         raise UserError(
-            f"{opened.where} does not fit its config.json: restored "
-            f"{len(opened.entries) - len(others)}; fresh 0 []; unused 0 []; other shapes "
-            f"{len(others)} {shorten(others)}; is config.json of this model?"
+            f"{folder} holds another tokenizer than its model was made with: put the files of that "
+            "one there"
         )
+    return found
+
+
+def _tied(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    """A config.json that says whether input and output share a table."""
+    changed = {**config, "tie_word_embeddings": tied}
+    if "text_config" in config:
+        changed["text_config"] = {**config["text_config"], "tie_word_embeddings": tied}
+    return changed
+
+
+def _say(opened: Opened) -> None:
+    for note in opened.notes:
+        print(note, file=sys.stderr, flush=True)
 
 
 def _base_folder(opened: Opened, source: str) -> pathlib.Path | None:

@@ -9,8 +9,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
+from ilm_jax.errors import UserError
 from ilm_jax.interop.hugging_face import Index, resolve
 from ilm_jax.interop.rules import Rule, apply
 
@@ -61,7 +63,8 @@ class Entry:
         ranges = resolve(index, self.shape)
         dtype = np.dtype(self.dtype if dtype is None else dtype)
         if self.cheap_axis is None or not ranges:
-            return np.ascontiguousarray(self.part(_slices(ranges)), dtype)
+            # (np.ascontiguousarray would make one dimension of none.)
+            return np.asarray(self.part(_slices(ranges)), dtype, order="C")
         out = np.empty([stop - start for start, stop in ranges], dtype)
         for place, value in self.blocks(index):
             out[place] = value
@@ -115,6 +118,13 @@ def from_rule(rule: Rule, source: Source, *, cheap: bool) -> Entry:
       cheap: slices of a tensor's first dimension are cheap to read.
     """
     stored, dtype = tuple(source.shape(rule.source)), source.dtype(rule.source)
+    for name in filter(None, (rule.source, rule.plus_row)):
+        if not jnp.issubdtype(source.dtype(name), jnp.floating):
+            raise UserError(
+                f"{source.where}: {name} is stored as {source.dtype(name)}, and weights are "
+                "floating-point numbers: download it again, or give the model before it was "
+                "quantized"
+            )
     stored = stored[::-1] if rule.transposed else stored
     if rule.shape is not None:
         # Reshaped ones are small (queries, relative positions): read whole.
@@ -191,14 +201,28 @@ def merged(weights: Entry, a: Entry, b: Entry, factor: float) -> Entry:
     return Entry(weights.shape, np.dtype(np.float32), part, weights.cheap_axis, weights.step)
 
 
-def with_lora_merged(entries: Mapping[str, Entry], alpha: float) -> dict[str, Entry]:
-    """`entries` with every pair `lora_a`, `lora_b` added into the weight beside it."""
+def with_lora_merged(entries: Mapping[str, Entry], alpha: float, where: str) -> dict[str, Entry]:
+    """`entries` with every pair `lora_a`, `lora_b` added into the weight beside it.
+
+    Raises:
+      UserError: for an update without its other half or its weight, or of another shape.
+    """
     result = {p: e for p, e in entries.items() if not p.endswith(("/lora_a", "/lora_b"))}
-    for path, a in entries.items():
-        if not path.endswith("/lora_a"):
-            continue
-        stem = path.removesuffix("lora_a")
-        name = next(n for n in (f"{stem}kernel", f"{stem}embedding") if n in entries)
-        factor = alpha / a.shape[1]
-        result[name] = merged(entries[name], a, entries[f"{stem}lora_b"], factor)
+    for stem in {p.rsplit("lora_", 1)[0] for p in entries if p not in result}:
+        halves = [f"{stem}lora_a", f"{stem}lora_b"]
+        name = next((n for n in (f"{stem}kernel", f"{stem}embedding") if n in entries), None)
+        lacking = [half for half in halves if half not in entries]
+        lacking += [] if name else [f"{stem}kernel"]
+        if lacking or name is None:
+            raise UserError(
+                f"{where} holds a low-rank update of {stem.rstrip('/')} without {lacking[0]}: is "
+                "its base there, and of the same architecture?"
+            )
+        a, b, weight = entries[halves[0]], entries[halves[1]], entries[name]
+        if (a.shape[0], b.shape[1], a.shape[1]) != (*weight.shape, b.shape[0]):
+            raise UserError(
+                f"{where}: the low-rank update {a.shape} by {b.shape} does not fit {name} "
+                f"{weight.shape}: is its base of the same architecture?"
+            )
+        result[name] = merged(weight, a, b, alpha / a.shape[1])
     return result

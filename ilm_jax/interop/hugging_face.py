@@ -15,33 +15,17 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
+from ilm_jax.interop.shards import CONFIG, DTYPES, INDEX, SINGLE, find_tensors
+from ilm_jax.strict_json import parse_object
 
 Index = tuple[slice, ...]
 
-DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16), "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2), "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32), "I16": np.dtype(np.int16), "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8), "BOOL": np.dtype(np.bool_),
-}  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-INDEX, SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt")
 SHARD_BYTES = 5 * 10**9
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    file: pathlib.Path
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
 
 
 class SafetensorsFolder:
@@ -51,30 +35,23 @@ class SafetensorsFolder:
       where: the folder, for messages.
       config: what config.json says.
       bytes_read: of tensors, so far.
+      notes: lines for a person, of what the folder holds and is not read as it stands.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         """Reads the headers.
 
         Raises:
-          UserError: for a folder without safetensors, a missing shard, or a truncated file.
+          UserError: as `find_tensors`, or for a config.json that is none.
         """
         self._folder = pathlib.Path(folder)
         self.where = str(folder)
         self.bytes_read = 0
         self.config: dict[str, Any] = {}
         if (self._folder / CONFIG).is_file():
-            self.config = _json(self._folder / CONFIG)
-        self._tensors: dict[str, _Tensor] = {}
-        promised = self._promised()
-        for file in sorted({self._folder / name for name in promised.values()} or self._single()):
-            self._tensors |= _header(file)
-        lacking = sorted(name for name in promised if name not in self._tensors)
-        if lacking:
-            raise UserError(
-                f"{self._folder / INDEX} promises {lacking[0]} in {promised[lacking[0]]}, which "
-                f"does not hold it ({len(lacking)} such tensors): download the folder again"
-            )
+            file = self._folder / CONFIG
+            self.config = parse_object(file.read_bytes(), str(file))
+        self._tensors, self.notes = find_tensors(self._folder)
 
     def names(self) -> list[str]:
         """Names of all tensors."""
@@ -123,80 +100,11 @@ class SafetensorsFolder:
             self.bytes_read += count
             view = view[count:]
 
-    def _promised(self) -> dict[str, str]:
-        """{tensor: file} of the index, if there is one."""
-        if not (self._folder / INDEX).is_file():
-            return {}
-        promised = _json(self._folder / INDEX)["weight_map"]
-        files = sorted(set(promised.values()))
-        missing = [name for name in files if not (self._folder / name).is_file()]
-        if missing:
-            raise UserError(
-                f"{self._folder} lacks {len(missing)} of {len(files)} shards {missing[:4]} that "
-                f"{INDEX} names: download them, or the folder again"
-            )
-        return promised
-
-    def _single(self) -> list[pathlib.Path]:
-        if (self._folder / SINGLE).is_file():
-            return [self._folder / SINGLE]
-        refuse_pickles(self._folder)
-        raise UserError(f"{self._folder} holds neither {SINGLE} nor {INDEX}")
-
-
-def refuse_pickles(folder: pathlib.Path) -> None:
-    """Raises UserError with the remedy if a folder holds weights as pickles."""
-    found = sorted({file.name for pattern in PICKLES for file in folder.glob(pattern)})
-    if found:
-        raise UserError(
-            f"{folder} holds its weights as {found[0]}, a pickle, which can run any code when it "
-            "is read: convert it to safetensors where you trust it (in Python with transformers: "
-            "AutoModel.from_pretrained(DIR).save_pretrained(OUT, safe_serialization=True)), or "
-            "download the model's safetensors"
-        )
-
 
 def resolve(index: Sequence[slice], shape: Sequence[int]) -> list[tuple[int, int]]:
     """[start, stop) of every dimension."""
     whole = [*index, *[slice(None)] * (len(shape) - len(index))]
     return [part.indices(n)[:2] for part, n in zip(whole, shape, strict=True)]
-
-
-def _json(file: pathlib.Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not JSON ({error}): download it again") from error
-
-
-def _header(file: pathlib.Path) -> dict[str, _Tensor]:
-    """The tensors of one file, whose size must be what its header says."""
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + length > size:
-            raise UserError(f"{file} is truncated or no safetensors file: download it again")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise UserError(f"{file} is no safetensors file: its header is no JSON") from error
-    header.pop("__metadata__", None)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size != end:
-        raise UserError(
-            f"{file} is truncated: {size} bytes of {end} that its header names; download it again"
-        )
-    tensors = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in DTYPES:
-            raise UserError(f"{file}: {name} is of type {entry['dtype']}, which nothing here reads")
-        begin, stop = entry["data_offsets"]
-        tensor = _Tensor(file, DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + begin)
-        if math.prod(tensor.shape) * tensor.dtype.itemsize != stop - begin:
-            raise UserError(f"{file}: the bytes of {name} do not fit its shape {tensor.shape}")
-        tensors[name] = tensor
-    return tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +180,7 @@ def _write_file(
     with open(file, "wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name, tensor in tensors.items():
-            value = np.ascontiguousarray(tensor.read(), dtype=tensor.dtype)
+            value = np.asarray(tensor.read(), dtype=tensor.dtype, order="C")
             assert value.shape == tensor.shape, name
             stream.write(value.reshape(-1).view(np.uint8).data)
             progress(name)

@@ -1,23 +1,20 @@
 """A language model of a folder, by itself: to write texts, or to judge them."""
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
 
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.interop.converting import open_language_model
-from ilm_jax.models.decoder import DecoderConfig
-from ilm_jax.models.t5 import T5Config
+from ilm_jax.interop.configs import rebuild
+from ilm_jax.interop.opening import open_language_model
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import InitFrom
 from ilm_jax.training.loading import load_sources
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.state import describe_variables, nested
 
-CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
-    "DecoderConfig": DecoderConfig, "T5Config": T5Config,
-}  # fmt: skip
 RUNS = {"remat": "none", "scan_layers": True}
 
 
@@ -49,11 +46,11 @@ def load_language_model(path: str, tokenizer: Tokenizer, dtype: str = "bfloat16"
     Raises:
       UserError: if the folder holds no language model, or fewer ids than the tokenizer gives.
     """
-    kind, fields = open_language_model(path).configs["lm"]
-    known = {field.name for field in dataclasses.fields(CONFIGS[kind])}
-    given = {name: value for name, value in fields.items() if name in known}
-    given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-    config = CONFIGS[kind](**{**given, **RUNS, "dtype": dtype, "param_dtype": dtype})
+    opened = open_language_model(path)
+    for note in opened.notes:
+        print(note, file=sys.stderr, flush=True)
+    kind, fields = opened.configs["lm"]
+    config = rebuild(kind, fields, **RUNS, dtype=dtype, param_dtype=dtype)
     objective = LanguageModelling(config).with_sizes(tokenizer=tokenizer, cf_dim=1)
     partitioner = Partitioner()
     source = InitFrom(path, parameters=("^lm/",))

@@ -4,18 +4,20 @@ orbax itself reads whole arrays into whole shardings, and writes a tree that is 
 large frozen model needs a layer's slice at a time, and converting one needs a tensor at a time.
 """
 
-import json
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from ilm_jax.errors import UserError
 from ilm_jax.interop.entries import Entry
 from ilm_jax.interop.hugging_face import Index
+from ilm_jax.strict_json import parse_object
 from ilm_jax.training.checkpoints import Checkpoints
 
 # Of one read: small beside the tensors of large models.
@@ -35,16 +37,21 @@ class OrbaxCheckpoint:
         """Opens it.
 
         Raises:
-          UserError: if there is no such checkpoint.
+          UserError: if there is no such checkpoint, or it is damaged.
         """
-        checkpoints = Checkpoints(model_dir)
-        self.step = checkpoints.resolve(step)
+        self.where = str(model_dir)
+        with self._damage("its list of steps"):
+            checkpoints = Checkpoints(model_dir)
+            self.step = checkpoints.resolve(step)
         self.where = f"{model_dir} (step {self.step})"
-        self._shapes = checkpoints.shapes(self.step)
-        self.meta: dict[str, Any] = checkpoints.meta(self.step)
-        checkpoints.close()
         self._folder = pathlib.Path(model_dir).absolute() / "checkpoints" / str(self.step)
-        layout = json.loads((self._folder / "params" / "_METADATA").read_text())
+        file = self._folder / "params" / "_METADATA"
+        with self._damage("its description"):
+            layout = parse_object(file.read_bytes(), str(file))
+            self._shapes = checkpoints.shapes(self.step)
+            self.meta: dict[str, Any] = checkpoints.meta(self.step)
+            checkpoints.close()
+            _check_meta(self.meta)
         self._context, self._arrays = ts.Context(), dict[str, Any]()
         self._driver = "zarr3" if layout.get("use_zarr3") else "zarr"
 
@@ -70,7 +77,9 @@ class OrbaxCheckpoint:
     def read(self, name: str, index: Index = ()) -> np.ndarray:
         """The part of an entry that `index` names."""
         array = self._open(name)
-        return array[tuple(index)].read().result() if index else array.read().result()
+        with self._damage(name):
+            return array[tuple(index)].read().result() if index else array.read().result()
+        raise AssertionError("the block above returns or raises")
 
     def _open(self, name: str) -> Any:
         if name not in self._arrays:
@@ -80,8 +89,38 @@ class OrbaxCheckpoint:
                 "path": name.replace("/", ".") + "/",
             }
             spec = {"driver": self._driver, "kvstore": kvstore}
-            self._arrays[name] = ts.open(spec, read=True, context=self._context).result()
+            with self._damage(name):
+                array: Any = ts.open(spec, read=True, context=self._context).result()
+                found = (tuple(array.shape), np.dtype(array.dtype.numpy_dtype))
+                if found != (self.shape(name), self.dtype(name)):
+                    raise ValueError(f"stored {found}, described {self.shape(name)}")
+            self._arrays[name] = array
         return self._arrays[name]
+
+    @contextlib.contextmanager
+    def _damage(self, what: str) -> Iterator[None]:
+        """Turns what the libraries say of a damaged file into a message."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            # Whatever a library makes of bytes that it did not write.
+            raise UserError(
+                f"{self.where}: {what} cannot be read ({' '.join(str(error).split())[:160]}): the "
+                "checkpoint is damaged; copy it again, or take another step"
+            ) from error
+
+
+def _check_meta(meta: Any) -> None:
+    """Raises ValueError for what is not the JSON that a checkpoint of ours says of itself."""
+    configs, init = meta.get("configs", {}), meta.get("init", [])
+    for kind, fields in configs.values():
+        if not isinstance(kind, str) or not isinstance(fields, dict):
+            raise ValueError(f"configs {configs!r}")
+    for source in init:
+        if not isinstance(source["path"], str) or not isinstance(source["parameters"], list):
+            raise ValueError(f"init {init!r}")
 
 
 def write_checkpoint(

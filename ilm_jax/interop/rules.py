@@ -5,7 +5,7 @@ the same table reads, writes and names what is missing or left over.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,37 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Copy:
+    """A tensor that should equal another one, and is judged by its values (copies.py).
+
+    Attributes:
+      name: the copy.
+      of: what rules read. Where the file lacks it, the copy is read in its place.
+      untied: the configuration whose rules read the copy too, for a copy with other values; None:
+        such a file is refused.
+      remedy: what to do then.
+    """
+
+    name: str
+    of: str
+    untied: Any = None
+    remedy: str = "delete the one that the model does not read"
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """Numbers that files hold and this package computes: compared, and not read.
+
+    Attributes:
+      pattern: of their names, as rules speak of them.
+      values: what a tensor of this name and size may be.
+    """
+
+    pattern: str
+    values: Callable[[str, int], Sequence[np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """One kind of published model.
 
@@ -40,9 +71,12 @@ class Family:
       config: turns that config.json into ours (DecoderConfig, T5Config, ...). Raises UserError for
         an option that our module does not have, naming it.
       rules: {entry on disk without the top key ("lm/"): Rule} of such a config.
-      unused: patterns of tensors that such checkpoints hold and no entry needs (rotary buffers).
+      unused: patterns of tensors of parts that are not read here (BERT's pooler, a model's eyes).
+        They are listed where a folder is opened.
       rename: gives the name that rules speak of, of a tensor's name in the file: the same model is
         saved with and without a prefix.
+      copies: tensors that such files may hold twice, in the order in which they are judged.
+      buffers: numbers that they hold and this package computes.
     """
 
     model_types: tuple[str, ...]
@@ -50,6 +84,8 @@ class Family:
     rules: Callable[[Any], dict[str, Rule]]
     unused: tuple[str, ...] = ()
     rename: Callable[[str], str] = str
+    copies: Callable[[Any], Sequence[Copy]] = lambda config: ()
+    buffers: Callable[[Any], Sequence[Buffer]] = lambda config: ()
 
 
 def apply(rule: Rule, read: Callable[[str], np.ndarray]) -> np.ndarray:

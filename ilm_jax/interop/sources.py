@@ -9,18 +9,22 @@ import importlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop import families
+from ilm_jax.interop.copies import settle
 from ilm_jax.interop.entries import Entry, Source, from_rule, from_source
 from ilm_jax.interop.families import qformer as into_qformer
-from ilm_jax.interop.hugging_face import INDEX, SINGLE, Index, SafetensorsFolder, refuse_pickles
+from ilm_jax.interop.families.agreeing import check_names
+from ilm_jax.interop.hugging_face import Index, SafetensorsFolder
 from ilm_jax.interop.rules import Family
+from ilm_jax.interop.shards import ADAPTERS, CONFIG, INDEX, SINGLE, refuse_pickles
 from ilm_jax.models.qformer_layers import QFormerConfig
+from ilm_jax.strict_json import parse_object
 
 # config.json's model_type of what `ilm convert --to=adapter` writes.
 ADAPTER = "ilm_jax_adapter"
@@ -44,6 +48,7 @@ class Opened:
       configs: {top key: (name of the configuration's class, its fields)} where known.
       config: the configuration itself where a published family gave one.
       meta: JSON of our own checkpoints; the config.json of others'.
+      notes: lines for a person, of what was found and not taken as it stands.
     """
 
     where: str
@@ -54,6 +59,7 @@ class Opened:
     configs: dict[str, tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     config: Any = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def open_source(path: str, top: str = "lm", step: int | str = "best", target: Any = None) -> Opened:
@@ -78,11 +84,29 @@ def open_source(path: str, top: str = "lm", step: int | str = "best", target: An
         return _open_t5x(path, top)
     if not folder.is_dir():
         raise UserError(f"{path} is no folder: name a MODEL_DIR or a published model's folder")
+    if any((folder / name).is_file() for name in ADAPTERS):
+        raise UserError(
+            f"{path} holds an adapter alone ({ADAPTERS[0]}): merge it into its base where it was "
+            "made (in Python with peft: merge_and_unload), and give the merged model's folder"
+        )
+    if any(folder.glob("consolidated*.safetensors")):
+        raise UserError(
+            f"{path} holds its weights as consolidated*.safetensors, under their maker's own "
+            f"names: download {SINGLE} or the shards of {INDEX}"
+        )
     refuse_pickles(folder)
     raise UserError(
         f"{path} holds no parameters: neither checkpoints/ (a run's MODEL_DIR) nor {SINGLE} "
         f"or {INDEX} (Hugging Face) nor a msgpack file checkpoint (T5X)"
     )
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a folder is one of `ilm convert --to=adapter`."""
+    file = pathlib.Path(path) / CONFIG
+    if not file.is_file() or (file.parent / "checkpoints").is_dir():
+        return False
+    return parse_object(file.read_bytes(), str(file)).get("model_type") == ADAPTER
 
 
 def describe(config: Any) -> tuple[str, dict[str, Any]]:
@@ -106,9 +130,16 @@ def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tu
 
 
 def from_family(source: Source, family: Family, config: Any, top: str) -> Opened:
-    """The entries that a family's rules make of a source's tensors."""
+    """The entries that a family's rules make of a source's tensors.
+
+    Raises:
+      UserError: for tensors that should be equal and are not, see copies.py.
+    """
     cheap = isinstance(source, SafetensorsFolder)
-    held = {family.rename(name): name for name in source.names()}
+    notes = list(source.notes) if isinstance(source, SafetensorsFolder) else []
+    _check_depth(source, config)
+    settled = settle(source, family, config)
+    config, held = settled.config, settled.held
     renamed = _Renamed(source, held)
     entries: dict[str, Entry] = {}
     lacking: dict[str, str] = {}
@@ -122,13 +153,37 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
         else:
             entries[f"{top}/{name}"] = from_rule(rule, renamed, cheap=cheap)
 
-    def expected(name: str) -> bool:
-        both = (name, held[name])
-        return name in used or any(re.search(p, n) for p in family.unused for n in both)
+    def known(name: str) -> bool:
+        return any(re.search(p, n) for p in family.unused for n in (name, held[name]))
 
-    left_over = [there for name, there in held.items() if not expected(name)]
+    spare = {name: there for name, there in held.items() if name not in used}
+    parts = [there for name, there in spare.items() if known(name)]
+    if parts:
+        notes.append(
+            f"{source.where}: {len(parts)} tensors are of parts that are not read here: "
+            f"{_shortened(parts)}"
+        )
+    left_over = [there for name, there in spare.items() if not known(name)]
     configs = {top: describe(config)} if dataclasses.is_dataclass(config) else {}
-    return Opened(source.where, source, entries, left_over, lacking, configs, config)
+    return Opened(
+        source.where, source, entries, left_over, lacking, configs, config,
+        notes=[*notes, *settled.notes],
+    )  # fmt: skip
+
+
+def _check_depth(source: Source, config: Any) -> None:
+    """Raises UserError for more layers than tensors, before there is a rule for each of them."""
+    layers = max(getattr(config, name, None) or 0 for name in ("num_layers", "num_decoder_layers"))
+    held = len(source.names())
+    if layers > held:
+        raise UserError(
+            f"{source.where}: config.json says {layers} layers, and there are {held} tensors: is "
+            "it this model's?"
+        )
+
+
+def _shortened(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,13 +233,19 @@ def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
         configs = {key: tuple(value) for key, value in source.config.get("configs", {}).items()}
         return Opened(source.where, source, entries, configs=configs, meta=source.config)
     try:
+        if not isinstance(model_type, str):
+            raise UserError(f"config.json says model_type={model_type!r}: it is a name")
         if isinstance(target, QFormerConfig):
             family = into_qformer.family_for(source.config, target)
         else:
             family = families.find(model_type)
+        check_names(source.config)
+        config = family.config(source.config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    opened = from_family(source, family, family.config(source.config), top)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{path}: config.json describes no {model_type} model ({error})") from error
+    opened = from_family(source, family, config, top)
     return dataclasses.replace(opened, meta=source.config)
 
 

@@ -207,17 +207,19 @@ def _target(folder: pathlib.Path) -> dict[str, Any]:
 def _spec(folder: pathlib.Path, leaf: str, value: Any) -> dict[str, Any]:
     """The TensorStore spec of an array in this folder, wherever it was written."""
     written: dict[str, Any] = {}
+    name: Any
     if isinstance(value, str) and value.startswith(PLACEHOLDER):
         name = value.removeprefix(PLACEHOLDER)
     elif isinstance(value, dict):
         # On Cloud Storage, Google's own file system or a disk; lately the path stands inside.
         written = {key: value[key] for key in ("dtype", "metadata") if key in value}
-        name = value.get("kvstore", {}).get("path", value.get("path", ""))
+        inside = value.get("kvstore", {})
+        name = inside.get("path", value.get("path")) if isinstance(inside, dict) else None
         if value.get("driver") != "zarr":
             raise UserError(f"{folder}: {leaf} is stored as {value.get('driver')!r}, not zarr")
     else:
         raise UserError(f"{folder}: {leaf} is neither an array nor a reference to one")
-    name = name.strip("/")
+    name = name.strip("/") if isinstance(name, str) else ""
     if not name or ".." in pathlib.PurePath(name).parts:
         raise UserError(f"{folder}: {leaf} refers to {name!r}, which is no folder beside it")
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{folder / name}/"}

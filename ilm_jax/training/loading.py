@@ -14,7 +14,13 @@ import numpy as np
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop.entries import BLOCK_BYTES, with_int8
-from ilm_jax.interop.sources import Opened, describe_objective, differing, open_source
+from ilm_jax.interop.sources import (
+    Opened,
+    describe_objective,
+    differing,
+    is_adapter,
+    open_source,
+)
 from ilm_jax.models.qformer import TEXT_ONLY_OPTIONS, TEXT_ONLY_PATTERNS
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.training.checkpoints import InitFrom, check_same, shorten
@@ -71,7 +77,30 @@ def load_sources(
         )
     lines.append(f"  fresh {len(fresh)} {shorten(fresh) if sources else ''}".rstrip())
     params |= initialise(objective, variables, fresh, partitioner, key)
+    lines += [line for source in sources for line in _other_base(source, params)]
     return params, "\n".join(lines)
+
+
+def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
+    """A line where low-rank updates of an adapter's folder lie on other weights than they did."""
+    if not is_adapter(source.path):
+        return []
+    opened = open_source(source.path, source.top, source.step)
+    there = opened.meta.get("base_model", {}).get("fingerprint")
+    names = disk_names(params)
+    base = {
+        path: x for path, x in params.items()
+        if path.startswith("lm/") and not any(name in opened.entries for name in names[path])
+    }  # fmt: skip
+    if not there or not base or not any("/lora_" in name for name in opened.entries):
+        return []
+    here = fingerprint(base)
+    if here == there:
+        return []
+    return [
+        f"  warning: {source.path} was trained on other frozen weights (fingerprint {there}, here "
+        f"{here}): another model, or the same in another type"
+    ]
 
 
 def _read_source(
@@ -110,10 +139,8 @@ def _read_source(
         path: read_array([saved[name] for name in names[path]], x, stacked=is_stacked(path, names))
         for path, x in chosen.items()
     }
-    return (
-        params,
-        f"  restored {len(chosen)} from {opened.where}; {len(unused)} there are left unused",
-    )
+    line = f"  restored {len(chosen)} from {opened.where}; {len(unused)} there are left unused"
+    return params, "\n".join([line, *(f"  {note}" for note in opened.notes)])
 
 
 def _check_config(
@@ -137,6 +164,10 @@ def _check_config(
         if kind != here_kind:
             raise UserError(f"{opened.where} holds a {kind}, and the recipe a {here_kind}")
         changed = differing(found, here)
+        scaled = any(name.startswith(f"{top}/") and "/lora_" in name for name in opened.entries)
+        if scaled and found.get("lora_alpha") != here.get("lora_alpha"):
+            # What the low-rank updates there are multiplied by; their rank shows in their shapes.
+            changed["lora_alpha"] = (found.get("lora_alpha"), here.get("lora_alpha"))
         changed = {n: both for n, both in changed.items() if n not in without.get(top, ())}
         if changed:
             shown = ", ".join(f"{n} {a!r} (here {b!r})" for n, (a, b) in changed.items())

@@ -1,6 +1,7 @@
 """`ilm convert` in and out: the same bits, the same fingerprint, recipes that go on with it."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -18,9 +19,9 @@ from ilm_jax.training.loading import fingerprint, load_sources
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.run import Run
 from ilm_jax.training.state import describe_variables
+from tests.data import published_tokenizers
 from tests.interop.published import LLAMA, T5, publish
 from tests.training import models
-from tests.training.test_stage_two_leaves_the_lm_alone import trainer
 
 SCALED = {
     **LLAMA,
@@ -73,7 +74,8 @@ def test_a_converted_model_is_the_published_one_bit_for_bit(tmp_path, dtype, cap
 
 def test_its_recipe_gives_stage_two_the_same_configuration(tmp_path):
     publish(tmp_path / "hf", SCALED)
-    (tmp_path / "hf" / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(published_tokenizers.folder() / "llama3" / name, tmp_path / "hf" / name)
     assert cli.main(["convert", f"--source={tmp_path}/hf", f"--model_dir={tmp_path}/out"]) == 0
     files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
     bindings = [
@@ -141,29 +143,6 @@ def test_tensors_of_other_shapes_than_the_config_s_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"restored 21; .*other shapes 9 \[lm/layer_00/mlp/gate"):
         converting.to_frozen(str(tmp_path / "hf"), str(tmp_path / "out"), "float32")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of stage 2 with low-rank updates through a converted model; its parameters."""
-    folder = tmp_path_factory.mktemp("run")
-    publish(folder / "hf")
-    converting.to_frozen(str(folder / "hf"), str(folder / "base"), "float32")
-    config = open_source(str(folder / "hf")).config
-    lm = DecoderConfig(**{**config.__dict__, "lora_rank": 2, "lora_targets": (".*",)})
-    reader = ("^qformer/", "^adaptor/")
-    second = trainer(
-        folder / "run", LanguageModelling(lm, models.QFORMER), total_steps=4, trainable=reader,
-        adapters=("/lora_[ab]$",), init=(InitFrom(str(folder / "base")),), allow_fresh=reader,
-    )  # fmt: skip
-    second.fit()
-    # What a run through the command line leaves beside.
-    (folder / "run" / "config.gin").write_text("# the recipe\nBATCH_SIZE = 16\n")
-    (folder / "run" / "evaluation").mkdir()
-    (folder / "run" / "evaluation" / "evaluation.json").write_text(
-        json.dumps({"figures": {"nll": 1.25}, "intervals": {"nll": {"low": 1.0, "high": 1.5}}})
-    )
-    return folder, lm
 
 
 def test_an_adapter_folder_gives_back_what_was_trained(run, tmp_path):

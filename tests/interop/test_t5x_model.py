@@ -49,6 +49,7 @@ def stub_run(objective):
         partitioner=Partitioner(),
         optimizer=OptimizerConfig(),
         tokenizer=types.SimpleNamespace(eos_id=1, pad_id=0),
+        stop_ids=(1,),
         vectors=models.table(),
     )
 

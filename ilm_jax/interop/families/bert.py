@@ -8,8 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ilm_jax.errors import UserError
-from ilm_jax.interop.rules import Family, Rule
+from ilm_jax.interop.families.agreeing import integer, number
+from ilm_jax.interop.rules import Buffer, Family, Rule
 from ilm_jax.models.encoder import BertConfig
 from ilm_jax.models.stacking import layer_name
 
@@ -59,7 +62,7 @@ def config(found: Mapping[str, Any]) -> BertConfig:
         mlp_dim=size(found, "intermediate_size"),
         max_text_length=size(found, "max_position_embeddings"),
         dropout=rate,
-        norm_eps=found.get("layer_norm_eps", 1e-12),
+        norm_eps=number(found, "layer_norm_eps", 1e-12),
     )
 
 
@@ -86,9 +89,10 @@ def size(found: Mapping[str, Any], name: str) -> int:
     Raises:
       UserError: if it is not there.
     """
-    if not isinstance(found.get(name), int):
-        raise UserError(f"config.json lacks {name}, or it is no whole number")
-    return found[name]
+    value = integer(found, name)
+    if value is None:
+        raise UserError(f"config.json lacks {name}")
+    return value
 
 
 def rename(name: str) -> str:
@@ -146,11 +150,20 @@ def rules(config: BertConfig) -> dict[str, Rule]:
     return table
 
 
+def buffers(config: Any) -> list[Buffer]:
+    """Numbers of positions, and the type 0 of all tokens."""
+    return [
+        Buffer(r"^embeddings\.position_ids$", lambda name, size: [np.arange(size)]),
+        Buffer(r"^embeddings\.token_type_ids$", lambda name, size: [np.zeros(size)]),
+    ]
+
+
 FAMILY = Family(
     model_types=("bert",),
     config=config,
     rules=rules,
     # The pooler and the heads of pre-training, which no sentence vector reads.
-    unused=(r"^embeddings\.position_ids$", r"^pooler\.", r"^cls\."),
+    unused=(r"^pooler\.", r"^cls\."),
     rename=rename,
+    buffers=buffers,
 )

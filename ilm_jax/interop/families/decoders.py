@@ -5,12 +5,17 @@ give rotary positions in the older way (`rope_theta`, `rope_scaling`) or the new
 (`rope_parameters`).
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from ilm_jax.errors import UserError
-from ilm_jax.interop.rules import Rule
+from ilm_jax.interop.families.agreeing import agree, flag, integer, number
+from ilm_jax.interop.rules import Buffer, Copy, Rule
 from ilm_jax.models.decoder import DecoderConfig, RopeScaling
 from ilm_jax.models.stacking import layer_name
 
@@ -35,10 +40,9 @@ NEUTRAL = frozenset(
     "use_cache".split()
 )
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
+# No model has more layers; a pattern of kinds is written out so far.
+DEEPEST = 100_000
 KINDS = {"full_attention": "global", "sliding_attention": "local"}
-
-# Tensors that no entry needs: tables of angles, and copies of a tied output layer.
-UNUSED = (r"rotary_emb\.inv_freq$", r"^lm_head\.weight$")
 
 
 def check_options(
@@ -77,20 +81,64 @@ def shared(found: Mapping[str, Any], *, tied: bool, rope: bool = True) -> dict[s
     Raises:
       UserError: for a size that is missing or a value that is not supported.
     """
-    missing = sorted(set(SIZES) - set(found))
+    missing = sorted(name for name in SIZES if found.get(name) is None)
     if missing:
         raise UserError(f"config.json of a {found.get('model_type')} model lacks {missing}")
-    arguments = {ours: found[theirs] for theirs, ours in SIZES.items()}
-    arguments["num_kv_heads"] = found.get("num_key_value_heads")
-    arguments["head_dim"] = found.get("head_dim")
-    arguments["norm_eps"] = found.get("rms_norm_eps", 1e-6)
+    arguments: dict[str, Any] = {ours: integer(found, n) for n, ours in SIZES.items()}
+    arguments["num_kv_heads"] = integer(found, "num_key_value_heads")
+    arguments["head_dim"] = integer(found, "head_dim")
+    arguments["norm_eps"] = number(found, "rms_norm_eps", 1e-6)
     arguments["activation"] = activation(found.get("hidden_act", "silu"))
-    arguments["tie_embeddings"] = found.get("tie_word_embeddings", tied)
+    arguments["tie_embeddings"] = flag(found, "tie_word_embeddings", tied)
+    if arguments["head_dim"] is None and arguments["embed_dim"] % arguments["num_heads"]:
+        raise UserError(
+            f"config.json says hidden_size={arguments['embed_dim']}, no multiple of "
+            f"num_attention_heads={arguments['num_heads']}, and no head_dim"
+        )
+    kinds = found.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != arguments["num_layers"]):
+        raise UserError(
+            f"config.json says num_hidden_layers={arguments['num_layers']}, and layer_types are of "
+            f"{len(kinds) if isinstance(kinds, list) else kinds!r}"
+        )
     if rope:
-        stated = found.get("rope_scaling") or found.get("rope_parameters") or {}
-        theta = found.get("rope_theta", 10_000.0)
-        arguments["rope_theta"], arguments["rope_scaling"] = rotary(found, stated, theta)
+        arguments |= one_rotary(found, ("rope_scaling", "rope_parameters"), "rope_theta", 10_000.0)
     return arguments
+
+
+def one_rotary(
+    found: Mapping[str, Any], places: Sequence[str], base: str, default: float, kind: str = ""
+) -> dict[str, Any]:
+    """{"rope_theta", "rope_scaling"} of the layers of a kind, from all places that may say it.
+
+    Args:
+      found: config.json.
+      places: options that hold an object about rotary positions.
+      base: the option that gives theta by itself; its default is `default`.
+      kind: the key under which `rope_parameters` says it, where it does so for kinds of layers.
+
+    Raises:
+      UserError: if two places differ, or as `rotary`.
+    """
+    objects: dict[str, Mapping[str, Any]] = {}
+    for place in places:
+        stated = found.get(place) or {}
+        if kind and place == "rope_parameters":
+            place, stated = f"{place}.{kind}", stated.get(kind) or {}
+        if not isinstance(stated, Mapping):
+            raise UserError(f"config.json says {place}={stated!r}: it is an object")
+        if stated:
+            objects[place] = stated
+    thetas = {base: found.get(base)}
+    thetas |= {f"{place}.rope_theta": stated.get("rope_theta") for place, stated in objects.items()}
+    theta = number({base: agree(thetas)}, base, default)
+    scalings = {place: rotary(found, stated, theta)[1] for place, stated in objects.items()}
+    if len(set(scalings.values())) > 1:
+        raise UserError(
+            f"config.json says two things about rotary positions, {' and '.join(scalings)}: delete "
+            "the wrong one"
+        )
+    return {"rope_theta": theta, "rope_scaling": next(iter(scalings.values()), None)}
 
 
 def activation(name: str) -> str:
@@ -99,7 +147,7 @@ def activation(name: str) -> str:
     Raises:
       UserError: for one that DecoderConfig does not have.
     """
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UserError(f"config.json: activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
@@ -126,8 +174,8 @@ def rotary(
     Raises:
       UserError: for a kind of scaling, or a setting of one, that is not built.
     """
-    kind = stated.get("rope_type", stated.get("type", "default"))
-    if kind not in _ROPE:
+    kind = agree({name: stated.get(name) for name in ("rope_type", "type")}) or "default"
+    if not isinstance(kind, str) or kind not in _ROPE:
         raise UserError(
             f"config.json: rope_type {kind!r} is not one of {', '.join(_ROPE)}: delete it for "
             "texts no longer than those of pre-training, if the model's card says so"
@@ -147,6 +195,7 @@ def rotary(
     values = [stated.get(name, fallback.get(name)) for name in names]
     if None in values:
         raise UserError(f"config.json: rope_type {kind!r} lacks {names[values.index(None)]}")
+    values = [number({name: value}, name, 0) for name, value in zip(names, values, strict=True)]
     return theta, RopeScaling(kind, *values)
 
 
@@ -156,7 +205,7 @@ def pattern(layer_types: Sequence[str]) -> tuple[str, ...]:
     Raises:
       UserError: for an unknown kind.
     """
-    unknown = sorted(set(layer_types) - set(KINDS))
+    unknown = sorted(set(map(str, layer_types)) - set(KINDS))
     if unknown:
         raise UserError(f"config.json: layer_types {unknown} are not of {', '.join(KINDS)}")
     kinds = [KINDS[name] for name in layer_types]
@@ -209,3 +258,34 @@ def _layer(config: DecoderConfig, layer: str) -> dict[str, Rule]:
     for name in ("gate", "up", "down"):
         table[f"mlp/{name}/kernel"] = Rule(f"{layer}.mlp.{name}_proj.weight", transposed=True)
     return table
+
+
+def copies(config: DecoderConfig) -> list[Copy]:
+    """A tied output layer, which files may hold too, or alone."""
+    if not config.tie_embeddings:
+        return []
+    untied = dataclasses.replace(config, tie_embeddings=False)
+    return [Copy("lm_head.weight", "model.embed_tokens.weight", untied)]
+
+
+def buffers(config: DecoderConfig) -> list[Buffer]:
+    """Tables of rotary frequencies, of the model or of a layer."""
+
+    def values(name: str, half: int) -> list[np.ndarray]:
+        layer = re.search(r"layers\.(\d+)\.", name)
+        local = "_local" in name or bool(layer and config.kind(int(layer[1])) == "local")
+        theta, scaling = config.rope_theta, config.rope_scaling
+        if local and config.rope_local_theta is not None:
+            theta, scaling = config.rope_local_theta, None
+        plain = theta ** (-np.arange(half, dtype=np.float32) / half)
+        if scaling is None:
+            return [plain]
+        scaled = np.asarray(scaling.of(jnp.asarray(plain)))
+        # Older files divide positions where newer ones divide frequencies.
+        return [scaled, plain] if scaling.kind == "linear" else [scaled]
+
+    return [Buffer(r"rotary_emb(_local)?\.inv_freq$", values)]
+
+
+# Of every family of decoders.
+SHARED: dict[str, Any] = {"rename": rename, "copies": copies, "buffers": buffers}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop.families import decoders
+from ilm_jax.interop.families.agreeing import agree, flag, integer
 from ilm_jax.interop.rules import Family
 from ilm_jax.models.decoder import DecoderConfig
 
@@ -42,10 +43,11 @@ def config(found: Mapping[str, Any]) -> DecoderConfig:
 def _gemma(found: Mapping[str, Any], *, rope: bool = True, **changes: Any) -> DecoderConfig:
     """What all of them share: (1 + scale) in norms, scaled embeddings, GeGLU by tanh."""
     # The first releases say "gelu" and mean its tanh form.
-    act = found.get("hidden_activation") or found.get("hidden_act") or "gelu"
-    act = "gelu_pytorch_tanh" if act == "gelu" else act
+    named = {name: found.get(name) for name in ("hidden_activation", "hidden_act")}
+    act = agree({n: "gelu_pytorch_tanh" if a == "gelu" else a for n, a in named.items()})
+    act = act or "gelu_pytorch_tanh"
     found = {"head_dim": 256} | dict(found) | {"hidden_act": act}
-    biased = found.get("attention_bias", False)
+    biased = flag(found, "attention_bias", False)
     arguments = decoders.shared(found, tied=True, rope=rope) | changes
     return DecoderConfig(
         **arguments,
@@ -69,7 +71,7 @@ def _second(found: Mapping[str, Any]) -> DecoderConfig:
         found,
         attention_softcap=found.get("attn_logit_softcapping", 50.0),
         logits_softcap=found.get("final_logit_softcapping", 30.0),
-        **_layers(found, period=2),
+        **_layers(found, None, 2),
     )
 
 
@@ -79,13 +81,13 @@ def _third(found: Mapping[str, Any]) -> DecoderConfig:
     # `transformers` reads this cap and does not apply it; no published model sets it.
     decoders.check_options(found, read, _FIXED | {"attn_logit_softcapping": (None,)})
     found = _THIRD | dict(found)
-    period = next((found[name] for name in periods if found.get(name)), 6)
+    period = agree({name: integer(found, name) for name in periods})
     return _gemma(
         found,
         rope=False,
         qk_norm=True,
         logits_softcap=found.get("final_logit_softcapping"),
-        **_layers(found, period),
+        **_layers(found, period, 6),
         **_two_ropes(found),
     )
 
@@ -94,22 +96,42 @@ def _seeing(found: Mapping[str, Any]) -> DecoderConfig:
     decoders.check_options(found, _EYES, {})
     if "text_config" not in found:
         raise UserError("config.json of a gemma3 model lacks text_config")
-    tied = {name: found[name] for name in ("tie_word_embeddings",) if name in found}
-    return _third(tied | dict(found["text_config"]) | {"model_type": "gemma3_text"})
+    inner = found["text_config"]
+    if not isinstance(inner, Mapping):
+        raise UserError("config.json: text_config is no object")
+    outer = {n: v for n, v in found.items() if n in decoders.READ and v is not None}
+    for name, value in outer.items():
+        agree({name: value, f"text_config.{name}": inner.get(name)})
+    outside = sorted(set(outer) - set(inner) - {"tie_word_embeddings"})
+    if outside:
+        raise UserError(
+            f"config.json says {outside[0]} outside of text_config, where nothing reads it: move "
+            "it there, or delete it"
+        )
+    tied = {n: v for n, v in outer.items() if n == "tie_word_embeddings"}
+    return _third(tied | dict(inner) | {"model_type": "gemma3_text"})
 
 
 def _window(found: Mapping[str, Any]) -> int:
-    return found.get("sliding_window") or 4096
+    return integer(found, "sliding_window") or 4096
 
 
-def _layers(found: Mapping[str, Any], period: int) -> dict[str, Any]:
-    """Kinds of layers (the last of a period is global, where not stated) and the query's scale."""
-    kinds = found.get("layer_types") or [
+def _layers(found: Mapping[str, Any], stated: int | None, usual: int) -> dict[str, Any]:
+    """Kinds of layers (the last of a period is global, where not stated) and the query's scale.
+
+    Args:
+      found: config.json.
+      stated: the period that it says, if it says one.
+      usual: the period otherwise.
+    """
+    period = stated or usual
+    counted = [
         "sliding_attention" if (i + 1) % period else "full_attention"
-        for i in range(found.get("num_hidden_layers", 0))
+        for i in range(min(integer(found, "num_hidden_layers") or 0, decoders.DEEPEST))
     ]
+    # A period beside layer_types is what their default was counted with, and files keep it.
     return {
-        "layer_pattern": decoders.pattern(kinds),
+        "layer_pattern": decoders.pattern(found.get("layer_types") or counted),
         "sliding_window": _window(found),
         "query_pre_attn_scalar": found.get("query_pre_attn_scalar", 256),
         "post_norms": True,
@@ -119,22 +141,25 @@ def _layers(found: Mapping[str, Any], period: int) -> dict[str, Any]:
 def _two_ropes(found: Mapping[str, Any]) -> dict[str, Any]:
     """Rotary positions of global and of local layers; only those of global ones are scaled."""
     stated = found.get("rope_parameters") or {}
-    whole = (stated.get("full_attention") or {}) | (found.get("rope_scaling") or {})
-    theta, scaling = decoders.rotary(found, whole, found.get("rope_theta", 1_000_000.0))
-    near = stated.get("sliding_attention") or {}
-    local, scaled = decoders.rotary(found, near, found.get("rope_local_base_freq", 10_000.0))
-    if scaled:
+    if not isinstance(stated, Mapping):
+        raise UserError(f"config.json says rope_parameters={stated!r}: it is an object")
+    both = ("rope_scaling", "rope_parameters")
+    whole = decoders.one_rotary(found, both, "rope_theta", 1_000_000.0, "full_attention")
+    near = decoders.one_rotary(
+        found, both[1:], "rope_local_base_freq", 10_000.0, "sliding_attention"
+    )
+    if scaled := near["rope_scaling"]:
         raise UserError(f"config.json: rope_type {scaled.kind!r} of sliding_attention is not built")
     if set(stated) - set(decoders.KINDS):
         wrong = ", ".join(sorted(set(stated) - set(decoders.KINDS)))
         raise UserError(f"config.json: rope_parameters of {wrong} are of no kind of layer")
-    return {"rope_theta": theta, "rope_scaling": scaling, "rope_local_theta": local}
+    return whole | {"rope_local_theta": near["rope_theta"]}
 
 
 FAMILY = Family(
     model_types=("gemma", "gemma2", "gemma3_text", "gemma3"),
     config=config,
     rules=decoders.rules,
-    unused=(*decoders.UNUSED, r"(^|\.)vision_tower\.", r"(^|\.)multi_modal_projector\."),
-    rename=decoders.rename,
+    unused=(r"(^|\.)vision_tower\.", r"(^|\.)multi_modal_projector\."),
+    **decoders.SHARED,
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ilm_jax.interop.families import decoders
+from ilm_jax.interop.families.agreeing import flag
 from ilm_jax.interop.rules import Family
 from ilm_jax.models.decoder import DecoderConfig
 
@@ -15,10 +16,10 @@ def config(found: Mapping[str, Any]) -> DecoderConfig:
       UserError: for an option that DecoderConfig does not have, by its name.
     """
     decoders.check_options(found, ["attention_bias"], {"mlp_bias": (False,)})
-    biased = found.get("attention_bias", False)
+    biased = flag(found, "attention_bias", False)
     return DecoderConfig(
         **decoders.shared(found, tied=False), attention_bias=biased, out_bias=biased
     )
 
 
-FAMILY = Family(("llama",), config, decoders.rules, decoders.UNUSED, decoders.rename)
+FAMILY = Family(("llama",), config, decoders.rules, **decoders.SHARED)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ilm_jax.interop.families import decoders
+from ilm_jax.interop.families.agreeing import integer
 from ilm_jax.interop.rules import Family
 from ilm_jax.models.decoder import DecoderConfig
 
@@ -15,7 +16,7 @@ def config(found: Mapping[str, Any]) -> DecoderConfig:
       UserError: for an option that DecoderConfig does not have, by its name.
     """
     decoders.check_options(found, ["sliding_window"], {})
-    window = found.get("sliding_window", 4096)
+    window = integer({"sliding_window": 4096} | dict(found), "sliding_window")
     return DecoderConfig(
         **decoders.shared(dict(num_key_value_heads=8) | dict(found), tied=False),
         layer_pattern=("local",) if window else ("global",),
@@ -23,4 +24,4 @@ def config(found: Mapping[str, Any]) -> DecoderConfig:
     )
 
 
-FAMILY = Family(("mistral",), config, decoders.rules, decoders.UNUSED, decoders.rename)
+FAMILY = Family(("mistral",), config, decoders.rules, **decoders.SHARED)

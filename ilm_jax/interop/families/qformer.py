@@ -14,8 +14,9 @@ from typing import Any
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop.families import bert
+from ilm_jax.interop.families.agreeing import agree
 from ilm_jax.interop.families.bert import attention, check_options, dense, mlp, norm, size
-from ilm_jax.interop.rules import Family, Rule
+from ilm_jax.interop.rules import Copy, Family, Rule
 from ilm_jax.models.qformer_layers import QFormerConfig
 from ilm_jax.models.stacking import layer_name
 
@@ -150,6 +151,10 @@ def _bert_rules(config: QFormerConfig) -> dict[str, Rule]:
 def _blip2_sizes(found: Mapping[str, Any]) -> QFormerConfig:
     """Sizes of BLIP-2's Q-Former, from a whole model's config.json or from its own."""
     inner = found.get("qformer_config", found)
+    if not isinstance(inner, Mapping):
+        raise UserError("config.json: qformer_config is no object")
+    for name in (*_SIZES.values(), "num_hidden_layers", "vocab_size", "encoder_hidden_size"):
+        agree({name: found.get(name), f"qformer_config.{name}": inner.get(name)})
     check_options(inner, _BLIP2_FIXED, _BLIP2_KNOWN)
     # A bare Q-Former is saved without its queries; 32 is what every published one has.
     queries = found.get("num_query_tokens", 32)
@@ -210,7 +215,19 @@ def _adaptor_rules(config: Any) -> dict[str, Rule]:
     }
 
 
-bert_into_qformer = Family(("bert",), _bert_sizes, _bert_rules, bert.FAMILY.unused, bert.rename)
+def _bert_copies(config: QFormerConfig) -> list[Copy]:
+    """The words' table and bias, which BERT's head and the text head's share with the input."""
+    head = "cls.predictions"
+    return [
+        Copy(f"{head}.decoder.weight", "embeddings.word_embeddings.weight"),
+        Copy(f"{head}.decoder.bias", f"{head}.bias"),
+    ]
+
+
+bert_into_qformer = Family(
+    ("bert",), _bert_sizes, _bert_rules, (r"^pooler\.", r"^cls\.seq_relationship\."), bert.rename,
+    _bert_copies, bert.buffers,
+)  # fmt: skip
 blip2_qformer = Family(
     ("blip-2", "blip_2_qformer"),
     _blip2_sizes,
@@ -218,6 +235,7 @@ blip2_qformer = Family(
     # The image encoder, the language model and the way into it are not the Q-Former's.
     (r"^vision_model\.", r"^language_model\.", r"^language_projection\."),
     _blip2_rename,
+    buffers=bert.buffers,
 )
 # BLIP-2's way into its language model, for `adaptor`; of use with that very model alone.
 blip2_adaptor = Family(

@@ -61,9 +61,9 @@ def config(source: _Shapes) -> T5Config:
 
 def rules(config: T5Config) -> dict[str, Rule]:
     """{entry: rule} of such a model."""
-    entries = {"embedding/embedding": Rule(EMBEDDING, rows=config.vocab_size)}
+    entries = {"embedding/embedding": Rule(EMBEDDING)}
     if not config.tie_embeddings:
-        entries["head/embedding"] = Rule(HEAD, transposed=True, rows=config.vocab_size)
+        entries["head/embedding"] = Rule(HEAD, transposed=True)
     for stack, count in (("encoder", config.num_layers), ("decoder", config.decoder_layers)):
         entries[f"{stack}/final_norm/scale"] = Rule(f"{stack}/{stack}_norm/scale")
         if not config.layer_positions:
