@@ -50,9 +50,10 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.decoding.answering import Answerer
     from ilm_jax.decoding.conversation import Conversation
 
+    opening.say_template(*opening.folders_of(run))
     trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(trained)
-    config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
+    config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     conversation = Conversation(answerer, count=values.items, config=config)
     catalogue = run.catalogue
     print(f"{catalogue.num_items} items of {catalogue.name}; /help says what can be said")

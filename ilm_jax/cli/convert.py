@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
+    from ilm_jax.cli import opening
     from ilm_jax.cli.words import parse_flags
 
     values = _flags()
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     source, out = values.source, values.model_dir
     step = values.step or "best"
     converting.refuse_existing(out)
+    opening.say_template(source)
     with one_writer(out, "ilm convert", beside=True):
         if values.to == "adapter":
             run = pathlib.Path(source)

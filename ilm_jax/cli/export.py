@@ -80,7 +80,7 @@ def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
     progress.note(f"lowering for {', '.join(values.platforms)}")
     manifest = exporting.export(
         values.output, answerer.generator,
-        opening.decoding(values, (tokenizer.eos_id,), tokenizer.pad_id),
+        opening.decoding(values, run.stop_ids, tokenizer.pad_id),
         exporting.Shape(values.batch_size, length, base.row_entities, values.max_excluded),
         trie=answerer.trie if ranks else None, platforms=values.platforms,
         closed=values.weights == "constants", tokenizer=tokenizer,

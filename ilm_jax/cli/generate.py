@@ -48,7 +48,7 @@ def _flags() -> flags.FlagValues:
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
-    flags.DEFINE_list("stop_ids", [], "Tokens that end a text, beside the tokenizer's eos.",
+    flags.DEFINE_list("stop_ids", [], "Ids that end a text, beside those of the model's own files.",
                       flag_values=values)  # fmt: skip
     return values
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.files import sha256_json
     from ilm_jax.training.identity import identity
 
-    writer, splits = _open(values, bindings)
+    writer, splits, stops = _open(values, bindings)
 
     def prompts() -> "Iterator[Request]":
         return corpus_writing.requests(
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
 
     wanted = {request.id for request in prompts()}
     source = values.source or pathlib.Path(values.lm or values.model_dir).resolve().name
-    stops = (writer.tokenizer.eos_id, *map(int, values.stop_ids))
+    stops = (*stops, *_stop_ids(values.stop_ids, writer.tokenizer.vocab_size))
     config = opening.decoding(values, stops, writer.tokenizer.pad_id)
     settings = {
         "source": source, "dataset": splits.catalogue.name, "instructions": values.instructions,
@@ -127,8 +127,19 @@ def _chosen(path: str | None, tasks: Sequence[str]) -> "list[Instruction]":
     return [known[task] for task in tasks]
 
 
-def _open(values: flags.FlagValues, bindings: Sequence[str]) -> "tuple[Answerer, Splits]":
-    """(the model that writes, the catalogue that it writes about)."""
+def _stop_ids(given: Sequence[str], size: int) -> list[int]:
+    from ilm_jax.errors import UserError
+
+    wrong = [word for word in given if not (word.strip().isdecimal() and int(word) < size)]
+    if wrong:
+        raise UserError(f"--stop_ids={wrong[0]}: give ids of the tokenizer, 0 to {size - 1}")
+    return [int(word) for word in given]
+
+
+def _open(
+    values: flags.FlagValues, bindings: Sequence[str]
+) -> "tuple[Answerer, Splits, tuple[int, ...]]":
+    """(the model that writes, the catalogue that it writes about, ids that end a text)."""
     from ilm_jax.cli import opening
     from ilm_jax.decoding import corpus_writing
     from ilm_jax.errors import UserError
@@ -141,18 +152,22 @@ def _open(values: flags.FlagValues, bindings: Sequence[str]) -> "tuple[Answerer,
 
         from ilm_jax.evaluation.measure import load_trained
 
+        opening.say_template(*opening.folders_of(run))
         trained = load_trained(run, values.step)
-        return corpus_writing.writer_of_run(trained, length, size), run.splits
+        return corpus_writing.writer_of_run(trained, length, size), run.splits, run.stop_ids
     if bindings or not values.dataset:
         raise UserError("--lm=FOLDER takes --dataset=NAME, and no gin bindings")
 
     from ilm_jax.data.prepare import load_catalogue
     from ilm_jax.data.splits import make_splits
-    from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.data.tokenizers import open_tokenizer_at, stop_ids
     from ilm_jax.interop.language_models import load_language_model
 
     where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
     splits = make_splits(load_catalogue(values.dataset, **where))
     tokenizer = open_tokenizer_at(values.tokenizer or values.lm)
+    opening.say_template(values.tokenizer or values.lm, values.lm)
+    opening.say_special_tokens(values.lm, tokenizer)
     model = load_language_model(values.lm, tokenizer, values.dtype or "bfloat16")
-    return corpus_writing.writer_of_model(model, length, size), splits
+    stops = stop_ids(tokenizer, [values.lm])
+    return corpus_writing.writer_of_model(model, length, size), splits, stops

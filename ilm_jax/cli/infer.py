@@ -75,11 +75,12 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.decoding.answering import Answerer
 
+    opening.say_template(*opening.folders_of(run))
     trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(
         trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task
     )
-    config = opening.decoding(values, (run.tokenizer.eos_id,), run.tokenizer.pad_id)
+    config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     settings = {
         "model": str(values.model_dir), "step": trained.step,
         "weights": trained.identity, "data": run.splits.fingerprint, "answer": values.answer,

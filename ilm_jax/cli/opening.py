@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from absl import flags
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from ilm_jax.data.tokenizers import Tokenizer
     from ilm_jax.decoding.config import DecodingConfig
     from ilm_jax.evaluation.measure import Trained
     from ilm_jax.training.run import Run
@@ -77,6 +79,33 @@ def load(run: "Run", step: str) -> "Trained":
 
     progress.note(f"loading {run.model_dir}, checkpoint {step}")
     return load_trained(run, step)
+
+
+def folders_of(run: "Run") -> list[str]:
+    """Where a run's tokenizer and language model come from, as far as they are folders."""
+    return [*filter(None, [run.dataset.settings.tokenizer]), *run.language_model_folders]
+
+
+def say_special_tokens(folder: str, tokenizer: "Tokenizer") -> None:
+    """Says where a model's files name other special tokens than its tokenizer."""
+    from ilm_jax.data.tokenizers import said_otherwise
+
+    for line in said_otherwise(tokenizer, folder):
+        print(line, file=sys.stderr, flush=True)
+
+
+def say_template(*folders: str) -> None:
+    """Says that an instruct model's chat template is there and not applied."""
+    from ilm_jax.data.tokenizers import has_chat_template
+
+    for folder in dict.fromkeys(str(pathlib.Path(folder)) for folder in folders):
+        if has_chat_template(folder):
+            print(
+                f"{folder} has a chat template, which is not applied: prompts are sent as plain "
+                "text",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+            return
 
 
 def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "evaluate") -> "Run":

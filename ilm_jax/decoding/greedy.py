@@ -14,7 +14,7 @@ from ilm_jax.decoding.sampling import advance, start
 from ilm_jax.decoding.steps import LanguageModel
 
 
-@functools.partial(jax.jit, static_argnames=("lm", "steps", "eos_id", "pad_id"))
+@functools.partial(jax.jit, static_argnames=("lm", "steps", "eos_id", "pad_id", "stop_ids"))
 def greedy(
     lm: LanguageModel,
     params: dict,
@@ -24,6 +24,7 @@ def greedy(
     steps: int,
     eos_id: int,
     pad_id: int = 0,
+    stop_ids: tuple[int, ...] = (),
 ) -> Int32[Array, "batch steps"]:
     """The likeliest continuation of every prompt, token by token.
 
@@ -34,8 +35,9 @@ def greedy(
       lengths: real length of each prompt, at least 1.
       steps: tokens to generate at most.
       eos_id: ends a continuation, and is part of it. pad_id: stands behind it.
+      stop_ids: further ids that end it.
     """
-    config = DecodingConfig(max_new_tokens=steps, stop_ids=(eos_id,), pad_id=pad_id)
+    config = DecodingConfig(max_new_tokens=steps, stop_ids=(eos_id, *stop_ids), pad_id=pad_id)
     rows = jnp.zeros_like(lengths)  # nothing is drawn
     state = start(lm, params, embeddings, lengths, rows, config)
     after: Int32[Array, "batch others"] = advance(lm, params, state, rows, config, steps - 1)[1]

@@ -1,7 +1,7 @@
 """The protocol card: what the figures of an evaluation mean. Two cards that differ in anything but
 what was found (`FOUND`) describe figures that may not be compared."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Parts of a card that are results, not rules.
@@ -91,15 +91,17 @@ def texts_card(
     encoder: str,
     rater: str,
     words: Mapping[str, str],
+    stop_ids: Sequence[int] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """How texts were generated and measured: cut into which words, by which sentence encoder and
     which judge."""
+    ended = f", ended by ids {', '.join(map(str, stop_ids))}" if len(stop_ids) > 1 else ""
     return {
         "task": task,
         "split": split,
         "texts": texts,
-        "decoding": f"greedy, at most {length} tokens",
+        "decoding": f"greedy, at most {length} tokens{ended}",
         "averaged": "over texts; bleu over the corpus",
         "semantic": "cosine of sentence vectors, 0 at other items' references, 1 at the reference",
         "encoder": encoder,

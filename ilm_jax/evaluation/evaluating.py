@@ -251,6 +251,7 @@ class _Evaluator:
             encoder=texts.NOT_AVAILABLE if self.encoder is None else self.encoder.name,
             rater=self.rater.name if self.rater else texts.NOT_AVAILABLE,
             words=texts.tokenizers(found.targets), ids=self._ids(task, found.index),
+            stop_ids=trained.run.stop_ids,
         )  # fmt: skip
         more = Evaluation([], protocol={"texts": protocol})
         if task == "user_profile":

@@ -7,7 +7,7 @@ goes to MODEL_DIR/infer_eval in seqio's files, and the figures to metrics.jsonl 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -66,6 +66,7 @@ class InferEval:
         splits: Splits,
         tokenizer: Tokenizer,
         folder: str | os.PathLike,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         """Opens the tasks.
 
@@ -76,6 +77,7 @@ class InferEval:
           splits: of the catalogue.
           tokenizer: of the tasks.
           folder: for seqio's files.
+          stop_ids: that end an answer, beside the tokenizer's eos.
 
         Raises:
           UserError: for a task that asks for no answer.
@@ -83,6 +85,7 @@ class InferEval:
         self.every = config.every
         self._config, self.setting, self._splits = config, setting, splits
         self._tokenizer, self._folder = tokenizer, pathlib.Path(folder)
+        self._stop_ids = tuple(stop_ids)
         base = config.dataset.replace(shuffle=False, repeat=False)
         self._tasks = {
             spec.name(base.dataset): self._measure(
@@ -122,7 +125,7 @@ class InferEval:
         if not feed.len_epoch or not len(feed.stream[0]["inputs"]):
             raise UserError(f"infer_eval names {name}, whose examples have no prompt to answer")
         steps = config.dataset.task_feature_lengths["targets"]
-        generation = GenerationMeasure(self.setting, feed, self._tokenizer, steps)
+        generation = GenerationMeasure(self.setting, feed, self._tokenizer, steps, self._stop_ids)
 
         def written(params: Any, step: int) -> dict[str, float]:
             found = generation(params, numbers)

@@ -229,7 +229,8 @@ def measure_texts(
     feed = trained.feed(task, split)
     if steps is None:
         steps = trained.run.dataset.task_feature_lengths["targets"]
-    measure = GenerationMeasure(trained.setting, feed, trained.run.tokenizer, steps)
+    run = trained.run
+    measure = GenerationMeasure(trained.setting, feed, run.tokenizer, steps, run.stop_ids)
     chosen = trained.texts(task, split, texts) if users is None else (
         trained.users(task, split, users))  # fmt: skip
     total = len(chosen.numbers)

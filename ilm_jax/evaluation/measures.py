@@ -241,15 +241,30 @@ class RankingMeasure:
 class GenerationMeasure:
     """Greedily generated answers of a task."""
 
-    def __init__(self, setting: Setting, feed: Feed, tokenizer: Tokenizer, steps: int) -> None:
-        """As `Pass`; `steps`: tokens to generate at most."""
+    def __init__(
+        self,
+        setting: Setting,
+        feed: Feed,
+        tokenizer: Tokenizer,
+        steps: int,
+        stop_ids: Sequence[int] = (),
+    ) -> None:
+        """As `Pass`.
+
+        Args:
+          setting, feed: see there.
+          tokenizer: the model's.
+          steps: tokens to generate at most.
+          stop_ids: that end an answer, beside the tokenizer's eos.
+        """
         objective, eos, pad = setting.objective, tokenizer.eos_id, tokenizer.pad_id
+        self._stops = (eos, *(number for number in stop_ids if number != eos))
 
         def step(params: Any, batch: Any, soft: Any) -> Any:
             embeddings = embed(objective, params, batch, soft)
             return greedy(
                 objective.model.lm, params["lm"], embeddings, batch["lengths"],
-                steps=steps, eos_id=eos, pad_id=pad,
+                steps=steps, eos_id=eos, pad_id=pad, stop_ids=self._stops[1:],
             )  # fmt: skip
 
         self._feed, self._tokenizer = feed, tokenizer
@@ -264,7 +279,7 @@ class GenerationMeasure:
         """The answer to every prompt."""
         index, tokens = gathered(self._pass(params, numbers), on_batch)
         examples = [dict(self._feed.stream[int(i)]) for i in index]
-        ended = tokens == self._tokenizer.eos_id
+        ended = np.isin(tokens, self._stops)
         lengths = np.where(ended.any(1), ended.argmax(1), tokens.shape[1])
         written = [row[:end].tolist() for row, end in zip(tokens, lengths, strict=True)]
         return Generated(

@@ -137,6 +137,7 @@ class ItemLanguageT5XModel(_Base):
             jnp.argmax(batch["loss_weights"] > 0, axis=1) + 1,
             steps=self.objective.target_length or batch["targets"].shape[1],
             eos_id=self.run.tokenizer.eos_id,
+            stop_ids=self.run.stop_ids,
             pad_id=self.run.tokenizer.pad_id,
         )
         return tokens, {}

@@ -14,7 +14,7 @@ from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.splits import Splits, make_splits
 from ilm_jax.data.tasks_on_disk import ensure_cached, open_tokenizer
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, stop_ids
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.passes import Setting
@@ -22,6 +22,7 @@ from ilm_jax.files import sha256_json
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.checkpoints import CheckpointConfig
+from ilm_jax.training.freezing import matches
 from ilm_jax.training.identity import identity
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
@@ -90,6 +91,16 @@ class Run:
             data_dir=at.data_dir, cache_dir=at.cache_dir,
         )  # fmt: skip
         return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
+
+    @property
+    def language_model_folders(self) -> list[str]:
+        """Where the recipe takes its language model from, the first first."""
+        return [s.path for s in self.trainer.init if s.top == "lm" and matches("lm/", s.parameters)]
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end what the language model writes: the tokenizer's, and its folders' own."""
+        return stop_ids(self.tokenizer, self.language_model_folders)
 
     @functools.cached_property
     def tables(self) -> TableSet | None:
@@ -205,4 +216,6 @@ class Run:
             raise UserError("infer_eval asks a stage-1 run for answers: it has no language model")
         setting = Setting(objective, self.partitioner, self.vectors)
         folder = pathlib.Path(self.model_dir) / "infer_eval"
-        return InferEval(config, setting, self.feed, self.splits, self.tokenizer, folder)
+        return InferEval(
+            config, setting, self.feed, self.splits, self.tokenizer, folder, self.stop_ids
+        )

@@ -48,3 +48,19 @@ def test_nothing_follows_the_end():
     first = np.asarray(greedy(lm, params, prompts, LENGTHS, steps=1, eos_id=EOS))[:, 0]
     got = np.asarray(greedy(lm, params, prompts, LENGTHS, steps=3, eos_id=int(first[0]), pad_id=9))
     assert got[0].tolist() == [first[0], 9, 9]
+
+
+def test_nothing_follows_any_of_several_ends():
+    lm = MODELS["decoder"]
+    ones = jnp.ones((1, 1), jnp.int32)
+    params = init(lm, jnp.zeros((1, 1, 16)), ones, ones)
+    prompts = jax.random.normal(jax.random.key(1), (3, 7, 16))
+    whole = np.asarray(greedy(lm, params, prompts, LENGTHS, steps=3, eos_id=99))
+    stops = (int(whole[0, 0]), int(whole[1, 1]))
+    got = np.asarray(
+        greedy(lm, params, prompts, LENGTHS, steps=3, eos_id=99, pad_id=9, stop_ids=stops)
+    )
+    for row, written in zip(got, whole, strict=True):
+        end = next((i for i, token in enumerate(written) if token in stops), 2) + 1
+        assert row.tolist() == [*written[:end], *[9] * (3 - end)]
+    assert (got == 9).sum() >= 3

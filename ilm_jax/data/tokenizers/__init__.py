@@ -21,12 +21,27 @@ What a model's files leave open is decided so:
   BLIP-2 appends [DEC] to BERT: `text_vocab_size` counts them, `vocab_size` does not, and no
   language model ever reads them. So every tokenizer serves every stage.
 - No text encodes to a special id: "</s>" in an item's description is four characters. Symbols that
-  a SentencePiece model declares as user-defined (Gemma's HTML tags and turn marks) are matched, as
-  the model's own library does.
+  a SentencePiece model declares as user-defined (Gemma's HTML tags) are matched, as the model's own
+  library does, but for those that tokenizer_config.json calls special (Gemma's turn marks).
+- `stop_ids`, with which a model ends what it writes, are eos_id and the eos_token_id of
+  generation_config.json (without one, of config.json, as in `transformers`): one id or a list.
+  Files that name two tokens for one role, two ids for one token or an id that is none are refused.
 """
 
-from ilm_jax.data.tokenizers.opening import open_tokenizer_at
+from ilm_jax.data.tokenizers.opening import (
+    has_chat_template,
+    open_tokenizer_at,
+    said_otherwise,
+    stop_ids,
+)
 from ilm_jax.data.tokenizers.own import OwnTokenizer
 from ilm_jax.data.tokenizers.protocol import Tokenizer
 
-__all__ = ["OwnTokenizer", "Tokenizer", "open_tokenizer_at"]
+__all__ = [
+    "OwnTokenizer",
+    "Tokenizer",
+    "has_chat_template",
+    "open_tokenizer_at",
+    "said_otherwise",
+    "stop_ids",
+]

@@ -18,9 +18,10 @@ from typing import Any
 import tokenizers
 
 from ilm_jax.data.tokenizers.protocol import Span
-from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, parse_json
+from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.strict_json import parse_object
 
 FAST, VOCAB = "tokenizer.json", "vocab.txt"
 _BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "eos": "[SEP]"}
@@ -34,13 +35,16 @@ class FastTokenizer:
 
     space_leads = True
 
-    def __init__(self, spec: str, roles: Roles, config: bytes) -> None:
-        """Takes the JSON text, the special ids, and the tokenizer_config.json that says them."""
+    def __init__(self, spec: str, roles: Roles, config: bytes, stops: tuple[int, ...] = ()) -> None:
+        """Takes the JSON text, the special ids, the tokenizer_config.json that says them, and the
+        ids that end a text (eos alone by default).
+        """
         self._spec, self.roles, self._config = spec, roles, config
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
         self.least_vocab_size = roles.least_size
+        self.stop_ids = stops or (roles.eos,)
         parsed = json.loads(spec)
         self._special = {token["id"] for token in _special(parsed)}
         self._special |= {roles.pad, roles.eos, roles.bos, roles.unk, roles.cls, roles.dec}
@@ -56,7 +60,7 @@ class FastTokenizer:
         self.fingerprint = sha256_json([FAST, digest, dataclasses.asdict(roles)])
 
     def __reduce__(self) -> tuple:
-        return FastTokenizer, (self._spec, self.roles, self._config)
+        return FastTokenizer, (self._spec, self.roles, self._config, self.stop_ids)
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -87,7 +91,8 @@ class FastTokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """See `Tokenizer.save`."""
-        for name, data in ((FAST, self._spec.encode()), (CONFIG, self._config)):
+        files = {FAST: self._spec.encode(), CONFIG: self._config}
+        for name, data in (files | generation_of(self.stop_ids)).items():
             with atomic_write(pathlib.Path(path) / name, "wb") as stream:
                 stream.write(data)
 
@@ -154,13 +159,17 @@ def from_json(data: bytes, said: Stated) -> FastTokenizer:
     Raises:
       UserError: if it is none, or no end token is known.
     """
-    spec = parse_json(data, f"{said.where}: {FAST}")
-    _as_configured(spec, said)
+    spec = parse_object(data, f"{said.where}: {FAST}")
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exceptions
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{said.where}: {FAST} describes no tokenizer ({reason})") from error
+        return _from_spec(spec, said)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise UserError(f"{said.where}: {FAST} describes no tokenizer ({error!r})") from error
+
+
+def _from_spec(spec: Spec, said: Stated) -> FastTokenizer:
+    _as_configured(spec, said)
+    tokenizer = _parsed(spec, said)
+    _check_added(spec, tokenizer, said)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values(), default=-1) + 1
     defaults: dict[str, int | None] = {}
@@ -181,7 +190,32 @@ def from_json(data: bytes, said: Stated) -> FastTokenizer:
     )
     config = said.config_of(roles, lambda number: str(tokenizer.id_to_token(number)))
     # The library's own text, so that a saved one has the same fingerprint.
-    return FastTokenizer(json.dumps(spec, ensure_ascii=False), roles, config)
+    stops = said.stops(roles.eos, size)
+    return FastTokenizer(json.dumps(spec, ensure_ascii=False), roles, config, stops)
+
+
+def _parsed(spec: Spec, said: Stated) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(spec))
+    except BaseException as error:
+        # The library raises bare Exceptions, and its panics are not even that.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{said.where}: {FAST} describes no tokenizer ({reason})") from error
+
+
+def _check_added(spec: Spec, tokenizer: tokenizers.Tokenizer, said: Stated) -> None:
+    """Raises UserError where a token has one id in one file, or place, and another in the next."""
+    stated = [(token["content"], token["id"], FAST) for token in spec.get("added_tokens") or ()]
+    stated += [(token, number, CONFIG) for token, number in said.added.items()]
+    for token, number, file in stated:
+        found = tokenizer.token_to_id(token)
+        if found not in (None, number):
+            raise UserError(
+                f"{said.where}: {file} gives {token!r} the id {number}, and the vocabulary of "
+                f"{FAST} {found}: are they of one model?"
+            )
 
 
 def _openers(tokenizer: tokenizers.Tokenizer) -> list[int]:

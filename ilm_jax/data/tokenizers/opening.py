@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import sentencepiece
 
@@ -36,6 +36,59 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
     files |= {folder / name for name in stated.JSON_FILES}
     stamps = [(file, file.stat()) for file in sorted(files) if file.is_file()]
     return _opened(path, tuple((file, s.st_size, s.st_mtime_ns) for file, s in stamps))
+
+
+def stop_ids(tokenizer: Tokenizer, folders: Iterable[str | os.PathLike]) -> tuple[int, ...]:
+    """Ids that end what a language model writes.
+
+    Args:
+      tokenizer: the model's; its own stop ids come first.
+      folders: that the model was read from, each of which may hold a generation_config.json.
+
+    Raises:
+      UserError: for an id that the tokenizer lacks.
+    """
+    found = list(tokenizer.stop_ids)
+    for folder in folders:
+        file = pathlib.Path(folder).expanduser() / stated.GENERATION
+        if file.is_file():
+            said = stated.Stated({file.name: _read(file)}, str(folder))
+            found += said.stops(tokenizer.eos_id, tokenizer.vocab_size)
+    return tuple(dict.fromkeys(found))
+
+
+def said_otherwise(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]:
+    """Lines for a person, where a model's files and its tokenizer's name other special tokens.
+
+    Published folders do so; what is taken then is what these lines say.
+    """
+    base, lines = pathlib.Path(folder).expanduser(), []
+    files = {n: _read(base / n) for n in stated.MODEL_CONFIGS if (base / n).is_file()}
+    said = stated.Stated(files, str(folder))
+    ends = next((name for name in files if said.ids(name, "eos")), None)
+    for name in files:
+        for role, own in (("eos", tokenizer.eos_id), ("bos", tokenizer.bos_id)):
+            numbers = said.ids(name, role)
+            if not numbers or own is None or own in numbers or (role == "eos" and name != ends):
+                continue
+            taken = "a text ends with any of them" if role == "eos" else f"{own} is taken"
+            there = ", ".join(map(str, numbers))
+            lines.append(
+                f"{base / name} says {role}_token_id {there}, its tokenizer {own}: {taken}"
+            )
+    return lines
+
+
+def has_chat_template(path: str | os.PathLike) -> bool:
+    """Whether the files of a tokenizer say how a conversation is laid out for an instruct model."""
+    path = pathlib.Path(path).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if any((folder / name).exists() for name in stated.TEMPLATES):
+        return True
+    file = folder / stated.CONFIG
+    return file.is_file() and bool(
+        stated.Stated({file.name: _read(file)}, str(folder)).config.get("chat_template")
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -45,6 +45,7 @@ class OwnTokenizer:
     bos_id: int | None = BOS
     cls_id: int = CLS
     dec_id: int = DEC
+    stop_ids: tuple[int, ...] = (EOS,)
     space_leads = False
 
     def __init__(self, model: bytes) -> None:

@@ -17,7 +17,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
 from ilm_jax.data.tokenizers.protocol import Span
-from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated
+from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 
@@ -25,6 +25,8 @@ from ilm_jax.files import atomic_write, sha256_json
 CLASSES = ("", "T5", "Llama", "CodeLlama", "Gemma")
 MODEL = "tokenizer.model"
 T5_SENTINELS = 100
+# Kinds of pieces: never matched in a text, and matched wherever they are spelled.
+_CONTROL, _USER_DEFINED = 3, 4
 # The generated modules build their classes when they are imported, unseen by type checkers.
 _MODEL: Any = vars(sentencepiece_model_pb2)["ModelProto"]
 _TEXT: Any = vars(sentencepiece_pb2)["SentencePieceText"]
@@ -39,28 +41,49 @@ class PiecesTokenizer:
 
     space_leads = True
 
-    def __init__(self, model: bytes, roles: Roles, sentinels: int, config: bytes) -> None:
-        """Takes a model's bytes, the special ids, and the tokenizer_config.json that says them."""
+    def __init__(
+        self,
+        model: bytes,
+        roles: Roles,
+        sentinels: int,
+        config: bytes,
+        stops: tuple[int, ...] = (),
+        hidden: tuple[int, ...] = (),
+    ) -> None:
+        """Takes what the files say.
+
+        Args:
+          model: its bytes.
+          roles: the special ids.
+          sentinels: T5's.
+          config: the tokenizer_config.json that says the special ids.
+          stops: ids that end a text; eos alone by default.
+          hidden: user-defined symbols that no text encodes to.
+        """
         self.model, self.roles, self._config = model, roles, config
+        self.stop_ids, self._hidden = stops or (roles.eos,), hidden
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
         self.least_vocab_size = roles.least_size
         self.sentinels = tuple(roles.size - 1 - k for k in range(sentinels))
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         proto = _MODEL.FromString(model)
+        for number in hidden:
+            proto.pieces[number].type = _CONTROL
+        plain = proto.SerializeToString() if hidden else model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=plain)
         normalizer = proto.normalizer_spec
         self._strips = normalizer.remove_extra_whitespaces
         self._prefixes = normalizer.add_dummy_prefix
         normalizer.add_dummy_prefix = False
-        bare = proto.SerializeToString() if self._prefixes else model
+        bare = proto.SerializeToString() if self._prefixes else plain
         self._bare = sentencepiece.SentencePieceProcessor(model_proto=bare)
-        settings = [dataclasses.asdict(roles), sentinels]
+        settings = [dataclasses.asdict(roles), sentinels, *([list(hidden)] if hidden else [])]
         self.fingerprint = sha256_json([MODEL, hashlib.sha256(model).hexdigest(), settings])
 
     def __reduce__(self) -> tuple:
         return PiecesTokenizer, (
-            self.model, self.roles, len(self.sentinels), self._config,
+            self.model, self.roles, len(self.sentinels), self._config, self.stop_ids, self._hidden,
         )  # fmt: skip
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
@@ -125,7 +148,8 @@ class PiecesTokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """See `Tokenizer.save`."""
-        for name, data in ((MODEL, self.model), (CONFIG, self._config)):
+        files = {MODEL: self.model, CONFIG: self._config}
+        for name, data in (files | generation_of(self.stop_ids)).items():
             with atomic_write(pathlib.Path(path) / name, "wb") as stream:
                 stream.write(data)
 
@@ -142,8 +166,17 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = processor.get_piece_size()
     added = said.added
+    for token, number in added.items():
+        piece = processor.piece_to_id(token)
+        if piece != number and processor.id_to_piece(piece) == token:
+            raise UserError(
+                f"{said.where}: {CONFIG} gives {token!r} the id {number}, and the model {piece}: "
+                "are they of one model?"
+            )
     size = max([pieces, *(number + 1 for number in added.values())])
-    sentinels = int(said.config.get("extra_ids", T5_SENTINELS * (said.tokenizer_class == "T5")))
+    sentinels = said.config.get("extra_ids", T5_SENTINELS * (said.tokenizer_class == "T5"))
+    if type(sentinels) is not int or not 0 <= sentinels <= 10_000:
+        raise UserError(f"{said.where}: {CONFIG} says extra_ids={sentinels!r}, which is no count")
     # Newer files list the sentinels among the added tokens, older ones only count them.
     size = max(size, pieces + sentinels)
     defaults = {
@@ -164,4 +197,19 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
         return added.get(token, number if known else None)
 
     roles = said.roles(to_id, size, reachable=pieces, defaults=defaults, opens=defaults["bos"])
-    return PiecesTokenizer(model, roles, sentinels, said.config_of(roles, to_token))
+    # Gemma's turn marks are symbols to the library; what its tokenizer_config.json calls special is
+    # for whoever writes a prompt, not for the texts in it.
+    special = said.special
+    hidden = tuple(
+        number
+        for number, piece in enumerate(proto.pieces)
+        if piece.type == _USER_DEFINED and piece.piece in special
+    )
+    return PiecesTokenizer(
+        model,
+        roles,
+        sentinels,
+        said.config_of(roles, to_token),
+        said.stops(roles.eos, size),
+        hidden,
+    )

@@ -14,6 +14,8 @@ class Tokenizer(Protocol):
     Attributes:
       pad_id: fills what masks leave out; may equal eos_id.
       eos_id: ends an answer.
+      stop_ids: whatever else ends a text that a model writes, behind eos_id, the first: an instruct
+        model's generation_config.json lists several.
       bos_id: opens every row of a language model; None where the model was trained without.
       unk_id: stands for what the vocabulary lacks; None where nothing is lacking.
       cls_id, dec_id: open a text and a caption in stage 1; below `text_vocab_size`, and where the
@@ -31,6 +33,7 @@ class Tokenizer(Protocol):
 
     pad_id: int
     eos_id: int
+    stop_ids: tuple[int, ...]
     bos_id: int | None
     unk_id: int | None
     cls_id: int

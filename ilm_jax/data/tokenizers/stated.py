@@ -1,16 +1,21 @@
 """What the JSON files beside a vocabulary say of its special tokens."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ilm_jax.errors import UserError
+from ilm_jax.strict_json import parse_object
 
 CONFIG, SPECIAL_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+GENERATION = "generation_config.json"
+# How turns of a conversation are laid out, where tokenizer_config.json does not hold it itself.
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 # Looked at for eos and pad alone, where the files above name none: Qwen's config.json has a bos
 # that its tokenizer never writes.
-MODEL_CONFIGS = ("generation_config.json", "config.json")
+MODEL_CONFIGS = (GENERATION, "config.json")
 JSON_FILES = (CONFIG, SPECIAL_MAP, ADDED, *MODEL_CONFIGS)
 ToId = Callable[[str], int | None]
 
@@ -48,7 +53,7 @@ class Stated:
         self._files: dict[str, dict[str, Any]] = {}
         for name in JSON_FILES:
             if name in files:
-                self._files[name] = parse_json(files[name], f"{where}: {name}")
+                self._files[name] = parse_object(files[name], f"{where}: {name}")
         self.config = self._files.get(CONFIG, {})
 
     @property
@@ -57,41 +62,116 @@ class Stated:
         name = str(self.config.get("tokenizer_class") or "")
         return name.removesuffix("Fast").removesuffix("Tokenizer")
 
-    @property
+    @functools.cached_property
     def added(self) -> dict[str, int]:
-        """Ids of tokens that were added to the vocabulary."""
-        added = {str(token): int(number) for token, number in self._files.get(ADDED, {}).items()}
-        for number, token in self._decoder.items():
-            added[str(_content(token))] = int(number)
+        """Ids of tokens that were added to the vocabulary.
+
+        Raises:
+          UserError: where the files give one token two ids, or one id two tokens.
+        """
+        pairs = [(token, number) for token, number in self._files.get(ADDED, {}).items()]
+        pairs += [(_content(token), number) for number, token in self._decoder.items()]
+        added: dict[str, int] = {}
+        for token, number in pairs:
+            place = self._number(number, f"the id of {token!r}")
+            if added.setdefault(str(token), place) != place:
+                raise UserError(
+                    f"{self.where}: {CONFIG} and {ADDED} give {token!r} the ids {added[token]} and "
+                    f"{place}: delete the wrong one"
+                )
+        names: dict[int, str] = {}
+        for name, place in added.items():
+            if names.setdefault(place, name) != name:
+                raise UserError(
+                    f"{self.where}: id {place} is {names[place]!r} and {name!r} in {CONFIG} and "
+                    f"{ADDED}: delete the wrong one"
+                )
         return added
 
     @property
+    def special(self) -> set[str]:
+        """Tokens that tokenizer_config.json calls special."""
+        return {
+            str(_content(token))
+            for token in self._decoder.values()
+            if isinstance(token, dict) and token.get("special")
+        }
+
+    @property
     def _decoder(self) -> dict[str, Any]:
-        return self.config.get("added_tokens_decoder") or {}
+        found = self.config.get("added_tokens_decoder") or {}
+        if not isinstance(found, dict):
+            raise UserError(f"{self.where}: {CONFIG}: added_tokens_decoder is no JSON object")
+        return found
+
+    def _number(self, value: Any, what: str) -> int:
+        """An id, as JSON's keys and values give it."""
+        if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 10:
+            return int(value)
+        if type(value) is not int or not -1 <= value < 10**9:
+            raise UserError(f"{self.where}: {what} is {value!r}, which is no id")
+        return value
 
     def id(self, role: str, to_id: ToId) -> int | None:
         """Id of "eos", "pad", …; None where no file names it.
 
         Raises:
-          UserError: if a file names a token that the vocabulary lacks.
+          UserError: if a file names a token that the vocabulary lacks, or two files two tokens.
         """
+        named = {}
         for name in (CONFIG, SPECIAL_MAP):
-            token = _content(self._files.get(name, {}).get(f"{role}_token"))
+            said = self._files.get(name, {}).get(f"{role}_token")
+            token = _content(said)
+            if said and not isinstance(token, str):
+                raise UserError(f"{self.where}: {name} says {role}_token {said!r}, which is none")
             if token:
-                found = to_id(token)
-                if found is None:
-                    raise UserError(
-                        f"{self.where}: {name} names {role}_token {token!r}, which the vocabulary "
-                        "lacks"
-                    )
-                return found
+                named[name] = token
+        if len(set(map(str, named.values()))) > 1:
+            raise UserError(
+                f"{self.where}: {CONFIG} names {role}_token {named[CONFIG]!r}, {SPECIAL_MAP} "
+                f"{named[SPECIAL_MAP]!r}: correct the wrong one"
+            )
+        for name, token in named.items():
+            found = to_id(token)
+            if found is None:
+                raise UserError(
+                    f"{self.where}: {name} names {role}_token {token!r}, which the vocabulary lacks"
+                )
+            return found
         for name in MODEL_CONFIGS if role in ("eos", "pad") else ():
-            number = self._files.get(name, {}).get(f"{role}_token_id")
-            if isinstance(number, list):
-                number = number[0] if number else None
-            if number is not None and number >= 0:
-                return int(number)
+            if numbers := self.ids(name, role):
+                return numbers[0]
         return None
+
+    def stops(self, eos: int, size: int) -> tuple[int, ...]:
+        """Ids that end a text: eos, and those of generation_config.json.
+
+        Where that file names none, config.json's, from which its default is made.
+
+        Args:
+          eos: the tokenizer's.
+          size: number of ids.
+
+        Raises:
+          UserError: for one that is no id of the tokenizer.
+        """
+        for name in MODEL_CONFIGS:
+            if numbers := self.ids(name, "eos"):
+                wrong = [number for number in numbers if number >= size]
+                if wrong:
+                    raise UserError(
+                        f"{self.where}: {name} ends texts with id {wrong[0]}, and the tokenizer "
+                        f"has {size} ids: is it this model's?"
+                    )
+                return tuple(dict.fromkeys((eos, *numbers)))
+        return (eos,)
+
+    def ids(self, name: str, role: str) -> list[int]:
+        """What a model's file says of a role; -1 stands for none."""
+        stated = self._files.get(name, {}).get(f"{role}_token_id")
+        stated = stated if isinstance(stated, list) else [] if stated is None else [stated]
+        what = f"{name}: {role}_token_id"
+        return [n for value in stated if (n := self._number(value, what)) >= 0]
 
     def roles(
         self,
@@ -133,6 +213,12 @@ class Stated:
         if dec is None:
             dec, text_size = text_size, text_size + 1
         pad, unk = eos if pad is None else pad, find("unk")
+        for role, number in (("eos", eos), ("pad", pad)):
+            if number >= size:
+                raise UserError(
+                    f"{self.where}: the files name {role} id {number}, and the tokenizer has "
+                    f"{size} ids: are they of this model?"
+                )
         used = [number + 1 for number in (pad, eos, bos, unk) if number is not None]
         return Roles(
             pad=pad, eos=eos, bos=bos, unk=unk, cls=cls, dec=dec,
@@ -156,21 +242,13 @@ class Stated:
         return json.dumps(config, indent=1, ensure_ascii=False).encode()
 
 
-def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-      UserError: if it is none.
-    """
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{what} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{what} holds no JSON object")
-    return value
-
-
 def _content(token: Any) -> Any:
     """Tokens stand as strings, or as objects with their options."""
     return token.get("content") if isinstance(token, dict) else token
+
+
+def generation_of(stops: tuple[int, ...]) -> dict[str, bytes]:
+    """The generation_config.json that says several end tokens, for saving; {} for one."""
+    if len(stops) == 1:
+        return {}
+    return {GENERATION: json.dumps({"eos_token_id": list(stops)}).encode()}
