@@ -32,11 +32,11 @@ def split_by_patterns(
             tops = ", ".join(sorted({path.split("/")[0] for path in params}))
             raise UserError(
                 f"trainable pattern {pattern!r} matches no parameter (top-level names: {tops}): "
-                "correct Run.trainable; model-info.txt lists all paths"
+                "correct TrainerConfig.trainable; model-info.txt lists all paths"
             )
     chosen = {path: leaf for path, leaf in params.items() if matches(path, trainable)}
     if not chosen:
-        raise UserError("nothing would train: Run.trainable is empty")
+        raise UserError("nothing would train: TrainerConfig.trainable is empty")
     return chosen, {path: leaf for path, leaf in params.items() if path not in chosen}
 
 
