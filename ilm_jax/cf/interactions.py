@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Num
 
+from ilm_jax.data import raw_lines
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
@@ -192,7 +193,7 @@ def catalogue_from_sequences(path: str | os.PathLike, name: str) -> Catalogue:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give lines of `user item item …`, oldest first")
     sequences: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in raw_lines.lines(path):
         words = line.split()
         if len(words) < 2:
             raise UserError(f"{path}, line {number}: a user without items; remove the line")

@@ -108,11 +108,14 @@ def ensure_tokenizer(
 ) -> "Tokenizer":
     """Loads the tokenizer of a dataset, trained and saved first if absent.
 
+    What it cannot say of the items' titles and texts is noted on stderr.
+
     Raises:
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
     from ilm_jax.data.task_settings import tokenizer_path
     from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.data.tokenizers.losses import of_catalogue
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
     if not settings.tokenizer and not path.exists():
@@ -121,7 +124,12 @@ def ensure_tokenizer(
         tokenizer = train_tokenizer(splits, settings)
         tokenizer.save(path)
         print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
-    return open_tokenizer_at(path)
+    tokenizer = open_tokenizer_at(path)
+    catalogue = splits.catalogue
+    for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
+        if losses.lost:
+            print(f"cache: note: {losses.described()}", file=sys.stderr, flush=True)
+    return tokenizer
 
 
 def table(infos: Sequence[dict[str, Any]]) -> str:

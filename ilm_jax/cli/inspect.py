@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.data.splits import make_splits
     from ilm_jax.data.task_settings import SPLITS, settings_from
     from ilm_jax.data.task_specs import SPECS, find_spec
+    from ilm_jax.data.tokenizers.losses import of_catalogue
     from ilm_jax.errors import UserError
 
     if values.split not in SPLITS:
@@ -79,6 +80,9 @@ def main(argv: Sequence[str]) -> int:
         print(show(spec, splits, settings, tokenizer, values.split, values.num))
         return 0
     print(facts(splits))
+    if tokenizer is not None:
+        for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
+            print(f"note: {losses.described()}")
     if family == "custom" and values.data_dir:
         for sample in ("sequential_random", "long_description"):
             print("\n" + show(SPECS[sample], splits, settings, tokenizer, values.split, values.num))
@@ -97,18 +101,23 @@ def _json(text: str) -> dict[str, Any]:
 
 def recognised(folder: str) -> str:
     """Which files of a user's folder are what, and under which names their columns are read."""
-    from ilm_jax.data import custom
+    from ilm_jax.data import custom, notes
     from ilm_jax.data.columns import read_columns
 
     found = custom.recognise(folder)
     columns = read_columns(found.interactions.parent)
-    lines = [f"interactions  {found.interactions}", *_read_as(found.interactions, columns)]
-    lines.append(f"items         {found.items or 'none: items go by their ids'}")
-    lines += _read_as(found.items, columns) if found.items else []
+    with notes.collected():  # the catalogue has them all
+        lines = [f"interactions  {found.interactions}", *_read_as(found.interactions, columns)]
+        lines.append(f"items         {found.items or 'none: items go by their ids'}")
+        lines += _read_as(found.items, columns) if found.items else []
     if found.columns:
         given = {name: value for name, value in vars(columns).items() if value}
         lines.append(f"columns       {found.columns}")
         lines.append(_UNDER + ", ".join(f"{n} = {v!r}" for n, v in given.items()))
+    here = sorted(path for path in found.interactions.parent.iterdir() if path.is_file())
+    others = [path.name for path in here if path not in found.files and path.name[0] != "."]
+    if others:
+        lines.append(f"not read      {', '.join(others)}")
     return "\n".join(lines)
 
 
@@ -116,14 +125,15 @@ _UNDER = " " * 14
 
 
 def _read_as(path: pathlib.Path, columns: "Columns") -> list[str]:
-    """Which column is read as what, and which are not read."""
+    """Which column is read as what, how lists are cut, and which are not read."""
     from ilm_jax.data import custom
 
-    read, others = custom.read_as(path, columns)
-    if not read:
+    found = custom.read_as(path, columns)
+    if not found.fields:
         return []
-    line = _UNDER + ", ".join(f"{field} = {name}" for field, name in read.items())
-    return [line + (f"; not read: {', '.join(others)}" if others else "")]
+    line = _UNDER + ", ".join(f"{field} = {name}" for field, name in found.fields.items())
+    line += f" ({found.categories})" if found.categories else ""
+    return [line + (f"; not read: {', '.join(found.unread)}" if found.unread else "")]
 
 
 def facts(splits: "Splits") -> str:
@@ -157,6 +167,7 @@ def facts(splits: "Splits") -> str:
         lines.append(f"note: left out by the k-core {catalogue.extras['left_out']}")
     if catalogue.extras.get("untimed"):
         lines.append("note: no timestamps; the order of the file is taken as the order in time")
+    lines += [f"note: {note}" for note in catalogue.extras.get("notes", [])]
     return "\n".join(lines)
 
 

@@ -5,37 +5,41 @@ Reviews are JSON lines {"reviewerID", "asin", "overall", "unixReviewTime", …} 
 never evaluated. Both are published per category, see https://cseweb.ucsd.edu/~jmcauley/datasets.html.
 
 A user's second review of an item is left out (the first stays) and counted, as in the published
-5-core files; reviews of items without metadata keep the item by its id.
+5-core files; reviews of items without metadata keep the item by its id. Metadata of 2018 hold
+pieces of the pages that they were taken from: scripts, styles and tags never reach a text
+(`ilm_jax.data.markup`), and a title or price that is nothing else is missing, which is counted.
+The form of 2023 is recognised and refused.
 """
 
 import ast
+import collections
 import gzip
-import html
 import json
 import math
 import os
 import pathlib
-import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ilm_jax.data import raw_lines
+from ilm_jax.data import markup, notes, published, raw_lines
 from ilm_jax.data.assemble import assemble
 from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.columns import MISSING
 from ilm_jax.data.interaction_files import Interactions
 from ilm_jax.data.item_files import Item
+from ilm_jax.data.json_lines import check_escapes
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 CORE = 5
 LONGEST_DESCRIPTION = 600
 _ENDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _LAYOUT = "the folder holds reviews (reviews_X.json.gz or X.json.gz) and metadata (meta_X.json.gz)"
-_TAGS = re.compile(r"<[^<>]*>")
+LONGEST_PRICE = 40
 
 
 def files(folder: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path | None]:
@@ -46,13 +50,17 @@ def files(folder: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path | None]
     """
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {_LAYOUT}")
+        hint = published.explain(folder)
+        raise UserError(f"{folder}: no such folder{hint}; {_LAYOUT}")
     there = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDS))
     meta = [path for path in there if path.name.startswith("meta")]
     reviews = [path for path in there if path not in meta]
     if len(reviews) != 1 or len(meta) > 1:
         names = ", ".join(path.name for path in there) or "nothing of the kind"
-        raise UserError(f"{folder}: found {names}; {_LAYOUT}, one of each")
+        hint = "" if there else published.explain(folder, ("reviews.json",))
+        if not there and any(folder.glob("*.csv")):
+            hint = "; ratings alone, as CSV, are a custom dataset: interactions.csv with a header"
+        raise UserError(f"{folder}: found {names}{hint}; {_LAYOUT}, one of each")
     return reviews[0], meta[0] if meta else None
 
 
@@ -68,13 +76,14 @@ def read(folder: str | os.PathLike, name: str, core: int = CORE) -> Catalogue:
       UserError: with file and line, for whatever does not fit.
     """
     review_path, meta_path = files(folder)
-    reviews, again = read_reviews(review_path)
-    known = read_metadata(meta_path, set(reviews.item)) if meta_path else {}
-    items = {raw: known.get(raw, Item(raw)) for raw in dict.fromkeys(reviews.item)}
-    found = assemble(name, VERSION, reviews, items, core)
+    with notes.collected() as said:
+        reviews, again = read_reviews(review_path)
+        known = read_metadata(meta_path, set(reviews.item)) if meta_path else {}
+        items = {raw: known.get(raw, Item(raw)) for raw in dict.fromkeys(reviews.item)}
+        found = assemble(name, VERSION, reviews, items, core)
     found.extras["reviews_left_out_as_repeats"] = again
     found.extras["items_without_metadata"] = sum(raw not in known for raw in found.item_ids)
-    return found
+    return notes.kept(found, said)
 
 
 def records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -93,6 +102,9 @@ def records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raw_lines.fail(path, number, "neither JSON nor a Python dictionary")
         if not isinstance(record, dict):
             raw_lines.fail(path, number, f"a {type(record).__name__} instead of an object")
+        if published.is_amazon_2023(record):
+            raw_lines.fail(path, number, f"keys {list(record)[:12]}", published.AMAZON_2023)
+        check_escapes(path, number, line, record)
         yield number, record
 
 
@@ -104,10 +116,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path, "rb") as stream:
             for number, raw in enumerate(stream, 1):
-                try:
-                    yield number, raw.rstrip(b"\r\n").decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raw_lines.fail(path, number, f"not utf-8 at byte {error.start + 1}")
+                yield number, raw_lines.decoded(path, number, raw.rstrip(b"\r\n"))
     except (OSError, EOFError, zlib.error) as error:
         raw_lines.fail(path, number + 1, f"not a whole gzip file ({error})")
 
@@ -158,26 +167,49 @@ def read_metadata(path: pathlib.Path, wanted: set[str]) -> dict[str, Item]:
     Of an asin that the file has twice (2018's has many) the first stays.
     """
     items: dict[str, Item] = {}
+    lost: collections.Counter[str] = collections.Counter()
     for line, record in records(path):
         asin = _word(path, line, record, "asin")
         if asin not in wanted or asin in items:
             continue
-        title = plain(_text(path, line, record, "title")) or asin
-        attributes = [(n, plain(_text(path, line, record, n))) for n in ("brand", "price")]
+        found = {name: _shown(path, line, record, name, lost) for name in _TEXTS}
+        title = found["title"] or asin
         items[asin] = Item(
             title=title,
-            text=_described(title, plain(_text(path, line, record, "description"))),
+            text=_described(title, found["description"]),
             categories=tuple(_categories(path, line, record)),
-            attributes=tuple((n, v) for n, v in attributes if v),
+            attributes=tuple((name, found[name]) for name in ("brand", "price") if found[name]),
             line=line,
         )
+    for name, count in lost.items():
+        notes.count(count, len(items), f"items in {path.name} have nothing but a page's script, "
+                    f"style or the like as {name}, read as missing")  # fmt: skip
     return items
+
+
+_TEXTS = ("title", "description", "brand", "price")
+
+
+def _shown(
+    path: pathlib.Path, line: int, record: dict[str, Any], name: str, lost: collections.Counter[str]
+) -> str:
+    """A field as plain text; "" where it is missing, or has no words of its own (counted)."""
+    given = _text(path, line, record, name)
+    text = plain(given)
+    priced = any(letter.isdigit() for letter in text) and len(text) <= LONGEST_PRICE
+    if text in MISSING or (name == "price" and not priced):
+        text = ""
+    whole = record.get(name)
+    there = any(str(part).strip() for part in (whole if isinstance(whole, list) else [given]))
+    lost[name] += there and not text
+    return text
 
 
 def _text(path: pathlib.Path, line: int, record: dict[str, Any], name: str) -> str:
     value = record.get(name)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = " ".join(value)
+        # Each by itself: one of them may be a script.
+        value = " ".join(filter(None, map(plain, value)))
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if value is not None and not number and not isinstance(value, str):
         raw_lines.fail(path, line, f"{name} is {str(value)[:40]!r}, neither a text nor a number")
@@ -194,9 +226,7 @@ def _categories(path: pathlib.Path, line: int, record: dict[str, Any]) -> list[s
     return [name for name in map(plain, found) if name]
 
 
-def plain(text: str) -> str:
-    """Without tags, with entities as characters, with single spaces."""
-    return " ".join(_TAGS.sub(" ", html.unescape(text)).split())
+plain = markup.plain
 
 
 def _described(title: str, text: str) -> str:

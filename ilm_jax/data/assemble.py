@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from ilm_jax.data import raw_lines
+from ilm_jax.data import raw_lines, text_checks
 from ilm_jax.data.catalogue import Catalogue, count_ties
 from ilm_jax.data.interaction_files import Interactions
 from ilm_jax.data.item_files import Item
@@ -49,13 +49,15 @@ def assemble(
     counts = np.bincount(np.searchsorted(kept_users, user_rows), minlength=len(kept_users))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     described = [items[ids[row]].described() for row in rows]
+    titles = [items[ids[row]].title for row in rows]
+    text_checks.check(titles, [text for text, _ in described])
     timestamps = interactions.timestamp[order]
     pairs = np.unique(user_rows * np.int64(len(rows)) + item_rows)
     return Catalogue(
         name=name,
         version=version,
         item_ids=[ids[row] for row in rows],
-        titles=[items[ids[row]].title for row in rows],
+        titles=titles,
         texts=[text for text, _ in described],
         content=[spans for _, spans in described],
         categories=[list(items[ids[row]].categories) for row in rows],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ilm_jax.data import draws, elm_templates
+from ilm_jax.data import draws, elm_templates, raw_lines
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.neighbours import nearest
 from ilm_jax.data.splits import TRAIN, Splits
@@ -59,8 +59,8 @@ def read(path: str) -> dict[str, Instruction]:
     """
     file = pathlib.Path(path).expanduser()
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        given = json.loads(raw_lines.whole_text(file))
+    except ValueError as error:
         raise UserError(f"{file}: no JSON to be read ({error})") from error
     if not isinstance(given, dict) or not given:
         raise UserError(f'{file}: give an object {{"task": {{"instruction": "…"}}, …}}')

@@ -1,6 +1,10 @@
 """Interactions from files that people have: tables, RecBole, SASRec, one user per line.
 
 Ids are kept as written. What does not fit is refused with file and line, and no row is dropped.
+
+What is not there: a rating may be empty or null (unrated, counted); an id or a time may not, and
+"nan", "None" or "null" is no id, which is how a lost one is written. A file without a column of
+ratings or times (`Columns.timestamp = "none"`) has none for any row.
 """
 
 import dataclasses
@@ -8,18 +12,20 @@ import datetime
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ilm_jax.data import raw_lines
-from ilm_jax.data.columns import Columns
-from ilm_jax.errors import UserError
+from ilm_jax.data import encodings, notes, raw_lines
+from ilm_jax.data.columns import INTERACTION_FIELDS, MISSING, Columns
+from ilm_jax.data.tables import SEQUENCE_KINDS, Table
 
 # Files of one user per line, oldest item first, by the names that OpenP5, P5 and others give them.
 SEQUENCE_FILES = ("user_sequence.txt", "sequential_data.txt", "sequences.txt")
+# Columns of whole histories: RecBole's item_id_list, and what others call them.
+_HISTORY = re.compile(r"item(id)?s?(list|seq|sequence|history)")
+_ENDINGS = ("list", "seq", "sequence", "history")
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
@@ -54,24 +60,29 @@ def read_interactions(path: pathlib.Path, columns: Columns) -> Interactions:
     Raises:
       UserError: with file and line, for whatever does not fit.
     """
-    if path.name in SEQUENCE_FILES:
-        found = read_sequences(path)
-    elif path.suffix == ".txt":
-        found = read_pairs(path)
-    else:
+    if is_table(path):
         found = read_table(path, columns)
+    else:
+        columns.refuse(path, INTERACTION_FIELDS, "this form of file has no columns")
+        read = read_sequences if path.name in SEQUENCE_FILES else read_pairs
+        found = read(path, columns.encoding)
     if not found.user:
         raw_lines.fail(path, 1, "no interactions in the file", "put one on each line")
     return found
 
 
-def read_sequences(path: pathlib.Path) -> Interactions:
+def is_table(path: pathlib.Path) -> bool:
+    """Whether a file of interactions is of a form with named columns."""
+    return path.name not in SEQUENCE_FILES and path.suffix != ".txt"
+
+
+def read_sequences(path: pathlib.Path, encoding: str = "") -> Interactions:
     """One user per line: `user item item …`, oldest first."""
     users: list[str] = []
     items: list[str] = []
     lines: list[int] = []
     first: dict[str, int] = {}
-    for number, text in raw_lines.lines(path):
+    for number, text in raw_lines.lines(path, encoding or encodings.UTF_8):
         user, *chosen = _words(path, number, text)
         if not chosen:
             raw_lines.fail(path, number, f"user {user!r} without items")
@@ -84,12 +95,12 @@ def read_sequences(path: pathlib.Path) -> Interactions:
     return _untimed(path, users, items, lines)
 
 
-def read_pairs(path: pathlib.Path) -> Interactions:
+def read_pairs(path: pathlib.Path, encoding: str = "") -> Interactions:
     """SASRec's text: `user item` per line, each user's items oldest first."""
     users: list[str] = []
     items: list[str] = []
     lines: list[int] = []
-    for number, text in raw_lines.lines(path):
+    for number, text in raw_lines.lines(path, encoding or encodings.UTF_8):
         words = _words(path, number, text)
         if len(words) != 2:
             raw_lines.fail(path, number, f"{len(words)} words instead of 'user item'")
@@ -103,6 +114,8 @@ def _words(path: pathlib.Path, number: int, text: str) -> list[str]:
     words = text.split()
     if not words:
         raw_lines.fail(path, number, "an empty line")
+    if lost := [word for word in words if word in MISSING]:
+        raw_lines.fail(path, number, f"{lost[0]!r} is no id but how a missing one is written")
     if not text.isprintable() and not text.replace("\t", " ").isprintable():
         raw_lines.fail(path, number, "a character that cannot be printed")
     return words
@@ -124,23 +137,23 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     ratings: list[float] = []
     times: list[int | float] = []
     lines: list[int] = []
-    names: dict[str, str] = {}
     dates: bool | None = None
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else raw_lines.table_rows(path)
-    for line, row in rows:
-        if not names:
-            names = _names(path, list(row), columns)
+    table = Table(path, columns.encoding)
+    names = _names(table, columns)
+    for line, row in table.rows():
         users.append(_id(path, line, names["user"], row[names["user"]]))
         items.append(_id(path, line, names["item"], row[names["item"]]))
-        ratings.append(_rating(path, line, _cell(row, names["rating"])))
-        time = _cell(row, names["timestamp"])
-        times.append(_time(path, line, time))
+        ratings.append(_rating(path, line, row[names["rating"]]) if names["rating"] else math.nan)
+        time = row[names["timestamp"]] if names["timestamp"] else None
+        times.append(_time(path, line, time) if names["timestamp"] else -1)
         lines.append(line)
         dated = bool(_DATE.fullmatch(str(time)))
         if dates not in (None, dated):
             raw_lines.fail(path, line, f"timestamp {time!r}: some are dates, others are numbers")
         dates = dated
-    timed = bool(names.get("timestamp"))
+    timed = bool(names["timestamp"])
+    if names["rating"]:
+        notes.count(sum(map(math.isnan, ratings)), len(users), f"ratings in {path.name} are empty")
     exact = all(type(time) is int for time in times)
     order = np.array(times, np.int64 if exact else np.float64) if timed else None
     whole = np.array([math.floor(time) for time in times], np.int64)
@@ -149,30 +162,42 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     )
 
 
-def interaction_header(path: pathlib.Path) -> list[str]:
-    """Columns of a table's first row; none if it has no rows."""
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else raw_lines.table_rows(path)
-    return next((list(row) for _, row in rows), [])
+def interaction_columns(path: pathlib.Path, columns: Columns) -> tuple[dict[str, str], list[str]]:
+    """(column of each field, all columns) of a table; errors as `read_table`."""
+    table = Table(path, columns.encoding)
+    return {f: name for f, name in _names(table, columns).items() if name}, table.names
 
 
-def _names(path: pathlib.Path, header: list[str], columns: Columns) -> dict[str, str]:
-    names = {f: columns.find(f, header) for f in ("user", "item", "timestamp", "rating")}
-    for field in ("user", "item", "timestamp", "rating"):
-        wanted = getattr(columns, field)
-        optional = field == "rating" or (field == "timestamp" and wanted == "none")
-        if not names[field] and (not optional or wanted not in ("", "none")):
-            raw_lines.fail(path, 1, *columns.missing(field, header))
-    return names
+def _names(table: Table, columns: Columns) -> dict[str, str]:
+    """The column of every field, "" for those that are not there.
 
-
-def _cell(row: Mapping[str, Any], name: str) -> Any:
-    return row[name] if name else None
+    Raises:
+      UserError: if one is missing; for a file whose rows hold whole histories.
+    """
+    if not table.names:
+        return dict.fromkeys(INTERACTION_FIELDS, "")
+    for name, kind in table.kinds.items():
+        plain = re.sub(r"[\s_-]", "", name).lower()
+        listed = kind in (*SEQUENCE_KINDS, "list")
+        if _HISTORY.fullmatch(plain) or (
+            listed and (plain.endswith(_ENDINGS) or plain.startswith("item"))
+        ):
+            raw_lines.fail(
+                table.path, 1, f"column {name!r} holds whole histories: rows of such files (as "
+                "RecBole cuts them for sequential models) are no single interactions",
+                "give the file with one interaction a row, such as RecBole's own .inter before it "
+                "is cut, or user_sequence.txt with a line `user item item …` for each user",
+            )  # fmt: skip
+    return columns.names(table.path, table.names, INTERACTION_FIELDS)
 
 
 def _id(path: pathlib.Path, line: int, name: str, value: Any) -> str:
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not text or text.split() != [text]:
+    if not text or text.split() != [text] or not text.isprintable():
         raw_lines.fail(path, line, f"{name} {str(value)[:60]!r}", "an id is a word without spaces")
+    if text in MISSING:
+        raw_lines.fail(path, line, f"{name} {text!r} is no id but how a missing one is written",
+                       "mend the line or take it out")  # fmt: skip
     return text
 
 
@@ -189,9 +214,7 @@ def _rating(path: pathlib.Path, line: int, value: Any) -> float:
 
 
 def _time(path: pathlib.Path, line: int, value: Any) -> int | float:
-    if value is None:
-        return -1
-    text = str(value)
+    text = "null" if value is None else str(value)
     try:
         time: float = int(text) if _WHOLE.fullmatch(text) else _seconds(text)
     except ValueError:
@@ -212,21 +235,3 @@ def _seconds(text: str) -> int | float:
     date = datetime.datetime.fromisoformat(text)
     exact = date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
     return exact.timestamp() if date.microsecond else int(exact.timestamp())
-
-
-def _parquet_rows(path: pathlib.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(row number from 1, cells); a parquet file has no lines."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
-    try:
-        stream = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in stream.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a whole parquet file ({str(error)[:120]})") from error

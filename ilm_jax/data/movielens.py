@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ilm_jax.data import movie_text, raw_lines
+from ilm_jax.data import encodings, movie_text, notes, published, raw_lines, text_checks
 from ilm_jax.data.catalogue import Catalogue, count_ties
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
@@ -36,14 +36,15 @@ _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """One published archive: where it is, what it holds, how its lines look."""
+    """One published archive: where it is, what it holds, how its lines look, how many ratings."""
 
     url: str
     ratings: str
     movies: str
     tags: str | None
     separator: str
-    encoding: str = "utf-8"
+    size: int
+    encoding: str = encodings.UTF_8
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -59,11 +60,17 @@ class Release:
 _SITE = "https://files.grouplens.org/datasets/movielens/"
 _CSV = ("ratings.csv", "movies.csv", "tags.csv", ",")
 RELEASES = {
-    "latest_small": Release(_SITE + "ml-latest-small.zip", *_CSV),
-    "25m": Release(_SITE + "ml-25m.zip", *_CSV),
-    "1m": Release(_SITE + "ml-1m.zip", "ratings.dat", "movies.dat", None, "::", "latin-1"),
-    "100k": Release(_SITE + "ml-100k.zip", "u.data", "u.item", None, "\t", "latin-1"),
-}
+    "latest_small": Release(_SITE + "ml-latest-small.zip", *_CSV, 100_836),
+    "25m": Release(_SITE + "ml-25m.zip", *_CSV, 25_000_095),
+    "1m": Release(_SITE + "ml-1m.zip", "ratings.dat", "movies.dat", None, "::", 1_000_209,
+                  encodings.LATIN_1),
+    "100k": Release(_SITE + "ml-100k.zip", "u.data", "u.item", None, "\t", 100_000,
+                    encodings.LATIN_1),
+}  # fmt: skip
+# Releases by their number of ratings, those too that have no name here.
+_SIZES = {kind.size: f"movielens/{name}" for name, kind in RELEASES.items()} | {
+    10_000_054: "MovieLens 10M", 20_000_263: "MovieLens 20M", 32_000_204: "MovieLens 32M",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +86,7 @@ class Ratings:
 
 
 def source_hashes(release: str, folder: str | os.PathLike) -> dict[str, str]:
-    """SHA-256 of every raw file of `release` in `folder`.
+    """SHA-256 of every raw file of `release` in `folder`, and the movie file's encoding if unusual.
 
     Raises:
       UserError: if a file is absent.
@@ -91,9 +98,13 @@ def source_hashes(release: str, folder: str | os.PathLike) -> dict[str, str]:
             raise UserError(
                 f"{path}: no such file; --data_dir is the folder that holds "
                 f"{', '.join(RELEASES[release].files)} of movielens/{release}"
+                + published.explain(pathlib.Path(folder), RELEASES[release].files)
             )
         hashes[name] = sha256_file(path)
-    return hashes
+    movies = pathlib.Path(folder) / RELEASES[release].movies
+    with notes.collected() as said:
+        codec = encodings.decide(movies, RELEASES[release].encoding)
+    return hashes | ({f"encoding of {movies.name}": codec} if said else {})
 
 
 def read(release: str, folder: str | os.PathLike) -> Catalogue:
@@ -110,15 +121,22 @@ def read(release: str, folder: str | os.PathLike) -> Catalogue:
     Raises:
       UserError: with file and line, for whatever does not fit the published format.
     """
-    folder = pathlib.Path(folder)
+    with notes.collected() as said:
+        found = _read(release, pathlib.Path(folder))
+    return notes.kept(found, said)
+
+
+def _read(release: str, folder: pathlib.Path) -> Catalogue:
     kind = RELEASES[release]
     ratings = read_ratings(kind, folder / kind.ratings)
+    _check_size(release, ratings)
     movies = read_movies(kind, folder / kind.movies)
     tags, empty_tags = read_tags(folder / kind.tags, movies) if kind.tags else ({}, 0)
     rated = set(np.unique(ratings.movie).tolist())
     ids = [movie for movie in movies if movie in rated]
     offsets, users, items, order = _sequences(ratings, ids)
     described = [movie_text.describe(*movies[movie], tags.get(movie, [])) for movie in ids]
+    text_checks.check([movies[movie][0] for movie in ids], [text for text, _ in described])
     timestamps = ratings.timestamp[order]
     return Catalogue(
         name=f"movielens/{release}",
@@ -141,6 +159,19 @@ def read(release: str, folder: str | os.PathLike) -> Catalogue:
             "empty_tags": empty_tags,
         },
     )
+
+
+def _check_size(release: str, ratings: Ratings) -> None:
+    """Several releases have the same form: their sizes tell them apart."""
+    found, wanted = len(ratings.user), RELEASES[release].size
+    if found != wanted and found in _SIZES:
+        raise UserError(
+            f"{ratings.path}: {found:,} ratings are those of {_SIZES[found]}, not of "
+            f"movielens/{release}; give the folder of movielens/{release}, or the other name"
+        )
+    if found != wanted:
+        notes.say(f"{ratings.path.name}: {found:,} ratings; movielens/{release} was published with "
+                  f"{wanted:,}")  # fmt: skip
 
 
 def _sequences(

@@ -3,7 +3,7 @@
 import pathlib
 
 from ilm_jax.data import draws, raw_lines
-from ilm_jax.data.item_files import json_rows
+from ilm_jax.data.json_lines import json_rows
 from ilm_jax.data.splits import Splits
 from ilm_jax.errors import UserError
 

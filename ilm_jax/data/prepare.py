@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from ilm_jax.data import families, stale
+from ilm_jax.data import families, notes, stale
 from ilm_jax.data.catalogue import Catalogue, stored_sources
 from ilm_jax.errors import UserError
 from ilm_jax.files import trouble
@@ -110,7 +110,10 @@ def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -
         shutil.rmtree(builder.data_path, ignore_errors=True)
         _download_and_prepare(builder, data_dir)
         sources = {"builder": str(builder.version)} | builder.sources
-        builder.read().save(path, sources)
+        catalogue = builder.read()
+        catalogue.save(path, sources)
+        for note in catalogue.extras.get("notes", []):
+            notes.say(note)
 
 
 def _root(cache_dir: StrPath | None) -> pathlib.Path:
@@ -167,6 +170,9 @@ def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib
         command, env=os.environ | quiet, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
+    for line in done.stderr.splitlines():
+        if line.startswith(notes.PREFIX):
+            print(line, file=sys.stderr, flush=True)
     if done.returncode == 2 and done.stderr.strip():
         raise UserError(done.stderr.strip().splitlines()[-1])
     if done.returncode:

@@ -1,51 +1,113 @@
-"""Strict reading of raw text files: every complaint names the file, the line and a remedy."""
+"""Strict reading of raw text files: every complaint names the file, the line and a remedy.
+
+`encodings` finds out what the bytes stand for; tables with a header are read by `tables`.
+"""
 
 import csv
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from ilm_jax.data import encodings
+from ilm_jax.data.failing import fail
 from ilm_jax.errors import UserError
 
-LONGEST = 400
+__all__ = ["check_header", "check_width", "csv_rows", "fail", "lines", "split_rows", "whole_number"]
 
 
-def fail(path: str | os.PathLike, line: int, what: str, remedy: str = "") -> NoReturn:
-    """Raises the UserError `path:line: what; remedy`; what a huge line brings in is cut."""
-    what = what if len(what) <= LONGEST else f"{what[:LONGEST]}…"
-    remedy = remedy or "mend the line, or take the file from its publisher again"
-    raise UserError(f"{path}:{line}: {what}; {remedy}")
-
-
-def lines(path: str | os.PathLike, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def lines(path: str | os.PathLike, form: str = encodings.UTF_8) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, line without its end) of a text file; LF and CRLF both end one.
 
+    Args:
+      path: the file.
+      form: which encodings it may be in, see `encodings.decide`.
+
     Raises:
-      UserError: if the file is absent, is not of the encoding, or stops within a line (a file cut
-        off in transfer would otherwise end in a wrong but well-formed number).
+      UserError: if the file is absent, is not of the encoding, holds NUL characters or a byte order
+        mark within, or stops within a line (a file cut off in transfer would otherwise end in a
+        wrong but well-formed number).
     """
     path = pathlib.Path(path)
     try:
-        stream = open(path, "rb")
+        codec = encodings.decide(path, form)
+        yield from _wide_lines(path, codec) if encodings.is_wide(codec) else _lines(path, codec)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; point --data_dir at its folder") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    with stream:
+
+
+def _lines(path: pathlib.Path, codec: str) -> Iterator[tuple[int, str]]:
+    with open(path, "rb") as stream:
         for number, raw in enumerate(stream, 1):
             if not raw.endswith(b"\n"):
-                fail(path, number, "the last line has no line end, so the file is cut off",
-                     "take the file again, or end it with a line end if it is whole")  # fmt: skip
-            raw = raw.removesuffix(b"\n").removesuffix(b"\r")
-            if number == 1 and encoding == "utf-8":
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield number, raw.decode(encoding)
-            except UnicodeDecodeError as error:
-                fail(path, number, f"not {encoding} at byte {error.start + 1} of the line",
-                     f"save the file as {encoding}")  # fmt: skip
+                _cut_off(path, number)
+            yield number, decoded(path, number, raw.removesuffix(b"\n").removesuffix(b"\r"), codec)
+
+
+def decoded(path: pathlib.Path, number: int, raw: bytes, codec: str = encodings.UTF_8) -> str:
+    """The text of a line without its end; a byte order mark that opens line 1 is taken off.
+
+    Raises:
+      UserError: as `lines`.
+    """
+    try:
+        text = raw.decode(codec)
+    except UnicodeDecodeError as error:
+        fail(path, number, f"not {codec} at byte {error.start + 1} of the line",
+             f"save the file as {codec}")  # fmt: skip
+    return _checked(path, number, text.removeprefix("\ufeff") if number == 1 else text)
+
+
+def _wide_lines(path: pathlib.Path, codec: str) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with open(path, encoding=codec, newline="\n") as stream:
+            for number, text in enumerate(stream, 1):
+                if not text.endswith("\n"):
+                    _cut_off(path, number)
+                text = text.removesuffix("\n").removesuffix("\r")
+                yield number, _checked(path, number, text)
+    except UnicodeDecodeError:
+        fail(path, number + 1, f"not {codec.upper()} from here on", "save the file as UTF-8")
+
+
+def whole_text(path: str | os.PathLike) -> str:
+    """The text of a small file, such as one of JSON: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+      UserError: as `lines`, but for a last line without its end.
+    """
+    path = pathlib.Path(path)
+    try:
+        codec = encodings.decide(path)
+        text = path.read_bytes().decode(codec).removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fail(path, line, f"not {error.encoding}", f"save the file as {error.encoding}")
+    if "\0" in text:
+        fail(path, text[: text.index("\0")].count("\n") + 1, "a NUL character")
+    return text
+
+
+def _cut_off(path: pathlib.Path, number: int) -> NoReturn:
+    fail(path, number, "the last line has no line end, so the file is cut off",
+         "take the file again, or end it with a line end if it is whole")  # fmt: skip
+
+
+def _checked(path: pathlib.Path, number: int, text: str) -> str:
+    if "\0" in text:
+        fail(path, number, "a NUL character, which no text holds",
+             "save the file as UTF-8; if it was damaged, take it again")  # fmt: skip
+    if text.startswith("\ufeff"):
+        fail(path, number, "a byte order mark within the file: files that were joined?",
+             "take the mark out (U+FEFF), and headers that came with it")  # fmt: skip
+    return text
 
 
 def check_header(path: str | os.PathLike, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -80,59 +142,17 @@ def csv_rows(path: str | os.PathLike, header: Sequence[str]) -> Iterator[tuple[i
 
 
 def split_rows(
-    path: str | os.PathLike, separator: str, width: int, encoding: str
+    path: str | os.PathLike, separator: str, width: int, form: str
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields (line number, fields) of a file without quotes or header.
 
     Raises:
       UserError: as `lines`; on a wrong number of columns.
     """
-    for number, text in lines(path, encoding):
+    for number, text in lines(path, form):
         row = text.split(separator)
         check_width(path, number, row, width)
         yield number, row
-
-
-def table_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line number, cells by column) of a `.csv`, or of a tab-separated file otherwise.
-
-    RecBole's column types ("item_id:token") are dropped from the names.
-
-    Raises:
-      UserError: as `lines`; on a column given twice, a wrong number of columns or a broken quote.
-    """
-    path = pathlib.Path(path)
-    header: list[str] = []
-    for number, row in _csv_lines(path) if path.suffix == ".csv" else _tab_lines(path):
-        if header:
-            check_width(path, number, row, len(header))
-            yield number, dict(zip(header, row, strict=True))
-            continue
-        header = [cell.split(":")[0].strip() for cell in row] or [""]
-        twice = [name for name in header if header.count(name) > 1 or not name]
-        if twice:
-            remedy = "name each column once"
-            if not twice[0]:
-                remedy += "; pandas writes its index so, unless to_csv(index=False)"
-            fail(path, number, f"column {twice[0]!r} is empty or given twice in the header", remedy)
-        if len(header) == 1 and (others := re.findall(r"[;,\t|]", header[0])):
-            wanted = "commas" if path.suffix == ".csv" else "tabs"
-            fail(path, number, f"one column, {header[0]!r}: cells are set apart by {others[0]!r}",
-                 f"set them apart by {wanted}")  # fmt: skip
-
-
-def _csv_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((f"{text}\n" for _, text in lines(path)), strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        fail(path, reader.line_num, f"not valid CSV ({error})")
-
-
-def _tab_lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    for number, text in lines(path):
-        yield number, text.split("\t")
 
 
 def check_width(path: str | os.PathLike, line: int, row: Sequence[str], width: int) -> None:

@@ -14,16 +14,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ilm_jax.data import raw_lines
+from ilm_jax.data import markup, notes, published, raw_lines
 from ilm_jax.data.assemble import assemble
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.columns import read_names
 from ilm_jax.data.interaction_files import Interactions
-from ilm_jax.data.item_files import Item, json_rows
+from ilm_jax.data.item_files import Item
+from ilm_jax.data.json_lines import json_rows
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 FILE = "keys.gin"
 # Kinds of text about one purchase.
 KINDS = ("critique", "purchase_reason", "endorsement")
@@ -31,11 +32,12 @@ KINDS = ("critique", "purchase_reason", "endorsement")
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Where things stand in a user's line; the last four are asked for only if they are set.
+    """Where things stand in a user's line; a key that is set and stands nowhere is an error.
 
     Attributes:
       user, history, item, review, profile: of the line and of a purchase.
-      asin, title, category, price: of an item; category levels are set apart by " - ".
+      asin, title, category, price: of an item.
+      separator: between the levels of a category.
       rating, time: of a review.
       critique, purchase_reason, endorsement: of a purchase, its item or its review.
       user_summary: of the profile.
@@ -50,6 +52,7 @@ class Keys:
     title: str = "title"
     category: str = "category"
     price: str = "price"
+    separator: str = " - "
     rating: str = "rating"
     time: str = "unix_time"
     critique: str = ""
@@ -68,7 +71,10 @@ def files(folder: str | os.PathLike) -> list[pathlib.Path]:
     there = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if len(there) != 1:
         names = ", ".join(path.name for path in there) or "no .jsonl"
-        raise UserError(f"{folder}: found {names}; the folder holds one .jsonl, a user a line")
+        hint = published.explain(folder, ("office.jsonl",))
+        raise UserError(
+            f"{folder}: found {names}{hint}; the folder holds one .jsonl, a user a line"
+        )
     return [there[0], *(path for path in (folder / FILE,) if path.is_file())]
 
 
@@ -89,9 +95,12 @@ def read(folder: str | os.PathLike, name: str) -> Catalogue:
     path, *_ = files(folder)
     keys = read_names(path.parent / FILE, Keys)
     reader = _Reader(path, keys)
-    reader.read()
-    interactions = reader.interactions()
-    catalogue = assemble(name, VERSION, interactions, reader.items)
+    with notes.collected() as said:
+        reader.read()
+        interactions = reader.interactions()
+        reader.check_keys()
+        catalogue = assemble(name, VERSION, interactions, reader.items)
+        reader.note()
     assert interactions.order is not None
     # The order in which `assemble` sorts each user's purchases.
     order = np.lexsort((interactions.order, np.array(reader.user_rows)))
@@ -102,14 +111,8 @@ def read(folder: str | os.PathLike, name: str) -> Catalogue:
         user = reader.user_rows[row]
         texts[kind].append([user, int(place[row] - catalogue.offsets[user]), text])
     texts["user_summary"] = [list(pair) for pair in reader.summaries.items()]
-    for kind in (*KINDS, "user_summary"):
-        asked = getattr(keys, kind)
-        if asked and asked != getattr(Keys(), kind) and not texts[kind]:
-            raise UserError(
-                f"{path}: key {asked!r} ({kind}) is nowhere; there are: {reader.found_keys()}"
-            )
     catalogue.extras["regen"] = texts
-    return catalogue
+    return notes.kept(catalogue, said)
 
 
 class _Reader:
@@ -126,6 +129,27 @@ class _Reader:
         self.summaries: dict[int, str] = {}
         self._found: dict[str, set[str]] = {}
         self._line = 0
+
+    def check_keys(self) -> None:
+        """Raises UserError for a key that keys.gin sets and that stands nowhere."""
+        there = set().union(*self._found.values())
+        for field in dataclasses.fields(Keys):
+            asked = getattr(self.keys, field.name)
+            if asked and asked != field.default and field.name != "separator":
+                if asked not in there:
+                    raise UserError(f"{self.path}: key {asked!r} ({field.name}) is nowhere; there "
+                                    f"are: {self.found_keys()}")  # fmt: skip
+
+    def note(self) -> None:
+        """Says what items lack, and where the separator cuts nothing."""
+        total = len(self.items)
+        untitled = sum(item.title == raw for raw, item in self.items.items())
+        notes.count(untitled, total, "items have no title but their ids")
+        categories = [item.categories for item in self.items.values() if item.categories]
+        uncut = sum(any(sign in part[0] for sign in "|>/") for part in categories)
+        if uncut and not any(len(part) > 1 for part in categories):
+            notes.say(f"{self.keys.separator!r} stands in none of {len(categories)} categories, "
+                      f"{uncut} hold '|', '>' or '/'; {FILE} sets separator")  # fmt: skip
 
     def found_keys(self) -> str:
         return "; ".join(f"{where}: {', '.join(sorted(k))}" for where, k in self._found.items())
@@ -176,11 +200,13 @@ class _Reader:
                        f"keys: {list(review)}")  # fmt: skip
         if rating is not None and (isinstance(rating, bool) or not isinstance(rating, int | float)):
             self._fail(f"{self.keys.rating} {str(rating)[:40]!r} is not a number")
-        category = self._text(item, self.keys.category)
-        price = self._text(item, self.keys.price)
+        title, category, price = (
+            markup.plain(self._text(item, key))
+            for key in (self.keys.title, self.keys.category, self.keys.price)
+        )
+        levels = [level.strip() for level in category.split(self.keys.separator)]
         self.items.setdefault(asin, Item(
-            self._text(item, self.keys.title) or asin,
-            categories=tuple(level.strip() for level in category.split(" - ") if level.strip()),
+            title or asin, categories=tuple(filter(None, levels)),
             attributes=(("price", price),) if price else (), line=self._line,
         ))  # fmt: skip
         for kind in KINDS:

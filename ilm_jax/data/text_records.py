@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ilm_jax.data import raw_lines
-from ilm_jax.data.item_files import json_rows
+from ilm_jax.data.json_lines import check_escapes, json_rows
 from ilm_jax.errors import UserError
 
 _KEYS = {"task", "item_ids", "user_id", "target", "source"}
@@ -78,22 +78,15 @@ def _records(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix != ".json":
         yield from json_rows(file)
         return
-    text = "\n".join(line for _, line in _lines_of_json(file))
+    text = raw_lines.whole_text(file)
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not valid JSON ({error})") from error
     if not isinstance(whole, dict):
         raise UserError(f"{file}: a {type(whole).__name__} instead of {{item id: text}}")
+    check_escapes(file, 1, text, whole)
     for raw, target in whole.items():
         if target == "":
             continue
         yield 1, {"task": "long_description", "item_ids": [raw], "target": target}
-
-
-def _lines_of_json(file: pathlib.Path) -> Iterator[tuple[int, str]]:
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from error
-    yield from enumerate(content.split("\n"), 1)

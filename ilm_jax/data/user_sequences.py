@@ -14,7 +14,7 @@ from ilm_jax.data import custom
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 
-VERSION = "1.0.0"
+VERSION = custom.VERSION
 CORE = 5
 # Users, items and interactions as published; a file that gives other numbers is another dataset.
 # CDs: the README prints Movies' interactions; the notebook and the sparsity support this number.

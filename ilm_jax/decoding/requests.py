@@ -167,13 +167,10 @@ def by_shape(
 
 
 def _lines(path: str) -> Iterator[str]:
-    try:
-        with open(pathlib.Path(path).expanduser(), encoding="utf-8") as stream:
-            yield from stream
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; name one with a JSON object per line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    file = pathlib.Path(path).expanduser()
+    if not file.exists():
+        raise UserError(f"{path}: no such file; name one with a JSON object per line")
+    yield from raw_lines.whole_text(file).split("\n")
 
 
 def _record(path: str, line: int, text: str) -> dict[str, Any]:

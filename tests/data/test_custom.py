@@ -178,7 +178,7 @@ WRONG = [
     ("user,item,timestamp\nu,a,1\nu,b,x\n", r"csv:3: timestamp 'x' is neither .* nor a date"),
     ("user,item,timestamp\nu,a,2020-13-01\n", r"csv:2: timestamp '2020-13-01' .*\"none\""),
     ("user,item,timestamp\nu,a,1\nu,b,2020-12-01\n", r"csv:3: .*some are dates, others"),
-    ("user;item;timestamp\nu;a;1\n", r"csv:1: .*set apart by ';'; set them apart by commas"),
+    ("user;item,timestamp\nu;a,1\n", r"csv:1: no column for the user"),
     (",user,item,timestamp\n0,u,a,1\n", r"csv:1: column '' is empty.*index=False"),
     ("user,item,timestamp\nu,a,1\n\n", r"csv:3: an empty line; take it out"),
     ("", r"csv:1: no interactions in the file"),

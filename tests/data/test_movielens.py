@@ -29,6 +29,10 @@ def test_csv_releases_become_a_catalogue(tmp_path, release, end, raw_files):
     assert found.ties == 1
     assert found.ratings.tolist() == [2.0, 5.0, 4.0, 3.5, 0.5]
     assert found.timestamps.tolist() == [40, 50, 90, 100, 100]
+    assert found.extras.pop("notes") == [
+        f"ratings.csv: 5 ratings; movielens/{release} was published with "
+        f"{movielens.RELEASES[release].size:,}"
+    ]
     assert found.extras == {
         "years": [1999, 2001, None],
         "tags": [["slow burn", "art", "war"], ['a, "b"'], []],

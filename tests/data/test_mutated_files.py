@@ -21,11 +21,29 @@ from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
 
 MUTANTS = 1000
+# Whether the file at hand is a table with a header, which may be in other encodings than UTF-8.
+TABLES: list[bool] = []
 DRAW = np.random.default_rng(0)
 
 
 def text_of(raw):
-    return raw.decode("utf-8").removeprefix("\ufeff")
+    """UTF-8, or UTF-16 with its mark; a table may be Western European as a whole."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16")
+    try:
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except ValueError:
+        lines = raw.split(b"\n")
+        if not TABLES or any(is_utf_8(line) for line in lines if not line.isascii()):
+            raise
+        return raw.decode("cp1252")
+
+
+def is_utf_8(line):
+    try:
+        return bool(line.decode("utf-8"))
+    except ValueError:
+        return False
 
 
 def lines_of(raw):
@@ -130,9 +148,39 @@ def slow_items(records):
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     return [
         (c["id"], " ".join(c.get("title", "").split()) or c["id"],
-         tuple(p.strip() for p in c.get("genres", "").split("|") if p.strip()))
+         tuple(" ".join(p.split()) for p in c.get("genres", "").split("|") if p.strip()))
         for c in cells
     ]  # fmt: skip
+
+
+def slow_quoted_items(raw):
+    """RecBole's file whose categories are lists in quotes, letter by letter."""
+    header, *rows = [line.split("\t") for line in lines_of(raw)]
+    header = [re.sub(r"[\s_-]", "", name.split(":")[0]).lower() for name in header]
+    found = []
+    for row in rows:
+        cells = dict(zip(header, row, strict=True))
+        raw_id = cells["itemid"]
+        title = cells.get("title", "")
+        found.append((raw_id, " ".join(title.split()) or raw_id,
+                      tuple(quoted_parts(cells.get("categories", "")))))  # fmt: skip
+    return found
+
+
+def quoted_parts(cell):
+    parts, part, inside = [], "", ""
+    for letter in cell:
+        if inside and letter == inside:
+            parts.append(" ".join(part.split()))
+            part, inside = "", ""
+        elif inside:
+            part += letter
+        elif letter in "'\"":
+            inside = letter
+        else:
+            assert letter in ", "
+    assert not inside
+    return [part for part in parts if part]
 
 
 def slow_json_items(raw):
@@ -143,8 +191,8 @@ def slow_json_items(raw):
         names = record.get("genres") or []
         names = names if isinstance(names, list) else str(names).split("|")
         title = " ".join(str("" if title is None else title).split())
-        found.append((str(record["id"]), title or str(record["id"]),
-                      tuple(str(n).strip() for n in names if str(n).strip())))  # fmt: skip
+        names = tuple(" ".join(str(name).split()) for name in names if str(name).strip())
+        found.append((str(record["id"]), title or str(record["id"]), names))
     return found
 
 
@@ -233,6 +281,9 @@ RAW = {
     "items jsonl": json_lines(
         [{"id": f"i{k}", "title": f"Name {k}", "genres": ["a", f"b{k}"]} for k in range(12)]
     ).decode(),
+    "items item": "item_id:token\ttitle:token_seq\tcategories:token_seq\n" + "".join(
+        f"i{k}\tName {k}\t'A & B', \"C's {k}\"\n" for k in range(12)
+    ),
     "texts": json_lines(
         [{"task": "summary", "item_ids": [f"i{k}"], "target": f"It is {k}."} for k in range(12)]
     ).decode(),
@@ -256,6 +307,7 @@ READERS = {
     "inter": ("x.inter", table, lambda raw: slow_table([s.split("\t") for s in lines_of(raw)])),
     "items csv": ("items.csv", items, lambda raw: slow_items(csv_records(raw))),
     "items jsonl": ("items.jsonl", items, slow_json_items),
+    "items item": ("x.item", items, slow_quoted_items),
     "texts": ("texts.jsonl", texts, slow_texts),
     "reviews": ("reviews.json", reviews, slow_reviews),
     "regen": ("office.jsonl", users, slow_users),
@@ -301,6 +353,10 @@ MUTATIONS = {
         DRAW.integers(4)]),
     "bom": lambda r: b"\xef\xbb\xbf" + r,
     "separator": lambda r: replaced(r, rb"[ ,\t:]", [b"", b",,", b"\t\t", b'"'][DRAW.integers(4)]),
+    "utf-16": lambda r: r.decode("utf-8").encode("utf-16"),
+    "latin": lambda r: replaced(r, rb"[a-z]", b"\xe9"),
+    "two encodings": lambda r: replaced(replaced(r, rb"a", b"\xe9"), rb"i", b"\xc3\xa9"),
+    "quote": lambda r: replaced(r, rb"[\"',|]", [b"'", b'"', b"|", b"["][DRAW.integers(4)]),
     "zero": lambda r: replaced(r, rb"\w", b"\0"),
 }  # fmt: skip
 
@@ -319,6 +375,7 @@ def plain(rows):
 @pytest.mark.parametrize("reader", READERS)
 def test_a_thousand_damaged_files(tmp_path, reader):
     name, read, slow = READERS[reader]
+    TABLES[:] = [True] * (reader in ("csv", "dates", "inter", "items csv", "items item"))
     path = tmp_path / name
     raw = RAW[reader].encode()
     path.write_bytes(raw)
