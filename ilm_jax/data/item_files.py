@@ -101,6 +101,7 @@ class _Reader:
             collections.Counter
         )
         self.marked = self.joined = 0
+        self.sample = ""
         self.cut = self._cutter()
 
     def _cutter(self) -> lists.Cutter:
@@ -169,6 +170,7 @@ class _Reader:
             return ""
         if markup.suspect(text) and (clean := markup.plain(str(value))) != text:
             self.marked += 1
+            self.sample = self.sample or f"line {line}: {text[:40]!r}"
             return clean if self.columns.markup else text
         return text
 
@@ -198,4 +200,7 @@ class _Reader:
             f'is kept as written; Columns.markup = "remove" in {FILE} takes it out'
         )  # fmt: skip
         if self.marked:
-            notes.say(f"{self.marked} cells of {self.path.name} hold a page's markup, which {kept}")
+            notes.say(
+                f"{self.marked} cells of {self.path.name} hold a page's markup ({self.sample}), "
+                f"which {kept}"
+            )

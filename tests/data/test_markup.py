@@ -94,7 +94,7 @@ def test_ones_own_markup_is_kept_and_counted_until_it_is_to_go(tmp_path):
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = custom.read(tmp_path)
     assert found.titles == ["<b>A</b> &amp; B", " ".join(SCRIPT.split())]
-    assert "2 cells of items.jsonl hold a page's markup" in found.extras["notes"][0]
+    assert "2 cells of items.jsonl hold a page's markup (line 1: " in found.extras["notes"][0]
     assert "is kept as written" in found.extras["notes"][0]
     (tmp_path / "columns.gin").write_text('Columns.markup = "remove"\n')
     assert custom.read(tmp_path).titles == ["A & B", "i1"]
