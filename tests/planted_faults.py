@@ -178,7 +178,8 @@ class Results:
         self._path, self._found = path, {}
         if path.exists():
             for line in map(json.loads, path.read_text().splitlines()):
-                self._found[line.pop("key")] = Outcome(**line)
+                key = line.pop("key")
+                self._found[key] = Outcome(**line)
 
     def __contains__(self, key: str) -> bool:
         return key in self._found

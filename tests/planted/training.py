@@ -9,7 +9,13 @@ _STEP = "tests/training/test_step.py"
 FAULTS = (
     Fault(
         "the decay does not end with the run", "ilm_jax/training/optimizers.py",
-        "max(1, total_steps - self.warmup_steps)", "max(1, total_steps)", _OPTIMIZER,
+        "(self.decay_steps or total_steps) - self.warmup_steps",
+        "(self.decay_steps or total_steps)", _OPTIMIZER,
+    ),
+    Fault(
+        "a schedule's own end is not heard", "ilm_jax/training/optimizers.py",
+        "(self.decay_steps or total_steps) - self.warmup_steps", "total_steps - self.warmup_steps",
+        _OPTIMIZER,
     ),
     Fault(
         "the update is clipped, not the gradient", "ilm_jax/training/optimizers.py",

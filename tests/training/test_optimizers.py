@@ -62,6 +62,16 @@ def test_rates_by_hand_at_the_start_the_middle_and_the_end():
     assert rates("linear", 40) == [0.8]
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_schedule_with_an_end_of_its_own_ends_there_whatever_the_run_does(schedule):
+    config = OptimizerConfig(schedule=schedule, warmup_steps=10, decay_steps=50)
+    for total in (30, 50, 100):
+        rate = config.learning_rate_at(total)
+        got = [float(rate(step)) for step in range(100)]
+        want = [rate_by_formula(config, 50, step) for step in range(100)]
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-9)
+
+
 def test_a_warm_up_as_long_as_the_run_reaches_the_peak_at_its_end():
     rate = OptimizerConfig(learning_rate=1.0, warmup_steps=10).learning_rate_at(10)
     assert [float(rate(step)) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
