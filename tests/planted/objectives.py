@@ -2,8 +2,13 @@
 
 from tests.planted import Fault
 
-_ITC = "tests/objectives/test_contrastive.py -k 'not 32768'"
-_STAGE_1 = "tests/parity/test_stage_one_losses.py"
+_ITC = "tests/objectives/test_contrastive.py -k equal_the_formula"
+_TIES = "tests/objectives/test_contrastive.py -k ties"
+_DRAWN = "tests/objectives/test_contrastive.py -k never_positives"
+_APART = "tests/objectives/test_contrastive.py -k apart"
+_TEXTS = "tests/parity/test_stage_one_losses.py -k equal_their_formulas"
+_PAIRS = "tests/parity/test_stage_one_losses.py -k pair_losses"
+_SMOOTHED = "tests/parity/test_stage_one_losses.py -k label_smoothing"
 _RANKING = "tests/objectives/test_ranking.py"
 _LANGUAGE = "tests/objectives/test_language.py"
 
@@ -26,49 +31,49 @@ FAULTS = (
     ),
     Fault(
         "a row that ties with a wrong answer is wrong", "ilm_jax/objectives/contrastive.py",
-        "row.best_positive >= row.best_negative", "row.best_positive > row.best_negative", _ITC,
+        "row.best_positive >= row.best_negative", "row.best_positive > row.best_negative", _TIES,
     ),
     Fault(
         "wrong answers may be right ones of equal id", "ilm_jax/objectives/contrastive.py",
-        "noisy = jnp.where(same, NEGATIVE, jax", "noisy = jnp.where(False, NEGATIVE, jax", _ITC,
+        "noisy = jnp.where(same, NEGATIVE, jax", "noisy = jnp.where(False, NEGATIVE, jax", _DRAWN,
     ),
     Fault(
         "both directions share their noise", "ilm_jax/objectives/contrastive.py",
-        "_column_statistics(sim, same, noisy[1],", "_column_statistics(sim, same, noisy[0],", _ITC,
+        "_column_statistics(sim, same, noisy[1],", "_column_statistics(sim, same, noisy[0],", _APART,
     ),
     Fault(
         "pairs are not smoothed as asked", "ilm_jax/objectives/alignment.py",
         'batch["others"],\n            label_smoothing=self.label_smoothing,\n',
-        'batch["others"],\n', _STAGE_1,
+        'batch["others"],\n', _SMOOTHED,
     ),
     Fault(
         "captions are not smoothed as asked", "ilm_jax/objectives/alignment.py",
-        "text, self.qformer.pad_id, self.label_smoothing)", "text, self.qformer.pad_id)", _STAGE_1,
+        "text, self.qformer.pad_id, self.label_smoothing)", "text, self.qformer.pad_id)", _SMOOTHED,
     ),
     Fault(
         "wrong items and wrong texts change places", "ilm_jax/objectives/alignment.py",
         "itc.negative_left, itc.negative_right)", "itc.negative_right, itc.negative_left)",
-        _STAGE_1,
+        _TEXTS,
     ),
     Fault(
         "users' pairs have the items' temperature", "ilm_jax/objectives/alignment.py",
-        "model.temperature(kind)", 'model.temperature("item_item")', _STAGE_1,
+        "model.temperature(kind)", 'model.temperature("item_item")', _PAIRS,
     ),
     Fault(
         "row 0 is no wrong item", "ilm_jax/objectives/matching.py",
-        "negative_left >= 0,", "negative_left > 0,", _STAGE_1,
+        "negative_left >= 0,", "negative_left > 0,", _TEXTS,
     ),
     Fault(
         "a wrong text counts as a match", "ilm_jax/objectives/matching.py",
-        "jnp.array([1, 0, 0])", "jnp.array([1, 0, 1])", _STAGE_1,
+        "jnp.array([1, 0, 0])", "jnp.array([1, 0, 1])", _TEXTS,
     ),
     Fault(
         "padding is a target of captions", "ilm_jax/objectives/generation.py",
-        "(labels != pad_id).astype(jnp.float32)", "jnp.ones(labels.shape)", _STAGE_1,
+        "(labels != pad_id).astype(jnp.float32)", "jnp.ones(labels.shape)", _TEXTS,
     ),
     Fault(
         "smoothing takes nothing from the label", "ilm_jax/objectives/generation.py",
-        "lse - (1 - label_smoothing) * chosen", "lse - chosen", _STAGE_1,
+        "lse - (1 - label_smoothing) * chosen", "lse - chosen", _TEXTS,
     ),
     Fault(
         "a weight of zero lets NaN through", "ilm_jax/objectives/generation.py",
