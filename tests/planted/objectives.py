@@ -39,7 +39,8 @@ FAULTS = (
     ),
     Fault(
         "both directions share their noise", "ilm_jax/objectives/contrastive.py",
-        "_column_statistics(sim, same, noisy[1],", "_column_statistics(sim, same, noisy[0],", _APART,
+        "_column_statistics(sim, same, noisy[1],", "_column_statistics(sim, same, noisy[0],",
+        _APART,
     ),
     Fault(
         "pairs are not smoothed as asked", "ilm_jax/objectives/alignment.py",
