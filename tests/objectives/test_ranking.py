@@ -211,3 +211,24 @@ def test_counts_above_are_exact_up_to_the_cutoff(drawn, cutoff):
     assert (found[~near] >= cutoff).all()
     exact = np.asarray(ranking._count_above(jnp.asarray(values), None))
     np.testing.assert_array_equal(exact, expected)
+
+
+def test_a_negative_that_ties_with_the_positive_stands_above_it():
+    x = ranking.Scored(
+        jnp.array([1.0]), jnp.array([[1.0, 0.0, 5.0]]), jnp.array([[True, True, False]]), 2.0
+    )
+    assert ranking.violates(x, None).tolist() == [[True, False, False]]
+    # The positive is second; the one that ties is first, the other third.
+    discount = 1 / np.log2([2, 3, 4])
+    got = np.asarray(ranking.lambda_weights(x))[0, :2]
+    np.testing.assert_allclose(
+        got, [discount[0] - discount[1], discount[1] - discount[2]], rtol=1e-5
+    )
+
+
+def test_a_negative_at_the_margin_itself_does_not_violate_it():
+    scores = jnp.array([[0.0, 0.25, -0.25]])
+    x = ranking.Scored(jnp.array([1.0]), scores, jnp.ones((1, 3), bool), 3.0)
+    assert ranking.violates(x, 1.0).tolist() == [[False, True, False]]
+    # One violator of three, of which one was drawn: Phi(1) = 1, and its gap is a quarter.
+    np.testing.assert_allclose(ranking.warp(x), [0.25], rtol=1e-5)

@@ -110,7 +110,13 @@ FAULTS = (
     ),
     Fault(
         "a tie does not count against the positive", "ilm_jax/objectives/ranking.py",
-        "scored.candidates >= positive)", "scored.candidates > positive)", _RANKING,
+        "scored.candidates >= positive)", "scored.candidates > positive)",
+        "tests/objectives/test_ranking.py -k ties",
+    ),
+    Fault(
+        "a negative at the margin violates it", "ilm_jax/objectives/ranking.py",
+        "scored.candidates > 0)", "scored.candidates >= 0)",
+        "tests/objectives/test_ranking.py -k margin",
     ),
     Fault(
         "the candidate itself is among those drawn", "ilm_jax/objectives/ranking.py",
