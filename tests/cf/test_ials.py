@@ -60,6 +60,20 @@ def test_one_epoch_equals_a_plain_numpy_solve():
     np.testing.assert_allclose(user, expected_user, atol=2e-5)
 
 
+@pytest.mark.parametrize("stddev", [0.1, 2.0])
+def test_the_first_epoch_starts_from_items_of_the_seed_and_the_stated_size(stddev):
+    """N(0, (init_stddev / sqrt(dim))^2), zero where nobody met the item; then users are solved."""
+    users, items = pairs()
+    config = dataclasses.replace(CONFIG, init_stddev=stddev)
+    observed = np.zeros((USERS, ITEMS))
+    observed[users, items] = 1.0
+    start = np.asarray(jax.random.normal(jax.random.key(config.seed), (ITEMS, config.dim)))
+    start = start * stddev / np.sqrt(config.dim) * (observed.sum(0) > 0)[:, None]
+    expected = dense_side(observed, start.astype(np.float64), config)
+    got = ials.fit(users, items, USERS, ITEMS, config)
+    np.testing.assert_allclose(got.user, expected, rtol=2e-3, atol=2e-4)
+
+
 def test_solution_of_a_side_has_zero_gradient():
     """The block solve is the minimum of `objective`, not of something near it."""
     users, items = pairs()

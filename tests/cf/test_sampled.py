@@ -76,6 +76,18 @@ def test_candidates_are_drawn_as_often_as_expected(train):
     assert every.tolist() == list(range(len(counts)))
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 0.75, 1.0])
+def test_popularity_is_the_counts_power(power):
+    counts = np.array([0, 1, 16, 81])
+    config = SamplerConfig("popularity", power=power)
+    want = np.array([power == 0, 1, 16**power, 81**power], float)
+    found = Sampler.make(config, counts).probability
+    np.testing.assert_allclose(found, want / want.sum(), rtol=1e-6)
+    for kind, shares in (("in_batch", counts / 98), ("uniform", np.full(4, 0.25))):
+        found = Sampler.make(SamplerConfig(kind, power=power), counts).probability
+        np.testing.assert_allclose(found, shares, rtol=1e-6)
+
+
 def test_the_bitmap_knows_every_history(train):
     bitmap = jnp.asarray(negatives.history_bitmap(train))
     users, items = np.arange(train.num_users), np.arange(train.num_items)

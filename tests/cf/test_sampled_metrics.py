@@ -160,6 +160,16 @@ def test_a_score_that_is_no_number_has_no_rank():
         drawn.violators(lambda rows: scores[rows], block=2)
 
 
+def test_candidates_that_score_as_high_as_the_target_stand_above_it():
+    negatives = np.array([[0, 1, 2, 2], [3, 4, 0, 1]], np.int32)
+    users, targets = np.array([5, 2], np.int32), np.array([3, 2], np.int32)
+    drawn = Candidates(users, targets, negatives, np.full(2, 9, np.int32), "x")
+    scores = np.zeros((6, 5), np.float32)
+    scores[5] = [0.5, 0.2, 0.7, 0.5, 9.0]  # target .5: one ties, one twice above, one below
+    scores[2] = [1.0, 1.0, 1.0, 1.0, 1.0]
+    assert drawn.violators(lambda rows: scores[rows], block=1).tolist() == [3, 4]
+
+
 def test_item_knn_equals_the_dense_definition():
     draw = np.random.default_rng(0)
     dense = draw.random((30, 17)) < 0.3
