@@ -26,7 +26,7 @@ import numpy as np
 from ilm_jax.data.records import Features, decode_record, encode_record
 from ilm_jax.data.task_settings import CACHE_FORMAT
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, temporary_name
+from ilm_jax.files import atomic_write, sha256_json, temporary_name
 
 # Parts hold at least so many records, and more where there would be too many files.
 RECORDS_PER_PART = 4096
@@ -121,6 +121,7 @@ def finish(
         "size": total,
         "lengths": {name: statistic.summary() for name, statistic in lengths.items()},
     }
+    full["sha256"] = sha256_json(full)
     text = json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / "info.json").write_text(text + "\n", encoding="utf-8")
     shutil.rmtree(path, ignore_errors=True)
@@ -244,13 +245,17 @@ class CachedTask:
             raise UserError(f"{file}: not JSON ({error}); delete the folder") from error
         if not isinstance(self.info, dict) or self.info.get("format") != CACHE_FORMAT:
             raise UserError(f"{file}: not of format {CACHE_FORMAT}; delete the folder")
+        told = {name: value for name, value in self.info.items() if name != "sha256"}
+        if self.info.get("sha256", "") not in ("", sha256_json(told)):
+            raise UserError(f"{file}: changed since it was written; delete the folder")
         self._features = [tuple(feature) for feature in self.info["features"]]
         self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
         self._source: Any = None
         self._held: list[bytes] | None = None
         size = sum(os.path.getsize(part) for part in self._files)
         self._hold = size <= IN_MEMORY_BYTES
-        found = len(self._reader) if self._files else 0
+        with self._readable():
+            found = len(self._reader) if self._files else 0
         if found != len(self):
             raise UserError(
                 f"{self.path}: {found} records where info.json says {len(self)}; delete the folder"
@@ -293,14 +298,18 @@ class CachedTask:
             raise IndexError(f"{self!r} has no example {index}")
         if self._hold:
             return self._decode(self._records[index])
-        return self._decode(self._reader[int(index)])
+        with self._readable():
+            record = self._reader[int(index)]
+        return self._decode(record)
 
     def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """Several examples at once, in the order asked for."""
         wanted = [int(index) for index in indices]
         if self._hold:
             return [self._decode(self._records[index]) for index in wanted]
-        return [self._decode(record) for record in self._reader.__getitems__(wanted)]
+        with self._readable():
+            records = self._reader.__getitems__(wanted)
+        return [self._decode(record) for record in records]
 
     @property
     def _records(self) -> list[bytes]:
@@ -308,14 +317,27 @@ class CachedTask:
             held: list[bytes] = []
             for start in range(0, len(self), 4096):
                 stop = min(start + 4096, len(self))
-                held += self._reader.__getitems__(list(range(start, stop)))
+                with self._readable():
+                    held += self._reader.__getitems__(list(range(start, stop)))
             self._held = held
         return self._held
 
     def _decode(self, record: bytes) -> dict[str, Any]:
-        example = decode_record(self._features, record)
+        with self._readable():
+            example = decode_record(self._features, record)
         example["catalogue"] = self.catalogue
         return example
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """ArrayRecord has checksums, and says of a damaged file what its libraries say."""
+        try:
+            yield
+        except (ValueError, RuntimeError, OSError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path}: a damaged task cache ({reason}); delete the folder"
+            ) from error
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self), 1024):

@@ -5,9 +5,10 @@ that a checkpoint does not depend on how the model was compiled. Frozen weights 
 a checkpoint names where they came from, with a fingerprint.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -168,8 +169,8 @@ class Checkpoints:
 
     def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:
         """Restores the newest checkpoint into the shape and shardings of `state`."""
-        step = self._manager.latest_step()
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        step = self.resolve("last")
+        meta = self.meta(step)
         names = disk_names({**state.trainable, **state.frozen})
         trainable = self._read(step, "params", state.trainable, names)
         like = slots(state.opt_state)
@@ -178,18 +179,23 @@ class Checkpoints:
         opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), leaves)
         counter = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), state.step.sharding)
         state = state.replace(step=counter, trainable=trainable, opt_state=opt_state)
-        return state, Positions(meta["meta"]["next_example"]), meta["meta"]
+        return state, Positions(meta["next_example"]), meta
 
     def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
         """{path on disk: shape and dtype} of the parameters saved at a step."""
-        metadata = flat(self._manager.item_metadata(step)["params"].tree)
+        with self._readable(step):
+            metadata = flat(self._manager.item_metadata(step)["params"].tree)
         return {p: jax.ShapeDtypeStruct(m.shape, m.dtype) for p, m in metadata.items()}
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON stored beside the parameters."""
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
-            "meta"
-        ]
+        with self._readable(step):
+            found = self._manager.restore(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+            )["meta"]
+            if not isinstance(found, dict) or "version" not in found:
+                raise ValueError("its metadata is no record of ours")
+        return found
 
     def wait(self) -> None:
         """Returns when everything that was asked to be saved is on disk."""
@@ -212,7 +218,8 @@ class Checkpoints:
     ) -> FlatParams:
         names = names or disk_names(like)
         wanted = disk_layout(like, names)
-        saved = flat(self._manager.item_metadata(step)[item].tree)
+        with self._readable(step):
+            saved = flat(self._manager.item_metadata(step)[item].tree)
         check_same(saved, wanted, f"{self._folder}/{step}/{item}")
         arguments = {
             name: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype)
@@ -221,8 +228,21 @@ class Checkpoints:
         restore = ocp.args.PyTreeRestore(
             nested(wanted), restore_args=nested(arguments), partial_restore=True
         )
-        tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
+        with self._readable(step):
+            tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
         return to_memory(flat(tree), like, names)
+
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """What Orbax and TensorStore raise of a damaged checkpoint, as a line to a person."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self._folder}/{step} cannot be read ({reason}): if it is damaged, delete that "
+                "folder to go on from the checkpoint before it"
+            ) from error
 
 
 def _listed(folder: Any) -> list[int] | None:

@@ -106,7 +106,7 @@ def test_what_is_no_cache_is_refused(tmp_path):
     info = tmp_path / "train" / "info.json"
     text = info.read_text()
     for changed, message in (
-        (text.replace('"size": 10', '"size": 11'), "10 records"),
+        (text.replace('"size": 10', '"size": 11'), "changed since it was written"),
         (text.replace("task_cache/1", "task_cache/0"), "not of format"),
         (text[:-5], "not JSON"),
     ):
