@@ -10,6 +10,8 @@ printed with its seed; any makes the exit code 1. The suite draws a smaller numb
 
 import argparse
 import collections
+import contextlib
+import io
 import pathlib
 import shutil
 import signal
@@ -102,7 +104,8 @@ def run(name: str, count: int, seed: int) -> tuple[collections.Counter[str], lis
         for number in range(seed, seed + count):
             signal.alarm(PATIENCE)
             try:
-                tally[mutant(number)] += 1
+                with contextlib.redirect_stderr(io.StringIO()):  # notes on what was read
+                    tally[mutant(number)] += 1
             except (Exception, UserError) as error:  # noqa: B014, BLE001 - the very thing looked for
                 tally["fault"] += 1
                 said = " ".join(str(error).split())[:200]
@@ -125,14 +128,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     all_of_them: collections.Counter[str] = collections.Counter()
     for name, count in counts(flags.only, flags.count).items():
         begin = time.monotonic()
-        tally, faults = run(name, count, flags.seed)
+        tally, said = run(name, count, flags.seed)
         all_of_them += tally
         print(f"{name:20} {tally['read']:6} read {tally['refused']:6} refused {tally['fault']:4} "
               f"faults  {time.monotonic() - begin:5.0f} s", flush=True)  # fmt: skip
-        print("\n".join(faults[:5]), end="\n" if faults else "", flush=True)
-    print(f"{sum(all_of_them.values())} mutants: {all_of_them['read']} read right, "
-          f"{all_of_them['refused']} refused in one line, {all_of_them['fault']} faults")  # fmt: skip
-    return int(all_of_them["fault"] > 0)
+        print("\n".join(said[:5]), end="\n" if said else "", flush=True)
+    read, refused, faults = (all_of_them[name] for name in ("read", "refused", "fault"))
+    print(f"{read + refused + faults} mutants: {read} read right, {refused} refused in one line, "
+          f"{faults} faults")  # fmt: skip
+    return int(faults > 0)
 
 
 if __name__ == "__main__":
