@@ -14,9 +14,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What a person can mend, by the number of the error.
 _REMEDIES = {
@@ -181,6 +184,28 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_arrays(path: str | os.PathLike) -> "dict[str, np.ndarray]":
+    """Arrays of an .npz by name, or that of an .npy under ""; without pickles.
+
+    Raises:
+      OSError: if the file is not there or cannot be opened.
+      ValueError: if it is damaged. NumPy, zip and zlib have a dozen kinds of errors for
+        that, down to NotImplementedError for a byte that names another compression.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"": found}
+        with found:
+            return dict(found)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def sha256_file(path: str | os.PathLike) -> str:

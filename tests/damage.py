@@ -4,6 +4,7 @@ A kind is a folder that `make` writes, and `read`, whose result must be as befor
 one line: numbers of tables, caches, catalogues and checkpoints have digests or checksums.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -112,9 +113,14 @@ def _make_run(folder: pathlib.Path) -> None:
     make_trainer(folder, steps=4, checkpoint=CheckpointConfig(keep_last=1, keep_best=0)).fit()
 
 
+@functools.cache
+def _fresh() -> Any:
+    trainer = make_trainer("never written", steps=4)
+    return trainer.initial_state(trainer.optimizer.build(4))[0]
+
+
 def _run(folder: pathlib.Path) -> Any:
-    trainer = make_trainer(folder, steps=4)
-    state, _ = trainer.initial_state(trainer.optimizer.build(4))
+    state = _fresh()
     checkpoints = Checkpoints(folder)
     try:
         if checkpoints.latest_step is None:
@@ -123,7 +129,7 @@ def _run(folder: pathlib.Path) -> Any:
         check_bits(str(folder), meta, state, meta["frozen"])
     finally:
         checkpoints.close()
-    leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state.trainable)]
+    leaves = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)]
     return leaves, dict(positions.next_example)
 
 

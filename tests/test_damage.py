@@ -9,7 +9,7 @@ import pytest
 from tests.damage import KINDS, outcome
 
 # Of each kind here; `python -m tests.mutate` draws more.
-MUTANTS = {"table": 80, "vectors": 60, "cache": 80, "catalogue": 60, "checkpoint": 12}
+MUTANTS = {"table": 80, "vectors": 60, "cache": 80, "catalogue": 60, "checkpoint": 30}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -28,4 +28,6 @@ def test_a_damaged_file_of_ours_is_read_as_it_was_or_refused(tmp_path, name):
         except Exception as error:
             raise AssertionError(f"{name}, seed {seed}: {did}") from error
         shutil.rmtree(folder)
-    assert found["refused"] > MUTANTS[name] // 4, found
+    # Of a checkpoint's files, which Orbax names at random, most say nothing of its numbers.
+    least = 1 if name == "checkpoint" else MUTANTS[name] // 4
+    assert found["refused"] >= least and found["read"] > 0, found

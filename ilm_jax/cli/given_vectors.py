@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ilm_jax.errors import UserError
+from ilm_jax.files import read_arrays
 
 if TYPE_CHECKING:
     from ilm_jax.cf.table import EmbeddingTable
@@ -72,7 +73,7 @@ def _read(path: str, kind: str, ids: list[str]) -> Float32[np.ndarray, "rows dim
     order: list[str] | None = None
     try:
         if file.suffix == ".npy":
-            array = np.load(file, allow_pickle=False)
+            array = read_arrays(file)[""]
         elif file.suffix == ".safetensors":
             with safetensors.safe_open(file, framework="numpy") as stream:
                 if kind not in stream.keys():  # noqa: SIM118 - it is no mapping

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_dir, sha256_json
+from ilm_jax.files import atomic_dir, read_arrays, sha256_json
 
 FORMAT = "ilm_jax.catalogue/1"
 _ARRAYS = {"offsets": np.int64, "items": np.int32, "ratings": np.float32, "timestamps": np.int64}
@@ -148,12 +147,12 @@ class Catalogue:
         folder = pathlib.Path(path)
         plain = _header(folder)
         try:
-            with np.load(folder / "interactions.npz", allow_pickle=False) as arrays:
-                fields = {name: arrays[name] for name in _ARRAYS}
+            arrays = read_arrays(folder / "interactions.npz")
+            fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
             fields |= {name: plain[name] for name in (*_PLAIN, "ties", "extras")}
             fields["content"] = [[(s, e) for s, e in spans] for spans in fields["content"]]
             catalogue = cls(**fields)
-        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder}: damaged catalogue ({error}); delete the folder") from error
         if catalogue.fingerprint != plain.get("fingerprint"):
             raise UserError(f"{folder}: content differs from its fingerprint; delete the folder")

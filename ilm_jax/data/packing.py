@@ -7,7 +7,6 @@ function of its number as an example is: packed streams shuffle, mix and resume 
 import contextlib
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from ilm_jax.data.converters import Batch, Example, PromptConverter, index_colum
 from ilm_jax.data.streams import Source
 from ilm_jax.data.task_cache import Progress
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.files import atomic_write, read_arrays, sha256_json
 
 # Rows that are kept open for further examples while a plan is made.
 OPEN_ROWS = 64
@@ -155,9 +154,9 @@ class _Rows:
     def load(cls, path: pathlib.Path, examples: int) -> "_Rows | None":
         """The stored rows; None if there are none, or not of so many examples."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = cls(arrays["starts"], arrays["order"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            arrays = read_arrays(path)
+            found = cls(arrays["starts"], arrays["order"])
+        except (OSError, KeyError, ValueError):
             return None
         whole = np.array_equal(np.sort(found.order), np.arange(examples))
         return found if whole and found.starts[-1] == examples else None

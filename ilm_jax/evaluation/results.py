@@ -15,7 +15,6 @@ import json
 import math
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from ilm_jax.evaluation.intervals import Comparison, Interval, compare
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measure import Trained
 from ilm_jax.evaluation.passes import Watch, unseen
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, read_arrays
 
 # Writes files into a folder and returns their names there.
 Writer = Callable[[pathlib.Path], list[str]]
@@ -191,12 +190,11 @@ def read(folder: str | os.PathLike) -> Stored:
                   if n not in record]  # fmt: skip
         if absent:
             raise ValueError(f"{SUMMARY} has no {absent[0]!r}")
-        with np.load(folder / VALUES, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        arrays = read_arrays(folder / VALUES)
         if record.get("values_sha256") not in (None, _digest(arrays)):
             raise ValueError(f"{VALUES} is of another evaluation than {SUMMARY}")
         return Stored(record, _figures(arrays))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be read: {error}; evaluate again") from error
 
 
