@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from ilm_jax.evaluation.card import texts_card
 from ilm_jax.evaluation.measures import GenerationMeasure
@@ -9,6 +10,8 @@ from ilm_jax.evaluation.passes import Setting
 from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import TOKENIZER, parameters, small_feed
 from tests.training import models
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_an_answer_ends_at_any_of_them():

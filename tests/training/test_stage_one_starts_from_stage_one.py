@@ -15,6 +15,8 @@ from ilm_jax.training.reading import read_array
 from tests.training import models
 from tests.training.test_stage_two_starts_from_stage_one import OPTIMIZER, trainer
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 MESHES = {"one": MeshConfig(1), "eight": MeshConfig(2, 2, 2)}
 
 
