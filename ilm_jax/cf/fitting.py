@@ -18,6 +18,7 @@ from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.cf.sampled import SampledConfig
 from ilm_jax.cf.table import EmbeddingTable, unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
+from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.prepare import load_catalogue
 from ilm_jax.data.splits import SplitConfig, Splits, make_splits
 from ilm_jax.errors import UserError
@@ -57,12 +58,13 @@ class FitCF:
     split: SplitConfig = SplitConfig()
     methods: Sequence[Method] = (IALSConfig(),)
     user_vector: str = "full"
-    patience: int = 0
-    every: int = 1
+    patience: Number = 0
+    every: Count = 1
     partitioner: Partitioner = Partitioner()
 
     def __post_init__(self) -> None:
         """Refuses what cannot be, before data is opened."""
+        check(self)
         if self.user_vector not in ("full", "prefix"):
             raise UserError(f"user_vector={self.user_vector!r}; choose 'full' or 'prefix'")
         if not self.methods:
@@ -71,10 +73,6 @@ class FitCF:
         if self.user_vector == "prefix" and others:
             raise UserError("user_vector='prefix' folds users into iALS; other methods have only "
                             "'full' vectors")  # fmt: skip
-        if self.patience < 0:
-            raise UserError(f"FitCF.patience={self.patience}: give 0 (all epochs) or more")
-        if self.every < 1:
-            raise UserError(f"FitCF.every={self.every}: give at least 1 (epoch)")
         for method in self.methods if self.patience else ():
             if not isinstance(method, TextConfig) and self.every > method.epochs:
                 raise UserError(

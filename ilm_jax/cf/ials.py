@@ -31,6 +31,7 @@ from jaxtyping import Float32, Int
 from ilm_jax.cf.ials_blocks import Placement, Side, make_side
 from ilm_jax.cf.ials_solve import PlacedBlock, fetched, flat_mesh, place, placed, solve_side
 from ilm_jax.cf.interactions import Interactions
+from ilm_jax.checks import Count, Positive, Seed, Weight, check
 
 OnEpoch = Callable[[int, Float32[np.ndarray, "users dim"], Float32[np.ndarray, "items dim"]], Any]
 
@@ -59,26 +60,22 @@ class IALSConfig:
       ValueError: for a setting that means nothing.
     """
 
-    dim: int = 32
-    alpha: float = 0.1
-    regularisation: float = 0.01
-    nu: float = 1.0
-    epochs: int = 16
-    seed: int = 0
-    init_stddev: float = 0.1
+    dim: Count = 32
+    alpha: Positive = 0.1
+    regularisation: Positive = 0.01
+    nu: Weight = 1.0
+    epochs: Count = 16
+    seed: Seed = 0
+    init_stddev: Positive = 0.1
     solver: str = "cholesky"
-    cg_steps: int = 3
+    cg_steps: Count = 3
     dtype: str = "float32"
     gather: str = "whole"
 
     def __post_init__(self) -> None:
-        if self.dim < 1 or self.epochs < 1:
-            raise ValueError("dim and epochs must be at least 1")
-        if not (self.alpha > 0 and self.regularisation > 0 and self.init_stddev > 0):
-            raise ValueError("alpha, regularisation and init_stddev must be positive")
-        if self.solver not in ("cholesky", "cg") or self.cg_steps < 1:
-            raise ValueError(f"solver={self.solver!r}, cg_steps={self.cg_steps}; choose "
-                             "'cholesky', or 'cg' with at least one step")  # fmt: skip
+        check(self)
+        if self.solver not in ("cholesky", "cg"):
+            raise ValueError(f"solver={self.solver!r}; choose 'cholesky' or 'cg'")
         if self.dtype not in ("float32", "bfloat16") or self.gather not in ("whole", "rows"):
             raise ValueError(f"dtype={self.dtype!r}, gather={self.gather!r}; choose 'float32' or "
                              "'bfloat16', 'whole' or 'rows'")  # fmt: skip

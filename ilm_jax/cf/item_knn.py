@@ -12,6 +12,7 @@ import scipy.sparse
 from jaxtyping import Float32, Int
 
 from ilm_jax.cf.interactions import Interactions
+from ilm_jax.checks import Count, Weight, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,12 @@ class ItemKNNConfig:
       rows: items whose likenesses exist at once.
     """
 
-    neighbours: int = 100
-    shrinkage: float = 10.0
-    rows: int = 1024
+    neighbours: Count = 100
+    shrinkage: Weight = 10.0
+    rows: Count = 1024
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

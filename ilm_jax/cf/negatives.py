@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32, Int64, UInt32
 
 from ilm_jax.cf.interactions import Interactions
+from ilm_jax.checks import Count, Weight, check
 
 KINDS = ("uniform", "popularity", "in_batch", "all")
 
@@ -29,16 +30,13 @@ class SamplerConfig:
     """
 
     kind: str = "uniform"
-    drawn: int = 100
-    power: float = 0.75
+    drawn: Count = 100
+    power: Weight = 0.75
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.drawn < 1:
-            raise ValueError(
-                f"sampler {self.kind!r} with {self.drawn} candidates; kinds are {', '.join(KINDS)}"
-            )
-        if not self.power >= 0:
-            raise ValueError(f"sampler power={self.power}: must not be negative; 0 is uniform")
+        check(self)
+        if self.kind not in KINDS:
+            raise ValueError(f"sampler {self.kind!r}: kinds are {', '.join(KINDS)}")
 
     @property
     def is_uniform(self) -> bool:

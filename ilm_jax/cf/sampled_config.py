@@ -6,6 +6,7 @@ from jaxtyping import Array, Float32
 
 from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.cf.two_tower import TwoTower
+from ilm_jax.checks import Count, Positive, Seed, Weight, check
 from ilm_jax.objectives import ranking
 
 LOSSES = ("bpr", "softmax", "warp", "lambdarank")
@@ -39,23 +40,24 @@ class SampledConfig:
 
     loss: str = "softmax"
     rank: str = "corrected"
-    cutoff: int | None = None
-    margin: float = 1.0
+    cutoff: Count | None = None
+    margin: Weight = 1.0
     sampler: SamplerConfig = SamplerConfig()
     exclude: str = "history"
-    dim: int = 32
+    dim: Count = 32
     user_tower: str = "id"
-    hidden: tuple[int, ...] = ()
-    init_stddev: float = 0.1
-    history: int = 50
-    learning_rate: float = 3e-3
+    hidden: tuple[Count, ...] = ()
+    init_stddev: Positive = 0.1
+    history: Count = 50
+    learning_rate: Positive = 3e-3
     schedule: str = "constant"
-    l2: float = 0.0
-    batch_size: int = 4096
-    epochs: int = 10
-    seed: int = 0
+    l2: Weight = 0.0
+    batch_size: Count = 4096
+    epochs: Count = 10
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
+        check(self)
         if self.loss not in LOSSES or self.exclude not in ("history", "target"):
             raise ValueError(f"loss={self.loss!r}, exclude={self.exclude!r}: the losses are "
                              f"{', '.join(LOSSES)}; exclude 'history' or 'target'")  # fmt: skip
@@ -65,28 +67,12 @@ class SampledConfig:
             raise ValueError(f"rank={self.rank!r}; choose 'sampled', 'corrected' or 'shrunk'")
         if self.user_tower not in ("id", "history"):
             raise ValueError(f"user_tower={self.user_tower!r}; choose 'id' or 'history'")
-        self._check_numbers()
         uses_ranks = self.loss in ("warp", "lambdarank") and self.rank != "sampled"
         if uses_ranks and not self.sampler.is_uniform:
             raise ValueError(
                 f"{self.rank} ranks need uniform candidates, not {self.sampler.kind!r}: set "
                 "rank='sampled', or sampler.kind='uniform'"
             )
-
-    def _check_numbers(self) -> None:
-        whole = ("dim", "history", "batch_size", "epochs")
-        counts = {name: getattr(self, name) for name in whole}
-        counts |= {"cutoff": 1 if self.cutoff is None else self.cutoff}
-        counts |= {f"hidden[{place}]": width for place, width in enumerate(self.hidden)}
-        for name, value in counts.items():
-            if not value >= 1:
-                raise ValueError(f"{name}={value}: must be at least 1")
-        for name in ("learning_rate", "init_stddev"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
-        for name in ("l2", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 
     def model(self, num_users: int, num_items: int, multiple: int = 1) -> TwoTower:
         """The scorer; see `TwoTower` for `multiple`."""

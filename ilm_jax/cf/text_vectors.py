@@ -14,6 +14,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float32
 
 from ilm_jax.cf.ials import Factors
+from ilm_jax.checks import Count, Seed, check
 from ilm_jax.data.splits import TRAIN, Splits
 from ilm_jax.data.word_pattern import letters
 
@@ -28,9 +29,12 @@ class TextConfig:
       seed: of the SVD's first vector.
     """
 
-    dim: int = 32
-    least_items: int = 2
-    seed: int = 0
+    dim: Count = 32
+    least_items: Count = 2
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def fit(splits: Splits, config: TextConfig | None = None) -> Factors:

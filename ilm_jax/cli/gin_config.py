@@ -13,7 +13,7 @@ from typing import Any
 
 import gin
 from gin import config as gin_internals
-from ilm_jax.errors import UserError
+from ilm_jax.errors import SettingError, UserError
 
 MACRO = "gin.macro"
 
@@ -67,8 +67,10 @@ def build(
             _fill_required(unnamed)
         _check_required()
         built = gin.get_configurable(root)()
-    except UserError:
-        raise
+    except SettingError as error:
+        raise UserError(_named(error)) from error
+    except UserError as error:  # gin appends call chains on further lines
+        raise UserError(str(error).splitlines()[0]) from error
     except (ValueError, NameError, TypeError, RuntimeError, SyntaxError, ImportError) as error:
         raise UserError(_first_words(error)) from error
     except (OSError, AttributeError) as error:
@@ -135,6 +137,28 @@ def _macros_in(value: Any) -> set[str]:
         return set().union(*map(_macros_in, value))
     text = repr(value)
     return {text[1:]} if text.startswith("%") else set()
+
+
+def _named(error: SettingError) -> str:
+    """The message with the name of the binding that gave the value, where one did."""
+    for (scope, selector), values in gin_internals._CONFIG.items():
+        name = selector.rsplit(".", 1)[-1]
+        value = values.get(error.field)
+        if name == error.owner and value is not None and _resolved(value) == repr(error.value):
+            field = f"{'.'.join(selector.split('.')[-2:])}.{error.field}"
+            bound = f"{scope}/{field}" if scope else field
+            if not repr(value).startswith("%"):
+                return f"{bound} = {error.value!r}: give {error.remedy}"
+            macro = repr(value)[1:]
+            return f"{macro} = {error.value!r}: give {error.remedy} ({macro} sets {bound})"
+    return str(error).splitlines()[0]
+
+
+def _resolved(value: Any) -> str:
+    """How a binding's value reads, macros by their values."""
+    while repr(value).startswith("%"):
+        value = gin_internals._CONFIG.get((repr(value)[1:], MACRO), {}).get("value")
+    return repr(value)
 
 
 def _check_consumed(known: set[tuple[str, str]]) -> None:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from ilm_jax.checks import Number, check
 from ilm_jax.data import encodings, notes, published, raw_lines
 from ilm_jax.errors import UserError
 
@@ -72,7 +73,10 @@ class Columns:
     separator: str = ""
     encoding: str = ""
     markup: str = ""
-    core: int = 0
+    core: Number = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def find(self, field: str, header: Sequence[str]) -> str:
         """The name of a field's column in a header, or "" if it has none."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ilm_jax.checks import Count, Number, Positive, Seed, check
 from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.converters import Batch, Example, PromptConverter, Rows, check_lengths
@@ -54,23 +55,26 @@ class DatasetConfig:
       settings: of the tasks.
     """
 
-    mixture_or_task_name: str | Mapping[str, float | None]
-    task_feature_lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    mixture_or_task_name: str | Mapping[str, Positive | None]
+    task_feature_lengths: Mapping[str, Number] = dataclasses.field(default_factory=dict)
     split: str = "train"
     shuffle: bool = True
     repeat: bool = True
-    seed: int = 0
+    seed: Seed = 0
     rates_by: str = "size"
-    temperature: float = 1.0
-    cap: int | None = None
+    temperature: Positive = 1.0
+    cap: Count | None = None
     truncate_targets: bool = False
-    max_entities: int | None = None
-    pack: int = 0
+    max_entities: Number | None = None
+    pack: Number = 0
     dataset: str = "toy"
     data_dir: str | None = None
     also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     cache_dir: str | os.PathLike | None = None
     settings: TaskSettings = TaskSettings()
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def replace(self, **changes: object) -> "DatasetConfig":
         """A copy with some fields changed, such as `split="validation", repeat=False`."""

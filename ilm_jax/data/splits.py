@@ -9,11 +9,12 @@ what the collaborative vectors convey.
 import dataclasses
 import functools
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int32, Int64
 
+from ilm_jax.checks import Range, Seed, check
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_json
@@ -22,6 +23,10 @@ TRAIN, VALID, TEST = 0, 1, 2
 FOLDS = {"train": TRAIN, "validation": VALID, "test": TEST}
 
 History = Int32[np.ndarray, " history"]
+
+HeldOut = Annotated[
+    float, Range(0, 0.5, open_high=True), "the share for each of validation and test items"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +41,12 @@ class SplitConfig:
         pairs of stage 1.
     """
 
-    held_out_items: float = 0.1
-    seed: int = 0
+    held_out_items: HeldOut = 0.1
+    seed: Seed = 0
     item_pairs_of_held_out: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,15 +151,10 @@ def make_splits(catalogue: Catalogue, config: SplitConfig | None = None) -> Spli
     """Splits `catalogue` both ways.
 
     Raises:
-      UserError: if the share is outside [0, 0.5), a fold of items is empty although items should
-        be held out, or no user has the three interactions that targets need.
+      UserError: if a fold of items is empty although items should be held out, or no user has the
+        three interactions that targets need.
     """
     config = config or SplitConfig()
-    if not 0.0 <= config.held_out_items < 0.5:
-        raise UserError(
-            f"held_out_items={config.held_out_items}: it is the share for each of the validation "
-            "and test items; give a number in [0, 0.5)"
-        )
     splits = Splits(catalogue, config, item_folds(catalogue.name, catalogue.item_ids, config))
     empty = [name for name, fold in FOLDS.items() if not len(splits.items_in(fold))]
     if catalogue.num_items and config.held_out_items == 0:

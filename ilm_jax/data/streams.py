@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ilm_jax.checks import Count, Positive, check
 from ilm_jax.data import draws
 from ilm_jax.errors import UserError
 
@@ -40,9 +41,12 @@ class Mixture:
       cap: limit on the number of examples; None for no limit.
     """
 
-    rates: Mapping[str, float | None]
-    temperature: float = 1.0
-    cap: int | None = None
+    rates: Mapping[str, Positive | None]
+    temperature: Positive = 1.0
+    cap: Count | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
         """Share of each task, summing to 1.
@@ -51,23 +55,22 @@ class Mixture:
           sizes: number of examples of each task.
 
         Raises:
-          UserError: if there is no task, a rate is not positive, a task has no size or the
-            temperature or cap is out of range.
+          UserError: if there is no task, a rate is not positive, or a task has no size.
         """
         if not self.rates:
             raise UserError("a mixture without tasks; name at least one")
-        if self.temperature <= 0 or (self.cap is not None and self.cap < 1):
-            raise UserError(
-                f"mixture temperature={self.temperature}, cap={self.cap}: both must be positive"
-            )
         weights = {}
         for name, rate in self.rates.items():
             if name not in sizes:
                 raise UserError(f"mixture task {name!r} is not among {', '.join(sizes)}")
             if rate is None:
-                rate = min(sizes[name], self.cap or sizes[name]) ** (1 / self.temperature)
-            if not rate > 0 or not np.isfinite(rate):
-                raise UserError(f"mixture rate of {name} is {rate}; give a positive number")
+                try:
+                    rate = min(sizes[name], self.cap or sizes[name]) ** (1 / self.temperature)
+                except OverflowError as error:
+                    raise UserError(
+                        f"mixture temperature={self.temperature} is too low for {name} of "
+                        f"{sizes[name]} examples"
+                    ) from error
             weights[name] = float(rate)
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items()}

@@ -8,8 +8,9 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from ilm_jax.checks import Choice, Count, Number, Range, Seed, check
 from ilm_jax.data.splits import SplitConfig
 from ilm_jax.data.task_specs import SPECS, TaskSpec, find_spec, task_names
 from ilm_jax.errors import UserError
@@ -82,34 +83,35 @@ class TaskSettings:
     mention_history: str = "id+slot"
     mention_user: str = "id"
     target: str = "id"
-    history: int = 10
+    history: Count = 10
     item_index: str = "random"
     index_order: str = "original"
-    cluster_tokens: int = 200
-    cluster_split: int = 20
+    cluster_tokens: Count = 200
+    cluster_split: Count = 20
     prompts: str = "seen"
     prompt_file: str = ""
     elm_texts_file: str = ""
     elm_neighbours: str = "cf"
     regen_texts_file: str = ""
-    regen_similar: int = 1
+    regen_similar: Count = 1
     mention_knowledge: str = "title"
-    candidates: int = 20
+    candidates: Annotated[int, Range(2)] = 20
     candidates_file: str = ""
     negatives_may_be_held_out: bool = False
-    mask_share: float = 0.15
+    mask_share: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.15
     text_only: bool = False
-    variants: int = 1
-    seed: int = 0
-    pair_distance: int = 1
-    corpus_sequential_examples: int = 10_000
-    corpus_word_variants: int = 4
-    vocab_size: int = 2048
-    model_type: str = "bpe"
+    variants: Count = 1
+    seed: Seed = 0
+    pair_distance: Count = 1
+    corpus_sequential_examples: Number = 10_000
+    corpus_word_variants: Number = 4
+    vocab_size: Count = 2048
+    model_type: Annotated[str, Choice(("bpe", "unigram"))] = "bpe"
     tokenizer: str = ""
     split: SplitConfig = SplitConfig()
 
     def __post_init__(self) -> None:
+        check(self)
         _choice("mention_description", self.mention_description, MENTIONS)
         named = [mention for mention in MENTIONS if mention != "none"]
         _choice("mention_history", self.mention_history, named)
@@ -120,19 +122,11 @@ class TaskSettings:
         _choice("index_order", self.index_order, ("original", "short2long", "long2short"))
         _choice("elm_neighbours", self.elm_neighbours, ("cf", "text"))
         _choice("prompts", self.prompts, ("seen", "unseen"))
-        if self.candidates < 2 or not 0 < self.mask_share < 1:
-            raise UserError(
-                f"task settings candidates={self.candidates}, mask_share={self.mask_share}: "
-                "give at least 2 candidates and a share between 0 and 1"
-            )
         if not 2 <= self.cluster_split <= self.cluster_tokens:
             raise UserError(
                 f"task settings cluster_split={self.cluster_split}, "
                 f"cluster_tokens={self.cluster_tokens}: give 2 <= cluster_split <= cluster_tokens"
             )
-        for name in ("history", "variants", "pair_distance", "regen_similar"):
-            if getattr(self, name) < 1:
-                raise UserError(f"task setting {name}={getattr(self, name)}: give at least 1")
         for name in ("corpus_sequential_examples", "corpus_word_variants"):
             if getattr(self, name) < 0:
                 raise UserError(f"task setting {name}={getattr(self, name)}: give at least 0")

@@ -1,9 +1,9 @@
 """How to decode, and the shapes that programs are compiled for."""
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
+from ilm_jax.checks import Count, Number, Range, Seed, check
 from ilm_jax.errors import UserError
 
 EarlyStopping = Literal["never"] | bool
@@ -37,35 +37,21 @@ class DecodingConfig:
       UserError: for a value that makes no sense, or for sampled beams.
     """
 
-    max_new_tokens: int = 64
-    stop_ids: tuple[int, ...] = (1,)
-    pad_id: int = 0
+    max_new_tokens: Count = 64
+    stop_ids: tuple[Number, ...] = (1,)
+    pad_id: Number = 0
     sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    beams: int = 1
+    temperature: Annotated[float, Range(LEAST), "sample=False takes the likeliest"] = 1.0
+    top_k: Annotated[Number, "0 takes all"] = 0
+    top_p: Annotated[float, Range(LEAST, 1)] = 1.0
+    seed: Seed = 0
+    beams: Count = 1
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail, or not fail, inside a compiled program."""
-        # gin and JSON give lists, and a config is hashed.
-        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
-        for field, right, rule in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature >= LEAST, "above 0; sample=False takes the likeliest"),
-            ("temperature", self.temperature < math.inf, "that is finite"),
-            ("length_penalty", math.isfinite(self.length_penalty), "that is finite"),
-            ("top_k", self.top_k >= 0, "at least 1, or 0 for all tokens"),
-            ("top_p", LEAST <= self.top_p <= 1, "above 0 and at most 1"),
-            ("beams", self.beams >= 1, "at least 1"),
-            ("early_stopping", self.early_stopping in (True, False, "never"), 'or "never"'),
-        ):
-            if not right:
-                value = getattr(self, field)
-                raise UserError(f"DecodingConfig.{field}={value!r}: give a value {rule}")
+        check(self)
         if self.sample and self.beams > 1:
             raise UserError(
                 f"DecodingConfig: beams={self.beams} with sample=True: beams are searched, not "
@@ -83,16 +69,16 @@ class Buckets:
       multiple: rows are a multiple of this, the batch shards of the mesh.
     """
 
-    lengths: tuple[int, ...] = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
-    rows: tuple[int, ...] = (1, 8, 32, 64)
-    multiple: int = 1
+    lengths: tuple[Count, ...] = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
+    rows: tuple[Count, ...] = (1, 8, 32, 64)
+    multiple: Count = 1
 
     def __post_init__(self) -> None:
         """Checks the order."""
+        check(self)
         for field in ("lengths", "rows"):
-            values = tuple(getattr(self, field))
-            object.__setattr__(self, field, values)
-            if not values or list(values) != sorted(set(values)) or values[0] < 1:
+            values = getattr(self, field)
+            if not values or list(values) != sorted(set(values)):
                 raise UserError(f"Buckets.{field}={values}: give ascending numbers from 1")
 
     def length(self, longest: int) -> int:

@@ -1,7 +1,6 @@
 """From a trained run to figures and files: the body of `ilm evaluate`."""
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ilm_jax.checks import Count, check
 from ilm_jax.data.prompt_tokens import PromptTokenizer, target_tokens
 from ilm_jax.data.prompts import PromptRenderer
 from ilm_jax.errors import UserError
@@ -63,21 +63,16 @@ class Plan:
 
     tasks: tuple[str, ...] = (DESCRIPTIONS, CHOICES)
     split: str = "test"
-    users: int | None = None
-    texts: int | None = None
-    beams: int = 10
+    users: Count | None = None
+    texts: Count | None = None
+    beams: Count = 10
     exclude_seen: bool = False
     ranking: bool = True
     generation: bool = True
     liked: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("users", "texts", "beams"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: give a number from 1")
-        if not math.isfinite(self.liked):
-            raise UserError(f"liked={self.liked}: give a rating")
+        check(self)
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             given = ",".join(self.tasks)
             raise UserError(f"tasks={given!r}: name at least one, and each once")

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prompt_tokens import PromptTokenizer
 from ilm_jax.data.prompts import PromptRenderer
@@ -41,18 +42,12 @@ class InferEvalConfig:
     """
 
     dataset: DatasetConfig
-    every: int = 0
-    examples: int | None = 256
-    beams: int = 10
+    every: Number = 0
+    examples: Count | None = 256
+    beams: Count = 10
 
     def __post_init__(self) -> None:
-        """Checks the numbers."""
-        for name, least in (("every", 0), ("examples", 1), ("beams", 1)):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise UserError(
-                    f"InferEvalConfig.{name}={value!r}: give a whole number from {least}"
-                )
+        check(self)
 
 
 class InferEval:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
+from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check, check_heads
 from ilm_jax.errors import UserError
 from ilm_jax.models.attention import (
     BACKENDS,
@@ -65,19 +66,19 @@ class DecoderConfig:
       UserError: for head counts that do not divide, or an unknown name.
     """
 
-    vocab_size: int
-    num_layers: int
-    embed_dim: int
-    num_heads: int
-    mlp_dim: int
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    rope_theta: float = 10_000.0
+    vocab_size: Number
+    num_layers: Count
+    embed_dim: Count
+    num_heads: Count
+    mlp_dim: Count
+    num_kv_heads: Count | None = None
+    head_dim: Count | None = None
+    rope_theta: Positive = 10_000.0
     rope_scaling: RopeScaling | None = None
-    rope_local_theta: float | None = None
+    rope_local_theta: Positive | None = None
     layer_pattern: tuple[str, ...] = ("global",)
-    sliding_window: int | None = None
-    norm_eps: float = 1e-6
+    sliding_window: Count | None = None
+    norm_eps: Weight = 1e-6
     norm_offset: bool = False
     post_norms: bool = False
     activation: str = "silu"
@@ -86,27 +87,26 @@ class DecoderConfig:
     attention_bias: bool = False
     out_bias: bool = False
     qk_norm: bool = False
-    query_pre_attn_scalar: float | None = None
-    attention_softcap: float | None = None
-    logits_softcap: float | None = None
+    query_pre_attn_scalar: Positive | None = None
+    attention_softcap: Positive | None = None
+    logits_softcap: Positive | None = None
     attention_backend: str = "auto"
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
+    lora_rank: Number = 0
+    lora_alpha: Positive = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")
     quantized: bool = False
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
+    dtype: DTypeName = "float32"
+    param_dtype: DTypeName = "float32"
+    remat: Remat = "none"
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside a trace."""
-        # gin and JSON give lists and dicts, and a config is hashed.
-        for name in ("lora_targets", "layer_pattern"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_lora_targets(self.lora_targets)
-        if isinstance(self.rope_scaling, Mapping):
+        if isinstance(self.rope_scaling, Mapping):  # JSON's, and a config is hashed
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
+        check(self)
+        check_lora_targets(self.lora_targets)
+        check_heads(self)
         if self.num_heads % self.kv_heads:
             raise UserError(
                 f"DecoderConfig.num_heads={self.num_heads} is not a multiple of "

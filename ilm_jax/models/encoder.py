@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ilm_jax.errors import UserError
+from ilm_jax.checks import BelowOne, Count, DTypeName, Remat, Weight, check, check_heads
 from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import LayerNorm, constrain, remat
@@ -35,26 +35,23 @@ class BertConfig:
       UserError: if heads do not divide the width.
     """
 
-    vocab_size: int = 30522
-    num_layers: int = 12
-    embed_dim: int = 768
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    max_text_length: int = 512
-    dropout: float = 0.1
-    norm_eps: float = 1e-12
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
+    vocab_size: Count = 30522
+    num_layers: Count = 12
+    embed_dim: Count = 768
+    num_heads: Count = 12
+    mlp_dim: Count = 3072
+    max_text_length: Count = 512
+    dropout: BelowOne = 0.1
+    norm_eps: Weight = 1e-12
+    dtype: DTypeName = "float32"
+    param_dtype: DTypeName = "float32"
+    remat: Remat = "none"
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside a trace."""
-        if self.embed_dim % self.num_heads:
-            raise UserError(
-                f"BertConfig.embed_dim={self.embed_dim} is not divisible by "
-                f"num_heads={self.num_heads}"
-            )
+        check(self)
+        check_heads(self)
 
     @property
     def types(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ilm_jax.checks import BelowOne, Count, DTypeName, Number, Remat, Weight, check, check_heads
 from ilm_jax.errors import UserError
 from ilm_jax.models.bert import BertAttention, BertMLP
 from ilm_jax.models.dropout import Dropout
@@ -43,34 +44,31 @@ class QFormerConfig:
       UserError: if heads do not divide the width, or the period the scanned layers.
     """
 
-    cf_dim: int
-    vocab_size: int
-    num_layers: int = 8
-    num_queries: int = 8
-    embed_dim: int = 768
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    cross_attention_period: int = 2
-    num_item_tokens: int = 1
-    token_dim: int | None = None
-    max_text_length: int = 64
-    projection_dim: int = 256
-    dropout: float = 0.1
-    pad_id: int = 0
-    dec_id: int = 5
-    norm_eps: float = 1e-12
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
+    cf_dim: Number
+    vocab_size: Number
+    num_layers: Count = 8
+    num_queries: Count = 8
+    embed_dim: Count = 768
+    num_heads: Count = 12
+    mlp_dim: Count = 3072
+    cross_attention_period: Count = 2
+    num_item_tokens: Count = 1
+    token_dim: Count | None = None
+    max_text_length: Count = 64
+    projection_dim: Count = 256
+    dropout: BelowOne = 0.1
+    pad_id: Number = 0
+    dec_id: Number = 5
+    norm_eps: Weight = 1e-12
+    dtype: DTypeName = "float32"
+    param_dtype: DTypeName = "float32"
+    remat: Remat = "none"
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside a trace."""
-        if self.embed_dim % self.num_heads:
-            raise UserError(
-                f"QFormerConfig.embed_dim={self.embed_dim} is not divisible by "
-                f"num_heads={self.num_heads}"
-            )
+        check(self)
+        check_heads(self)
         if self.scan_layers and self.num_layers % self.cross_attention_period:
             raise UserError(
                 f"QFormerConfig.num_layers={self.num_layers} is not a multiple of "

@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.checks import Count, Positive, check
 from ilm_jax.errors import UserError
 
 KINDS = ("linear", "llama3")
@@ -31,15 +32,21 @@ class RopeScaling:
     """
 
     kind: str
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_length: int = 8192
+    factor: Positive
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    original_length: Count = 8192
 
     def __post_init__(self) -> None:
         """Checks the kind."""
+        check(self)
         if self.kind not in KINDS:
             raise UserError(f'RopeScaling.kind="{self.kind}" is not one of {", ".join(KINDS)}')
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if low >= high:
+            raise UserError(
+                f"RopeScaling.low_freq_factor={low}, high_freq_factor={high}: give a higher one"
+            )
 
     def of(self, frequencies: Float[Array, " half"]) -> Float[Array, " half"]:
         """Scaled frequencies, in radians per position."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check, check_heads
 from ilm_jax.errors import UserError
 from ilm_jax.models.attention import dot_product_attention, write_cache
 from ilm_jax.models.layers import (
@@ -59,35 +60,35 @@ class T5Config:
       UserError: for an unknown activation, or buckets that do not split.
     """
 
-    vocab_size: int
-    num_layers: int
-    embed_dim: int
-    num_heads: int
-    mlp_dim: int
-    num_decoder_layers: int | None = None
-    head_dim: int | None = None
+    vocab_size: Number
+    num_layers: Count
+    embed_dim: Count
+    num_heads: Count
+    mlp_dim: Count
+    num_decoder_layers: Count | None = None
+    head_dim: Count | None = None
     activation: str = "gelu"
     gated: bool = True
     tie_embeddings: bool = False
-    position_buckets: int = 32
-    max_distance: int = 128
+    position_buckets: Count = 32
+    max_distance: Count = 128
     layer_positions: bool = False
-    start_id: int = 0
-    eos_id: int = 1
-    norm_eps: float = 1e-6
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
+    start_id: Number = 0
+    eos_id: Number = 1
+    norm_eps: Weight = 1e-6
+    lora_rank: Number = 0
+    lora_alpha: Positive = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")
     quantized: bool = False
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
+    dtype: DTypeName = "float32"
+    param_dtype: DTypeName = "float32"
+    remat: Remat = "none"
     scan_layers: bool = True
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside a trace."""
-        # gin and JSON give lists, and a config is hashed.
-        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        check(self)
+        check_heads(self)
         check_lora_targets(self.lora_targets)
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.checks import BelowOne, Weight, check
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.models.qformer import QFormer, QFormerConfig
@@ -34,10 +35,13 @@ class Alignment:
     """
 
     qformer: QFormerConfig
-    itc_weight: float = 1.0
-    itm_weight: float = 1.0
-    itg_weight: float = 1.0
-    label_smoothing: float = 0.1
+    itc_weight: Weight = 1.0
+    itm_weight: Weight = 1.0
+    itg_weight: Weight = 1.0
+    label_smoothing: BelowOne = 0.1
+
+    def __post_init__(self) -> None:
+        check(self)
 
     kinds = ("item_text", "item_item", "user_item")
     splits_batches = False

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.checks import Number, check
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
 from ilm_jax.models.decoder import Decoder, DecoderConfig
@@ -39,7 +40,10 @@ class LanguageModelling:
     lm: DecoderConfig | T5Config
     qformer: QFormerConfig | None = None
     mlp: bool = False
-    target_length: int | None = None
+    target_length: Number | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     kinds = ("prompt",)
     splits_batches = True

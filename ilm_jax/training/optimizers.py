@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ilm_jax.checks import BelowOne, Count, Number, Positive, Share, Weight, check
 from ilm_jax.errors import UserError
 
 # Biases, norms, temperatures and learned queries carry no weight decay (BLIP-2's rule: none for
@@ -32,17 +33,20 @@ class OptimizerConfig:
     """
 
     name: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     schedule: str = "cosine"
-    warmup_steps: int = 0
-    end_fraction: float = 0.1
-    decay_steps: int | None = None
-    b1: float = 0.9
-    b2: float = 0.98
-    eps: float = 1e-8
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
+    warmup_steps: Number = 0
+    end_fraction: Share = 0.1
+    decay_steps: Count | None = None
+    b1: BelowOne = 0.9
+    b2: BelowOne = 0.98
+    eps: Positive = 1e-8
+    weight_decay: Weight = 0.05
+    clip_norm: Weight = 1.0
     no_decay: tuple[str, ...] = NO_DECAY
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def learning_rate_at(self, total_steps: int) -> optax.Schedule:
         """The schedule as a function of the step."""

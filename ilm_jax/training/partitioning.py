@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ilm_jax.checks import Count, Range, check
 from ilm_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -52,12 +54,15 @@ class MeshConfig:
       dcn_data, dcn_fsdp, dcn_tensor: the same over slices that are joined by the slower network.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-    dcn_data: int = 1
-    dcn_fsdp: int = 1
-    dcn_tensor: int = 1
+    data: Annotated[int, Range(-1)] = -1
+    fsdp: Annotated[int, Range(-1)] = 1
+    tensor: Annotated[int, Range(-1)] = 1
+    dcn_data: Count = 1
+    dcn_fsdp: Count = 1
+    dcn_tensor: Count = 1
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def resolve(self, num_devices: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Fills in -1. Returns (ICI sizes, DCN sizes).

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from ilm_jax.checks import Count, check
 from ilm_jax.errors import UserError
 from ilm_jax.locks import LEASE, one_writer
 
@@ -29,8 +30,11 @@ class ProcessConfig:
       initialization_timeout: seconds in which all must have started.
     """
 
-    heartbeat_timeout_seconds: int = 100
-    initialization_timeout: int = 300
+    heartbeat_timeout_seconds: Count = 100
+    initialization_timeout: Count = 300
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def start(self, multiprocess: bool, environment: Mapping[str, str] = os.environ) -> None:
         """Joins the other processes, where there are any; before anything touches a device.

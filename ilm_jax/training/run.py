@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.catalogue import Catalogue
 from ilm_jax.data.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.prepare import load_catalogue
@@ -56,15 +57,18 @@ class Run:
     train: Mapping[str, DatasetConfig]
     trainer: TrainerConfig
     train_eval: Mapping[str, DatasetConfig] = dataclasses.field(default_factory=dict)
-    schedule: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    schedule: Mapping[str, Number] = dataclasses.field(default_factory=dict)
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     partitioner: Partitioner = Partitioner()
     cf_table: str = ""
-    normalise: str = "rms"
+    normalise: Annotated[str, Choice(("rms", "none"))] = "rms"
     infer_eval: InferEvalConfig | None = None
     topology: str = ""
     processes: ProcessConfig = ProcessConfig()
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def dataset(self) -> DatasetConfig:

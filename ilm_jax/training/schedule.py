@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from ilm_jax.checks import Number, check
 from ilm_jax.errors import UserError
 
 
@@ -14,7 +15,10 @@ class Schedule:
       shares: {kind: steps per cycle}, e.g. {"item_text": 2, "item_item": 1}.
     """
 
-    shares: Mapping[str, int]
+    shares: Mapping[str, Number]
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def cycle(self) -> tuple[str, ...]:

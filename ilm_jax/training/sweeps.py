@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ilm_jax.checks import Number, Seed, check
 from ilm_jax.errors import UserError
 
 Bindings = dict[str, Any]
@@ -37,12 +38,15 @@ class Sweep:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     runs: Sequence[Mapping[str, Any]] = ()
-    draws: int = 0
+    draws: Number = 0
     random: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    draw_seed: int = 0
+    draw_seed: Seed = 0
     metric: str = "loss"
     best: str = "min"
     seed_name: str = "SEED"
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def expand(self) -> dict[str, Bindings]:
         """{name of the run: its bindings}, in order.

@@ -29,7 +29,12 @@ def test_writes_the_table_and_prints_the_comparison(tmp_path, splits, capsys):
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--alpha=0", "positive"), ("--dim=0", "dim"), ("--dims=3", "dims"), ("more", "unexpected")],
+    [
+        ("--alpha=0", "alpha=0.0: give"),
+        ("--dim=0", "dim"),
+        ("--dims=3", "dims"),
+        ("more", "unexpected"),
+    ],
 )
 def test_wrong_flags_are_user_errors_and_write_nothing(tmp_path, splits, flag, message):
     with pytest.raises(UserError, match=message):

@@ -146,7 +146,7 @@ def test_bad_pairs_and_settings_are_refused():
         ials.fit(one, np.array([7]), 1, 7)
     with pytest.raises(ValueError, match="no pairs"):
         ials.fit(one[:0], one[:0], 1, 1)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="alpha=0.0: give a finite number, above 0"):
         ials.IALSConfig(alpha=0.0)
 
 

@@ -240,16 +240,16 @@ def test_early_stopping_and_divergence(train):
         ({"exclude": "nothing"}, "exclude"),
         ({"schedule": "cosine"}, "constant"),
         ({"user_tower": "name"}, "'id' or 'history'"),
-        ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"epochs": 0}, "epochs=0: give a whole number, at least 1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"cutoff": 0}, "cutoff=0"),
         ({"user_tower": "history", "history": 0}, "history=0"),
         ({"dim": 0}, "dim=0"),
-        ({"hidden": (16, 0)}, r"hidden\[1\]=0"),
-        ({"learning_rate": 0.0}, "learning_rate=0.0: must be positive"),
+        ({"hidden": (16, 0)}, r"hidden=\(16, 0\): give a list of a whole number, at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: give a finite number, above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"init_stddev": 0.0}, "init_stddev=0.0"),
-        ({"l2": -0.1}, "l2=-0.1: must not be negative"),
+        ({"l2": -0.1}, "l2=-0.1: give a finite number, at least 0"),
         ({"seed": -1}, "seed=-1"),
     ],
 )
@@ -258,7 +258,7 @@ def test_settings_that_mean_nothing_are_refused(changes, message):
         dataclasses.replace(SMALL, **changes)
     with pytest.raises(ValueError, match="kinds are"):
         SamplerConfig("zipf")
-    with pytest.raises(ValueError, match="0 candidates"):
+    with pytest.raises(ValueError, match="drawn=0: give a whole number, at least 1"):
         SamplerConfig("uniform", 0)
-    with pytest.raises(ValueError, match="power=-1.0: must not be negative"):
+    with pytest.raises(ValueError, match="power=-1.0: give a finite number, at least 0"):
         SamplerConfig("popularity", 8, power=-1.0)

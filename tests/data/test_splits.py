@@ -105,18 +105,18 @@ def test_fingerprint_sees_configuration_and_interactions():
 
 
 @pytest.mark.parametrize(
-    "sequences, items, config, message",
+    "sequences, items, share, message",
     [
-        ([[0, 1, 2]], 3, SplitConfig(0.01), "no validation and no test items among 3"),
-        ([[0, 1, 2]], 400, SplitConfig(0.5), r"held_out_items=0.5.*\[0, 0.5\)"),
-        ([[0, 1, 2]], 400, SplitConfig(-0.1), "held_out_items=-0.1"),
-        ([[0, 1, 2]], 400, SplitConfig(float("nan")), "held_out_items=nan"),
-        ([[0, 1], [2], []], 400, SplitConfig(), "empty test split"),
+        ([[0, 1, 2]], 3, 0.01, "no validation and no test items among 3"),
+        ([[0, 1, 2]], 400, 0.5, r"held_out_items=0.5.*at least 0 and below 0.5"),
+        ([[0, 1, 2]], 400, -0.1, "held_out_items=-0.1"),
+        ([[0, 1, 2]], 400, float("nan"), "held_out_items=nan"),
+        ([[0, 1], [2], []], 400, 0.1, "empty test split"),
     ],
 )
-def test_an_empty_split_or_a_wrong_share_is_an_error(sequences, items, config, message):
+def test_an_empty_split_or_a_wrong_share_is_an_error(sequences, items, share, message):
     with pytest.raises(UserError, match=message):
-        make_splits(catalogue_of(sequences, items), config)
+        make_splits(catalogue_of(sequences, items), SplitConfig(share))
 
 
 def test_every_seed_holds_out_other_items():

@@ -100,16 +100,17 @@ def test_a_drawn_transform_depends_on_the_number_alone():
     [
         (source("a", 0), None),
         ({}, None),
-        (source("a", 3), Mixture({"b": 1})),
-        (source("a", 3), Mixture({"a": 0})),
-        (source("a", 3), Mixture({"a": float("nan")})),
-        (source("a", 3), Mixture({"a": None}, temperature=0)),
-        (source("a", 3), Mixture({"a": None}, cap=0)),
+        (source("a", 3), {"rates": {"b": 1}}),
+        (source("a", 3), {"rates": {"a": 0}}),
+        (source("a", 3), {"rates": {"a": float("nan")}}),
+        (source("a", 3), {"rates": {"a": None}, "temperature": 0}),
+        (source("a", 3), {"rates": {"a": None}, "temperature": 1e-6}),
+        (source("a", 3), {"rates": {"a": None}, "cap": 0}),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused(sources, mixture):
     with pytest.raises(UserError):
-        Stream(sources, mixture)
+        Stream(sources, None if mixture is None else Mixture(**mixture))
 
 
 def test_every_task_is_shuffled_by_its_own_name_and_the_runs_seed():
