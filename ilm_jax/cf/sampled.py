@@ -21,6 +21,7 @@ from ilm_jax.cf.ranks import fit_prior
 from ilm_jax.cf.sampled_config import SampledConfig
 from ilm_jax.cf.two_tower import TwoTower
 from ilm_jax.objectives import ranking
+from ilm_jax.training.pacing import Pacer
 
 _SCORES = 1 << 18
 """Bound on the scores that exist at once on one device (1 MiB)."""
@@ -202,13 +203,14 @@ class Trainer:
         """As the method `fit`, but returns what `factors` and `user_vectors` read."""
         seed = self.config.seed if seed is None else seed
         parameters, state = self.initial(seed)
-        root, number = jax.random.key(seed + 1), 0
+        root, number, pacer = jax.random.key(seed + 1), 0, Pacer()
         for epoch in range(self.config.epochs):
             for batch in self.batches(epoch, seed):
                 key = jax.random.fold_in(root, number)
-                parameters, state, _ = self.step(
-                    parameters, state, self.constants, self._split(batch), key
+                step = functools.partial(
+                    self.step, parameters, state, self.constants, self._split(batch), key
                 )
+                parameters, state, _ = pacer(step, lambda result: result[2])
                 number += 1
             if on_epoch:
                 factors = self.factors(parameters, seed)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.training.loading import fingerprint
+from ilm_jax.training.pacing import Pacer
 from ilm_jax.training.partitioning import Partitioner
 
 
@@ -84,10 +85,11 @@ class SoftTokenCache:
         else:
             mesh, axes = self._partitioner.mesh, self._partitioner.batch_axes
             place, split = (NamedSharding(mesh, PartitionSpec(a)) for a in (axes, axes))
-        parts = [
-            _soft_tokens(self._model, params, jax.device_put(rows[i : i + block], place))
-            for i in range(0, len(rows), block)
-        ]
+        pacer, parts = Pacer(), []
+        for i in range(0, len(rows), block):
+            part = jax.device_put(rows[i : i + block], place)
+            compute = functools.partial(_soft_tokens, self._model, params, part)
+            parts.append(pacer(compute, lambda tokens: tokens))
         # Which rows are whose does not matter, only that each device holds its share.
         joined = jax.jit(lambda parts: jnp.concatenate(parts), out_shardings=split)
         return joined(parts)

@@ -20,6 +20,7 @@ from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.feeding import global_batch
+from ilm_jax.training.host_memory import HOST_MEMORY
 from ilm_jax.training.partitioning import Partitioner
 
 BATCH = 64
@@ -136,17 +137,24 @@ class Pass:
         Args:
           params: nested, on the mesh.
           numbers: of the examples to visit, each once; all of the feed if None.
+
+        Raises:
+          UserError: if an output is NaN.
         """
         partitioner = self._setting.partitioner
         numbers = np.arange(self._feed.len_epoch) if numbers is None else np.asarray(numbers)
         source = _Chosen(self._feed, numbers, self._prompts, self._columns)
+        HOST_MEMORY.give_back()
         with partitioner.context():
             table = self._setting.entities(params, soft=self._prompts)
             for start in range(0, len(numbers), self.size):
                 batch = global_batch(source, start, self.size, partitioner)
                 out = jax.device_get(self._step(params, batch, table, *self._extras))
                 real = numbers[start : start + self.size]
-                yield real, jax.tree.map(functools.partial(_head, len(real)), out)
+                HOST_MEMORY.settle()
+                out = jax.tree.map(functools.partial(_head, len(real)), out)
+                _check_numbers(real, out)
+                yield real, out
 
 
 def check_prompts(feed: Feed) -> None:
@@ -163,6 +171,20 @@ def unseen(what: str, total: int) -> Callable[[int], None]:
     """A `Watch` that shows nothing."""
     del what, total
     return lambda new: None
+
+
+def _check_numbers(numbers: Int[np.ndarray, " real"], out: Any) -> None:
+    """No figure is made of NaN, which a list or a mean over what is known would hide."""
+    for leaf in jax.tree.leaves(out):
+        if not jax.numpy.issubdtype(leaf.dtype, np.floating):
+            continue
+        bad = np.isnan(leaf).reshape(len(leaf), -1).any(axis=1)
+        if bad.any():
+            raise UserError(
+                f"the model's answer to example {numbers[bad][0]} is not a number, and to "
+                f"{bad.sum()} of {len(bad)} in its batch: are the checkpoint and what it was "
+                "trained from sound?"
+            )
 
 
 def gathered(

@@ -7,16 +7,19 @@ a checkpoint names where they came from, with a fingerprint.
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ilm_jax.checks import Choice, Count, Number, Weight, check
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path, is_full, is_remote, is_there
+from ilm_jax.training.keeping import LastGood, loss_of
 from ilm_jax.training.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
 from ilm_jax.training.schedule import Positions
 from ilm_jax.training.state import FlatParams, TrainState, flat, nested
@@ -31,12 +34,18 @@ class CheckpointConfig:
       keep_last: newest checkpoints kept.
       keep_best: checkpoints kept with the lowest validation `loss`; 0 for none.
       asynchronous: write in the background while training goes on.
+      outlier: a checkpoint is good unless the norm of what trains is above so many times its
+        median over the last logs; 0: all are. The last good one is kept, whatever `keep_last` is.
     """
 
-    every: int = 1000
-    keep_last: int = 2
-    keep_best: int = 1
+    every: Number = 1000
+    keep_last: Count = 2
+    keep_best: Number = 1
     asynchronous: bool = True
+    outlier: Weight = 10.0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +65,12 @@ class InitFrom:
     path: str
     parameters: tuple[str, ...] = (".*",)
     allow_unused: tuple[str, ...] = ()
-    step: int | str = "best"
+    step: Number | Annotated[str, Choice(("best", "last"))] = "best"
     top: str = "lm"
-    allow_different: tuple[str, ...] = ()
+    allow_different: tuple[Annotated[str, Choice(("tokenizer", "table", "data"))], ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.allow_different) - {"tokenizer", "table", "data"}
-        if unknown or isinstance(self.allow_different, str):
-            raise UserError(
-                f"InitFrom.allow_different = {self.allow_different!r}: give a tuple of "
-                '"tokenizer", "table" and "data"'
-            )
+        check(self)
 
 
 class Checkpoints:
@@ -78,13 +82,14 @@ class Checkpoints:
         listed = _listed(self._folder)
         if config is None and listed is None:
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
+        self._good: dict[int, bool] = {}
         keep: list[Any] = []
         if config is not None:
-            keep = [preservation_policy.LatestN(max(1, config.keep_last))]
+            keep = [preservation_policy.LatestN(config.keep_last), LastGood(self._is_good)]
             if config.keep_best:
                 keep.append(
                     preservation_policy.BestN(
-                        get_metric_fn=_loss, reverse=True, n=config.keep_best,
+                        get_metric_fn=loss_of, reverse=True, n=config.keep_best,
                         keep_checkpoints_without_metrics=False,
                     )
                 )  # fmt: skip
@@ -94,7 +99,7 @@ class Checkpoints:
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
                 read_only=config is None,
-                best_fn=_loss,
+                best_fn=loss_of,
                 best_mode="min",
                 preservation_policy=preservation_policy.AnyPreservationPolicy(keep)
                 if keep
@@ -125,6 +130,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._good[step] = bool(meta.get("good", True))
         names = disk_names({**state.trainable, **state.frozen})
         moments = slots(state.opt_state)
         self._manager.save(
@@ -150,11 +156,11 @@ class Checkpoints:
         """
         steps = self._manager.all_steps()
         if step == "best":
-            found = self._manager.best_step() or self._manager.latest_step()
+            found = self._best_step()
+        elif step == "last":
+            found = self._manager.latest_step()
         else:
-            latest = self._manager.latest_step()
-            named = int(step) if str(step).isdecimal() else None
-            found = latest if step == "last" else named
+            found = int(step) if str(step).isdecimal() else None
         if found is None or found not in steps:
             raise UserError(
                 f"{self._folder} has no checkpoint {step!r}; there are: {steps or 'none'}"
@@ -166,6 +172,38 @@ class Checkpoints:
         """`meta` of the newest complete checkpoint; None where there is none."""
         step = self.latest_step
         return None if step is None else self.meta(step)
+
+    def last_good_step(self) -> int | None:
+        """The newest checkpoint that was not marked when it was saved."""
+        return max(filter(self._is_good, self._manager.all_steps()), default=None)
+
+    def check_good(self) -> None:
+        """Raises UserError if the newest checkpoint, from which a run would go on, is marked."""
+        latest, good = self.latest_step, self.last_good_step()
+        if latest == good:
+            return
+        meta = self.latest_meta or {}
+        steps = sorted(self._manager.all_steps())
+        later = [f"{self._folder}/{step}" for step in steps if step > (good or 0)]
+        where = "there is none before it" if good is None else f"the last good one is {good}"
+        raise UserError(
+            f"the checkpoint of step {latest} is not good: the norm of what trains was "
+            f"{meta['weight_norm']:.3g}, usually {meta['usual_weight_norm']:.3g}; {where}. Remove "
+            f"{' '.join(later)} to go on before it, take a lower learning rate in a new MODEL_DIR, "
+            "or set CheckpointConfig.outlier = 0 to go on nevertheless"
+        )
+
+    def _is_good(self, step: int) -> bool:
+        if step not in self._good:
+            self._good[step] = bool(self.meta(step).get("good", True))
+        return self._good[step]
+
+    def _best_step(self) -> int | None:
+        """The good one of the lowest finite loss, the later of equal ones; else the last good."""
+        good = [step for step in self._manager.all_steps() if self._is_good(step)]
+        losses = {step: loss_of(self._manager.metrics(step)) for step in good}
+        known = [step for step in good if math.isfinite(losses[step])]
+        return min(known, key=lambda step: (losses[step], -step), default=max(good, default=None))
 
     def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:
         """Restores the newest checkpoint into the shape and shardings of `state`."""
@@ -295,7 +333,3 @@ def _name(key: Any) -> str:
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     return str(key)
-
-
-def _loss(metrics: Mapping[str, float]) -> float:
-    return metrics["loss"]

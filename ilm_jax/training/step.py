@@ -80,8 +80,8 @@ def make_train_step(
 ) -> StepFunction:
     """Compiles the update for one kind of batch, with given in- and out-shardings.
 
-    A step whose loss or gradient is not finite changes nothing but the step count and reports
-    `finite` = 0: the trainer stops there with the last good parameters in hand.
+    A step whose loss, gradient or new weights are not finite changes nothing but the step count
+    and reports `finite` = 0: the trainer stops there with the last good parameters in hand.
 
     Args:
       objective: what is minimised.
@@ -105,9 +105,10 @@ def make_train_step(
             for path, g in grads.items()
         }
         norm = global_norm(grads)
-        finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
+        size = global_norm(trainable)
+        finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm) & jnp.isfinite(size)
 
         def guard(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -117,8 +118,8 @@ def make_train_step(
             trainable=guard(trainable, state.trainable),
             opt_state=guard(opt_state, state.opt_state),
         )
-        report = {"grad_norm": norm, "finite": finite.astype(jnp.float32), **_filled(batch)}
-        return state, {"sums": sums, **report}
+        report = {"grad_norm": norm, "weight_norm": size, "finite": finite.astype(jnp.float32)}
+        return state, {"sums": sums, **report, **_filled(batch)}
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
     return jax.jit(

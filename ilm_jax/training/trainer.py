@@ -1,27 +1,28 @@
-"""The loop of all three stages: step, log, evaluate, save; resumes where it was."""
+"""One stage of training: from parameters to the last step; resumes where it was."""
 
 import dataclasses
-import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from ilm_jax import __version__
+from ilm_jax.checks import Count, Number, Seed, check
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
 from ilm_jax.interop.sources import describe_objective
-from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.objectives.objective import Objective
 from ilm_jax.training import record, resuming
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
-from ilm_jax.training.feeding import ExampleSource, global_batch, training_batches
+from ilm_jax.training.feeding import ExampleSource
 from ilm_jax.training.freezing import split_by_patterns, what_trains
 from ilm_jax.training.identity import identity
 from ilm_jax.training.loading import fingerprint, load_sources
+from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.partitioning import Partitioner
 from ilm_jax.training.schedule import Positions, Schedule
@@ -30,13 +31,8 @@ from ilm_jax.training.state import (
     describe_variables,
     make_state,
     model_info,
-    nested,
 )
-from ilm_jax.training.step import make_eval_step, make_train_step
 from ilm_jax.training.stopping import STOPPED, StopRequest
-from ilm_jax.training.timing import Profile, StepClock, peak_flops
-from ilm_jax.training.window import Window, mean
-from ilm_jax.training.writers import LiveLine, MetricWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +52,20 @@ class TrainerConfig:
       seed: of parameters, dropout and drawn negatives.
     """
 
-    total_steps: int
-    batch_size: int
-    microbatches: int = 1
+    total_steps: Count
+    batch_size: Count
+    microbatches: Count = 1
     trainable: tuple[str, ...] = (".*",)
     adapters: tuple[str, ...] = ()
     init: tuple[InitFrom, ...] = ()
     allow_fresh: tuple[str, ...] = ()
-    log_every: int = 50
-    eval_every: int = 0
-    eval_batches: int = 16
-    seed: int = 0
+    log_every: Count = 50
+    eval_every: Number = 0
+    eval_batches: Count = 16
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def trains(self) -> tuple[str, ...]:
@@ -134,13 +133,20 @@ class Trainer:
         self._check()
         checkpoints = Checkpoints(self.model_dir, self.checkpoint)
         try:
+            if self.checkpoint.outlier:
+                checkpoints.check_good()
             self._settle(checkpoints)
             optimizer = self.optimizer.build(self.config.total_steps)
             state, positions = self._start(optimizer, checkpoints)
             if self.was_finished:
                 return resuming.validation_at(self.model_dir, self.config.total_steps)
             with self.partitioner.context(), StopRequest() as stop:
-                return self._loop(state, positions, optimizer, checkpoints, stop)
+                loop = Loop(self, state, optimizer, checkpoints, stop)
+                metrics, step = loop.run(state, positions)
+            self.stopped = step < self.config.total_steps
+            if self.stopped:
+                _say(f"{STOPPED}; saved step {step}; the same command resumes there")
+            return metrics
         except Exception as error:
             if not is_full(error):
                 raise
@@ -165,7 +171,12 @@ class Trainer:
 
     def _check(self) -> None:
         config = self.config
-        self.partitioner.batch_sharding(config.batch_size // max(1, config.microbatches))
+        if self.optimizer.warmup_steps > config.total_steps:
+            _say(
+                f"warning: OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}, but "
+                f"the run has {config.total_steps}: its learning rate never reaches its peak"
+            )
+        self.partitioner.batch_sharding(config.batch_size // config.microbatches)
         if config.batch_size % config.microbatches:
             raise UserError(
                 f"batch size {config.batch_size} is not divisible by microbatches "
@@ -244,121 +255,8 @@ class Trainer:
             "code": record.code_version(),
         })  # fmt: skip
 
-    def _loop(
-        self,
-        state: TrainState,
-        positions: Positions,
-        optimizer: Any,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-    ) -> dict[str, float]:
-        config, first = self.config, int(state.step)
-        writer = MetricWriter(self.model_dir, first, active=jax.process_index() == 0)
-        line = LiveLine(config.total_steps, first, active=jax.process_index() == 0)
-        table = jax.device_put(self.table, self.partitioner.replicated)
-        key = jax.device_put(jax.random.key(config.seed + 1), self.partitioner.replicated)
-        steps = {
-            kind: make_train_step(
-                self.objective, kind, optimizer, self.partitioner, state, config.batch_size,
-                microbatches=config.microbatches,
-            )
-            for kind in self.schedule.kinds
-        }  # fmt: skip
-        evaluate = self._evaluator(table)
-        rate = self.optimizer.learning_rate_at(config.total_steps)
-        window, metrics, step = Window(), {}, first
-        clock = StepClock()
-        batches = training_batches(
-            self.sources, self.schedule, positions, first, config.total_steps,
-            config.batch_size, self.partitioner,
-        )  # fmt: skip
-        profile = Profile(self.profile_steps, self.model_dir)
-        stopped = False
-        for kind, batch, after in clock.batches(batches):
-            profile.before(step)
-            state, report = steps[kind](state, batch, table, key)
-            positions, step = after, step + 1
-            profile.after(step, functools.partial(jax.block_until_ready, state))
-            window.add(kind, report)
-            stopped = stop.requested(step)
-            last = stopped or step == config.total_steps
-            if step % config.log_every == 0 or last:
-                self._log(writer, line, window, clock, step, float(rate(step - 1)))
-                window = Window()
-            evaluated = None
-            if last or (config.eval_every and step % config.eval_every == 0):
-                with clock.of("evaluation"):
-                    evaluated = metrics = evaluate(state)
-                writer.write(step, {f"validation/{k}": v for k, v in metrics.items()})
-            if self.inference and (last or step % self.inference.every == 0):
-                answers = self.inference(nested({**state.trainable, **state.frozen}), step)
-                writer.write(step, {f"infer_eval/{k}": v for k, v in answers.items()})
-            if last or (self.checkpoint.every and step % self.checkpoint.every == 0):
-                with clock.of("checkpoint"):
-                    checkpoints.save(state, positions, self._meta(state), evaluated)
-            if last:
-                break
-        profile.stop()
-        checkpoints.wait()
-        writer.close()
-        self.stopped = stopped and step < config.total_steps
-        if self.stopped:
-            _say(f"{STOPPED}; saved step {step}; the same command resumes there")
-        return metrics
-
-    def _evaluator(self, table: jax.Array) -> Callable[[TrainState], dict[str, float]]:
-        size = self.config.batch_size
-        steps = {kind: make_eval_step(self.objective, kind, self.partitioner, size)
-                 for kind in self.eval_sources}  # fmt: skip
-
-        def run(state: TrainState) -> dict[str, float]:
-            sums: dict[str, list[Sums]] = {}
-            for kind, (source, number) in self.eval_sources.items():
-                # Whole batches only where the loss is contrastive, for it depends on how many
-                # negatives it sees; else a last batch with rows of padding, which weigh nothing.
-                whole = max(1, number // size)
-                batches = -(-number // size) if self.objective.splits_batches else whole
-                for b in range(min(self.config.eval_batches, batches)):
-                    batch = global_batch(source, b * size, size, self.partitioner)
-                    for name, value in steps[kind](
-                        state.trainable, state.frozen, batch, table
-                    ).items():
-                        sums.setdefault(name, []).append(value)
-            return {name: mean(values) for name, values in sums.items()}
-
-        return run
-
-    def _log(
-        self,
-        writer: MetricWriter,
-        line: LiveLine,
-        window: Window,
-        clock: StepClock,
-        step: int,
-        rate: float,
-    ) -> None:
-        metrics = window.metrics()
-        tokens = metrics.pop("tokens")
-        spent = clock.read(tokens, *self._flops(window))
-        if metrics.pop("finite") < 1:
-            writer.close()
-            raise UserError(
-                f"loss or gradient is not finite at or before step {step} (since the last log, "
-                f"grad_norm {metrics['grad_norm']:.3g}); the last checkpoint is good: resume with "
-                "a lower learning rate or a longer warm-up"
-            )
-        speed = line.show(step, metrics["loss"], window.steps * self.config.batch_size)
-        speeds = {"examples_per_second": speed, **spent}
-        writer.write(step, {**metrics, "learning_rate": rate, **speeds})
-
-    def _flops(self, window: Window) -> tuple[float, float]:
-        """(operations that the window's steps needed, padding left out; the devices' peak)."""
-        peak = peak_flops()
-        if not peak:
-            return 0.0, 0.0
-        return sum(self.step_flops.get(kind, 0.0) * n for kind, n in window.full_steps()), peak
-
-    def _meta(self, state: TrainState) -> dict[str, Any]:
+    def meta(self, state: TrainState) -> dict[str, Any]:
+        """What every checkpoint says beside its arrays."""
         return {
             "version": __version__,
             "seed": self.config.seed,

@@ -25,12 +25,12 @@ class Window:
 
     def full_steps(self) -> list[tuple[str, float]]:
         """(kind, share of its positions that are not padding) of each step."""
-        shares = [float(report["real"]) for report in jax.device_get(self._reports)]
+        shares = [float(report["real"]) for report in self._read()]
         return list(zip(self._kinds, shares, strict=True))
 
     def metrics(self) -> dict[str, float]:
         """Means over the steps, in one transfer from the devices."""
-        reports = jax.device_get(self._reports)
+        reports = self._read()
         sums: dict[str, list[Sums]] = {}
         for report in reports:
             for name, value in report["sums"].items():
@@ -38,12 +38,33 @@ class Window:
         return {
             **{name: mean(values) for name, values in sums.items()},
             "grad_norm": float(np.mean([report["grad_norm"] for report in reports])),
-            "finite": float(min(report["finite"] for report in reports)),
             "tokens": float(sum(report["tokens"] for report in reports)),
         }
 
+    def first_bad(self) -> tuple[int, dict[str, float]] | None:
+        """(place in the window, what was measured there) of the first step that is not finite."""
+        for place, report in enumerate(self._read()):
+            if report["finite"] < 1:
+                names = ("grad_norm", "weight_norm")
+                loss = {"loss": mean([report["sums"]["loss"]])}
+                return place, loss | {name: float(report[name]) for name in names}
+        return None
+
+    @property
+    def weight_norm(self) -> float:
+        """Of what trains, after the last step."""
+        return float(self._read()[-1]["weight_norm"])
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The reports on the host; those that are there already are not fetched again."""
+        self._reports = jax.device_get(self._reports)
+        return self._reports
+
 
 def mean(values: list[Sums]) -> float:
-    """Total over total, so that batches of different weight count as they should."""
+    """Total over total, so that batches of different weight count as they should.
+
+    NaN where nothing weighs anything, for there is nothing to take a mean of.
+    """
     total, weight = (float(np.sum([np.asarray(v[i], np.float64) for v in values])) for i in (0, 1))
-    return total / max(weight, 1e-8)
+    return total / weight if weight else float("nan")

@@ -1,8 +1,7 @@
-"""Metrics to metrics.jsonl and TensorBoard, and the live line on the terminal."""
+"""Metrics to metrics.jsonl and TensorBoard."""
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import TextIO
@@ -80,33 +79,3 @@ def read_metrics(path: str | os.PathLike, up_to: int | None = None) -> list[dict
         if up_to is None or record["step"] <= up_to:
             records.append(record)
     return records
-
-
-class LiveLine:
-    """Step, loss, examples per second and time left; one line, rewritten on a terminal."""
-
-    def __init__(self, total_steps: int, start_step: int, *, active: bool = True):
-        """Starts the clock."""
-        self._total, self._active = total_steps, active
-        self._since, self._at = time.monotonic(), start_step
-        self._tty = sys.stderr.isatty()
-
-    def show(self, step: int, loss: float, examples: int) -> float:
-        """Prints the line; `examples` since the last one. Returns examples per second."""
-        now = time.monotonic()
-        seconds, steps = max(now - self._since, 1e-9), step - self._at
-        rate = examples / seconds
-        eta = (self._total - step) * seconds / max(steps, 1)
-        if self._active:
-            line = (f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} examples/s  "
-                    f"ETA {_clock(eta)}")  # fmt: skip
-            end = "\n" if not self._tty or step == self._total else ""
-            print(f"\r{line}\x1b[K" if self._tty else line, end=end, file=sys.stderr, flush=True)
-        self._since, self._at = now, step
-        return rate
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -66,7 +66,7 @@ def make_trainer(model_dir, *, steps=12, objective=None, mesh=None, **changes):
         table=np.eye(3, 4, dtype=np.float32),
         sources={"plain": Rows(1), "scaled": Rows(2)},
         eval_sources={"plain": (Rows(3), 16)},
-        schedule=Schedule({"plain": 2, "scaled": 1}),
+        schedule=changes.pop("schedule", Schedule({"plain": 2, "scaled": 1})),
         config=config,
         optimizer=changes.pop("optimizer", OptimizerConfig(learning_rate=0.01)),
         checkpoint=changes.pop("checkpoint", CheckpointConfig(every=4)),

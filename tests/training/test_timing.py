@@ -8,7 +8,7 @@ import pytest
 
 from ilm_jax.compilation.chips import CHIPS, of_kind
 from ilm_jax.errors import UserError
-from ilm_jax.training import trainer as trainers
+from ilm_jax.training import loop
 from ilm_jax.training.step import _filled
 from ilm_jax.training.timing import Profile, StepClock
 from ilm_jax.training.writers import read_metrics
@@ -46,7 +46,7 @@ def test_padding_is_no_token():
 @pytest.mark.slow
 def test_metrics_say_where_time_went_and_the_trace_is_there(tmp_path, monkeypatch):
     # As if the devices were known: 10 operations per second and 16 needed by every step.
-    monkeypatch.setattr(trainers, "peak_flops", lambda: 10.0)
+    monkeypatch.setattr(loop, "peak_flops", lambda: 10.0)
     trainer = make_trainer(tmp_path, steps=6)
     trainer.profile_steps, trainer.step_flops = "2:4", {"plain": 16.0, "scaled": 16.0}
     trainer.fit()

@@ -1,0 +1,40 @@
+"""What tells a good checkpoint from one of a run that has gone astray."""
+
+import collections
+import math
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+# Logs over whose norms the median is taken.
+MEMORY = 100
+
+
+class Health:
+    """Watches the norm of what trains.
+
+    A checkpoint is good unless that norm is above `limit` times its median over the last logs;
+    those above it do not count for the median. (A step whose loss, gradient or new weights are not
+    finite changes nothing and ends the run, so what is saved is finite.)
+    """
+
+    def __init__(self, limit: float, norms: Iterable[float]) -> None:
+        """Starts from the norms of earlier logs; `limit` 0: everything finite is good."""
+        self._limit = limit
+        self._norms = collections.deque(norms, MEMORY)
+
+    def add(self, norm: float) -> None:
+        """The norm at a log."""
+        if self.record(norm)["good"]:
+            self._norms.append(norm)
+
+    def record(self, norm: float) -> dict[str, Any]:
+        """What a checkpoint's metadata say, of a state with this norm."""
+        usual = statistics.median(self._norms) if self._norms else norm
+        outlier = bool(self._limit and usual and norm > self._limit * usual)
+        return {
+            "good": math.isfinite(norm) and not outlier,
+            "weight_norm": norm,
+            "usual_weight_norm": usual,
+            "weight_norms": list(self._norms),
+        }
