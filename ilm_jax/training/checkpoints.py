@@ -7,6 +7,7 @@ a checkpoint names where they came from, with a fingerprint.
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,26 +94,8 @@ class Checkpoints:
                         keep_checkpoints_without_metrics=False,
                     )
                 )  # fmt: skip
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=config is not None,
-                create=config is not None,
-                read_only=config is None,
-                best_fn=loss_of,
-                best_mode="min",
-                preservation_policy=preservation_policy.AnyPreservationPolicy(keep)
-                if keep
-                else None,
-                enable_async_checkpointing=bool(config and config.asynchronous),
-            ),
-            item_names=("params", "optimizer", "meta"),
-            item_handlers={
-                "params": ocp.PyTreeCheckpointHandler(),
-                "optimizer": ocp.PyTreeCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with _one_line(self._folder):  # metrics of all steps are read here
+            self._manager = _manager(self._folder, config, keep)
         # Orbax takes a question that fails for "no", and a run would start anew over the old one.
         unseen = sorted({*(listed or ())} - {*self._manager.all_steps()})
         if unseen:
@@ -221,13 +204,13 @@ class Checkpoints:
 
     def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
         """{path on disk: shape and dtype} of the parameters saved at a step."""
-        with self._readable(step):
+        with _one_line(f"{self._folder}/{step}"):
             metadata = flat(self._manager.item_metadata(step)["params"].tree)
         return {p: jax.ShapeDtypeStruct(m.shape, m.dtype) for p, m in metadata.items()}
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON stored beside the parameters."""
-        with self._readable(step):
+        with _one_line(f"{self._folder}/{step}"):
             found = self._manager.restore(
                 step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
             )["meta"]
@@ -256,7 +239,7 @@ class Checkpoints:
     ) -> FlatParams:
         names = names or disk_names(like)
         wanted = disk_layout(like, names)
-        with self._readable(step):
+        with _one_line(f"{self._folder}/{step}"):
             saved = flat(self._manager.item_metadata(step)[item].tree)
         check_same(saved, wanted, f"{self._folder}/{step}/{item}")
         arguments = {
@@ -266,21 +249,9 @@ class Checkpoints:
         restore = ocp.args.PyTreeRestore(
             nested(wanted), restore_args=nested(arguments), partial_restore=True
         )
-        with self._readable(step):
+        with _one_line(f"{self._folder}/{step}"):
             tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
         return to_memory(flat(tree), like, names)
-
-    @contextlib.contextmanager
-    def _readable(self, step: int) -> Iterator[None]:
-        """What Orbax and TensorStore raise of a damaged checkpoint, as a line to a person."""
-        try:
-            yield
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self._folder}/{step} cannot be read ({reason}): if it is damaged, delete that "
-                "folder to go on from the checkpoint before it"
-            ) from error
 
 
 def _listed(folder: Any) -> list[int] | None:
@@ -295,6 +266,42 @@ def _listed(folder: Any) -> list[int] | None:
     if is_remote(folder):  # where a folder cannot be renamed, this file comes last
         steps = [step for step in steps if is_there(step / "commit_success.txt")]
     return [int(step.name) for step in steps]
+
+
+def _manager(folder: Any, config: CheckpointConfig | None, keep: list[Any]) -> Any:
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+            cleanup_tmp_directories=config is not None,
+            create=config is not None,
+            read_only=config is None,
+            best_fn=loss_of,
+            best_mode="min",
+            preservation_policy=preservation_policy.AnyPreservationPolicy(keep) if keep else None,
+            enable_async_checkpointing=bool(config and config.asynchronous),
+        ),
+        item_names=("params", "optimizer", "meta"),
+        item_handlers={
+            "params": ocp.PyTreeCheckpointHandler(),
+            "optimizer": ocp.PyTreeCheckpointHandler(),
+            "meta": ocp.JsonCheckpointHandler(),
+        },
+    )
+
+
+@contextlib.contextmanager
+def _one_line(where: Any) -> Iterator[None]:
+    """What Orbax and TensorStore raise of a damaged checkpoint, as a line to a person."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+        if is_full(error) or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES):
+            raise  # nothing is wrong with what is there
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{where} cannot be read ({reason}): if a checkpoint there is damaged, delete its "
+            "folder to go on from the one before it"
+        ) from error
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
