@@ -24,6 +24,7 @@ from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.schedule import Schedule
+from ilm_jax.training.sweeps import Sweep
 from ilm_jax.training.trainer import TrainerConfig
 
 SIZES = {"vocab_size": 8, "num_layers": 2, "embed_dim": 4, "num_heads": 2, "mlp_dim": 4}
@@ -186,3 +187,11 @@ def test_a_setting_error_is_a_value_error_for_callers_in_python():
     with pytest.raises(ValueError, match="IALSConfig.dim=0: give a whole number, at least 1"):
         IALSConfig(dim=0)
     assert issubclass(SettingError, UserError)
+
+
+@pytest.mark.parametrize("how", ["uniform(a,1)", "uniform(0,inf)", "log(0,1)", "uniform(2,1)",
+                                 "log(nan,1)"])  # fmt: skip
+def test_a_sweep_draws_between_two_finite_numbers_alone(how):
+    sweep = Sweep(gin_file=["x.gin"], draws=1, random={"LEARNING_RATE": how})
+    with pytest.raises(UserError, match="give two finite numbers, the smaller first"):
+        sweep.expand()

@@ -112,9 +112,16 @@ def _draw(name: str, how: Any, generator: random.Random) -> Any:
     found = _RANGE.fullmatch(how.replace(" ", ""))
     if not found:
         raise UserError(f"random {name} = {how!r}: write log(1e-4,1e-2), uniform(0,1) or a|b|c")
-    kind, low, high = found.group(1), float(found.group(2)), float(found.group(3))
-    if not low < high or (kind == "log" and low <= 0):
-        raise UserError(f"random {name} = {how!r}: the first bound must be the smaller one")
+    kind = found.group(1)
+    try:
+        low, high = float(found.group(2)), float(found.group(3))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf or (kind == "log" and low <= 0):
+        raise UserError(
+            f"random {name} = {how!r}: give two finite numbers, the smaller first"
+            + (" and above 0" if kind == "log" else "")
+        )
     if kind == "uniform":
         value = generator.uniform(low, high)
     else:

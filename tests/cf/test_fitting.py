@@ -120,7 +120,7 @@ def test_a_callback_that_asks_to_stop_is_heard_beside_patience(splits):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"patience": -1}, "patience=-1: give 0"),
+        ({"patience": -1}, "patience=-1: give a whole number, at least 0"),
         ({"every": 0}, "every=0: give a whole number, at least 1"),
         ({"every": 5, "patience": 1}, "every=5 with ials of 3 epochs: nothing would be measured"),
     ],
