@@ -21,10 +21,11 @@ FILE = "made_from.json"
 Record = Mapping[str, Any]
 Changes = dict[str, tuple[Any, Any]]
 
-# What may change when a run is gone on with. How a model is computed changes its rounding only.
+# What may change when a run is gone on with. How a model is computed changes its rounding only;
+# another validation makes its earlier figures, and with them the best checkpoint, less comparable.
 MAY_CHANGE = (
     r"steps", r"batch\..*", r"code", r"optimizer\.decay_steps", r"init\.\d+\.path",
-    r"objective(\..*)?\.(dtype|remat|scan_layers|attention_backend)",
+    r"objective(\..*)?\.(dtype|remat|scan_layers|attention_backend)", r"validation(\..*)?",
 )  # fmt: skip
 # What must be the same where a trained run is asked, measured or written out; and what may differ
 # but shows in figures.

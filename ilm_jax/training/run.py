@@ -173,6 +173,7 @@ class Run:
             "table": self.tables.fingerprint if self.tables else None,
             "tokenizer": self.tokenizer.fingerprint,
             "train": {kind: dataset.record() for kind, dataset in self.train.items()},
+            "validation": {kind: dataset.record() for kind, dataset in self.train_eval.items()},
         }
 
     def inputs(self) -> dict[str, str]:
@@ -184,8 +185,8 @@ class Run:
         named += [("tokenizer", tokenizer, "best")] if tokenizer else []
         splits = [self.splits, *self._further_splits]
         data = {f"data {s.catalogue.name}": s.fingerprint for s in splits}
-        datasets = {**self.train, **{f"validation {k}": d for k, d in self.train_eval.items()}}
-        data["tasks"] = sha256_json({kind: d.record() for kind, d in datasets.items()})
+        tasks = self.made_from()
+        data["tasks"] = sha256_json([tasks["train"], tasks["validation"]])
         return data | {what: identity(path, step) for what, path, step in named}
 
     def make_trainer(self, config_text: str = "") -> Trainer:

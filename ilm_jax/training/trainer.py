@@ -16,7 +16,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
 from ilm_jax.interop.sources import describe_objective
 from ilm_jax.objectives.objective import Objective
-from ilm_jax.training import record, resuming
+from ilm_jax.training import finished, record, resuming
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.training.feeding import ExampleSource
 from ilm_jax.training.freezing import split_by_patterns, what_trains
@@ -236,6 +236,7 @@ class Trainer:
         for name, text in texts.items():
             with atomic_write(folder / name) as stream:
                 stream.write(text)
+        (folder / finished.FILE).unlink(missing_ok=True)  # it said so of fewer steps
 
     def _made_from(self) -> dict[str, Any]:
         """The run's record, but for the frozen weights: those are not loaded yet."""

@@ -8,7 +8,7 @@ import pytest
 
 from ilm_jax.errors import UserError
 from ilm_jax.interop.sources import Opened
-from ilm_jax.training import record, resuming
+from ilm_jax.training import finished, record, resuming
 from ilm_jax.training.checkpoints import Checkpoints, InitFrom
 from ilm_jax.training.identity import identity
 from ilm_jax.training.lineage import check_lineage
@@ -92,6 +92,7 @@ def test_more_steps_go_on_at_the_rate_where_the_schedule_ended_unless_it_is_stre
             tmp_path / folder, steps=16, config={"log_every": 1, "batch_size": 16},
             **{**still, "optimizer": optimizer},
         )  # fmt: skip
+        finished.write(trainer.model_dir, seconds=1, step=8, validation={}, recipe="", inputs={})
         trainer.fit()
         said = capsys.readouterr().err
         assert "steps (TRAIN_STEPS) 8, now 16; batch.size 8, now 16" in said
@@ -102,6 +103,7 @@ def test_more_steps_go_on_at_the_rate_where_the_schedule_ended_unless_it_is_stre
         else:
             np.testing.assert_allclose([rates[step] for step in range(9, 17)], 0.001, rtol=1e-5)
             assert rates[8] < 0.002 and "OptimizerConfig.decay_steps = 16 would stretch it" in said
+        assert not (tmp_path / folder / finished.FILE).exists(), "it is to be written anew"
     # The stretched end is the run's own from now on.
     meta = Checkpoints(str(tmp_path / "b")).latest_meta
     assert resuming.schedule_of(meta) == 16
@@ -130,6 +132,15 @@ def test_a_run_of_an_older_version_goes_on_and_names_that_it_knew_are_compared(t
     # Of one version, a name that comes in is a change like any other.
     with pytest.raises(UserError, match="schedule"):
         record.check_resume({n: v for n, v in here.items() if n != "schedule"}, here, "run")
+
+
+def test_another_validation_is_said(tmp_path, capsys):
+    make_trainer(
+        tmp_path, steps=4, made_from={**MADE_FROM, "validation": {"plain": {"n": 1}}}
+    ).fit()
+    changed = {**MADE_FROM, "validation": {"plain": {"n": 2}}}
+    make_trainer(tmp_path, steps=6, made_from=changed).fit()
+    assert "validation.plain.n 1, now 2" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_those_that_were_saved_are_refused(tmp_path, monkeypatch):
