@@ -14,7 +14,8 @@ from ilm_jax.errors import UserError
 from ilm_jax.locks import NAME, one_writer
 
 HOLD = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 from ilm_jax.errors import UserError
 from ilm_jax.locks import one_writer
 try:

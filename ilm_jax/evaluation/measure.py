@@ -119,10 +119,10 @@ def load_trained(run: Run, step: int | str = "best") -> Trained:
         )
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
-    sources = [InitFrom(run.model_dir, step=step)]
-    sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
     checkpoints = Checkpoints(run.model_dir)
     found = checkpoints.resolve(step)
+    sources = [InitFrom(run.model_dir, step=found)]
+    sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
     meta = checkpoints.meta(found)
     checkpoints.close()
     for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.cli import main as cli
+from ilm_jax.data.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import results
 from ilm_jax.evaluation.evaluating import Plan
@@ -112,11 +113,11 @@ def test_numbers_of_a_plan_are_checked(bad):
 
 
 @pytest.mark.parametrize("bad", [
-    {"examples": 0}, {"examples": 1e1}, {"every": -1}, {"beams": 0}, {"every": True},
+    {"examples": 0}, {"examples": 2.5}, {"every": -1}, {"beams": 0}, {"every": True},
 ])  # fmt: skip
 def test_numbers_of_an_evaluation_in_training_are_checked(bad):
     with pytest.raises(UserError, match=f"InferEvalConfig.{next(iter(bad))}="):
-        InferEvalConfig(dataset=None, **bad)
+        InferEvalConfig(DatasetConfig("long_description"), **bad)
 
 
 def test_content_is_paired_on_the_same_texts_or_not_at_all(tmp_path):

@@ -129,10 +129,10 @@ def test_minus_one_takes_what_the_slices_leave():
     ]
 
 
-@pytest.mark.parametrize("config", [MeshConfig(dcn_data=0), MeshConfig(8, dcn_fsdp=2)])
-def test_slices_that_do_not_fit_the_devices_are_refused(config):
+@pytest.mark.parametrize("sizes", [{"dcn_data": 0}, {"data": 8, "dcn_fsdp": 2}])
+def test_slices_that_do_not_fit_the_devices_are_refused(sizes):
     with pytest.raises(UserError, match="MeshConfig"):
-        config.resolve(8)
+        MeshConfig(**sizes).resolve(8)
 
 
 def test_more_slices_than_there_are_is_refused():
