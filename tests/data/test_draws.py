@@ -54,3 +54,11 @@ def test_nonsense_is_refused():
         draws.integer(0, "a")
     with pytest.raises(TypeError, match="at least one key"):
         draws.uniform()
+
+
+def test_normals_are_box_mullers_of_the_uniforms():
+    """Half the angle would have the same distribution, and give every hashed world other values."""
+    first, second = draws.uniforms((2, 6), "key", 3)
+    radius = np.sqrt(-2 * np.log(1 - first))
+    got = draws.normals((2, 3), "key", 3)
+    np.testing.assert_allclose(got.ravel(), radius * np.cos(2 * np.pi * second), rtol=1e-12)

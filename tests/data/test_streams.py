@@ -122,3 +122,11 @@ def test_every_task_is_shuffled_by_its_own_name_and_the_runs_seed():
     for name, seed in orders:
         assert sorted(orders[name, seed], key=int) == [str(i) for i in range(60)]
     assert len({tuple(order) for order in orders.values()}) == 4
+
+
+def test_a_size_is_capped_before_its_root_is_taken():
+    """T5's r_m = min(e_m, K)^(1/T), section 3.5.2: the cap is of examples, not of rates."""
+    sizes = {"a": 10_000, "b": 400, "c": 25}
+    found = Mixture(dict.fromkeys(sizes), temperature=2.0, cap=900).weights(sizes)
+    rates = {"a": 30.0, "b": 20.0, "c": 5.0}
+    assert found == pytest.approx({name: rate / 55 for name, rate in rates.items()})
