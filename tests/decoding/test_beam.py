@@ -88,6 +88,16 @@ def test_fewer_beams_give_distinct_items_with_their_true_scores(model, exhaustiv
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
+@pytest.mark.parametrize(("rows", "stem"), [([1, 2], 2), ([7, 8], 3)])
+def test_tokens_that_all_items_begin_with_count_in_their_scores(model, exhaustive, rows, stem):
+    sequences = [SEQUENCES[row] for row in rows]
+    assert build_trie(sequences).stem.shape == (1, stem)
+    items, scores = search(model, 2, sequences)
+    want = exhaustive[:, rows]
+    np.testing.assert_array_equal(items, np.argsort(-want, axis=1))
+    np.testing.assert_allclose(scores, -np.sort(-want, axis=1), atol=1e-4)
+
+
 def test_padding_behind_a_prompt_changes_nothing(model):
     decoder, params, prompts = model
     noisy = jnp.where((jnp.arange(7) < LENGTHS[:, None])[..., None], prompts, 1e3)
