@@ -100,7 +100,8 @@ def run_tests(tree: pathlib.Path, words: str) -> tuple[int, str]:
     try:
         done = subprocess.run(
             [*command, *shlex.split(words)], cwd=tree, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=TIMEOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         return 124, str(error)
