@@ -41,7 +41,7 @@ def test_draws_are_the_same_again_and_inside_their_bounds():
     [
         ({"gin_file": ()}, "needs a recipe"),
         ({"grid": {"SEED": "01"}}, "give a list .*SEED"),
-        ({"random": {"A": "log(0,1)"}, "draws": 1}, "the smaller one"),
+        ({"random": {"A": "log(0,1)"}, "draws": 1}, "the smaller first"),
         ({"random": {"A": "normal(0,1)"}, "draws": 1}, "write log"),
         ({"random": {"A": "log(1,2)"}}, "number of draws"),
         ({"runs": [{"A": 1}, {"A": 1}]}, "same bindings"),
