@@ -241,7 +241,8 @@ def _recipe(command: Sequence[str]) -> str:
         return ""
     bindings, rest = split_bindings(command[1:])
     gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    return sha256_json(finished.bindings(gin_config.operative_config()))
+    recipe = gin_config.bindings_of(gin_config.operative_config())
+    return sha256_json({n: v for n, v in recipe.items() if n not in finished.PLACES})
 
 
 def _check_made_from(

@@ -76,7 +76,8 @@ def check_configs(
         seen[text] = name
         # Looking at the inputs opens the data, which takes seconds.
         inputs = run.inputs() if here and finished.read(f"{folder}/{name}") else None
-        found = finished.standing(f"{folder}/{name}", text, inputs)
+        recipe = gin_config.bindings_of(text)
+        found = finished.standing(f"{folder}/{name}", recipe, inputs, gin_config.bindings_of)
         if found.state == "other":
             raise UserError(
                 f"{folder}/{name} was made by another sweep: {found.why}. Its results are not "

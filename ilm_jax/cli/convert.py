@@ -88,15 +88,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _write_recipe(source: str, dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
     from ilm_jax.cli.model_gin import model_gin
-    from ilm_jax.interop.converting import VOCABULARIES
+    from ilm_jax.data.tokenizers import holds_tokenizer
 
     def write(folder: pathlib.Path, opened: "Opened", fingerprint: str) -> None:
         kind, fields = opened.configs["lm"]
         comment = f"{opened.where}, fingerprint {fingerprint}: name it after a stage-2 recipe."
         if pathlib.Path(source, "config.gin").is_file():  # a run has its tokenizer in the cache
             _tokenizer_saver(pathlib.Path(source))(folder)
-        held = any((folder / name).is_file() for name in VOCABULARIES)
-        tokenizer = "%LM_FROM" if held else None
+        tokenizer = "%LM_FROM" if holds_tokenizer(folder) else None
         if tokenizer is None and opened.config is not None:
             # One that is trained on the dataset would give this model the ids of other words.
             tokenizer = "%gin.REQUIRED"

@@ -8,14 +8,18 @@ import difflib
 import importlib.util
 import os
 import pathlib
+import tokenize
 from collections.abc import Sequence
 from typing import Any
 
 import gin
 from gin import config as gin_internals
+from gin import config_parser
 from ilm_jax.errors import SettingError, UserError
 
 MACRO = "gin.macro"
+# What gin's parser, and Python's under it, raise of a text that is no configuration.
+_WRONG_TEXT = (SyntaxError, ValueError, tokenize.TokenError)
 
 
 def recipe_folder() -> pathlib.Path:
@@ -71,7 +75,7 @@ def build(
         raise UserError(_named(error)) from error
     except UserError as error:  # gin appends call chains on further lines
         raise UserError(str(error).splitlines()[0]) from error
-    except (ValueError, NameError, TypeError, RuntimeError, SyntaxError, ImportError) as error:
+    except (*_WRONG_TEXT, NameError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(_first_words(error)) from error
     except (OSError, AttributeError) as error:
         raise UserError(f"cannot read the recipe: {_first_words(error)}") from error
@@ -82,6 +86,35 @@ def build(
 def operative_config() -> str:
     """The text of config.gin: what was consumed, defaults included."""
     return gin.operative_config_str()
+
+
+def bindings_of(text: str) -> dict[str, str]:
+    """{binding: its value's text} of a configuration such as config.gin, as gin's parser reads it.
+
+    Raises:
+      UserError: if it is no configuration.
+    """
+    try:
+        statements = list(config_parser.ConfigParser(text, _Names()))
+    except _WRONG_TEXT as error:
+        raise UserError(f"cannot read the configuration: {_first_words(error)}") from error
+    return {
+        "/".join(filter(None, (s.scope, ".".join(filter(None, (s.selector, s.arg_name)))))): repr(
+            s.value
+        )
+        for s in statements
+        if isinstance(s, config_parser.BindingStatement)
+    }
+
+
+class _Names(config_parser.ParserDelegate):
+    """References as they are written, without what they refer to."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        return f"@{scoped_configurable_name}{'()' * evaluate}"
+
+    def macro(self, macro_name: str) -> str:
+        return f"%{macro_name}"
 
 
 def _existing(file: str, search_paths: Sequence[str]) -> str:
@@ -191,6 +224,8 @@ def _nearest(word: str, names: Any) -> str:
 
 def _first_words(error: BaseException) -> str:
     """gin appends call chains on further lines; the first says what is wrong."""
+    if isinstance(error, tokenize.TokenError):
+        return f"a bracket or a quote is not closed by line {error.args[1][0]}"
     text = str(error)
     cause = error.__cause__
     if isinstance(cause, UserError):

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         finished.write(
             run.model_dir, seconds=time.monotonic() - start, step=run.trainer.total_steps,
-            validation=metrics, recipe=recipe, inputs=run.inputs(),
+            validation=metrics, recipe=gin_config.bindings_of(recipe), inputs=run.inputs(),
         )  # fmt: skip
     print(f"wrote {run.model_dir}")
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax import __version__
-from ilm_jax.data.tokenizers import open_tokenizer_at, said_otherwise
+from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at, said_otherwise
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
 from ilm_jax.interop import families
@@ -31,8 +31,6 @@ TOKENIZER_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja",
 )  # fmt: skip
-# Those of them that a tokenizer is made of.
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model")
 # What `ilm convert` says of its result, beside the checkpoint.
 CONVERSION = "conversion.json"
 Progress = Callable[[str, int], None]
@@ -222,7 +220,7 @@ def tokenizer_of(folder: pathlib.Path, stated: str | None = None) -> str | None:
     Raises:
       UserError: for a tokenizer that cannot be read, or is another one than is stated.
     """
-    if not any((folder / name).is_file() for name in VOCABULARIES):
+    if not holds_tokenizer(folder):
         return stated
     tokenizer = open_tokenizer_at(folder)
     for line in said_otherwise(tokenizer, folder):

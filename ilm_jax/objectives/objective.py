@@ -32,7 +32,7 @@ def vocabulary(given: int, ids: int, least: int, config: object) -> int:
 
 
 class Objective(Protocol):
-    """A loss with the modules whose parameters it trains."""
+    """A loss with the modules whose parameters it trains; a dataclass: a run records its fields."""
 
     @property
     def kinds(self) -> tuple[str, ...]:

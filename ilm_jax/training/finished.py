@@ -6,8 +6,7 @@ study skips a run only if the same bindings and the same inputs made it.
 
 import dataclasses
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ilm_jax import __version__
@@ -17,8 +16,9 @@ from ilm_jax.training.record import show
 
 FILE = "last_run.json"
 # Bindings that say where things are put, and where inputs lie: those are compared by content.
-_PLACES = re.compile(r"(MODEL_DIR|CACHE_DIR|TOPOLOGY)$")
-_INPUTS = re.compile(r"(DATA_DIR|CF_TABLE|LM_FROM|QFORMER_FROM|TOKENIZER)$")
+PLACES = frozenset({"MODEL_DIR", "CACHE_DIR", "TOPOLOGY"})
+INPUTS = frozenset({"DATA_DIR", "CF_TABLE", "LM_FROM", "QFORMER_FROM", "TOKENIZER"})
+Bindings = Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def write(
     seconds: float,
     step: int,
     validation: Mapping[str, float],
-    recipe: str,
+    recipe: Bindings,
     inputs: Mapping[str, str],
 ) -> None:
     """Says that the run is finished.
@@ -50,12 +50,12 @@ def write(
       seconds: of the process that finished it.
       step: the last.
       validation: the last validation's figures.
-      recipe: text of the operative configuration.
+      recipe: the operative configuration.
       inputs: {what: identity} of all that it was made from (`Run.inputs`).
     """
     facts = {
         "seconds": seconds, "step": step, "validation": dict(validation), "version": __version__,
-        "inputs": dict(inputs), "recipe": bindings(recipe),
+        "inputs": dict(inputs), "recipe": dict(recipe),
     }  # fmt: skip
     with atomic_write(folder_path(model_dir) / FILE) as stream:
         json.dump(facts, stream, indent=1)
@@ -77,59 +77,46 @@ def read(model_dir: str) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
-def standing(model_dir: str, recipe: str, inputs: Mapping[str, str] | None = None) -> Standing:
+def standing(
+    model_dir: str,
+    recipe: Bindings,
+    inputs: Mapping[str, str] | None,
+    parse: Callable[[str], Bindings],
+) -> Standing:
     """Compares what lies in a folder with what is asked for.
 
     Args:
       model_dir: the folder.
-      recipe: text of the operative configuration that is asked for.
+      recipe: the operative configuration that is asked for.
       inputs: of the run that is asked for; None where they cannot be told here.
+      parse: reads the text of config.gin.
     """
-    found = read(model_dir)
-    wanted = bindings(recipe)
+    found, wanted = read(model_dir), dict(recipe)
     config = folder_path(model_dir) / "config.gin"
     if found is None:
         if not is_there(config):
             return Standing("absent")
         # Going on, the run itself compares its inputs.
-        changed = _changed(_without_inputs(bindings(config.read_text())), _without_inputs(wanted))
+        changed = _changed(parse(config.read_text()), wanted, inputs=False)
         return Standing("other", changed) if changed else Standing("begun")
     if "recipe" not in found:
         return Standing("other", "it does not say what made it")
-    here = found["recipe"]
-    if inputs is not None:
-        here, wanted = _without_inputs(here), _without_inputs(wanted)
-    changed = _changed(here, wanted) or _changed(found["inputs"], dict(inputs or found["inputs"]))
+    changed = _changed(found["recipe"], wanted, inputs=inputs is None)
+    changed = changed or _changed(found["inputs"], inputs or found["inputs"])
     if not changed and found["version"] != __version__:
         changed = f"version {found['version']}, now {__version__}"
     return Standing("other", changed) if changed else Standing("finished")
 
 
-def bindings(recipe: str) -> dict[str, str]:
-    """{binding: value} of a configuration's text, without comments and places."""
-    lines = [
-        line
-        for line in recipe.splitlines()
-        if line.strip() and not re.match(r"\s*#|from |import ", line)
+def _changed(found: Mapping[str, Any], wanted: Mapping[str, Any], *, inputs: bool = True) -> str:
+    """What differs, in words; without `inputs` it does not matter where they lie."""
+    names = [
+        name
+        for name in {**found, **wanted}
+        if found.get(name) != wanted.get(name)
+        and name not in PLACES
+        and (inputs or name not in INPUTS)
     ]
-    found: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        if line[0].isspace() or line[0] in ")]}":
-            found[name] = f"{found[name]} {line.strip().rstrip(chr(92)).strip()}".strip()
-            continue
-        name, equals, value = line.partition("=")
-        name = name.strip()
-        found[name] = value.strip().rstrip("\\").strip() if equals else ""
-    return {name: value for name, value in found.items() if not _PLACES.match(name)}
-
-
-def _without_inputs(recipe: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in recipe.items() if not _INPUTS.match(name)}
-
-
-def _changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     # A macro says it in the words of whoever asks; what reads it follows.
     names.sort(key=lambda name: "." in name)
     return show({n: (found.get(n, "nothing"), wanted.get(n, "nothing")) for n in names}, 3)

@@ -29,7 +29,9 @@ def identity(path: str | os.PathLike, step: int | str = "best") -> str:
     if (folder / "checkpoints").is_dir():
         return _of_checkpoint(path, step)
     if not folder.exists():
-        raise UserError(f"nothing at {path}")
+        raise UserError(
+            f"nothing at {path}: name a file, a run's MODEL_DIR or a published model's folder"
+        )
     if folder.is_file():
         return sha256_file(folder)
     digest = hashlib.sha256()

@@ -5,19 +5,13 @@ that read other vectors, and a model that has seen the texts which are held out 
 train and be measured without a word.
 """
 
-import pathlib
 from collections.abc import Sequence
 
-from ilm_jax.data.tokenizers import open_tokenizer_at
+from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.interop.sources import Opened
 from ilm_jax.training.checkpoints import InitFrom
 from ilm_jax.training.record import Record
-
-# A file of which a published tokenizer is read; without any there is none to compare.
-VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model", "vocab.txt",
-)  # fmt: skip
 
 
 def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: Record) -> None:
@@ -61,7 +55,4 @@ def _same(source: InitFrom, name: str, there: str | None, here: str, remedy: str
 def _tokenizer(opened: Opened, path: str) -> str | None:
     if opened.meta.get("tokenizer"):
         return opened.meta["tokenizer"]
-    folder = pathlib.Path(path)
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        return None
-    return open_tokenizer_at(folder).fingerprint
+    return open_tokenizer_at(path).fingerprint if holds_tokenizer(path) else None

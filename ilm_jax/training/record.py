@@ -5,7 +5,6 @@ shapes alone would let another embedding table, tokenizer, mixture or learning r
 silence. Names in it are dotted paths, such as "optimizer.learning_rate".
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -44,16 +43,6 @@ _ABSENT = "nothing"
 def plain(value: Any) -> Any:
     """A value as its JSON gives it back, so that what is here compares with what was stored."""
     return json.loads(json.dumps(value, default=str))
-
-
-def described(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass and the name of its class."""
-    kind = type(config)
-    return {"class": kind.__name__, **(dataclasses.asdict(config) if _has_fields(kind) else {})}
-
-
-def _has_fields(kind: type) -> bool:
-    return dataclasses.is_dataclass(kind)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from ilm_jax import __version__
 from ilm_jax.checks import Count, Number, Seed, check
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
-from ilm_jax.interop.sources import describe_objective
+from ilm_jax.interop.sources import describe, describe_objective
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.training import finished, record, resuming
 from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
@@ -245,7 +245,7 @@ class Trainer:
                 for source in config.init]  # fmt: skip
         return record.plain({
             **self.made_from,
-            "objective": record.described(self.objective),
+            "objective": dict([describe(self.objective)]),
             "schedule": dict(self.schedule.shares),
             "optimizer": dataclasses.asdict(self.optimizer),
             "steps": config.total_steps,
@@ -260,7 +260,6 @@ class Trainer:
         """What every checkpoint says beside its arrays."""
         return {
             "version": __version__,
-            "seed": self.config.seed,
             "frozen": self._frozen_fingerprint,
             "weights": fingerprint(state.trainable),
             "tokenizer": self.made_from.get("tokenizer"),

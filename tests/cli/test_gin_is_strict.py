@@ -96,3 +96,23 @@ def test_a_folder_called_like_a_recipes_folder_does_not_hide_it(tmp_path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="MODEL_DIR has no value"):
         gin_config.build(Root, ["tiny/stage0.gin"], [])
+
+
+def test_a_configurations_bindings_are_read_as_gin_reads_them():
+    text = (
+        "from __gin__ import dynamic_registration\nimport a.b\n# A remark = 3\nN = 1\n"
+        "train/b.C.n = %N\nb.C.long = \\\n    'x = # y'\nb.C.rates = {'p': 2.0,\n  'q': @b.D()}\n"
+    )
+    assert gin_config.bindings_of(text) == {
+        "N": "1", "train/b.C.n": "'%N'", "b.C.long": "'x = # y'",
+        "b.C.rates": "{'p': 2.0, 'q': '@b.D()'}",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="cannot read the configuration"):
+        gin_config.bindings_of("b.C.n = (1,")
+
+
+def test_a_recipe_with_an_open_bracket_is_one_line(recipe):
+    with open(recipe, "a") as stream:
+        stream.write("recipe_parts.Root.seed = (1,\n")
+    with pytest.raises(UserError, match="^a bracket or a quote is not closed by line 9$"):
+        build(recipe)

@@ -32,7 +32,7 @@ def steps(monkeypatch, tmp_path):
                 stream.write("{}")
         elif command[0] == "train":
             folder = at["gin.MODEL_DIR"].strip("'")
-            finished.write(folder, seconds=1, step=1, validation={}, recipe="", inputs={})
+            finished.write(folder, seconds=1, step=1, validation={}, recipe={}, inputs={})
 
     monkeypatch.setattr(module, "run_verb", verb)
     monkeypatch.setattr(module.Study, "data", "catalogue")

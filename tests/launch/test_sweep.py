@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ilm_jax.cli import gin_config
 from ilm_jax.errors import UserError
 from ilm_jax.training import finished, sweep_results
 from ilm_jax.training.sweeps import Sweep, parse_value, run_name
@@ -91,7 +92,7 @@ from ilm_jax.training import finished
 from ilm_jax.training.run import Run
 words = [w[6:] for w in sys.argv[1:] if w.startswith("--gin.")]
 gin_config.build(Run, [w[11:] for w in sys.argv[1:] if w.startswith("--gin_file=")], words)
-recipe = gin_config.operative_config()
+recipe = gin_config.bindings_of(gin_config.operative_config())
 at = dict(w[6:].split("=", 1) for w in sys.argv[1:] if w.startswith("--gin."))
 folder = pathlib.Path(at["MODEL_DIR"]); folder.mkdir(parents=True, exist_ok=True)
 with (folder / "starts").open("a") as f: f.write("x")
@@ -136,27 +137,31 @@ def test_what_stands_in_a_folder_is_judged_by_recipe_and_inputs_not_by_a_file(tm
         str(tmp_path),
         "A = 1\nCF_TABLE = 'x'\nMODEL_DIR = 'm'\nf.g = \\\n    {'a': 1}\n",
     )
-    assert finished.standing(folder, recipe, {}).state == "absent"
+    parse = gin_config.bindings_of
+
+    def standing(text, inputs=None):
+        return finished.standing(folder, parse(text), inputs, parse)
+
+    assert standing(recipe, {}).state == "absent"
     (tmp_path / "config.gin").write_text(recipe)
-    assert finished.standing(folder, recipe).state == "begun"
-    assert finished.standing(folder, recipe.replace("A = 1", "A = 2")).state == "other"
+    assert standing(recipe).state == "begun"
+    assert standing(recipe.replace("A = 1", "A = 2")).state == "other"
     inputs = {"table 0": "0123"}
-    finished.write(folder, seconds=1, step=1, validation={}, recipe=recipe, inputs=inputs)
-    assert finished.standing(folder, recipe, inputs).state == "finished"
+    finished.write(folder, seconds=1, step=1, validation={}, recipe=parse(recipe), inputs=inputs)
+    assert standing(recipe, inputs).state == "finished"
     # Where a file lies and where results go make no other run; another file does.
     moved = recipe.replace("'x'", "'y'").replace("'m'", "'n'")
-    assert finished.standing(folder, moved, inputs).state == "finished"
-    assert finished.standing(folder, moved).state == "other"
-    assert "table 0 0123, now 4567" in finished.standing(folder, recipe, {"table 0": "4567"}).why
+    assert standing(moved, inputs).state == "finished"
+    assert standing(moved).state == "other"
+    assert "table 0 0123, now 4567" in standing(recipe, {"table 0": "4567"}).why
     assert (
-        "f.g {'a': 1}, now {'a': 2}"
-        in finished.standing(folder, recipe.replace("{'a': 1}", "{'a': 2}"), inputs).why
+        "f.g {'a': 1}, now {'a': 2}" in standing(recipe.replace("{'a': 1}", "{'a': 2}"), inputs).why
     )
     (tmp_path / finished.FILE).write_text('{"seconds": 1, "validation": {}}')
-    assert finished.standing(folder, recipe, inputs).why == "it does not say what made it"
+    assert standing(recipe, inputs).why == "it does not say what made it"
     (tmp_path / finished.FILE).write_text('{"seconds"')
     with pytest.raises(UserError, match="damaged"):
-        finished.standing(folder, recipe, inputs)
+        standing(recipe, inputs)
 
 
 def test_error_bars_are_standard_errors_over_seeds():

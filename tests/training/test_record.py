@@ -57,7 +57,7 @@ def files(folder):
         ({"made_from": other(["train", "plain", "tasks", "two"], {})}, "tasks.two .* now present"),
         ({"optimizer": OptimizerConfig(learning_rate=0.5)}, "learning_rate 0.01, now 0.5"),
         ({"optimizer": OptimizerConfig(learning_rate=0.01, b2=0.9)}, "optimizer.b2 0.98, now 0.9"),
-        ({"objective": TwoLayers(blow_up_above=3.0)}, "objective.blow_up_above"),
+        ({"objective": TwoLayers(blow_up_above=3.0)}, "objective.TwoLayers.blow_up_above"),
         ({"schedule": Schedule({"plain": 1, "scaled": 1})}, r"schedule.plain .* 2, now 1"),
         ({"config": {"seed": 1}}, r"seed \(SEED\) 0, now 1"),
         ({"config": {"total_steps": 2}}, "has made 4 steps, more than TRAIN_STEPS = 2"),
@@ -92,7 +92,7 @@ def test_more_steps_go_on_at_the_rate_where_the_schedule_ended_unless_it_is_stre
             tmp_path / folder, steps=16, config={"log_every": 1, "batch_size": 16},
             **{**still, "optimizer": optimizer},
         )  # fmt: skip
-        finished.write(trainer.model_dir, seconds=1, step=8, validation={}, recipe="", inputs={})
+        finished.write(trainer.model_dir, seconds=1, step=8, validation={}, recipe={}, inputs={})
         trainer.fit()
         said = capsys.readouterr().err
         assert "steps (TRAIN_STEPS) 8, now 16; batch.size 8, now 16" in said

@@ -30,6 +30,7 @@ What a model's files leave open is decided so:
 
 from ilm_jax.data.tokenizers.opening import (
     has_chat_template,
+    holds_tokenizer,
     open_tokenizer_at,
     said_otherwise,
     stop_ids,
@@ -41,6 +42,7 @@ __all__ = [
     "OwnTokenizer",
     "Tokenizer",
     "has_chat_template",
+    "holds_tokenizer",
     "open_tokenizer_at",
     "said_otherwise",
     "stop_ids",

@@ -15,6 +15,12 @@ from ilm_jax.errors import UserError
 PIECES_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
 
 
+def holds_tokenizer(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a file that a tokenizer is read from."""
+    names = (*PIECES_FILES, fast.FAST, fast.VOCAB)
+    return any((pathlib.Path(folder) / name).is_file() for name in names)
+
+
 def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
     """Reads a tokenizer.
 
