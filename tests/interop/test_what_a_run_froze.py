@@ -12,7 +12,7 @@ from ilm_jax.cli import gin_config
 from ilm_jax.cli import main as cli
 from ilm_jax.data.tokenizers import open_tokenizer_at
 from ilm_jax.errors import UserError
-from ilm_jax.interop import converting, opening
+from ilm_jax.interop import converting
 from ilm_jax.interop.entries import Entry, with_lora_merged
 from ilm_jax.interop.opening import open_language_model
 from ilm_jax.interop.sources import open_source
@@ -25,9 +25,10 @@ from ilm_jax.training.state import describe_variables
 from tests.data import published_tokenizers
 from tests.interop.published import LLAMA, publish, weights
 from tests.training import models
+from tests.training.test_stage_two_leaves_the_lm_alone import trainer
 
 
-def test_a_base_that_changed_since_is_refused(run, tmp_path, monkeypatch):
+def test_a_base_that_changed_since_is_refused(run, tmp_path):
     folder, _ = run
     open_language_model(str(folder / "run"))
     moved = folder / "moved"
@@ -39,16 +40,32 @@ def test_a_base_that_changed_since_is_refused(run, tmp_path, monkeypatch):
         for to in ("frozen", "hugging_face"):
             words = [f"--source={folder}/run", f"--model_dir={tmp_path}/out", f"--to={to}"]
             assert cli.main(["convert", *words]) == 2
-        with pytest.raises(UserError, match="something else lies there now"):
-            open_language_model(str(folder / "run"))
-        # By the numbers themselves, for a run that has no record of what it started from.
-        monkeypatch.setattr(opening, "_check_base", lambda *ignored: None)
         with pytest.raises(UserError, match="are not those that .* froze: restore them"):
             open_language_model(str(folder / "run"))
         assert not (tmp_path / "out").exists()
     finally:
         shutil.rmtree(folder / "base", ignore_errors=True)
         moved.rename(folder / "base")
+
+
+def test_a_frozen_reader_is_compared_by_where_it_came_from(run, tmp_path):
+    folder, lm = run
+    plain = dataclasses.replace(lm, lora_rank=0)
+    shutil.copytree(folder / "run", tmp_path / "reader")
+    sources = (
+        InitFrom(str(folder / "base")),
+        InitFrom(f"{tmp_path}/reader", ("^qformer/",), allow_unused=(".*",)),
+    )
+    last = trainer(
+        tmp_path / "part", LanguageModelling(plain, models.QFORMER), total_steps=1,
+        trainable=("^adaptor/",), init=sources, allow_fresh=("^adaptor/",),
+    )  # fmt: skip
+    last.fit()
+    assert open_language_model(f"{tmp_path}/part").notes == []
+    meta = tmp_path / "reader/checkpoints/4/meta/metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"weights": "another's"}))
+    with pytest.raises(UserError, match="are not those that .* froze"):
+        open_language_model(f"{tmp_path}/part")
 
 
 def test_an_update_that_was_scaled_otherwise_is_another_model(run, tmp_path):
