@@ -48,7 +48,8 @@ FAULTS = (
     ),
     Fault(
         "inputs of a finished run are not compared", "ilm_jax/training/finished.py",
-        "_changed(found[\"inputs\"], inputs or found[\"inputs\"])", "changed", f"{_SWEEP} -k judged_by",
+        "_changed(found[\"inputs\"], inputs or found[\"inputs\"])", "changed",
+        f"{_SWEEP} -k judged_by",
     ),
     Fault(
         "a begun run of other bindings goes on", "ilm_jax/training/finished.py",
