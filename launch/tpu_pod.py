@@ -177,9 +177,9 @@ def _ended(pod: Pod, code: int, runner: Runner, wait: Wait) -> bool:
 
 def recipe_topology(words: Sequence[str]) -> str:
     """TOPOLOGY of the recipe that the words name; "" if none."""
-    from ilm_jax.cli import gin_config
     from ilm_jax.cli.words import split_bindings
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.run import Run
 
     bindings, rest = split_bindings(words)
     files = [word.split("=", 1)[1] for word in rest if word.startswith("--gin_file=")]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data.splits import FOLDS, TRAIN, Splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
 

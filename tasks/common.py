@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ilm_jax.data.streams import Mixture
-from ilm_jax.data.task_settings import SPLITS, TaskSettings, task_key
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings, task_key
+from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.streams.streams import Mixture
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.evaluation import seqio_metrics
+from ilm_jax.metrics import seqio_metrics
 
 if TYPE_CHECKING:
     import seqio

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data import draws, item_index
-from ilm_jax.data.splits import FOLDS, TRAIN, Splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data import draws
+from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
+from ilm_jax.data.examples import item_index
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
 from ilm_jax.tasks.elm24 import LongDescription
 from ilm_jax.tasks.openp5 import NextItem, SequentialRandom

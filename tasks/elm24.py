@@ -12,14 +12,15 @@ import pathlib
 
 import numpy as np
 
-from ilm_jax.data import composed, draws, elm_templates
-from ilm_jax.data.item_files import Spans
-from ilm_jax.data.neighbours import nearest
-from ilm_jax.data.prompts import Rendered, Segment
-from ilm_jax.data.splits import FOLDS, TRAIN, Splits, item_folds
-from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
-from ilm_jax.data.text_records import Key, Written, read_texts
+from ilm_jax.data import draws
+from ilm_jax.data.catalogue.neighbours import nearest
+from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits, item_folds
+from ilm_jax.data.examples import composed, elm_templates
+from ilm_jax.data.examples.prompts import Rendered, Segment
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.formats.item_files import Spans
+from ilm_jax.data.formats.text_records import Key, Written, read_texts
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 

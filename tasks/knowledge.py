@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data import draws, templates
-from ilm_jax.data.negatives import draw_negatives, read_candidates
-from ilm_jax.data.prompts import Segment, rating_words
-from ilm_jax.data.splits import FOLDS, Splits
-from ilm_jax.data.task_settings import TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data import draws
+from ilm_jax.data.catalogue.splits import FOLDS, Splits
+from ilm_jax.data.catalogue.word_pattern import word
+from ilm_jax.data.examples import templates
+from ilm_jax.data.examples.negatives import draw_negatives, read_candidates
+from ilm_jax.data.examples.prompts import Segment, rating_words
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.data.word_pattern import word
 from ilm_jax.tasks.openp5 import target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 

@@ -2,16 +2,16 @@
 
 Every position from the second of a user's training interactions is an example of both tasks;
 validation and test are leave-one-out. A task's name says how items are named, see
-`ilm_jax.data.item_index`; those that end in "_unseen" have one template that no training example
-shows, and no training examples. The templates are ours, or a file's in OpenP5's format.
+`ilm_jax.data.examples.item_index`; those that end in "_unseen" have one template that no training
+example shows, and no training examples. The templates are ours, or a file's in OpenP5's format.
 """
 
 import numpy as np
 
-from ilm_jax.data.prompts import Rendered
-from ilm_jax.data.splits import Splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.prompts import Rendered
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 

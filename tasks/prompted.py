@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.data import draws
-from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import PromptRenderer, Rendered
-from ilm_jax.data.splits import Splits
-from ilm_jax.data.task_settings import TaskSettings, effective
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import PromptRenderer, Rendered
+from ilm_jax.data.examples.task_settings import TaskSettings, effective
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 
 
@@ -54,7 +54,7 @@ class ExampleTokenizer:
         return self._given
 
     def features(self, example: Prompted) -> dict[str, Any]:
-        """Features of a prompt task (see `ilm_jax.data.task_settings.SPECS`)."""
+        """Features of a prompt task (see `ilm_jax.data.examples.task_settings.SPECS`)."""
         prompt = example.prompt or Rendered(())
         inputs, slots, bounds = self._tokens.prompt(prompt)
         targets, content = self._target(example)

@@ -6,12 +6,12 @@ held-out item: its critique and narrative would carry the item's words.
 
 import numpy as np
 
-from ilm_jax.data import templates
-from ilm_jax.data.narratives import Narratives
-from ilm_jax.data.prompts import Segment
-from ilm_jax.data.splits import TRAIN, Splits, item_folds
-from ilm_jax.data.task_settings import SPLITS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.catalogue.splits import TRAIN, Splits, item_folds
+from ilm_jax.data.examples import templates
+from ilm_jax.data.examples.narratives import Narratives
+from ilm_jax.data.examples.prompts import Segment
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks.openp5 import target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask

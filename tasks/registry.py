@@ -3,9 +3,9 @@
 import importlib
 from collections.abc import Sequence
 
-from ilm_jax.data.splits import Splits
-from ilm_jax.data.task_settings import TaskSettings
-from ilm_jax.data.task_specs import DEFAULT_TASKS, TaskSpec, find_specs
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, TaskSpec, find_specs
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
 from ilm_jax.tasks.common import Examples

@@ -14,18 +14,18 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from ilm_jax.cf.given_vectors import given_table
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.cli.given_vectors import given_table
-from ilm_jax.data import task_cache
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.streams import task_cache
 from ilm_jax.errors import UserError
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.training.resuming import check_bits
+from tests.checkpoints.mutating import damage_json, pick
 from tests.data.small_catalogue import small_catalogue
-from tests.interop.mutating import damage_json, pick
 from tests.training.small import make_trainer
 
 Rng = np.random.Generator

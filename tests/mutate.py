@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ilm_jax.checkpoints.opening import open_language_model
 from ilm_jax.errors import UserError
-from ilm_jax.interop.opening import open_language_model
+from tests.checkpoints import judging, mutating
 from tests.damage import KINDS, outcome
 from tests.data import test_mutated_files as raw
-from tests.interop import judging, mutating
 
 PATIENCE = 60  # seconds
 # Reading one of them takes as long as a hundred lines of raw data.
@@ -45,7 +45,7 @@ def raw_reader(name: str, folder: pathlib.Path) -> Mutant:
 
 
 def model_folder(kind: str, folder: pathlib.Path) -> Mutant:
-    """Mutants of a model's folder; see tests/interop/mutating.py."""
+    """Mutants of a model's folder; see tests/checkpoints/mutating.py."""
     judging.make(kind, folder / "whole")
     whole = None
     if kind in ("t5x", "own"):

@@ -14,17 +14,17 @@ import pytest
 import ilm_jax
 from ilm_jax import checks
 from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cli import gin_config
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.errors import SettingError, UserError
 from ilm_jax.evaluation.infer_eval import InferEvalConfig
 from ilm_jax.models.decoder_layers import DecoderConfig
 from ilm_jax.models.qformer_layers import QFormerConfig
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.sweeps import Sweep
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.schedule import Schedule
-from ilm_jax.training.sweeps import Sweep
 from ilm_jax.training.trainer import TrainerConfig
 
 SIZES = {"vocab_size": 8, "num_layers": 2, "embed_dim": 4, "num_heads": 2, "mlp_dim": 4}

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_there, trouble
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints
 
 
 def mounted(folder, options):

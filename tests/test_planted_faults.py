@@ -30,8 +30,8 @@ def test_a_slip_without_its_place_is_told():
 
 @pytest.mark.slow
 def test_a_slip_is_caught_and_what_changes_nothing_survives(tmp_path):
-    test = "tests/training/test_schedule.py -k cycle"
-    path = "ilm_jax/training/schedule.py"
+    test = "tests/data/test_schedule.py -k cycle"
+    path = "ilm_jax/data/streams/schedule.py"
     slips = {
         planted_faults.CAUGHT: Fault("a", path, "cycle[step %", "cycle[(step + 1) %", test),
         planted_faults.SURVIVED: Fault("b", path, "cycle[step %", "cycle[(step + 0) %", test),

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int32
 
 from ilm_jax.cf.interactions import Interactions
-from ilm_jax.data.splits import TEST, TRAIN, VALID, Splits
-from ilm_jax.evaluation.metrics import hit_rate, ndcg
+from ilm_jax.data.catalogue.splits import TEST, TRAIN, VALID, Splits
+from ilm_jax.metrics.ranking import hit_rate, ndcg
 
 Scorer = Callable[[Int[np.ndarray, " batch"]], Float[np.ndarray, "batch items"]]
 """Gives the scores of all items for a batch of user rows."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Num
 
-from ilm_jax.data import raw_lines
-from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.formats import raw_lines
 from ilm_jax.errors import UserError
 
 Rows = Int[np.ndarray, " pairs"] | Sequence[int]

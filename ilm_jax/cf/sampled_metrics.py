@@ -23,8 +23,8 @@ from ilm_jax.cf.evaluation import Scorer
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.rank_mixture import binomial, mean_range, rank_grid, smooth_distribution
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.intervals import Interval, mean_interval
 from ilm_jax.files import atomic_write
+from ilm_jax.metrics.intervals import Interval, mean_interval
 
 Metric = Callable[[Float64[np.ndarray, " ranks"]], Float64[np.ndarray, " ranks"]]
 _FORMAT = "ilm_jax.candidates/1"

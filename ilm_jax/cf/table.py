@@ -32,7 +32,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 
 if TYPE_CHECKING:
-    from ilm_jax.data.splits import Splits
+    from ilm_jax.data.catalogue.splits import Splits
 
 FORMAT = "ilm_jax.table/1"
 BLOCK_MULTIPLE = 512

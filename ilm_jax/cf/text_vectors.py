@@ -15,8 +15,8 @@ from jaxtyping import Float32
 
 from ilm_jax.cf.ials import Factors
 from ilm_jax.checks import Count, Seed, check
-from ilm_jax.data.splits import TRAIN, Splits
-from ilm_jax.data.word_pattern import letters
+from ilm_jax.data.catalogue.splits import TRAIN, Splits
+from ilm_jax.data.catalogue.word_pattern import letters
 
 
 @dataclasses.dataclass(frozen=True)

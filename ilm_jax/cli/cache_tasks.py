@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.data.splits import Splits
-    from ilm_jax.data.task_settings import TaskSettings
+    from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.data.examples.task_settings import TaskSettings
     from ilm_jax.data.tokenizers import Tokenizer
 
 
@@ -58,11 +58,11 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     parse_flags(values, "cache_tasks", argv)
 
-    from ilm_jax.cli.cache_workers import Caching, run_workers, share
-    from ilm_jax.data.prepare import default_cache_dir, load_catalogue
-    from ilm_jax.data.splits import make_splits
-    from ilm_jax.data.task_settings import settings_from
-    from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
+    from ilm_jax.data.catalogue.splits import make_splits
+    from ilm_jax.data.examples.task_settings import settings_from
+    from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, find_specs
+    from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.tasks.caching import Caching, run_workers, share
 
     settings = settings_from(parse_settings(values.settings))
     specs = find_specs(values.dataset, values.tasks or DEFAULT_TASKS)
@@ -113,7 +113,7 @@ def ensure_tokenizer(
     Raises:
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
-    from ilm_jax.data.task_settings import tokenizer_path
+    from ilm_jax.data.examples.task_settings import tokenizer_path
     from ilm_jax.data.tokenizers import open_tokenizer_at
     from ilm_jax.data.tokenizers.losses import of_catalogue
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.data.catalogue import Catalogue
-    from ilm_jax.decoding.conversation import Conversation
+    from ilm_jax.data.catalogue.catalogue import Catalogue
+    from ilm_jax.serving.conversation import Conversation
 
 HELP = """\
   /find WORDS           items whose title holds all these words
@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
     opening.check_decoding(values)
     run = opening.open_run(values.model_dir, bindings, "chat")
 
-    from ilm_jax.decoding.answering import Answerer
-    from ilm_jax.decoding.conversation import Conversation
+    from ilm_jax.serving.answering import Answerer
+    from ilm_jax.serving.conversation import Conversation
 
     opening.say_template(*opening.folders_of(run))
     trained = opening.load(run, values.step)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     one, two = parse_flags(values, "compare", argv, words=("RUN_A", "RUN_B"))
 
-    from ilm_jax.cli import progress
+    from ilm_jax import progress
     from ilm_jax.errors import UserError
     from ilm_jax.evaluation import card, results
     from ilm_jax.evaluation.figures import pair_all

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.interop.model_card import CardFacts
-    from ilm_jax.interop.sources import Opened
+    from ilm_jax.checkpoints.model_card import CardFacts
+    from ilm_jax.checkpoints.published.sources import Opened
 
 DTYPES = ("bfloat16", "float32", "float16")
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if values.to == "adapter" and values.dtype:
         raise UserError("--to=adapter keeps the bits that were trained: leave --dtype out")
 
-    from ilm_jax.interop import converting
+    from ilm_jax.checkpoints import converting
     from ilm_jax.locks import one_writer
 
     source, out = values.source, values.model_dir
@@ -87,8 +87,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write_recipe(source: str, dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
-    from ilm_jax.cli.model_gin import model_gin
     from ilm_jax.data.tokenizers import holds_tokenizer
+    from ilm_jax.runs.model_gin import model_gin
 
     def write(folder: pathlib.Path, opened: "Opened", fingerprint: str) -> None:
         kind, fields = opened.configs["lm"]
@@ -127,10 +127,10 @@ def _progress(total: int) -> Callable[[str, int], None]:
 
 def _facts(run: pathlib.Path) -> "CardFacts":
     """What the run's recipe says of its data."""
-    from ilm_jax.cli import gin_config
+    from ilm_jax.checkpoints.model_card import CardFacts
     from ilm_jax.errors import UserError
-    from ilm_jax.interop.model_card import CardFacts
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.run import Run
 
     if not (run / "config.gin").is_file():
         raise UserError(f"{run} holds no config.gin: is it the MODEL_DIR of a run?")
@@ -139,8 +139,8 @@ def _facts(run: pathlib.Path) -> "CardFacts":
 
 
 def _tokenizer_saver(run: pathlib.Path) -> Callable[[pathlib.Path], None]:
-    from ilm_jax.cli import gin_config
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.run import Run
 
     def save(folder: pathlib.Path) -> None:
         recipe = gin_config.build(Run, [str(run / "config.gin")], [f"MODEL_DIR={str(run)!r}"])

@@ -52,12 +52,12 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "doctor", rest)
 
-    from ilm_jax.training.processes import ProcessConfig
+    from ilm_jax.sharding.processes import ProcessConfig
 
     run = None
     if values.gin_file:
-        from ilm_jax.cli import gin_config
-        from ilm_jax.training.run import Run
+        from ilm_jax.runs import gin_config
+        from ilm_jax.runs.run import Run
 
         run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths, unnamed="")
     (run.processes if run else ProcessConfig()).start(values.multiprocess)
@@ -107,7 +107,7 @@ def devices() -> Iterator[Finding]:
     kind = seen[0].device_kind
     yield Finding("ok", f"{len(seen)} x {kind} ({len(jax.local_devices())} here), process "
                         f"{jax.process_index()} of {jax.process_count()}")  # fmt: skip
-    from ilm_jax.compilation.chips import GIB, of_kind
+    from ilm_jax.training.chips import GIB, of_kind
 
     chip = of_kind(kind)
     if chip:

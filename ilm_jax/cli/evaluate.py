@@ -70,9 +70,9 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "evaluate", rest)
 
-    from ilm_jax.cli import progress
+    from ilm_jax import progress
     from ilm_jax.evaluation import evaluating, semantic
-    from ilm_jax.training.processes import writing
+    from ilm_jax.sharding.processes import writing
 
     plan = evaluating.Plan(
         tasks=tuple(values.tasks), split=values.split, users=values.users or None,
@@ -117,9 +117,9 @@ def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[st
 
 
 def _rater(folder: str) -> "AutoRater":
+    from ilm_jax.checkpoints.language_models import load_language_model
     from ilm_jax.data.tokenizers import open_tokenizer_at
     from ilm_jax.evaluation.auto_rater import AutoRater
-    from ilm_jax.interop.language_models import load_language_model
 
     model = load_language_model(folder, open_tokenizer_at(folder))
     return AutoRater.of_model(model, pathlib.Path(folder).resolve().name)

@@ -58,10 +58,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
-    from ilm_jax.cli import opening, progress
-    from ilm_jax.decoding import exporting
-    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax import progress
+    from ilm_jax.cli import opening
     from ilm_jax.errors import UserError
+    from ilm_jax.serving import exporting
+    from ilm_jax.serving.answering import Answerer
 
     run = opening.open_run(values.model_dir, bindings, "export")
     ranks = values.answer == "items"

@@ -14,10 +14,10 @@ from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.cf.evaluation import CFResult
-    from ilm_jax.cf.fitting import FitCF
     from ilm_jax.cf.ials import IALSConfig
     from ilm_jax.cf.table import EmbeddingTable
-    from ilm_jax.data.splits import Splits
+    from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.runs.fitting import FitCF
 
 # The defaults are one setting for both data sets that we measure on: validation Recall@20 / NDCG@10
 # of a grid with dim 32 and 16 epochs (toy: seed 0; latest_small: mean of seeds 0 to 2). Popularity:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
       UserError: for wrong input.
     """
     from ilm_jax.cli.words import parse_flags, split_bindings
-    from ilm_jax.data.prepare import default_cache_dir
+    from ilm_jax.data.sources.prepare import default_cache_dir
     from ilm_jax.locks import one_writer
 
     bindings, rest = split_bindings(argv)
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     print(_describe(splits), flush=True)
     with one_writer(output, "ilm fit_cf", beside=True):  # also sees early that it can be written
         if values.item_vectors:
-            from ilm_jax.cli.given_vectors import given_table
+            from ilm_jax.cf.given_vectors import given_table
 
             table = given_table(splits, values.item_vectors, values.user_vectors or "")
         else:
@@ -121,9 +121,9 @@ def _title(table: "EmbeddingTable") -> str:
 
 
 def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
-    from ilm_jax.cf.fitting import FitCF
-    from ilm_jax.data.splits import SplitConfig
+    from ilm_jax.data.catalogue.splits import SplitConfig
     from ilm_jax.errors import UserError
+    from ilm_jax.runs.fitting import FitCF
 
     if bindings:
         raise UserError(f"--gin.{bindings[0]} needs a recipe: add --gin_file=runs/cf.gin")
@@ -140,9 +140,9 @@ def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
 
 
 def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
-    from ilm_jax.cf.fitting import FitCF
-    from ilm_jax.cli import gin_config
     from ilm_jax.errors import UserError
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.fitting import FitCF
 
     given = [name for name in values if values[name].present and name not in ("gin_file",
              "gin_search_paths", *_DATA)]  # fmt: skip
@@ -165,7 +165,7 @@ def fit_table(
     Raises:
       UserError: if the fit is not finite.
     """
-    from ilm_jax.cf.fitting import fit_method
+    from ilm_jax.runs.fitting import fit_method
 
     return fit_method(splits, config, on_epoch)
 
@@ -182,7 +182,7 @@ def measure(splits: "Splits", table: "EmbeddingTable") -> tuple["CFResult", "CFR
 
 def results_table(cf: "CFResult", popularity: "CFResult", name_of_cf: str = "CF (iALS)") -> str:
     """Validation figures of both with 95 % intervals, and the verdict of the paired test."""
-    from ilm_jax.evaluation.intervals import compare, mean_interval
+    from ilm_jax.metrics.intervals import compare, mean_interval
 
     rows = [("", "Recall@20", "", "NDCG@10", "")]
     for name, result in ((name_of_cf, cf), ("popularity", popularity)):

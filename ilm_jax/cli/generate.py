@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.data.instructions import Instruction
-    from ilm_jax.data.splits import Splits
-    from ilm_jax.decoding.answering import Answerer
-    from ilm_jax.decoding.requests import Request
+    from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.data.examples.instructions import Instruction
+    from ilm_jax.serving.answering import Answerer
+    from ilm_jax.serving.requests import Request
 
 
 def _flags() -> flags.FlagValues:
@@ -73,11 +73,11 @@ def main(argv: Sequence[str]) -> int:
         )
     chosen = _chosen(values.instructions, values.tasks)
 
-    from ilm_jax.cli import progress
-    from ilm_jax.decoding import corpus_writing
-    from ilm_jax.decoding.answer_file import AnswerFile
+    from ilm_jax import progress
+    from ilm_jax.checkpoints.identity import identity
     from ilm_jax.files import sha256_json
-    from ilm_jax.training.identity import identity
+    from ilm_jax.serving import corpus_writing
+    from ilm_jax.serving.answer_file import AnswerFile
 
     writer, splits, stops = _open(values, bindings)
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _chosen(path: str | None, tasks: Sequence[str]) -> "list[Instruction]":
-    from ilm_jax.data import instructions
+    from ilm_jax.data.examples import instructions
     from ilm_jax.errors import UserError
 
     known = instructions.read(path) if path else instructions.ours()
@@ -141,8 +141,8 @@ def _open(
 ) -> "tuple[Answerer, Splits, tuple[int, ...]]":
     """(the model that writes, the catalogue that it writes about, ids that end a text)."""
     from ilm_jax.cli import opening
-    from ilm_jax.decoding import corpus_writing
     from ilm_jax.errors import UserError
+    from ilm_jax.serving import corpus_writing
 
     length, size = values.max_prompt_length, values.batch_size
     if values.model_dir:
@@ -150,7 +150,7 @@ def _open(
             raise UserError("--dataset, --data_dir, --tokenizer and --dtype are of --lm")
         run = opening.open_run(values.model_dir, bindings, "generate")
 
-        from ilm_jax.evaluation.measure import load_trained
+        from ilm_jax.runs.trained import load_trained
 
         opening.say_template(*opening.folders_of(run))
         trained = load_trained(run, values.step)
@@ -158,10 +158,10 @@ def _open(
     if bindings or not values.dataset:
         raise UserError("--lm=FOLDER takes --dataset=NAME, and no gin bindings")
 
-    from ilm_jax.data.prepare import load_catalogue
-    from ilm_jax.data.splits import make_splits
+    from ilm_jax.checkpoints.language_models import load_language_model
+    from ilm_jax.data.catalogue.splits import make_splits
+    from ilm_jax.data.sources.prepare import load_catalogue
     from ilm_jax.data.tokenizers import open_tokenizer_at, stop_ids
-    from ilm_jax.interop.language_models import load_language_model
 
     where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
     splits = make_splits(load_catalogue(values.dataset, **where))

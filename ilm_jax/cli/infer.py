@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.decoding.answering import Answerer
-    from ilm_jax.decoding.requests import Request
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs.run import Run
+    from ilm_jax.serving.answering import Answerer
+    from ilm_jax.serving.requests import Request
 
 
 def _flags() -> flags.FlagValues:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         )
     requests, total, slots, length = _requests(run, values)
 
-    from ilm_jax.decoding.answering import Answerer
+    from ilm_jax.serving.answering import Answerer
 
     opening.say_template(*opening.folders_of(run))
     trained = opening.load(run, values.step)
@@ -125,8 +125,8 @@ def write_answers(
     Returns:
       (answers now written, answers that were there).
     """
-    from ilm_jax.cli import progress
-    from ilm_jax.decoding.answer_file import AnswerFile
+    from ilm_jax import progress
+    from ilm_jax.serving.answer_file import AnswerFile
 
     new = 0
     with AnswerFile(output, lambda row: (row["id"], row["prompt"]), settings) as file:
@@ -143,11 +143,11 @@ def write_answers(
 
 def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]", int, int, int]:
     """(what is asked, how many, most slots, positions at most), all of it checked."""
-    from ilm_jax.cli import progress
-    from ilm_jax.data.prompts import PromptRenderer
-    from ilm_jax.data.task_settings import MENTIONS
-    from ilm_jax.decoding import requests
+    from ilm_jax import progress
+    from ilm_jax.data.examples.prompts import PromptRenderer
+    from ilm_jax.data.examples.task_settings import MENTIONS
     from ilm_jax.errors import UserError
+    from ilm_jax.serving import requests
 
     objective, base = run.objective, run.dataset
     queries = getattr(objective, "num_queries", 0)

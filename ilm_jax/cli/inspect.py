@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.data.columns import Columns
-    from ilm_jax.data.splits import Splits
-    from ilm_jax.data.task_settings import TaskSettings
-    from ilm_jax.data.task_specs import TaskSpec
+    from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.data.examples.task_settings import TaskSettings
+    from ilm_jax.data.examples.task_specs import TaskSpec
+    from ilm_jax.data.formats.columns import Columns
     from ilm_jax.data.tokenizers import Tokenizer
 
 # Stands for a slot where a prompt is shown.
@@ -52,11 +52,16 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     parse_flags(values, "inspect", argv)
 
-    from ilm_jax.data.families import FAMILIES
-    from ilm_jax.data.prepare import catalogue_dir, default_cache_dir, is_fresh, load_catalogue
-    from ilm_jax.data.splits import make_splits
-    from ilm_jax.data.task_settings import SPLITS, settings_from
-    from ilm_jax.data.task_specs import SPECS, find_spec
+    from ilm_jax.data.catalogue.splits import make_splits
+    from ilm_jax.data.examples.task_settings import SPLITS, settings_from
+    from ilm_jax.data.examples.task_specs import SPECS, find_spec
+    from ilm_jax.data.sources.families import FAMILIES
+    from ilm_jax.data.sources.prepare import (
+        catalogue_dir,
+        default_cache_dir,
+        is_fresh,
+        load_catalogue,
+    )
     from ilm_jax.data.tokenizers.losses import of_catalogue
     from ilm_jax.errors import UserError
 
@@ -101,8 +106,9 @@ def _json(text: str) -> dict[str, Any]:
 
 def recognised(folder: str) -> str:
     """Which files of a user's folder are what, and under which names their columns are read."""
-    from ilm_jax.data import custom, notes
-    from ilm_jax.data.columns import read_columns
+    from ilm_jax.data.formats import notes
+    from ilm_jax.data.formats.columns import read_columns
+    from ilm_jax.data.sources import custom
 
     found = custom.recognise(folder)
     columns = read_columns(found.interactions.parent)
@@ -126,7 +132,7 @@ _UNDER = " " * 14
 
 def _read_as(path: pathlib.Path, columns: "Columns") -> list[str]:
     """Which column is read as what, how lists are cut, and which are not read."""
-    from ilm_jax.data import custom
+    from ilm_jax.data.sources import custom
 
     found = custom.read_as(path, columns)
     if not found.fields:
@@ -174,7 +180,7 @@ def facts(splits: "Splits") -> str:
 def task_table(dataset: str, splits: "Splits", settings: "TaskSettings") -> str:
     """Every task of a dataset with its sizes."""
     from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.task_specs import SPECS
+    from ilm_jax.data.examples.task_specs import SPECS
 
     rows: list[Sequence[str]] = [
         ("task", "train", "validation", "test", "input", "target", "source")
@@ -188,7 +194,7 @@ def task_table(dataset: str, splits: "Splits", settings: "TaskSettings") -> str:
 
 def sizes_of(spec: "TaskSpec", splits: "Splits", settings: "TaskSettings") -> dict[str, int]:
     """Examples of every split."""
-    from ilm_jax.data.task_settings import SPLITS
+    from ilm_jax.data.examples.task_settings import SPLITS
     from ilm_jax.tasks.registry import make_examples
 
     # Numbers of examples do not depend on how items are numbered, which may take minutes.
@@ -207,9 +213,9 @@ def _unindexed(spec: "TaskSpec") -> "TaskSpec":
 def mixture_table(splits: "Splits", settings: "TaskSettings") -> str:
     """Every named mixture with the rates that its tasks' sizes give."""
     from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.mixtures import MIXTURES
-    from ilm_jax.data.streams import Mixture
-    from ilm_jax.data.task_specs import SPECS
+    from ilm_jax.data.examples.task_specs import SPECS
+    from ilm_jax.data.streams.mixtures import MIXTURES
+    from ilm_jax.data.streams.streams import Mixture
 
     rows: list[Sequence[str]] = [("mixture", "examples", "rates by size")]
     for name, tasks in MIXTURES.items():
@@ -228,7 +234,7 @@ def known_tokenizer(
     dataset: str, settings: "TaskSettings", splits: "Splits", cache_dir: pathlib.Path
 ) -> "Tokenizer | None":
     """The tokenizer that the settings name or that has been trained; None before that."""
-    from ilm_jax.data.task_settings import tokenizer_path
+    from ilm_jax.data.examples.task_settings import tokenizer_path
     from ilm_jax.data.tokenizers import open_tokenizer_at
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)

@@ -13,8 +13,8 @@ from ilm_jax.errors import UserError
 if TYPE_CHECKING:
     from ilm_jax.data.tokenizers import Tokenizer
     from ilm_jax.decoding.config import DecodingConfig
-    from ilm_jax.evaluation.measure import Trained
-    from ilm_jax.training.run import Run
+    from ilm_jax.evaluation.trained import TrainedModel
+    from ilm_jax.runs.run import Run
 
 
 def define_run(values: flags.FlagValues) -> None:
@@ -72,10 +72,10 @@ def check_decoding(values: flags.FlagValues) -> None:
     decoding(values, (0,), 0)
 
 
-def load(run: "Run", step: str) -> "Trained":
+def load(run: "Run", step: str) -> "TrainedModel":
     """The run's model with its parameters; says so, for it may take a while."""
-    from ilm_jax.cli import progress
-    from ilm_jax.evaluation.measure import load_trained
+    from ilm_jax import progress
+    from ilm_jax.runs.trained import load_trained
 
     progress.note(f"loading {run.model_dir}, checkpoint {step}")
     return load_trained(run, step)
@@ -128,7 +128,7 @@ def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "e
     from ilm_jax.training.host_memory import keep_freed_memory
 
     keep_freed_memory()
-    from ilm_jax.cli import gin_config
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.run import Run
 
     return gin_config.build(Run, [str(config)], [f"MODEL_DIR={model_dir!r}", *bindings])

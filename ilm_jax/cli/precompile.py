@@ -62,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
     if not values.gin_file:
         raise UserError("name a recipe: ilm precompile --gin_file=pods/gemma2_9b_v5e_256.gin")
 
-    from ilm_jax.cli import gin_config
     from ilm_jax.compilation.abstract import programs
     from ilm_jax.compilation.topology import Topology
-    from ilm_jax.training.run import Run
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.run import Run
 
     run = gin_config.build(
         Run, values.gin_file, bindings, values.gin_search_paths, unnamed="(not opened)"

@@ -51,16 +51,16 @@ def main(argv: Sequence[str]) -> int:
 
     import time
 
-    from ilm_jax.cli import gin_config
+    from ilm_jax.runs import gin_config
     from ilm_jax.training.host_memory import keep_freed_memory
 
     keep_freed_memory()
     import jax
 
     from ilm_jax.compilation.abstract import step_flops
+    from ilm_jax.runs.run import Run
+    from ilm_jax.sharding.processes import writing
     from ilm_jax.training import finished
-    from ilm_jax.training.processes import writing
-    from ilm_jax.training.run import Run
 
     start = time.monotonic()
     run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)

@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ilm_jax.data.alignment_converter import KINDS as PAIRS
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.alignment_converter import KINDS as PAIRS
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops
 from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.freezing import split_by_patterns
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.run import Run
-from ilm_jax.training.schedule import Schedule
-from ilm_jax.training.state import (
+from ilm_jax.runs.run import Run
+from ilm_jax.sharding.freezing import split_by_patterns
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import (
     TrainState,
     describe_variables,
     nested,

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 
 from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
-from ilm_jax.compilation.chips import GIB, described
 from ilm_jax.compilation.costs import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
 from ilm_jax.compilation.topology import Topology
-from ilm_jax.training.run import Run
-from ilm_jax.training.state import TrainState
+from ilm_jax.runs.run import Run
+from ilm_jax.sharding.state import TrainState
+from ilm_jax.training.chips import GIB, described
 
 LARGE = 64 * 2**20  # bytes from which a tensor is worth a warning
 # The compiler's words where a program, or its temporaries alone, exceed the memory.

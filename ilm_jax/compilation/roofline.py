@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.compilation.chips import Chip
 from ilm_jax.compilation.costs import Collective, Costs, Kernel
 from ilm_jax.models.splash import LARGEST_BLOCK
+from ilm_jax.training.chips import Chip
 
 # Products of [length, length, dim] in each of the attention kernels.
 _SPLASH_PRODUCTS = {"dkv": 4, "dq": 3, "fwd": 2}

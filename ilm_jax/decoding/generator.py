@@ -32,7 +32,7 @@ from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.sharding.partitioning import Partitioner
 
 Batch = Mapping[str, Any]
 GREEDY = DecodingConfig()

@@ -12,10 +12,10 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.checkpoints.loading import fingerprint
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.training.loading import fingerprint
+from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.pacing import Pacer
-from ilm_jax.training.partitioning import Partitioner
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from ilm_jax.data.converters import Example, PromptConverter
-from ilm_jax.data.dataset_config import Feed
-from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import Rendered, Segment
+from ilm_jax.checkpoints.language_models import LoadedModel
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import Rendered, Segment
+from ilm_jax.data.streams.converters import Example, PromptConverter
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.measures import LanguageMeasure
 from ilm_jax.evaluation.passes import Setting, Watch, unseen
 from ilm_jax.evaluation.results import Evaluation
-from ilm_jax.interop.language_models import LoadedModel
 
 NOTHING = "N/A"
 _PLACE = re.compile(r"\{(text|item|history)\}")

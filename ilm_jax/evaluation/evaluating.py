@@ -10,16 +10,15 @@ import jax
 import numpy as np
 
 from ilm_jax.checks import Count, check
-from ilm_jax.data.prompt_tokens import PromptTokenizer, target_tokens
-from ilm_jax.data.prompts import PromptRenderer
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer, target_tokens
+from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import card, results, run_files, seqio_files, texts
+from ilm_jax.evaluation import card, results, run_files, seqio_files
 from ilm_jax.evaluation.auto_rater import AutoRater
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measure import (
     CHOICES,
     DESCRIPTIONS,
-    Trained,
     histories,
     measure_language,
     measure_ranking,
@@ -41,6 +40,8 @@ from ilm_jax.evaluation.task_figures import (
     rating_evaluation,
     text_evaluation,
 )
+from ilm_jax.evaluation.trained import TrainedModel
+from ilm_jax.metrics import texts
 
 # Ids are also written without the trie, by so many users, to see how many name an item.
 FREE_IDS = 256
@@ -79,7 +80,7 @@ class Plan:
 
 
 def evaluate(
-    trained: Trained,
+    trained: TrainedModel,
     output: str | os.PathLike,
     plan: Plan = Plan(),
     encoder: Encode | None = None,
@@ -106,7 +107,7 @@ def evaluate(
     evaluator = _Evaluator(trained, plan, encoder, rater, watch)
     for task in plan.tasks:
         evaluator.check(task)
-    found = Evaluation([], protocol=card.interactions_card(trained.run.splits.report()))
+    found = Evaluation([], protocol=card.interactions_card(trained.splits.report()))
     for task in plan.tasks:
         measured = evaluator.task(task)
         found += measured if task in (DESCRIPTIONS, CHOICES) else measured.under(task)
@@ -117,7 +118,7 @@ def evaluate(
         language = None  # what the generator knows is of all texts, not of a sample
     return results.write(
         output, found, watch, evaluator.files,
-        model_dir=str(trained.run.model_dir), step=trained.step,
+        model_dir=trained.model_dir, step=trained.step,
         trainable_params=trained.trainable_params, frozen_params=trained.frozen_params,
         ceiling=results.ceiling(trained, language) if language else None,
     )  # fmt: skip
@@ -133,7 +134,7 @@ class _Evaluator:
 
     def __init__(
         self,
-        trained: Trained,
+        trained: TrainedModel,
         plan: Plan,
         encoder: Encode | None,
         rater: AutoRater | None,
@@ -151,13 +152,15 @@ class _Evaluator:
         check_prompts(feed)
         if not feed.len_epoch:
             raise UserError(f"task {task} has no examples in split {self.plan.split}")
-        metrics, run = self._metrics(task), self.trained.run
+        metrics, trained = self._metrics(task), self.trained
         if "rmse" in metrics:
-            rating_scale(run.splits)
-        elif _ranks(metrics) and self.plan.beams > run.catalogue.num_items and self.plan.ranking:
+            rating_scale(trained.splits)
+        elif (
+            _ranks(metrics) and self.plan.beams > trained.catalogue.num_items and self.plan.ranking
+        ):
             raise UserError(
-                f"beams={self.plan.beams}: give a number from 1 to {run.catalogue.num_items}, all "
-                "items"
+                f"beams={self.plan.beams}: give a number from 1 to "
+                f"{trained.catalogue.num_items}, all items"
             )
 
     def task(self, task: str) -> Evaluation:
@@ -175,7 +178,7 @@ class _Evaluator:
 
     def _name(self, task: str) -> str:
         trained = self.trained
-        return trained.dataset(task, self.plan.split).specs()[0].name(trained.run.dataset.dataset)
+        return trained.dataset(task, self.plan.split).specs()[0].name(trained.data.dataset)
 
     def _language(self, task: str) -> Evaluation:
         trained, split = self.trained, self.plan.split
@@ -189,7 +192,7 @@ class _Evaluator:
 
     def _ranking(self, task: str) -> Evaluation:
         trained, plan = self.trained, self.plan
-        splits = trained.run.splits
+        splits = trained.splits
         ranked = measure_ranking(
             trained, plan.users, plan.beams, plan.split, plan.exclude_seen, task, self.watch
         )
@@ -209,7 +212,7 @@ class _Evaluator:
         protocol = card.ranking_card(
             task=self._name(task), split=plan.split, users=str(sample), users_total=sample.total,
             items=splits.catalogue.num_items, beams=plan.beams,
-            excludes_history=plan.exclude_seen, history=trained.run.dataset.settings.history,
+            excludes_history=plan.exclude_seen, history=trained.data.settings.history,
             candidates=None if candidates is None else len(candidates),
             ids=self._ids(task, ranked.index, answers_are_items=True),
             found=ids | self._free_ids(task, sample.measured),
@@ -222,8 +225,8 @@ class _Evaluator:
         """How well ids come out by themselves: collisions, and what is written without the trie."""
         trained, plan = self.trained, self.plan
         settings = trained.dataset(task, plan.split).naming(task)
-        tokenizer = trained.run.tokenizer
-        strings = target_tokens(PromptRenderer(trained.run.splits, settings), tokenizer)
+        tokenizer = trained.tokenizer
+        strings = target_tokens(PromptRenderer(trained.splits, settings), tokenizer)
         names = {tokenizer.decode(string[:-1]).strip() for string in strings}
         written = measure_texts(
             trained, task, plan.split, steps=max(map(len, strings)), watch=self.watch,
@@ -242,32 +245,32 @@ class _Evaluator:
         self._keep(task, found.examples, found.targets, found.predictions)
         protocol = card.texts_card(
             task=self._name(task), split=plan.split, texts=self._texts_sample(task),
-            length=trained.run.dataset.task_feature_lengths["targets"],
+            length=trained.data.task_feature_lengths["targets"],
             encoder=texts.NOT_AVAILABLE if self.encoder is None else self.encoder.name,
             rater=self.rater.name if self.rater else texts.NOT_AVAILABLE,
             words=texts.tokenizers(found.targets), ids=self._ids(task, found.index),
-            stop_ids=trained.run.stop_ids,
+            stop_ids=trained.stop_ids,
         )  # fmt: skip
         more = Evaluation([], protocol={"texts": protocol})
         if task == "user_profile":
             more += self._behaviour(found)
         if self.rater is not None:
             more += self.rater.evaluation(
-                found.predictions, *subjects(trained.run, found.examples), watch=self.watch
+                found.predictions, *subjects(trained, found.examples), watch=self.watch
             )
         on_text = self.watch(f"comparing {task}", len(found.targets))
         return text_evaluation(found, self.encoder, on_text) + more
 
     def _behaviour(self, found: Generated) -> Evaluation:
         """Of user profiles, where there are vectors of users and an encoder of sentences."""
-        run = self.trained.run
+        trained = self.trained
         why = f"no sentence encoder: {REMEDY}, or --encoder=FOLDER"
-        if self.encoder is not None and run.tables is None:
+        if self.encoder is not None and trained.tables is None:
             why = "the run has no CF vectors of users"
-        if self.encoder is None or run.tables is None:
+        if self.encoder is None or trained.tables is None:
             missing = {"behavioural": f"{texts.NOT_AVAILABLE} ({why})"}
             return Evaluation([], missing=missing)
-        words, products = preferences(run, found.examples)
+        words, products = preferences(trained, found.examples)
         return behavioural_evaluation(found, self.encoder, words, products)
 
     def _ratings(self, task: str) -> Evaluation:
@@ -289,14 +292,14 @@ class _Evaluator:
     def _ids(self, task: str, index: np.ndarray, answers_are_items: bool = False) -> str:
         """A fingerprint of what was measured, which two evaluations must share to be compared."""
         stream = self.trained.feed(task, self.plan.split).stream
-        items = self.trained.run.catalogue.item_ids if answers_are_items else None
+        items = self.trained.catalogue.item_ids if answers_are_items else None
         return fingerprint((stream[int(number)] for number in index), items)
 
     def _keep(
         self, task: str, examples: Sequence[Mapping[str, Any]], targets: Any, predictions: Any
     ) -> None:
         """Answers in seqio's format, to be written at the end."""
-        words = PromptTokenizer(self.trained.run.tokenizer).decode_prompt
+        words = PromptTokenizer(self.trained.tokenizer).decode_prompt
         name, step = self._name(task), self.trained.step
 
         def write(output: pathlib.Path) -> list[str]:

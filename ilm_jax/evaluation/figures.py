@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import texts
-from ilm_jax.evaluation.intervals import Interval, compare, mean_interval
+from ilm_jax.metrics import texts
+from ilm_jax.metrics.intervals import Interval, compare, mean_interval
 
 # What is better lower; of what is in neither list neither end is better (popularity).
 LOWER = ("nll", "mse", "rmse", "mae")

@@ -14,17 +14,18 @@ import jax
 import numpy as np
 
 from ilm_jax.checks import Count, Number, check
-from ilm_jax.data.dataset_config import DatasetConfig, Feed
-from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.data.splits import Splits
-from ilm_jax.data.task_settings import TaskSpec
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.task_settings import TaskSpec
+from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import seqio_files, texts
+from ilm_jax.evaluation import seqio_files
 from ilm_jax.evaluation.measures import GenerationMeasure, RankingMeasure, target_trie
 from ilm_jax.evaluation.passes import Setting
 from ilm_jax.evaluation.sampling import sample_examples, text_mark
+from ilm_jax.metrics import texts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.intervals import Interval, mean_interval
+from ilm_jax.metrics.intervals import Interval, mean_interval
 
 
 class ExampleSums(NamedTuple):

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64, Shaped
 
-from ilm_jax.data.dataset_config import Feed
-from ilm_jax.data.prompt_tokens import target_tokens
-from ilm_jax.data.prompts import PromptRenderer
+from ilm_jax.data.examples.prompt_tokens import target_tokens
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.decoding.soft_tokens import look_up
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import lists, metrics
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.language import LanguageAccumulator, LanguageResult, example_sums
 from ilm_jax.evaluation.passes import Column, OnBatch, Pass, Setting, gathered
+from ilm_jax.metrics import lists
+from ilm_jax.metrics import ranking as metrics
 
 CUTOFFS = (1, 5, 10)
 

@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int64
 
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.dataset_config import Feed
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.feeding import global_batch
 from ilm_jax.training.host_memory import HOST_MEMORY
-from ilm_jax.training.partitioning import Partitioner
 
 BATCH = 64
 Step = Callable[..., Any]

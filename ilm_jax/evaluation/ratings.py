@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
-from ilm_jax.data.dataset_config import Feed
-from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import rating_words
-from ilm_jax.data.splits import Splits
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import rating_words
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilm_jax.evaluation.intervals import Comparison, Interval
 from ilm_jax.files import atomic_write
+from ilm_jax.metrics.intervals import Comparison, Interval
 
 FIGURES = ("nll", "nll_content", "hr@10", "ndcg@10", "semantic")
 

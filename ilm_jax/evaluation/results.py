@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data.splits import TEST
+from ilm_jax.data.catalogue.splits import TEST
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.figures import Figure
-from ilm_jax.evaluation.intervals import Comparison, Interval, compare
 from ilm_jax.evaluation.language import LanguageResult
-from ilm_jax.evaluation.measure import Trained
 from ilm_jax.evaluation.passes import Watch, unseen
+from ilm_jax.evaluation.trained import TrainedModel
 from ilm_jax.files import atomic_write, read_arrays
+from ilm_jax.metrics.intervals import Comparison, Interval, compare
 
 # Writes files into a folder and returns their names there.
 Writer = Callable[[pathlib.Path], list[str]]
@@ -137,12 +137,12 @@ def write(
     return record
 
 
-def ceiling(trained: Trained, language: LanguageResult) -> dict[str, float] | None:
+def ceiling(trained: TrainedModel, language: LanguageResult) -> dict[str, float] | None:
     """The least possible nll of the test items' texts, where their generator knows it."""
-    known = trained.run.catalogue.extras.get("ceiling")
+    known = trained.catalogue.extras.get("ceiling")
     if not known:
         return None
-    rows = trained.run.splits.items_in(TEST)
+    rows = trained.splits.items_in(TEST)
     content = float(np.asarray(known["content_nats"])[rows].sum())
     everything = content + float(np.asarray(known["template_nats"])[rows].sum())
     return {

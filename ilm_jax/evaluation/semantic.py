@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from ilm_jax.evaluation.intervals import Interval, mean_interval
 from ilm_jax.evaluation.passes import Watch
 from ilm_jax.evaluation.sentence_encoder import SentenceEncoder, bundled
+from ilm_jax.metrics.intervals import Interval, mean_interval
 
 NOT_AVAILABLE = "not available"
 MOST_UNKNOWN = 0.05

@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from ilm_jax.checkpoints.published.families import bert
+from ilm_jax.checkpoints.published.hugging_face import SafetensorsFolder
+from ilm_jax.checkpoints.published.sources import from_family
+from ilm_jax.checkpoints.whole import read_params
 from ilm_jax.data.tokenizers.opening import open_tokenizer_at
 from ilm_jax.data.tokenizers.protocol import Tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.interop.families import bert
-from ilm_jax.interop.hugging_face import SafetensorsFolder
-from ilm_jax.interop.sources import from_family
-from ilm_jax.interop.whole import read_params
 from ilm_jax.models.encoder import Bert, BertConfig
 from ilm_jax.models.layers import unit
 

@@ -6,19 +6,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from ilm_jax.training.run import Run
+from ilm_jax.evaluation.trained import TrainedModel
 
 Examples = Sequence[Mapping[str, Any]]
 
 
-def subjects(run: Run, examples: Examples) -> tuple[list[str] | None, list[str] | None]:
+def subjects(
+    trained: TrainedModel, examples: Examples
+) -> tuple[list[str] | None, list[str] | None]:
     """(words about each text's item, titles that its user chose before); None if not all have
     one."""
-    catalogue, splits = run.catalogue, run.splits
+    catalogue, splits = trained.catalogue, trained.splits
     targets = [int(example.get("target_item", -1)) for example in examples]
     items = [f"{catalogue.titles[row]}. {catalogue.texts[row]}" for row in targets]
-    chosen = _users(run, examples)
-    last = run.dataset.settings.history
+    chosen = _users(trained, examples)
+    last = trained.data.settings.history
     before = [
         "; ".join(catalogue.titles[row] for row in splits.train_sequence(user)[-last:])
         for user in chosen
@@ -26,21 +28,23 @@ def subjects(run: Run, examples: Examples) -> tuple[list[str] | None, list[str] 
     return items if min(targets) >= 0 else None, before if min(chosen) >= 0 else None
 
 
-def preferences(run: Run, examples: Examples) -> tuple[list[str], Float64[np.ndarray, "texts of"]]:
+def preferences(
+    trained: TrainedModel, examples: Examples
+) -> tuple[list[str], Float64[np.ndarray, "texts of"]]:
     """(words of every item that has a vector, products of each example's user with them).
 
     The run has vectors of users.
     """
-    catalogue, tables = run.catalogue, run.tables
+    catalogue, tables = trained.catalogue, trained.tables
     assert tables is not None
-    user_rows = tables.rows(f"{catalogue.name}/user", np.array(_users(run, examples)))
+    user_rows = tables.rows(f"{catalogue.name}/user", np.array(_users(trained, examples)))
     item_rows = tables.rows(f"{catalogue.name}/item", np.arange(catalogue.num_items))
     warm = np.flatnonzero(~tables.cold[item_rows])
     products = tables.vectors[user_rows] @ tables.vectors[item_rows[warm]].T
     return [catalogue.texts[row] or catalogue.titles[row] for row in warm], products.astype(float)
 
 
-def _users(run: Run, examples: Examples) -> list[int]:
+def _users(trained: TrainedModel, examples: Examples) -> list[int]:
     """The row of every example's user, -1 without one."""
-    rows = {raw: row for row, raw in enumerate(run.catalogue.user_ids)}
+    rows = {raw: row for row, raw in enumerate(trained.catalogue.user_ids)}
     return [rows.get(example["user"], -1) for example in examples]

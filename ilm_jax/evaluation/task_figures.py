@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from ilm_jax.evaluation import scores, texts
 from ilm_jax.evaluation.figures import Figure
-from ilm_jax.evaluation.intervals import Interval, interval_over_users
 from ilm_jax.evaluation.language import LanguageResult
 from ilm_jax.evaluation.measures import Generated
 from ilm_jax.evaluation.ratings import Rated
 from ilm_jax.evaluation.results import Evaluation
 from ilm_jax.evaluation.semantic import Encode, cannot_read, semantic_consistency
 from ilm_jax.evaluation.sentence_encoder import REMEDY
+from ilm_jax.metrics import scores, texts
+from ilm_jax.metrics.intervals import Interval, interval_over_users
 
 SAMPLES = 1000
 NO_CONTENT = f"{texts.NOT_AVAILABLE} (no target has a token that carries information)"

@@ -22,7 +22,7 @@ from optax import multi_transform, set_to_zero
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.run import Run
+from ilm_jax.runs.run import Run
 
 try:
     import seqio

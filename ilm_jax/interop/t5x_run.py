@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ilm_jax.data.dataset_config import DatasetConfig, Feed
+from ilm_jax.checkpoints.loading import load_sources
+from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.errors import UserError
 from ilm_jax.interop.t5x_model import need_t5x
-from ilm_jax.training.loading import load_sources
-from ilm_jax.training.run import Run
-from ilm_jax.training.state import describe_variables
+from ilm_jax.runs.run import Run
+from ilm_jax.sharding.state import describe_variables
 
 try:
     from t5x import utils

@@ -3,7 +3,7 @@
 Ours instead of qwix or AQT: qwix (0.1.8) replaces leaves by objects of its own and quantizes arrays
 that are on the devices whole, AQT (0.9.0) keeps weights in a collection of its own; neither can
 quantize a slice on its way from disk into a shard, and all that is needed of them are two lines.
-Training quantizes while it loads, with interop/entries.py.
+Training quantizes while it loads, with checkpoints/published/entries.py.
 """
 
 import jax.numpy as jnp

@@ -5,7 +5,7 @@ sub_j of repetition i is layer i * p + j. On disk it is `…/layer_07/<leaf>`, s
 does not depend on how it was scanned; layers that fill no whole period stand behind the scan under
 that name in memory too. It works on flat {"a/b/c": array} dicts of anything that is
 laid out like the parameters (gradients, optimizer slots), whatever comes before `layers` in the
-path. The way back is training/layout.py's, which knows what the model in memory looks like.
+path. The way back is checkpoints/layout.py's, which knows what the model in memory looks like.
 """
 
 import re

@@ -8,8 +8,8 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.schedule import Positions, Schedule
+from ilm_jax.data.streams.schedule import Positions, Schedule
+from ilm_jax.sharding.partitioning import Partitioner
 
 
 class ExampleSource(Protocol):

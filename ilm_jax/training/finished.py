@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ilm_jax import __version__
+from ilm_jax.checkpoints.record import show
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_there
-from ilm_jax.training.record import show
 
 FILE = "last_run.json"
 # Bindings that say where things are put, and where inputs lie: those are compared by content.

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from ilm_jax.checkpoints.checkpoints import Checkpoints
+from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
-from ilm_jax.training.checkpoints import Checkpoints
+from ilm_jax.sharding.state import TrainState, nested
 from ilm_jax.training.feeding import training_batches
 from ilm_jax.training.health import Health
 from ilm_jax.training.host_memory import HOST_MEMORY
 from ilm_jax.training.live_line import LiveLine
 from ilm_jax.training.optimizers import global_norm
 from ilm_jax.training.pacing import Pacer
-from ilm_jax.training.schedule import Positions
-from ilm_jax.training.state import TrainState, nested
 from ilm_jax.training.step import make_train_step
 from ilm_jax.training.stopping import StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops

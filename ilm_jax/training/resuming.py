@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 
+from ilm_jax.checkpoints.loading import fingerprint
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path
-from ilm_jax.training.loading import fingerprint
-from ilm_jax.training.state import TrainState
+from ilm_jax.sharding.state import TrainState
 from ilm_jax.training.writers import read_metrics
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import FlatParams, TrainState, nested
 from ilm_jax.training.optimizers import global_norm
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.state import FlatParams, TrainState, nested
 
 Batch = dict[str, jax.Array]
 StepFunction = Callable[

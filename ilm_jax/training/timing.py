@@ -73,7 +73,7 @@ class StepClock:
 
 def peak_flops() -> float:
     """Operations per second of all devices; 0 where they are not TPUs that we know."""
-    from ilm_jax.compilation.chips import of_kind
+    from ilm_jax.training.chips import of_kind
 
     chip = of_kind(jax.devices()[0].device_kind)
     return chip.flops * jax.device_count() if chip else 0.0

@@ -11,27 +11,28 @@ import jax
 import numpy as np
 
 from ilm_jax import __version__
+from ilm_jax.checkpoints import record
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.checkpoints.identity import identity
+from ilm_jax.checkpoints.loading import fingerprint, load_sources
+from ilm_jax.checkpoints.published.sources import describe, describe_objective
 from ilm_jax.checks import Count, Number, Seed, check
+from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
-from ilm_jax.interop.sources import describe, describe_objective
 from ilm_jax.objectives.objective import Objective
-from ilm_jax.training import finished, record, resuming
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
-from ilm_jax.training.feeding import ExampleSource
-from ilm_jax.training.freezing import split_by_patterns, what_trains
-from ilm_jax.training.identity import identity
-from ilm_jax.training.loading import fingerprint, load_sources
-from ilm_jax.training.loop import Loop
-from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.schedule import Positions, Schedule
-from ilm_jax.training.state import (
+from ilm_jax.sharding.freezing import split_by_patterns, what_trains
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import (
     TrainState,
     describe_variables,
     make_state,
     model_info,
 )
+from ilm_jax.training import finished, resuming
+from ilm_jax.training.feeding import ExampleSource
+from ilm_jax.training.loop import Loop
+from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.stopping import STOPPED, StopRequest
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import jax
 
 from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import TrainState
 from ilm_jax.training.feeding import ExampleSource, global_batch
 from ilm_jax.training.pacing import Pacer
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.state import TrainState
 from ilm_jax.training.step import make_eval_step
 from ilm_jax.training.window import mean
 

@@ -63,7 +63,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace, folder: pathlib.Path) -> None:
         from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences, hold_out
-        from ilm_jax.data.splits import SplitConfig, make_splits
+        from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
 
         self.folder, self.python = folder, arguments.peer_python
         catalogue = catalogue_from_sequences(arguments.sequences, "bench")
@@ -122,7 +122,7 @@ class Bench:
 
 def quality(arguments: argparse.Namespace, bench: Bench) -> int:
     """Both tuned on the same grid, then compared, for two ways of holding out."""
-    from ilm_jax.data.splits import TEST, VALID
+    from ilm_jax.data.catalogue.splits import TEST, VALID
 
     grid: list[Job] = [
         {"dim": dim, "alpha": alpha, "ridge": ridge, "nu": 0, "epochs": arguments.epochs,
@@ -167,7 +167,7 @@ def _name(job: Job) -> str:
 
 def _gap(ours: np.ndarray, theirs: np.ndarray) -> str:
     """Both figures, the difference in per cent with interval, and the verdict."""
-    from ilm_jax.evaluation.intervals import compare, mean_interval
+    from ilm_jax.metrics.intervals import compare, mean_interval
 
     gap = mean_interval(ours - theirs)
     low, middle, high = (100 * x / theirs.mean() for x in (gap.low, gap.mean, gap.high))
@@ -178,7 +178,7 @@ def _gap(ours: np.ndarray, theirs: np.ndarray) -> str:
 
 def seconds(arguments: argparse.Namespace, bench: Bench) -> int:
     """Least seconds of an epoch of both, in turns, at one setting with nu = 0."""
-    from ilm_jax.data.splits import TEST
+    from ilm_jax.data.catalogue.splits import TEST
 
     pairs = len(bench.parts["leave_one_out"].items)
     for dim, solver in itertools.product(arguments.dims, arguments.solvers):

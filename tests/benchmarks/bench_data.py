@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data import task_cache, toy
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.packing import PackedSource, PackingConverter
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.streams import Stream
-from ilm_jax.data.task_settings import SPECS, TaskSettings
-from ilm_jax.data.task_specs import TaskSpec
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.sources import toy
+from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.packing import PackedSource, PackingConverter
+from ilm_jax.data.streams.streams import Stream
 from ilm_jax.tasks import common, registry
 from ilm_jax.tasks.corpus import train_tokenizer
 

@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilm_jax.checkpoints.published.families.t5 import FAMILY
+from ilm_jax.checkpoints.published.rules import apply
 from ilm_jax.decoding.config import Buckets
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.trie import build_trie
-from ilm_jax.interop.families.t5 import FAMILY
-from ilm_jax.interop.rules import apply
 from ilm_jax.models.t5 import T5
 
 ITEMS, PROMPT, BEAMS, VOCAB, EOS = 3416, 128, 10, 32128, 1

@@ -25,10 +25,10 @@ from ilm_jax.models.counting import count_dot_flops
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.models.qformer import QFormerConfig
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.freezing import split_by_patterns
+from ilm_jax.sharding.freezing import split_by_patterns
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, make_state
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.state import describe_variables, initialise, make_state
 from ilm_jax.training.step import gradient, make_train_step
 
 LENGTH, TARGETS, CF, VOCAB, QUERIES = 256, 64, 32, 2048, 4

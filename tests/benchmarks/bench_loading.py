@@ -39,8 +39,8 @@ def generate(folder: pathlib.Path, layers: int) -> int:
     """Writes the checkpoint in bfloat16; returns the size of its largest tensor."""
     import ml_dtypes
 
-    from ilm_jax.interop import families
-    from ilm_jax.interop.hugging_face import Tensor, write_folder
+    from ilm_jax.checkpoints.published import families
+    from ilm_jax.checkpoints.published.hugging_face import Tensor, write_folder
 
     family = families.find("llama")
     shapes = {"down_proj": (WIDTH, MLP), "gate_proj": (MLP, WIDTH), "up_proj": (MLP, WIDTH)}
@@ -74,13 +74,13 @@ def measured(how: str, folder: str, dtype: str) -> None:
     """In a process of its own: loads, and prints time and memory as JSON."""
     import jax
 
-    from ilm_jax.interop import sources
+    from ilm_jax.checkpoints import loading
+    from ilm_jax.checkpoints.checkpoints import InitFrom
+    from ilm_jax.checkpoints.published import sources
     from ilm_jax.models.decoder import DecoderConfig
     from ilm_jax.objectives.language import LanguageModelling
-    from ilm_jax.training import loading
-    from ilm_jax.training.checkpoints import InitFrom
-    from ilm_jax.training.partitioning import MeshConfig, Partitioner
-    from ilm_jax.training.state import describe_variables, param_shardings
+    from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+    from ilm_jax.sharding.state import describe_variables, param_shardings
 
     found = sources.open_source(folder).config
     objective = LanguageModelling(DecoderConfig(**{**found.__dict__, "param_dtype": dtype}))
@@ -123,8 +123,8 @@ def load_whole(folder: str, variables: Any, found: Any) -> dict[str, np.ndarray]
     """The peer's way: everything in memory, then the layout of the model."""
     import safetensors.numpy
 
-    from ilm_jax.interop.families import decoders
-    from ilm_jax.training.layout import disk_names, is_stacked
+    from ilm_jax.checkpoints.layout import disk_names, is_stacked
+    from ilm_jax.checkpoints.published.families import decoders
 
     tensors: dict[str, np.ndarray] = {}
     for file in sorted(pathlib.Path(folder).glob("*.safetensors")):

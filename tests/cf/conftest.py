@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.splits import SplitConfig, Splits, make_splits
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
 
 
 def make_two_tastes(users: int = 60, items: int = 24, name: str = "tiny", seed: int = 0) -> Splits:

@@ -7,8 +7,8 @@ from ilm_jax.cf import evaluation
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.popularity import popularity_scorer
 from ilm_jax.cli import fit_cf
-from ilm_jax.data.splits import TEST, TRAIN, VALID
-from ilm_jax.evaluation.metrics import rank_of_target
+from ilm_jax.data.catalogue.splits import TEST, TRAIN, VALID
+from ilm_jax.metrics.ranking import rank_of_target
 
 
 @pytest.mark.parametrize("fold", [VALID, TEST])

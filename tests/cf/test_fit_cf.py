@@ -2,10 +2,10 @@
 
 import pytest
 
-from ilm_jax.cf import fitting
 from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.cli import fit_cf
 from ilm_jax.errors import UserError
+from ilm_jax.runs import fitting
 
 FLAGS = ["--dataset=tiny", "--held_out_items=0", "--dim=4", "--epochs=3"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences, hold_out
-from ilm_jax.data.splits import SplitConfig, make_splits
+from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
 from ilm_jax.errors import UserError
 
 

@@ -8,7 +8,7 @@ from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.rank_mixture import binomial, mean_range, rank_grid, smooth_distribution
 from ilm_jax.cf.sampled_metrics import Candidates, corrected_metric
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.metrics import ndcg
+from ilm_jax.metrics.ranking import ndcg
 
 ITEMS = 2000
 

@@ -8,9 +8,9 @@ from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import cache_tasks
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 from tests.data.small_catalogue import small_catalogue
 
 SMALL = (

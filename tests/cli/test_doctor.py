@@ -8,7 +8,7 @@ import pytest
 from ilm_jax.cli import doctor
 from ilm_jax.cli.main import main
 from ilm_jax.errors import UserError
-from ilm_jax.training.processes import ProcessConfig
+from ilm_jax.sharding.processes import ProcessConfig
 
 
 def run(capsys, *words):

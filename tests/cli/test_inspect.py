@@ -6,9 +6,9 @@ import pytest
 
 from ilm_jax.cli import inspect
 from ilm_jax.cli import main as cli
-from ilm_jax.data import custom, prepare, toy
-from ilm_jax.data.prepare import catalogue_dir
-from ilm_jax.data.task_settings import SPECS
+from ilm_jax.data.examples.task_settings import SPECS
+from ilm_jax.data.sources import custom, prepare, toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from ilm_jax.cli import gin_config
-from ilm_jax.data.mixtures import MIXTURES
-from ilm_jax.data.task_settings import TaskSettings, tokenizer_path
-from ilm_jax.training.run import Run
+from ilm_jax.data.examples.task_settings import TaskSettings, tokenizer_path
+from ilm_jax.data.streams.mixtures import MIXTURES
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from ilm_jax.cli import gin_config
 from ilm_jax.compilation.abstract import batch_shapes, sized
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.models.t5 import T5Config
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.run import Run
-from ilm_jax.training.sweeps import Sweep
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
+from ilm_jax.runs.sweeps import Sweep
 
 FOLDER = gin_config.recipe_folder()
 PODS = sorted(p.name for p in (FOLDER / "pods").glob("*.gin") if p.name != "stage2.gin")

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.cli import gin_config
 from ilm_jax.cli import main as cli
 from ilm_jax.errors import UserError
-from ilm_jax.training.run import Run
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
 from tests.cli import small_world
 from tests.cli.small_world import DECODER, SMALL
 from tests.data.published_tokenizers import folder, published

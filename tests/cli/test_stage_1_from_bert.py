@@ -9,17 +9,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cli import gin_config
+from ilm_jax.checkpoints.loading import load_sources
+from ilm_jax.checkpoints.published import families
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.errors import UserError
-from ilm_jax.interop import families
-from ilm_jax.training.loading import load_sources
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.run import Run
-from ilm_jax.training.state import describe_variables
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables
 from tests.data.published_tokenizers import folder, published
 from tests.data.small_catalogue import small_catalogue
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 from tests.data.small_catalogue import small_catalogue
 
 HEAVY = ("tensorflow", "seqio", "tensorflow_datasets", "t5")

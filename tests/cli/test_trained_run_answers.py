@@ -11,13 +11,13 @@ import pytest
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.evaluation import results
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
-from tests.decoding.test_exporting import READER
+from tests.serving.test_exporting import READER
 from tests.some import some
 
 TASKS = ("text", "long_description", "sequential_random", "sequential_sequential", "rating",

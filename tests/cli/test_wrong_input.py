@@ -5,7 +5,7 @@ import pytest
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.splits import make_splits
 from tests.cli import small_world
 from tests.cli.small_world import DECODER, SMALL
 from tests.data.small_catalogue import small_catalogue

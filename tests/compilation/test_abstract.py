@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.cli import gin_config
 from ilm_jax.compilation.abstract import abstract_state, batch_shapes, matrix_entries, sized
-from ilm_jax.data.alignment_converter import KINDS, AlignmentConverter
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.alignment_converter import KINDS, AlignmentConverter
+from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops
-from ilm_jax.training.freezing import split_by_patterns
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.run import Run
-from ilm_jax.training.state import describe_variables, initialise, make_state
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
+from ilm_jax.sharding.freezing import split_by_patterns
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, make_state
 from tests.training import models
 
 SIZES = ["qformer.QFormerConfig.vocab_size=64", "qformer.QFormerConfig.cf_dim=16"]
@@ -74,7 +74,7 @@ def test_four_operations_for_each_frozen_entry_and_token():
     variables = describe_variables(objective)
     params = {p: jax.ShapeDtypeStruct(v.shape, v.dtype) for p, v in variables.items()}
     x = jax.ShapeDtypeStruct((4, 24, models.LM.embed_dim), jnp.float32)
-    from ilm_jax.training.state import nested
+    from ilm_jax.sharding.state import nested
 
     def through(x, params):
         ones = jnp.ones(x.shape[:2], jnp.int32)

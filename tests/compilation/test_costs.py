@@ -8,14 +8,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ilm_jax.compilation import costs, products
-from ilm_jax.compilation.chips import CHIPS
 from ilm_jax.compilation.roofline import (
     collective_seconds,
     first_group,
     kernel_flops,
     permute_seconds,
 )
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.training.chips import CHIPS
 
 
 def loop(x, weights):

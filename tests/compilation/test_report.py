@@ -4,8 +4,8 @@ import types
 
 import pytest
 
-from ilm_jax.compilation.chips import GIB, described
 from ilm_jax.compilation.report import exceeded, hbm, lines, markdown
+from ilm_jax.training.chips import GIB, described
 
 
 def analysis(**sizes):

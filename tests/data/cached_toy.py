@@ -7,9 +7,9 @@ import shutil
 import tempfile
 
 from ilm_jax.cli import cache_tasks
-from ilm_jax.data import toy
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from ilm_jax.data import movielens
+from ilm_jax.data.sources import movielens
 
 MOVIES = ["10,Blue Hill (1999),Drama|War", '11,"Fog, The (2001)",(no genres listed)',
           "12,Unseen (2002),Comedy", "13,Nameless,Comedy"]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.catalogue.catalogue import Catalogue
 
 ODD = "😀 naïve\t<pad> \ue000 </s>  中"
 

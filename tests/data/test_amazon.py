@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ilm_jax.data import amazon
+from ilm_jax.data.sources import amazon
 from ilm_jax.errors import UserError
 
 META = [

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ilm_jax.data.catalogue import Catalogue, count_ties, stored_sources
+from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties, stored_sources
 from ilm_jax.errors import UserError
 
 

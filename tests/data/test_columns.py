@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ilm_jax.data import amazon, custom, movielens
+from ilm_jax.data.sources import amazon, custom, movielens
 from ilm_jax.errors import UserError
 
 ROWS = [("u0", "i0", 4, 1), ("u0", "i1", 3, 2), ("u1", "i0", 5, 3)]

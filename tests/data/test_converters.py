@@ -3,8 +3,8 @@ import types
 import numpy as np
 import pytest
 
-from ilm_jax.data.alignment_converter import AlignmentConverter
-from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter
+from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.errors import UserError
 
 BOS, EOS, CLS = 3, 1, 4

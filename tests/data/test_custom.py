@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ilm_jax.data import custom, user_sequences
+from ilm_jax.data.sources import custom, user_sequences
 from ilm_jax.errors import UserError
 
 ROWS = [  # user, item, rating, timestamp; u2 ties on 30

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ilm_jax.data import custom, encodings, movielens, notes, raw_lines
+from ilm_jax.data.formats import encodings, notes, raw_lines
+from ilm_jax.data.sources import custom, movielens
 from ilm_jax.errors import UserError
 
 TITLES = ["Cité Perdue", "Señor Ñandú", "Plain", "Über Nö"]

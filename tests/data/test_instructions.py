@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ilm_jax.data import elm_templates, instructions
-from ilm_jax.data.instructions import Instruction
-from ilm_jax.data.splits import TRAIN, make_splits
+from ilm_jax.data.catalogue.splits import TRAIN, make_splits
+from ilm_jax.data.examples import elm_templates, instructions
+from ilm_jax.data.examples.instructions import Instruction
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 

@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from ilm_jax.data import item_index
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.splits import SplitConfig, make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
+from ilm_jax.data.examples import item_index
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 
@@ -117,7 +117,7 @@ REAL = DATA / "amazon-beauty-2014"
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no Beauty at {REAL} (set ILM_TEST_DATA)")
 def test_real_beauty_has_short_unique_ids():
-    from ilm_jax.data import user_sequences
+    from ilm_jax.data.sources import user_sequences
 
     catalogue = user_sequences.read(REAL, "openp5/beauty")
     splits = make_splits(catalogue, SplitConfig(held_out_items=0.0))

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ilm_jax.data import custom, lists
+from ilm_jax.data.formats import lists
+from ilm_jax.data.sources import custom
 from ilm_jax.errors import UserError
 
 INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(

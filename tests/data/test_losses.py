@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from ilm_jax.cli import cache_tasks, inspect
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.data.tokenizers.losses import count
 from tests.data import published_tokenizers

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from ilm_jax.data import amazon, custom, markup, regen
+from ilm_jax.data.formats import markup
+from ilm_jax.data.sources import amazon, custom, regen
 
 SCRIPT = "var tStart = new Date().getTime();\nwindow.on && window.on('load', function(){ue('x');});"
 STYLE = ".box-inner{background-color:#fff}#buyWidget .chosen{color:#555}.x{margin:1em}"

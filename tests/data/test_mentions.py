@@ -6,10 +6,10 @@ import unicodedata
 import numpy as np
 import pytest
 
-from ilm_jax.data.mentions import Names, render
-from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT, PromptRenderer, Segment
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.mentions import Names, render
+from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT, PromptRenderer, Segment
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 

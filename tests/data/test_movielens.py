@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data import movie_text, movielens
+from ilm_jax.data.sources import movie_text, movielens
 from ilm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -14,9 +14,10 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data import amazon, custom, interaction_files, item_files, movielens, regen
-from ilm_jax.data.columns import Columns
-from ilm_jax.data.text_records import read_texts
+from ilm_jax.data.formats import interaction_files, item_files
+from ilm_jax.data.formats.columns import Columns
+from ilm_jax.data.formats.text_records import read_texts
+from ilm_jax.data.sources import amazon, custom, movielens, regen
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
 

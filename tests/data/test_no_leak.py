@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data.prompts import ITEM_SLOT, PromptRenderer
-from ilm_jax.data.splits import SplitConfig, make_splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings, find_spec
-from ilm_jax.data.tasks_on_disk import open_tasks, open_tokenizer
+from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
+from ilm_jax.data.examples.prompts import ITEM_SLOT, PromptRenderer
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings, find_spec
+from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.tasks.alignment import ItemItem
 from ilm_jax.tasks.corpus import CorpusText

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ilm_jax.data import item_index, user_sequences
-from ilm_jax.data.splits import SplitConfig, make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
+from ilm_jax.data.examples import item_index
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.sources import user_sequences
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("ILM_TEST_DATA", ROOT.parent / "shared/data"))

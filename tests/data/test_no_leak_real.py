@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data import movielens
-from ilm_jax.data.prompts import ITEM_SLOT
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompts import ITEM_SLOT
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.sources import movielens
 from ilm_jax.tasks.registry import make_examples
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.packing import PackedSource, PackingConverter, Room, plan
-from ilm_jax.data.streams import Stream
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.packing import PackedSource, PackingConverter, Room, plan
+from ilm_jax.data.streams.streams import Stream
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
 from tests.data.test_converters import IDS, NO_BOS, example

@@ -12,13 +12,13 @@ import threading
 
 import pytest
 
-from ilm_jax.data import families, movielens, prepare, toy
-from ilm_jax.data.catalogue import Catalogue
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.sources import families, movielens, prepare, toy
 from ilm_jax.errors import UserError
 
 NO_TENSORFLOW = """
 import sys
-import ilm_jax.data.prepare
+import ilm_jax.data.sources.prepare
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "jax")]
 """
 

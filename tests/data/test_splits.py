@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilm_jax.data.catalogue import Catalogue
-from ilm_jax.data.splits import TEST, TRAIN, VALID, SplitConfig, item_folds, make_splits
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import TEST, TRAIN, VALID, SplitConfig, item_folds, make_splits
 from ilm_jax.errors import UserError
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ilm_jax.data import custom, prepare, stale
-from ilm_jax.data.prepare import catalogue_dir, load_catalogue
+from ilm_jax.data.sources import custom, prepare, stale
+from ilm_jax.data.sources.prepare import catalogue_dir, load_catalogue
 
 
 def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ilm_jax.data.streams import Mixture, Stream
+from ilm_jax.data.streams.streams import Mixture, Stream
 from ilm_jax.errors import UserError
 
 

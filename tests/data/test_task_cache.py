@@ -4,9 +4,9 @@ import pickle
 import numpy as np
 import pytest
 
-from ilm_jax.data import task_cache
-from ilm_jax.data.records import decode_record, encode_record
-from ilm_jax.data.task_cache import CachedTask
+from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.records import decode_record, encode_record
+from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.errors import UserError
 
 FEATURES = (("key", "text"), ("tokens", "ints"), ("row", "int"))

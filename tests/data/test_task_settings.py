@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from ilm_jax.data import item_index
-from ilm_jax.data.splits import SplitConfig, make_splits
-from ilm_jax.data.task_settings import (
+from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
+from ilm_jax.data.examples import item_index
+from ilm_jax.data.examples.task_settings import (
     SPECS,
     TaskSettings,
     effective,
@@ -15,7 +15,7 @@ from ilm_jax.data.task_settings import (
     task_names,
     tokenizer_key,
 )
-from ilm_jax.data.task_specs import DEFAULT_TASKS
+from ilm_jax.data.examples.task_specs import DEFAULT_TASKS
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 

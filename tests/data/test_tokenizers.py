@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ilm_jax.data.prompt_tokens import PromptTokenizer
-from ilm_jax.data.prompts import ITEM_SLOT, SLOT_MARKS, PromptRenderer
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import ITEM_SLOT, SLOT_MARKS, PromptRenderer
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
 from tests.data.odd_strings import odd_strings

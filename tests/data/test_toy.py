@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data import toy, toy_language
-from ilm_jax.data.splits import TRAIN, make_splits
+from ilm_jax.data.catalogue.splits import TRAIN, make_splits
+from ilm_jax.data.sources import toy, toy_language
 
 # Committed before any model was compared on this world. A change needs a new toy.VERSION.
 WORLD_0 = "617ba4cfd27f87be3cf301295c18d95916a633ddb9d91a86cde663895c9fd3b0"

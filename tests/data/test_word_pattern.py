@@ -4,7 +4,7 @@ import random
 import re
 import unicodedata
 
-from ilm_jax.data.word_pattern import letters, word
+from ilm_jax.data.catalogue.word_pattern import letters, word
 
 PLAIN = "Don't un-known U.S.A. 3.5 a_b _x — «кот» 映画2013 été 안녕 ٣ x"
 

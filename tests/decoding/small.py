@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.prompts import PromptRenderer
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.tokenizers.own import OwnTokenizer
-from ilm_jax.decoding.answering import Answerer
 from ilm_jax.decoding.config import Buckets
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.soft_tokens import SoftTokenCache
@@ -19,6 +18,7 @@ from ilm_jax.models.decoder import Decoder, DecoderConfig
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.qformer import QFormer
+from ilm_jax.serving.answering import Answerer
 from tests.data.small_catalogue import small_catalogue
 from tests.models.small import init, qformer_config
 

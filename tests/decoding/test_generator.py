@@ -16,7 +16,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.qformer import QFormer
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.decoding.test_beam import MODELS, SEQUENCES
 from tests.models.small import init, qformer_config
 

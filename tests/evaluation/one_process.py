@@ -14,7 +14,7 @@ def main(address: str, process: int, sizes: list[int]) -> None:
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is nearly all the time
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, num_processes=2, process_id=process)
-    from ilm_jax.training.partitioning import MeshConfig, Partitioner
+    from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
     from tests.evaluation.small import measure_all
 
     assert jax.device_count() == 2 and len(jax.local_devices()) == 1

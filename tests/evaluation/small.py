@@ -5,14 +5,14 @@ import types
 import jax
 import numpy as np
 
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.dataset_config import Feed
-from ilm_jax.data.prompts import ITEM_SLOT
+from ilm_jax.data.examples.prompts import ITEM_SLOT
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.evaluation import passes
 from ilm_jax.evaluation.measures import GenerationMeasure, LanguageMeasure, RankingMeasure
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.training.state import describe_variables, initialise, nested
+from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.training import models
 
 TOKENIZER = types.SimpleNamespace(

@@ -13,9 +13,9 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures import RankingMeasure, colliding
 from ilm_jax.evaluation.passes import Pass, Setting
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from tests.checkpoints.test_two_processes import free_port
 from tests.evaluation import small
-from tests.interop.test_two_processes import free_port
 from tests.training import models
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

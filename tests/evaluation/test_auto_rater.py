@@ -9,14 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from ilm_jax.data.converters import PromptConverter
+from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import auto_rater
 from ilm_jax.evaluation.auto_rater import FLUENCY, HISTORY, ITEM, AutoRater, Criterion
 from ilm_jax.evaluation.passes import Setting
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 
 COLOURS = "red blue green grey gold pink".split()
 OTHERS = "quiet loud warm cold old new".split()

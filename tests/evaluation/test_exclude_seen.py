@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.evaluation import passes
 from ilm_jax.evaluation.measure import histories
 from ilm_jax.evaluation.measures import RankingMeasure
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.data.small_catalogue import small_catalogue
 from tests.evaluation import small
 from tests.training import models

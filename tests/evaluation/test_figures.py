@@ -6,9 +6,10 @@ import scipy.stats
 
 from ilm_jax.cli import main as cli
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import card, results, texts
+from ilm_jax.evaluation import card, results
 from ilm_jax.evaluation.figures import Figure, holm, pair, pair_all
 from ilm_jax.evaluation.results import Evaluation
+from ilm_jax.metrics import texts
 
 DRAW = np.random.Generator(np.random.Philox(5))
 USERS, TEXTS = np.arange(120), np.arange(40)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import infer_eval
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 from tests.evaluation import small
 from tests.training import models

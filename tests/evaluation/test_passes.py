@@ -7,7 +7,7 @@ import pytest
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.passes import Pass, Setting, gathered
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import small_feed
 from tests.training import models
 

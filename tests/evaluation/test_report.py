@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from ilm_jax.evaluation.intervals import compare, mean_interval
 from ilm_jax.evaluation.report import Row, format_intervals, format_table, write_report
+from ilm_jax.metrics.intervals import compare, mean_interval
 
 ROWS = [
     Row("text-zero", {"nll": 5.25, "nll_content": 6.5}, 0, 1_234_567, 3.2),

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from ilm_jax.cli import main as cli
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation import results
 from ilm_jax.evaluation.evaluating import Plan
 from ilm_jax.evaluation.figures import Figure
 from ilm_jax.evaluation.infer_eval import InferEvalConfig
 from ilm_jax.evaluation.results import Evaluation
-from ilm_jax.evaluation.texts import TOO_SHORT
+from ilm_jax.metrics.texts import TOO_SHORT
 
 CARD = {"texts": {"words": {"bleu": "13a"}, "ids": "ab"}}
 

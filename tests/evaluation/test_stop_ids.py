@@ -7,7 +7,7 @@ import pytest
 from ilm_jax.evaluation.card import texts_card
 from ilm_jax.evaluation.measures import GenerationMeasure
 from ilm_jax.evaluation.passes import Setting
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import TOKENIZER, parameters, small_feed
 from tests.training import models
 

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.data.splits import make_splits
+from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures import Generated, embed
 from ilm_jax.evaluation.passes import Setting
 from ilm_jax.evaluation.ratings import Rated, RatingMeasure, rating_scale
 from ilm_jax.evaluation.task_figures import behavioural_figures, rating_evaluation
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.data.small_catalogue import small_catalogue
 from tests.evaluation import small
 from tests.training import models

@@ -14,9 +14,9 @@ import pytest
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import flat
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.state import flat
 from tests.training import models
 
 with warnings.catch_warnings():

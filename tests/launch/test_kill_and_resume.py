@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from ilm_jax.data import toy
-from ilm_jax.data.prepare import catalogue_dir
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
 from tests.data.small_catalogue import small_catalogue
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "launch"))

@@ -17,4 +17,4 @@ def test_flags_reach_the_study_and_are_no_extras_of_the_installation(tmp_path):
     subprocess.run(["bash", str(ROOT / "launch/quickstart.sh"), *words], env=env, check=True)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[0] == f"-m pip install --quiet --disable-pip-version-check -e {ROOT}"
-    assert calls[-1] == f"{ROOT}/launch/reproduce.py quickstart {' '.join(words)}"
+    assert calls[-1] == f"{ROOT}/studies/reproduce.py quickstart {' '.join(words)}"

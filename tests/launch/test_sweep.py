@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from ilm_jax.cli import gin_config
 from ilm_jax.errors import UserError
-from ilm_jax.training import finished, sweep_results
-from ilm_jax.training.sweeps import Sweep, parse_value, run_name
+from ilm_jax.runs import gin_config, sweep_results
+from ilm_jax.runs.sweeps import Sweep, parse_value, run_name
+from ilm_jax.training import finished
 from launch import sweep
 
 MIXTURES = [{"long_description": 1.0}, {"long_description": 1.0, "sequential_random": 1.0}]
@@ -89,7 +89,7 @@ FAKE = """
 import pathlib, sys
 from ilm_jax.cli import gin_config
 from ilm_jax.training import finished
-from ilm_jax.training.run import Run
+from ilm_jax.runs.run import Run
 words = [w[6:] for w in sys.argv[1:] if w.startswith("--gin.")]
 gin_config.build(Run, [w[11:] for w in sys.argv[1:] if w.startswith("--gin_file=")], words)
 recipe = gin_config.bindings_of(gin_config.operative_config())

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ilm_jax.models.counting import count_dot_flops, count_dots
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 
 X, W = jnp.ones((3, 4)), jnp.ones((4, 5))
 STACK = jnp.ones((7, 4, 4))

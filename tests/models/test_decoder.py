@@ -11,7 +11,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.stacking import unstack_layers
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.models.small import decoder_config, flat, init, nested
 
 TOKENS = jax.random.randint(jax.random.key(3), (2, 9), 1, 40)

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ilm_jax.cli.gin_config import build
 from ilm_jax.models.decoder import Decoder, DecoderConfig, RopeScaling
+from ilm_jax.runs.gin_config import build
 
 # Of the published files, a tied table counted once.
 PUBLISHED = {

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from ilm_jax.errors import UserError
 from ilm_jax.models.layers import Dense, Embed, LayerNorm, RMSNorm, constrain, remat, unit
 from ilm_jax.models.quantization import quantize
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.models.small import init
 
 AXES = ("embed", "mlp")

@@ -11,7 +11,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.models import splash
 from ilm_jax.models.attention import causal_attention
 from ilm_jax.models.decoder import Decoder
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.models.small import decoder_config, init
 
 LENGTH = 256

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.layout import disk_names, is_stacked, to_memory
 from ilm_jax.errors import UserError
 from ilm_jax.models.stacking import unstack_layers
-from ilm_jax.training.layout import disk_names, is_stacked, to_memory
-from ilm_jax.training.partitioning import Partitioner
+from ilm_jax.sharding.partitioning import Partitioner
 
 PERIODS = {"qformer": 2, "lm": 1}
 

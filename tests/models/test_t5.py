@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.cli.gin_config import build
 from ilm_jax.errors import UserError
 from ilm_jax.models.stacking import unstack_layers
 from ilm_jax.models.t5 import T5, T5Config
 from ilm_jax.models.t5_layers import distance_buckets
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.runs.gin_config import build
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.models.small import flat, init, nested
 
 TOKENS = jax.random.randint(jax.random.key(3), (2, 9), 2, 40)

@@ -7,7 +7,7 @@ import pytest
 
 from ilm_jax.compilation.costs import analyse
 from ilm_jax.objectives.contrastive import contrast
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 
 ROWS = 32
 

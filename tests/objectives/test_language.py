@@ -10,8 +10,8 @@ import pytest
 
 from ilm_jax.objectives.generation import caption_loss, token_cross_entropy, weighted
 from ilm_jax.objectives.language import target_window
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.state import describe_variables, initialise, nested
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.training import models
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

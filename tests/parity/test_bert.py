@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import pytest
 
+from ilm_jax.checkpoints.published import families
+from ilm_jax.checkpoints.published.hugging_face import SafetensorsFolder
+from ilm_jax.checkpoints.published.sources import from_family
+from ilm_jax.checkpoints.whole import read_params
 from ilm_jax.errors import UserError
-from ilm_jax.interop import families
-from ilm_jax.interop.hugging_face import SafetensorsFolder
-from ilm_jax.interop.sources import from_family
-from ilm_jax.interop.whole import read_params
 from ilm_jax.models.encoder import Bert
 from tests.parity.folder import close, close_gradients, golden, read_config
 from tests.parity.make_bert import CASES, TOKENS, reference

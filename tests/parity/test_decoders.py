@@ -13,12 +13,12 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
+from ilm_jax.checkpoints.layout import disk_names, is_stacked
+from ilm_jax.checkpoints.published import families
+from ilm_jax.checkpoints.published.rules import apply
+from ilm_jax.checkpoints.published.sources import open_source
 from ilm_jax.errors import UserError
-from ilm_jax.interop import families
-from ilm_jax.interop.rules import apply
-from ilm_jax.interop.sources import open_source
 from ilm_jax.models.decoder import Decoder
-from ilm_jax.training.layout import disk_names, is_stacked
 from tests.parity import make_decoders
 from tests.parity.folder import close, close_gradients
 

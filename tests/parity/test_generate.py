@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.published import families
+from ilm_jax.checkpoints.published.rules import apply
 from ilm_jax.decoding.config import Buckets, DecodingConfig
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.trie import build_trie
-from ilm_jax.interop import families
-from ilm_jax.interop.rules import apply
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.t5 import T5
 from tests.parity import make_generate as reference

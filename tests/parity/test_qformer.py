@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ilm_jax.checkpoints.published.families import qformer as families
+from ilm_jax.checkpoints.published.hugging_face import SafetensorsFolder
+from ilm_jax.checkpoints.published.sources import from_family
+from ilm_jax.checkpoints.whole import read_params
 from ilm_jax.errors import UserError
-from ilm_jax.interop.families import qformer as families
-from ilm_jax.interop.hugging_face import SafetensorsFolder
-from ilm_jax.interop.sources import from_family
-from ilm_jax.interop.whole import read_params
 from ilm_jax.models.encoder import Bert
 from ilm_jax.models.layers import unit
 from ilm_jax.models.qformer import QFormer

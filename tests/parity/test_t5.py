@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from ilm_jax.interop.families.t5 import FAMILY
-from ilm_jax.interop.rules import apply
+from ilm_jax.checkpoints.published.families.t5 import FAMILY
+from ilm_jax.checkpoints.published.rules import apply
 from ilm_jax.models.t5 import T5
 from tests.parity import make_t5
 

@@ -50,12 +50,12 @@ FAULTS = (
     Fault(
         "a text is one token short", "ilm_jax/decoding/sampling.py",
         "(state.step + 1 < config.max_new_tokens)", "(state.step + 2 < config.max_new_tokens)",
-        "tests/decoding/test_greedy.py tests/decoding/test_answering.py",
+        "tests/decoding/test_greedy.py tests/serving/test_answering.py",
     ),
     Fault(
         "lengths count the end of closed rows", "ilm_jax/decoding/sampling.py",
         "count + state.is_open, state.step", "count + 1, state.step",
-        "tests/decoding/test_greedy.py tests/decoding/test_answering.py",
+        "tests/decoding/test_greedy.py tests/serving/test_answering.py",
     ),
     Fault(
         "what is gained is not normalised", "ilm_jax/decoding/beam.py",

@@ -2,20 +2,20 @@
 
 from tests.planted import Fault
 
-_RECORD = "tests/training/test_record.py"
+_RECORD = "tests/checkpoints/test_record.py"
 _SWEEP = "tests/launch/test_sweep.py"
 
 FAULTS = (
     Fault(
-        "any optimizer may go on", "ilm_jax/training/record.py",
+        "any optimizer may go on", "ilm_jax/checkpoints/record.py",
         r'r"optimizer\.decay_steps"', r'r"optimizer\..*"', f"{_RECORD} -k may_not_change",
     ),
     Fault(
-        "a task that comes in is no change", "ilm_jax/training/record.py",
+        "a task that comes in is no change", "ilm_jax/checkpoints/record.py",
         "for key in {**found, **here}:", "for key in found:", f"{_RECORD} -k may_not_change",
     ),
     Fault(
-        "another table may be asked with", "ilm_jax/training/record.py",
+        "another table may be asked with", "ilm_jax/checkpoints/record.py",
         r'USED = (r"data(\..*)?", r"table", r"tokenizer")',
         r'USED = (r"data(\..*)?", r"tokenizer")', f"{_RECORD} -k is_used_with",
     ),
@@ -34,16 +34,16 @@ FAULTS = (
         f"{_RECORD} -k may_not_change",
     ),
     Fault(
-        "words of other ids are read", "ilm_jax/training/lineage.py",
+        "words of other ids are read", "ilm_jax/checkpoints/lineage.py",
         'p.startswith("lm/") or "/text_embedding/" in p', '"/text_embedding/" in p',
         f"{_RECORD} -k only_what_is_read",
     ),
     Fault(
-        "other data of the same name is not looked at", "ilm_jax/training/lineage.py",
+        "other data of the same name is not looked at", "ilm_jax/checkpoints/lineage.py",
         'there.get("data", {}).get(name)', "None", f"{_RECORD} -k made_from_something",
     ),
     Fault(
-        "only the beginning of a published file tells", "ilm_jax/training/identity.py",
+        "only the beginning of a published file tells", "ilm_jax/checkpoints/identity.py",
         "return first + stream.read()", "return first", f"{_RECORD} -k identity",
     ),
     Fault(
@@ -62,7 +62,7 @@ FAULTS = (
         "tests/cf/test_table.py -k one_changed_bit",
     ),
     Fault(
-        "a cache's size is believed", "ilm_jax/data/task_cache.py",
+        "a cache's size is believed", "ilm_jax/data/streams/task_cache.py",
         'if self.info.get("sha256", "") not in ("", sha256_json(told)):', "if False:",
         "tests/data/test_task_cache.py -k no_cache_is_refused",
     ),

@@ -3,7 +3,7 @@
 from tests.planted import Fault
 
 _OPTIMIZER = "tests/training/test_optimizers.py"
-_RULES = "tests/training/test_sharding_rules.py"
+_RULES = "tests/sharding/test_sharding_rules.py"
 _STEP = "tests/training/test_step.py"
 
 FAULTS = (
@@ -26,7 +26,7 @@ FAULTS = (
         "pattern.search(path)", "pattern.match(path)", _OPTIMIZER,
     ),
     Fault(
-        "heads are not split", "ilm_jax/training/partitioning.py",
+        "heads are not split", "ilm_jax/sharding/partitioning.py",
         '("heads", "tensor"),', '("heads", None),', _RULES,
     ),
     Fault(
@@ -88,14 +88,14 @@ FAULTS = (
         "kind, batch, table, None)", "kind, batch, table, jax.random.key(0))", _STEP,
     ),
     Fault(
-        "the schedule starts with its second kind", "ilm_jax/training/schedule.py",
+        "the schedule starts with its second kind", "ilm_jax/data/streams/schedule.py",
         "cycle[step % len(cycle)]", "cycle[(step + 1) % len(cycle)]",
-        "tests/training/test_schedule.py",
+        "tests/data/test_schedule.py",
     ),
     Fault(
-        "kinds come in blocks", "ilm_jax/training/schedule.py",
+        "kinds come in blocks", "ilm_jax/data/streams/schedule.py",
         "self.shares[k] * step / total - taken[k]", "self.shares[k] - taken[k]",
-        "tests/training/test_schedule.py",
+        "tests/data/test_schedule.py",
     ),
     Fault(
         "a batch is read from the start of the stream", "ilm_jax/training/feeding.py",
@@ -103,15 +103,15 @@ FAULTS = (
         "tests/training/test_trainer.py -k batch_size_may_change",
     ),
     Fault(
-        "rows are split over data alone", "ilm_jax/training/partitioning.py",
+        "rows are split over data alone", "ilm_jax/sharding/partitioning.py",
         '("batch", ("data", "fsdp")),', '("batch", "data"),', _RULES,
     ),
     Fault(
-        "words are split over tensor alone", "ilm_jax/training/partitioning.py",
+        "words are split over tensor alone", "ilm_jax/sharding/partitioning.py",
         '    ("vocab", ("tensor", "fsdp")),\n', "", _RULES,
     ),
     Fault(
-        "slices and chips change places", "ilm_jax/training/partitioning.py",
+        "slices and chips change places", "ilm_jax/sharding/partitioning.py",
         "ici, dcn, devices, process", "dcn, ici, devices, process", _RULES,
     ),
 )  # fmt: skip

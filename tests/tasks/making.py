@@ -1,6 +1,6 @@
 """Examples of tasks by name, as tests ask for them."""
 
-from ilm_jax.data.task_settings import SPECS
+from ilm_jax.data.examples.task_settings import SPECS
 from ilm_jax.tasks.registry import make_examples
 
 

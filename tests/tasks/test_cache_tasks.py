@@ -5,17 +5,17 @@ import sys
 import pytest
 
 from ilm_jax.cli import cache_tasks
-from ilm_jax.cli.cache_workers import Caching
-from ilm_jax.data.dataset_config import DatasetConfig
-from ilm_jax.data.task_settings import SPLITS, TaskSettings, settings_from
-from ilm_jax.data.task_specs import DEFAULT_TASKS, find_specs
-from ilm_jax.data.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings, settings_from
+from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, find_specs
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
+from ilm_jax.tasks.caching import Caching
 from tests.data.cached_toy import cached_toy, toy_world, with_catalogue
 
 ON_DEMAND = """
 import sys
-from ilm_jax.data.dataset_config import DatasetConfig
+from ilm_jax.data.streams.dataset_config import DatasetConfig
 config = DatasetConfig("item_text", cache_dir=sys.argv[1])
 feed = config.build(lambda block, local: local)
 assert feed.rows([0, 1])["text"].shape == (2, 64)

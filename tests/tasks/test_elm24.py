@@ -7,11 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from ilm_jax.data import composed, elm_templates
-from ilm_jax.data.neighbours import nearest
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
-from ilm_jax.data.text_records import read_texts
+from ilm_jax.data.catalogue.neighbours import nearest
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples import composed, elm_templates
+from ilm_jax.data.examples.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
+from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
 from tests.data.small_catalogue import small_catalogue, words_of

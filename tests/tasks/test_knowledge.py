@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.knowledge import KINDS

@@ -4,10 +4,16 @@ import re
 
 import pytest
 
-from ilm_jax.data import templates
-from ilm_jax.data.prompts import dataset_word
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings, plain_settings, task_key
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples import templates
+from ilm_jax.data.examples.prompts import dataset_word
+from ilm_jax.data.examples.task_settings import (
+    SPECS,
+    SPLITS,
+    TaskSettings,
+    plain_settings,
+    task_key,
+)
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.corpus import CorpusText, train_tokenizer

@@ -5,12 +5,12 @@ import types
 import numpy as np
 import pytest
 
-from ilm_jax.data.alignment_converter import AlignmentConverter
-from ilm_jax.data.converters import PromptConverter
-from ilm_jax.data.prompt_tokens import target_tokens
-from ilm_jax.data.prompts import ITEM_SLOT
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompt_tokens import target_tokens
+from ilm_jax.data.examples.prompts import ITEM_SLOT
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter
+from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.tasks import alignment, common, elm24, openp5, registry
 from ilm_jax.tasks.corpus import CorpusText

@@ -2,9 +2,9 @@
 
 import pathlib
 
-from ilm_jax.data.families import FAMILIES
-from ilm_jax.data.mixtures import MIXTURES
-from ilm_jax.data.task_specs import SPECS
+from ilm_jax.data.examples.task_specs import SPECS
+from ilm_jax.data.sources.families import FAMILIES
+from ilm_jax.data.streams.mixtures import MIXTURES
 
 README = (pathlib.Path(__file__).parents[2] / "tasks/README.md").read_text()
 

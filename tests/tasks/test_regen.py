@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data import regen
-from ilm_jax.data.narratives import Narratives, instruction
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.task_settings import SPECS, TaskSettings
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.narratives import Narratives, instruction
+from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.sources import regen
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some

@@ -3,13 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from ilm_jax.data import task_cache
-from ilm_jax.data.prompt_tokens import target_tokens
-from ilm_jax.data.prompts import ITEM_SLOT, USER_SLOT
-from ilm_jax.data.splits import make_splits
-from ilm_jax.data.streams import Mixture
-from ilm_jax.data.task_settings import SPLITS, TaskSettings
-from ilm_jax.evaluation.seqio_metrics import metric_fns, ranking_metrics
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.prompt_tokens import target_tokens
+from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
+from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.streams import Mixture
+from ilm_jax.metrics.seqio_metrics import metric_fns, ranking_metrics
 from ilm_jax.tasks import alignment, common, elm24, openp5, registry
 from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
 from ilm_jax.tasks.prompted import overlaps

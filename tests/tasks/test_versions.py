@@ -1,6 +1,6 @@
 """What a task writes changes only with its version, so that no cache of old examples is read on.
 
-After a change that is meant: raise the version in `ilm_jax/data/task_specs.py`, then
+After a change that is meant: raise the version in `ilm_jax/data/examples/task_specs.py`, then
 
     python -m tests.tasks.test_versions
 
@@ -17,8 +17,8 @@ import sys
 import numpy as np
 import pytest
 
-from ilm_jax.data.splits import Splits, make_splits
-from ilm_jax.data.task_settings import SPECS, SPLITS, TaskSettings
+from ilm_jax.data.catalogue.splits import Splits, make_splits
+from ilm_jax.data.examples.task_settings import SPECS, SPLITS, TaskSettings
 from tests.data.small_catalogue import small_catalogue
 from tests.tasks.making import made_by
 

@@ -37,10 +37,10 @@ class Rows:
 
 def trainer(model_dir, steps, sizes, seconds=0.0, devices=None):
     """The trainer of these tests; equal in every process."""
-    from ilm_jax.training.checkpoints import CheckpointConfig
+    from ilm_jax.checkpoints.checkpoints import CheckpointConfig
+    from ilm_jax.data.streams.schedule import Schedule
+    from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
     from ilm_jax.training.optimizers import OptimizerConfig
-    from ilm_jax.training.partitioning import MeshConfig, Partitioner
-    from ilm_jax.training.schedule import Schedule
     from ilm_jax.training.trainer import Trainer, TrainerConfig
     from tests.training import models
 
@@ -63,7 +63,7 @@ def trainer(model_dir, steps, sizes, seconds=0.0, devices=None):
 
 def main(model_dir, steps, mesh, seconds="0"):
     """Joins the others and trains."""
-    from ilm_jax.training.processes import ProcessConfig
+    from ilm_jax.sharding.processes import ProcessConfig
 
     jax.config.update("jax_disable_most_optimizations", True)
     ProcessConfig().start(False)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig
+from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.objectives.objective import Sums
-from ilm_jax.training.checkpoints import CheckpointConfig
+from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.schedule import Schedule
 from ilm_jax.training.trainer import Trainer, TrainerConfig
 
 

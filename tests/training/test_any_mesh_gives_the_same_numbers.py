@@ -13,9 +13,9 @@ import numpy as np
 import optax
 import pytest
 
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, make_state, nested
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.state import describe_variables, initialise, make_state, nested
 from ilm_jax.training.step import make_train_step
 from tests.training import models
 

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.errors import UserError
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.training.health import Health
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.schedule import Schedule
 from ilm_jax.training.window import mean
 from ilm_jax.training.writers import read_metrics
 from tests.training.small import Rows, make_trainer

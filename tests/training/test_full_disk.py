@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.errors import UserError
 from ilm_jax.files import is_full
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from tests.training.small import TwoLayers, make_trainer
 
 

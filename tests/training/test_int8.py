@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.data import toy
+from ilm_jax.checkpoints import converting
+from ilm_jax.checkpoints.checkpoints import InitFrom
+from ilm_jax.checkpoints.loading import load_sources
+from ilm_jax.data.sources import toy
 from ilm_jax.data.tokenizers.own import OwnTokenizer
-from ilm_jax.interop import converting
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.checkpoints import InitFrom
-from ilm_jax.training.freezing import bytes_each, what_trains
-from ilm_jax.training.loading import load_sources
+from ilm_jax.sharding.freezing import bytes_each, what_trains
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables, nested
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.state import describe_variables, nested
 from tests.training.test_stage_two_leaves_the_lm_alone import trainer
 
 ROWS, LENGTH = 16, 48

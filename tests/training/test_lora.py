@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops, count_dots
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.training.checkpoints import Checkpoints, InitFrom
-from ilm_jax.training.freezing import count, split_by_patterns, what_trains
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.state import nested
+from ilm_jax.sharding.freezing import count, split_by_patterns, what_trains
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import nested
 from tests.models.small import decoder_config, flat, init
 from tests.some import some
 from tests.training import models

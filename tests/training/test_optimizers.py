@@ -11,8 +11,8 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
 from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.sharding.state import describe_variables, nested
 from ilm_jax.training.optimizers import OptimizerConfig, global_norm
-from ilm_jax.training.state import describe_variables, nested
 from tests.training import models
 
 TOTAL = 100

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.interop import converting
-from ilm_jax.interop.entries import Entry
-from ilm_jax.interop.sources import open_source
-from ilm_jax.training.checkpoints import InitFrom
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.reading import read_array
+from ilm_jax.checkpoints import converting
+from ilm_jax.checkpoints.checkpoints import InitFrom
+from ilm_jax.checkpoints.published.entries import Entry
+from ilm_jax.checkpoints.published.sources import open_source
+from ilm_jax.checkpoints.reading import read_array
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.training import models
 from tests.training.test_stage_two_starts_from_stage_one import OPTIMIZER, trainer
 

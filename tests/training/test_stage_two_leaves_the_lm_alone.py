@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.data.streams.schedule import Schedule
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import nested
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.schedule import Schedule
-from ilm_jax.training.state import nested
 from ilm_jax.training.trainer import Trainer, TrainerConfig
 from tests.training import models
 

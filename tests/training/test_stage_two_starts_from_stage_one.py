@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, InitFrom
+from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.errors import UserError
 from ilm_jax.models.qformer import TEXT_ONLY_PATTERNS
 from ilm_jax.objectives.alignment import Alignment
-from ilm_jax.training.checkpoints import CheckpointConfig, InitFrom
+from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import Partitioner
-from ilm_jax.training.schedule import Schedule
 from ilm_jax.training.trainer import Trainer, TrainerConfig
 from tests.training import models
 

@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from ilm_jax.objectives.objective import Sums
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, make_state
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
-from ilm_jax.training.state import describe_variables, initialise, make_state
 from ilm_jax.training.step import make_eval_step, make_train_step
 
 ROWS, WIDTH = 8, 3

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.compilation.chips import CHIPS, of_kind
 from ilm_jax.errors import UserError
 from ilm_jax.training import loop
+from ilm_jax.training.chips import CHIPS, of_kind
 from ilm_jax.training.step import _filled
 from ilm_jax.training.timing import Profile, StepClock
 from ilm_jax.training.writers import read_metrics

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.errors import UserError
-from ilm_jax.training.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 from tests.training.small import TwoLayers, make_trainer
 

@@ -1,0 +1,281 @@
+"""From any folder of parameters to ours, and back to Hugging Face's form; a tensor at a time."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ilm_jax import __version__
+from ilm_jax.checkpoints.loading import checksum, digest
+from ilm_jax.checkpoints.model_card import CardFacts, write_card
+from ilm_jax.checkpoints.opening import open_language_model
+from ilm_jax.checkpoints.orbax_checkpoint import stored_dtype, write_checkpoint
+from ilm_jax.checkpoints.published import families
+from ilm_jax.checkpoints.published.entries import Entry
+from ilm_jax.checkpoints.published.hugging_face import Tensor, write_folder
+from ilm_jax.checkpoints.published.shards import CONFIG
+from ilm_jax.checkpoints.published.sources import ADAPTER, Opened, open_source
+from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at, said_otherwise
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_dir
+from ilm_jax.sharding.freezing import matches
+from ilm_jax.strict_json import parse_object
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja",
+)  # fmt: skip
+# What `ilm convert` says of its result, beside the checkpoint.
+CONVERSION = "conversion.json"
+Progress = Callable[[str, int], None]
+
+
+def tokenizer_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """The tokenizer's files in a folder."""
+    return [file for name in TOKENIZER_FILES if (file := pathlib.Path(folder) / name).is_file()]
+
+
+def to_frozen(
+    source: str, model_dir: str, dtype: str, step: int | str = "best",
+    write_recipe: Callable[[pathlib.Path, Opened, str], None] = lambda *_: None,
+    progress: Callable[[int], Progress] = lambda total: lambda name, size: None,
+) -> str:  # fmt: skip
+    """Writes the framework's frozen checkpoint of a language model.
+
+    Args:
+      source: any folder that `open_source` opens.
+      model_dir: to be made, whole or not at all.
+      dtype: of floating-point numbers.
+      step: of a run's checkpoint.
+      write_recipe: (folder, what was opened, fingerprint) -> None; adds what goes with it.
+      progress: given the total of bytes, what is called with every name and its bytes.
+
+    Returns:
+      The fingerprint, equal to that of a run which freezes this model in this type.
+    """
+    opened = open_language_model(source, step)
+    _say(opened)
+    sizes = {n: int(np.prod(e.shape)) * stored_dtype(e, dtype).itemsize
+             for n, e in opened.entries.items()}  # fmt: skip
+    report = progress(sum(sizes.values()))
+    checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
+
+    def seen(name: str, value: np.ndarray) -> None:
+        checksums[name] = (value.shape, value.dtype, checksum(value))
+        report(name, sizes[name])
+
+    base = pathlib.Path(source)
+    refuse_existing(model_dir)
+    with atomic_dir(model_dir) as folder:
+        meta = {"version": __version__, "configs": opened.configs}
+        if tokenizer := tokenizer_of(base, opened.meta.get("tokenizer")):
+            meta["tokenizer"] = tokenizer
+        write_checkpoint(folder, opened.entries, np.dtype(dtype), meta, seen)
+        fingerprint = digest(checksums)
+        for file in [
+            *tokenizer_files(base),
+            *([base / CONFIG] if (base / CONFIG).is_file() else []),
+        ]:
+            (folder / file.name).write_bytes(file.read_bytes())
+        facts = {
+            "source": opened.where,
+            "name": base_name(source),
+            "model_type": opened.meta.get("model_type"),
+            "dtype": dtype,
+            "fingerprint": fingerprint,
+            "parameters": sum(int(np.prod(entry.shape)) for entry in opened.entries.values()),
+            "version": __version__,
+            "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        (folder / CONVERSION).write_text(json.dumps(facts, indent=1) + "\n")
+        write_recipe(folder, opened, fingerprint)
+    return fingerprint
+
+
+def to_hugging_face(
+    source: str, model_dir: str, dtype: str | None = None, step: int | str = "best",
+    progress: Callable[[int], Progress] = lambda total: lambda name, size: None,
+) -> None:  # fmt: skip
+    """Writes a run's language model, adapters merged, in the layout that its base was published in.
+
+    Args:
+      source: a run, or what `ilm convert` made of a published model.
+      model_dir: to be made.
+      dtype: of the tensors; None: as the base stores them.
+      step: of the run's checkpoint.
+      progress: as in `to_frozen`.
+
+    Raises:
+      UserError: if the base was not published by a known family.
+    """
+    opened = open_language_model(source, step)
+    _say(opened)
+    base = _base_folder(opened, source)
+    if base is None or not (base / CONFIG).is_file():
+        raise UserError(
+            f"{source} has no published base with a config.json, so no layout to be written in; "
+            "--to=frozen writes the framework's own"
+        )
+    config = parse_object((base / CONFIG).read_bytes(), str(base / CONFIG))
+    family = families.find(config["model_type"])
+    tied = opened.configs["lm"][1]["tie_embeddings"]
+    layout = family.config(config)
+    if layout.tie_embeddings != tied:
+        layout, config = dataclasses.replace(layout, tie_embeddings=tied), _tied(config, tied)
+    tensors: dict[str, Tensor] = {}
+    for name, rule in family.rules(layout).items():
+        if rule.plus_row or rule.shape:
+            raise UserError(f"{config['model_type']}: {rule.source} cannot be written back")
+        entry = opened.entries[f"lm/{name}"]
+        tensors[rule.source] = _outward(entry, rule.transposed, dtype or entry.dtype)
+    sizes = {n: int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for n, t in tensors.items()}
+    report = progress(sum(sizes.values()))
+    refuse_existing(model_dir)
+    kept = {k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")}
+    write_folder(
+        model_dir, tensors, kept, tokenizer_files(base), progress=lambda n: report(n, sizes[n])
+    )
+
+
+def to_adapter(
+    source: str, model_dir: str, step: int | str = "best",
+    tokenizer: Callable[[pathlib.Path], None] | None = None,
+    facts: CardFacts | None = None,
+) -> None:  # fmt: skip
+    """Writes what a run trained as a Hugging-Face-style folder, which `open_source` reads again.
+
+    Args:
+      source: the run's MODEL_DIR.
+      model_dir: to be made.
+      step: of its checkpoint.
+      tokenizer: saves the run's tokenizer into a folder, where its base has no files of one.
+      facts: for the model card, beside what the checkpoint itself says.
+
+    Raises:
+      UserError: if the folder is no run.
+    """
+    opened = open_source(source, step=step)
+    if "init" not in opened.meta:
+        raise UserError(f"{source} is no run: an adapter is what a run trained")
+    base = _base_folder(opened, source)
+    made: dict[str, Any] = {}
+    if base and (base / CONVERSION).is_file():
+        made = json.loads((base / CONVERSION).read_text())
+    name = made.get("name") or (base_name(str(base)) if base else None)
+    fingerprint = opened.meta.get("frozen")
+    config: dict[str, Any] = {
+        "model_type": ADAPTER,
+        "library": f"ilm_jax {__version__}",
+        "configs": opened.configs,
+        "base_model": {"name": name, "fingerprint": fingerprint},
+        **{key: opened.meta[key] for key in ("made_from", "tokenizer") if key in opened.meta},
+    }
+    facts = dataclasses.replace(
+        facts or CardFacts(), name=pathlib.Path(model_dir).name, base=name,
+        fingerprint=fingerprint, run=opened.where, evaluation=_evaluation(source, opened.where),
+        parameters=sum(int(np.prod(entry.shape)) for entry in opened.entries.values()),
+    )  # fmt: skip
+    copies = tokenizer_files(base) if base else []
+    recipe = pathlib.Path(source) / "config.gin"
+    facts = dataclasses.replace(facts, recipe=recipe.read_text() if recipe.is_file() else "")
+    refuse_existing(model_dir)
+    with atomic_dir(model_dir) as folder:
+        tensors = {n: Tensor(e.shape, e.dtype, e.read) for n, e in opened.entries.items()}
+        write_folder(folder, tensors, config, copies, {"README.md": write_card(facts)})
+        if recipe.is_file():
+            (folder / "config.gin").write_text(facts.recipe)
+        if tokenizer is not None and not copies:
+            tokenizer(folder)
+
+
+def refuse_existing(model_dir: str | pathlib.Path) -> None:
+    """Raises UserError for a folder that holds something."""
+    folder = pathlib.Path(model_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists: name a new folder, or delete it")
+
+
+def base_name(path: str) -> str:
+    """What a published model's folder says it is called, else the folder's name."""
+    config = pathlib.Path(path) / CONFIG
+    named = None
+    if config.is_file():
+        named = parse_object(config.read_bytes(), str(config)).get("_name_or_path")
+    return named or pathlib.Path(path).name
+
+
+def tokenizer_of(folder: pathlib.Path, stated: str | None = None) -> str | None:
+    """Fingerprint of the tokenizer in a folder; None where it has no file of one.
+
+    Args:
+      folder: of a model.
+      stated: the fingerprint that the model's checkpoint says, if it says one.
+
+    Raises:
+      UserError: for a tokenizer that cannot be read, or is another one than is stated.
+    """
+    if not holds_tokenizer(folder):
+        return stated
+    tokenizer = open_tokenizer_at(folder)
+    for line in said_otherwise(tokenizer, folder):
+        print(line, file=sys.stderr, flush=True)
+    found = tokenizer.fingerprint
+    if stated not in (None, found):
+        raise UserError(
+            f"{folder} holds another tokenizer than its model was made with: put the files of that "
+            "one there"
+        )
+    return found
+
+
+def _tied(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    """A config.json that says whether input and output share a table."""
+    changed = {**config, "tie_word_embeddings": tied}
+    if "text_config" in config:
+        changed["text_config"] = {**config["text_config"], "tie_word_embeddings": tied}
+    return changed
+
+
+def _say(opened: Opened) -> None:
+    for note in opened.notes:
+        print(note, file=sys.stderr, flush=True)
+
+
+def _base_folder(opened: Opened, source: str) -> pathlib.Path | None:
+    """Where a run's language model came from; the folder itself if it is no run."""
+    for init in opened.meta.get("init", []):
+        if matches("lm/", init["parameters"]):
+            return pathlib.Path(init["path"])
+    return None if "init" in opened.meta else pathlib.Path(source)
+
+
+def _outward(entry: Entry, transposed: bool, dtype: Any) -> Tensor:
+    shape = entry.shape[::-1] if transposed else entry.shape
+
+    def read() -> np.ndarray:
+        value = entry.read(dtype=np.dtype(dtype))
+        return value.T if transposed else value
+
+    return Tensor(shape, np.dtype(dtype), read)
+
+
+def _evaluation(run: str, where: str) -> Mapping[str, Any]:
+    """The run's evaluation, if it has one of the checkpoint that `where` names."""
+    file = pathlib.Path(run) / "evaluation" / "evaluation.json"
+    if not file.is_file():
+        return {}
+    try:
+        found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        step = found.get("step")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): evaluate again, or remove it") from error
+    if step is None or f"(step {step})" in where:
+        return found
+    print(f"{file} is of step {step}: the card of {where} has no figures", file=sys.stderr)
+    return {}

@@ -1,0 +1,228 @@
+"""Initial parameters: from checkpoints and published models where named, drawn anew where allowed.
+
+Whatever the source, each array is read straight into its shards (reading.py), int8 ones from
+floating-point tensors too.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ilm_jax.checkpoints.checkpoints import InitFrom, check_same, shorten
+from ilm_jax.checkpoints.layout import disk_layout, disk_names, is_stacked
+from ilm_jax.checkpoints.lineage import check_lineage
+from ilm_jax.checkpoints.published.entries import BLOCK_BYTES, with_int8
+from ilm_jax.checkpoints.published.sources import (
+    Opened,
+    describe_objective,
+    differing,
+    is_adapter,
+    open_source,
+)
+from ilm_jax.checkpoints.reading import read_array
+from ilm_jax.checkpoints.record import Record
+from ilm_jax.errors import UserError
+from ilm_jax.models.qformer import TEXT_ONLY_OPTIONS, TEXT_ONLY_PATTERNS
+from ilm_jax.objectives.objective import Objective
+from ilm_jax.sharding.freezing import matches
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import FlatParams, Variable, initialise, param_shardings
+
+
+def load_sources(
+    objective: Objective,
+    variables: Mapping[str, Variable],
+    sources: Sequence[InitFrom],
+    allow_fresh: Sequence[str],
+    partitioner: Partitioner,
+    key: jax.Array,
+    made_from: Record | None = None,
+) -> tuple[FlatParams, str]:
+    """Reads parameters from `sources` (the first that holds one wins) and draws the others.
+
+    `made_from` is the record of the run that takes them, to be compared with the sources' own.
+
+    Returns:
+      The parameters on the mesh, and a report of three lists: restored, fresh, unused.
+
+    Raises:
+      UserError: if a parameter would start fresh or go unused without leave, or shapes differ.
+    """
+    shardings = param_shardings(variables, partitioner)
+    wanted = {
+        path: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=shardings[path])
+        for path, v in variables.items()
+    }
+    names = disk_names(wanted)
+    params: FlatParams = {}
+    lines = []
+    for source in sources:
+        candidates = {path: x for path, x in wanted.items() if path not in params}
+        restored, line = _read_source(
+            source, candidates, names, objective, allow_fresh, made_from or {}
+        )
+        params |= restored
+        lines.append(line)
+    fresh = [path for path in wanted if path not in params]
+    surprise = [path for path in fresh if sources and not matches(path, allow_fresh)]
+    if surprise:
+        raise UserError(
+            f"no source holds {len(surprise)} parameters {shorten(surprise)} (restored "
+            f"{len(params)}): add a source to TrainerConfig.init, or let them start fresh by "
+            "TrainerConfig.allow_fresh"
+        )
+    lines.append(f"  fresh {len(fresh)} {shorten(fresh) if sources else ''}".rstrip())
+    params |= initialise(objective, variables, fresh, partitioner, key)
+    lines += [line for source in sources for line in _other_base(source, params)]
+    return params, "\n".join(lines)
+
+
+def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
+    """A line where low-rank updates of an adapter's folder lie on other weights than they did."""
+    if not is_adapter(source.path):
+        return []
+    opened = open_source(source.path, source.top, source.step)
+    there = opened.meta.get("base_model", {}).get("fingerprint")
+    names = disk_names(params)
+    base = {
+        path: x for path, x in params.items()
+        if path.startswith("lm/") and not any(name in opened.entries for name in names[path])
+    }  # fmt: skip
+    if not there or not base or not any("/lora_" in name for name in opened.entries):
+        return []
+    here = fingerprint(base)
+    if here == there:
+        return []
+    return [
+        f"  warning: {source.path} was trained on other frozen weights (fingerprint {there}, here "
+        f"{here}): another model, or the same in another type"
+    ]
+
+
+def _read_source(
+    source: InitFrom,
+    wanted: Mapping[str, Any],
+    names: Mapping[str, list[str]],
+    objective: Objective,
+    allow_fresh: Sequence[str],
+    made_from: Record,
+) -> tuple[FlatParams, str]:
+    target = getattr(objective, source.top, None)
+    opened = open_source(source.path, source.top, source.step, target)
+    asked = {p: x for p, x in wanted.items() if matches(p, source.parameters)}
+    reads_text = any(matches(path, TEXT_ONLY_PATTERNS) for path in asked)
+    without = {} if reads_text else {"qformer": TEXT_ONLY_OPTIONS}
+    _check_config(opened, describe_objective(objective), source, without)
+    saved = with_int8(opened.entries, {name for path in asked for name in names[path]})
+    chosen = {path: x for path, x in asked.items() if any(name in saved for name in names[path])}
+    check_lineage(opened, source, list(chosen), made_from)
+    check_same(saved, disk_layout(chosen, names), opened.where)
+    used = {name for path in chosen for name in names[path]}
+    # A published model is read whole: it has no tensor by chance.
+    entries = [name for name in saved if name not in used and matches(name, source.parameters)]
+    unused = entries + opened.left_over
+    surprise = [name for name in unused if not matches(name, source.allow_unused)]
+    due = {name for path in asked if not matches(path, allow_fresh) for name in names[path]}
+    lacking = [f"{name} ({tensor})" for name, tensor in opened.lacking.items() if name in due]
+    if surprise or lacking or not chosen:
+        fresh = lacking or [path for path in asked if path not in chosen]
+        raise UserError(
+            f"{opened.where} does not fit: restored {len(chosen)} {shorten(sorted(chosen))}; fresh "
+            f"{len(fresh)} {shorten(fresh)}; unused {len(surprise)} {shorten(surprise)}; correct "
+            "InitFrom.parameters or allow_unused, or use the architecture it was trained with"
+        )
+    params = {
+        path: read_array([saved[name] for name in names[path]], x, stacked=is_stacked(path, names))
+        for path, x in chosen.items()
+    }
+    line = f"  restored {len(chosen)} from {opened.where}; {len(unused)} there are left unused"
+    return params, "\n".join([line, *(f"  {note}" for note in opened.notes)])
+
+
+def _check_config(
+    opened: Opened,
+    configs: Mapping[str, tuple[str, dict[str, Any]]],
+    source: InitFrom,
+    without: Mapping[str, Sequence[str]],
+) -> None:
+    """Raises UserError where a model there is another one than the recipe's of the same name.
+
+    Shapes alone would not show it: a wavelength of the rotary positions has none.
+
+    Args:
+      opened, configs, source: what is there, what the recipe says, and what is read.
+      without: {top key: options that no parameter which is read depends on}.
+    """
+    for top, (kind, found) in opened.configs.items():
+        if top not in configs or not any(matches(f"{top}/", [p]) for p in source.parameters):
+            continue
+        here_kind, here = configs[top]
+        if kind != here_kind:
+            raise UserError(f"{opened.where} holds a {kind}, and the recipe a {here_kind}")
+        changed = differing(found, here)
+        scaled = any(name.startswith(f"{top}/") and "/lora_" in name for name in opened.entries)
+        if scaled and found.get("lora_alpha") != here.get("lora_alpha"):
+            # What the low-rank updates there are multiplied by; their rank shows in their shapes.
+            changed["lora_alpha"] = (found.get("lora_alpha"), here.get("lora_alpha"))
+        changed = {n: both for n, both in changed.items() if n not in without.get(top, ())}
+        if changed:
+            shown = ", ".join(f"{n} {a!r} (here {b!r})" for n, (a, b) in changed.items())
+            bindings = " ".join(f"--gin.{kind}.{name}={a!r}" for name, (a, _) in changed.items())
+            raise UserError(
+                f"{opened.where} is another {kind} than the recipe's: {shown}; bind what it was "
+                f"trained with ({bindings}), or take model.gin from `ilm convert`"
+            )
+
+
+@jax.jit
+def _checksum(leaf: jax.Array, start: jax.Array | int = 0) -> jax.Array:
+    """A 32-bit checksum of the bits: wrapping integer sums, so equal on every mesh.
+
+    `start` is the number of the first row, where `leaf` is a part of an array: parts add up.
+    """
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+    position = jnp.zeros(bits.shape, jnp.uint32)
+    for axis in range(bits.ndim):
+        index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        first = jnp.asarray(start, jnp.uint32) if axis == 0 else jnp.uint32(0)
+        position = position * jnp.uint32(1_000_003) + index + first
+    mixed = (bits ^ (position * jnp.uint32(2_654_435_761))) * jnp.uint32(2_246_822_519)
+    return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
+
+
+_row_checksums = jax.jit(jax.vmap(_checksum))
+
+
+def checksum(value: np.ndarray) -> int:
+    """`_checksum` of an array on the host, with little memory beside it."""
+    rows = max(1, BLOCK_BYTES // max(1, value[:1].nbytes)) if value.ndim else 1
+    starts = range(0, len(value), rows) if value.ndim else [0]
+    parts = (value[start : start + rows] if value.ndim else value for start in starts)
+    return sum(int(_checksum(p, start)) for p, start in zip(parts, starts, strict=True)) % 2**32
+
+
+def fingerprint(params: Mapping[str, jax.Array]) -> str:
+    """Hex digest of names, shapes, types and bits; the same whatever the sharding and stacking."""
+    names = disk_names(params)
+    checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
+    for path, leaf in params.items():
+        stacked = is_stacked(path, names)
+        values = np.asarray(_row_checksums(leaf) if stacked else _checksum(leaf)).reshape(-1)
+        shape = leaf.shape[1:] if stacked else leaf.shape
+        for name, value in zip(names[path], values, strict=True):
+            checksums[name] = (shape, leaf.dtype, int(value))
+    return digest(checksums)
+
+
+def digest(checksums: Mapping[str, tuple[tuple[int, ...], Any, int]]) -> str:
+    """The fingerprint of {entry: (shape, type, checksum)}."""
+    result = hashlib.sha256()
+    for name in sorted(checksums):
+        shape, dtype, value = checksums[name]
+        result.update(f"{name} {tuple(shape)} {np.dtype(dtype)} {value}\n".encode())
+    return result.hexdigest()[:16]

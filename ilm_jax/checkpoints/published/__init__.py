@@ -1,0 +1,1 @@
+"""Published weights: Hugging Face, T5X, by families of architectures."""

@@ -1,0 +1,156 @@
+"""Critiques and narratives of any corpus: published, from a file, or composed from metadata.
+
+Which of them speaks for a purchase is decided in that order; every text says who wrote it. A
+critique steers from one purchase to the next, so it exists where two neighbouring purchases are of
+similar category (they share so many leading levels) and the later has something that the earlier
+lacks.
+"""
+
+import functools
+from typing import Any
+
+from ilm_jax.data import draws
+from ilm_jax.data.catalogue.splits import TRAIN, Splits
+from ilm_jax.data.examples import composed
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.formats.item_files import Spans, joined
+from ilm_jax.data.formats.text_records import read_texts
+from ilm_jax.data.sources.regen import KINDS
+
+ARITY = {**dict.fromkeys(KINDS, (1, True)), "user_summary": (0, True)}
+INSTRUCTIONS = {
+    "critique": "Somebody took the first item and then the second. Write the wish, in one short "
+    "sentence and their words, that leads from the one to the other. Do not name the second.",
+    "purchase_reason": "Say in two sentences why somebody with this history took the last item.",
+    "endorsement": "Recommend the last item to somebody with this history, in three sentences.",
+    "user_summary": "Describe the taste and needs of somebody with this history, in a paragraph.",
+}
+PUBLISHED, GENERATED = "published", "generated"
+Text = tuple[str, Spans | None, str]
+
+
+def instruction(kind: str, facts: list[str]) -> str:
+    """What to ask a language model for a text: a paragraph of facts per item, oldest first."""
+    lines = [f"Item {number}: {fact}" for number, fact in enumerate(facts, 1)]
+    return "\n".join([*lines, "", INSTRUCTIONS[kind], "Use these facts alone; answer with the text "
+                      "only."])  # fmt: skip
+
+
+class Narratives:
+    """Texts about the purchases of one catalogue; all methods give None where there is none."""
+
+    def __init__(self, splits: Splits, settings: TaskSettings) -> None:
+        self.splits, self.settings = splits, settings
+        self._book = composed.FactBook(splits)
+
+    def about(self, kind: str, user: int, position: int) -> Text | None:
+        """The critique, purchase_reason or endorsement of a purchase."""
+        catalogue = self.splits.catalogue
+        if kind == "critique" and not position:
+            return None
+        item = int(catalogue.sequence(user)[position])
+        if self.settings.regen_texts_file:
+            key = (kind, catalogue.user_ids[user], (catalogue.item_ids[item],))
+            found = self._file.get(key)
+            return (found.target, None, found.source) if found else None
+        if "regen" in catalogue.extras:
+            text = self._published[kind].get((user, position))
+            return (text, None, PUBLISHED) if text else None
+        return self._composed(kind, user, position)
+
+    def summary(self, user: int) -> Text | None:
+        """The user's summary, unless it names a held-out item or what the user chooses last.
+
+        Published summaries were written with the whole history at hand, the test item included.
+        """
+        catalogue = self.splits.catalogue
+        if self.settings.regen_texts_file:
+            found = self._file.get(("user_summary", catalogue.user_ids[user], ()))
+            text = (found.target, found.source) if found else None
+        elif "regen" in catalogue.extras:
+            found_text = self._published_summaries.get(user)
+            text = (found_text, PUBLISHED) if found_text else None
+        else:
+            words, spans = composed.compose_profile(self.splits, user)
+            return (words, spans, composed.SOURCE) if words else None
+        if text is None or self._tells(user, text[0]):
+            return None
+        return text[0], None, text[1]
+
+    def _tells(self, user: int, text: str) -> bool:
+        sequence = self.splits.catalogue.sequence(user)
+        hidden = set(sequence[len(self.splits.train_sequence(user)) :].tolist())
+        hidden |= {int(row) for row in sequence if self.splits.item_fold[row] != TRAIN}
+        return any(self.splits.catalogue.titles[row].lower() in text.lower() for row in hidden)
+
+    @functools.cached_property
+    def _file(self) -> dict:
+        return read_texts(self.settings.regen_texts_file, ARITY)
+
+    @functools.cached_property
+    def _published(self) -> dict[str, dict[tuple[int, int], str]]:
+        found = self.splits.catalogue.extras["regen"]
+        return {kind: {(u, p): text for u, p, text in found.get(kind, [])} for kind in KINDS}
+
+    @functools.cached_property
+    def _published_summaries(self) -> dict[int, str]:
+        return dict(map(tuple, self.splits.catalogue.extras["regen"].get("user_summary", [])))
+
+    @functools.cached_property
+    def _generated(self) -> dict[tuple[int, int], str]:
+        """Critiques of a generated world: what the user asks for is known."""
+        extras = self.splits.catalogue.extras
+        fields = list(extras["fields"].items())
+        return {
+            (user, position): f"{fields[field][1][word]} {fields[field][0]}"
+            for user, position, field, word in extras["critiques"]
+        }
+
+    def _composed(self, kind: str, user: int, position: int) -> Text | None:
+        catalogue = self.splits.catalogue
+        sequence = catalogue.sequence(user)
+        item = int(sequence[position])
+        facts = self._book.of(item)
+        if kind == "critique":
+            if "critiques" in catalogue.extras:
+                wish = self._generated.get((user, position))
+                pieces = [("I would like more of ", False), (wish or "", True), (".", False)]
+                return (*joined(pieces), GENERATED) if wish else None
+            return self._critique(user, position, int(sequence[position - 1]), item)
+        if kind == "purchase_reason":
+            before = {name for row in sequence[:position] for name in catalogue.categories[row]}
+            if not facts.values:
+                return None
+            kept = [name for name in catalogue.categories[item] if name in before]
+            pieces = [("Chosen for ", False), *_listed(facts.values[:3])]
+            if kept:
+                pieces += [(", like earlier choices from ", False), *_listed(kept[-1:])]
+            return (*joined([*pieces, (".", False)]), composed.SOURCE)
+        if not facts.values:
+            return None
+        pieces = [(facts.title, True), (" offers ", False), *_listed(facts.values[:4])]
+        if facts.opinion:
+            pieces += [("; rated ", False), (facts.opinion, True)]
+        return (*joined([*pieces, (".", False)]), composed.SOURCE)
+
+    def _critique(self, user: int, position: int, before: int, item: int) -> Text | None:
+        catalogue = self.splits.catalogue
+        levels = self.settings.regen_similar
+        first, second = catalogue.categories[before], catalogue.categories[item]
+        if before == item or first[:levels] != second[:levels] or len(second) < levels:
+            return None
+        known = set(self._book.of(before).values)
+        new = [value for value in self._book.of(item).values if value not in known]
+        if not new:
+            return None
+        keys: tuple[Any, ...] = (self.settings.seed, "critique", catalogue.user_ids[user], position)
+        wish = new[draws.integer(len(new), *keys)]
+        return (*joined([("Similar, but ", False), (wish, True), (", please.", False)]),
+                composed.SOURCE)  # fmt: skip
+
+
+def _listed(values: Any) -> list[tuple[str, bool]]:
+    pieces: list[tuple[str, bool]] = []
+    for value in values:
+        pieces += [*([(", ", False)] if pieces else []), (value, True)]
+    return pieces

@@ -1,0 +1,1 @@
+"""Datasets: from what somebody downloaded, or a generated world, to a catalogue."""

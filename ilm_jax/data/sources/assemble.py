@@ -1,0 +1,133 @@
+"""From items and interactions as files have them to a catalogue."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
+from ilm_jax.data.formats import raw_lines, text_checks
+from ilm_jax.data.formats.interaction_files import Interactions
+from ilm_jax.data.formats.item_files import Item
+from ilm_jax.errors import UserError
+
+
+def assemble(
+    name: str,
+    version: str,
+    interactions: Interactions,
+    items: Mapping[str, Item] | None = None,
+    core: int = 0,
+) -> Catalogue:
+    """A catalogue of users in the order in which the file first names them.
+
+    Args:
+      name: of the dataset.
+      version: of its builder.
+      interactions: as read.
+      items: by raw id; None: those of the interactions, with no more than their ids.
+      core: users and items with fewer interactions are left out, iteratively; 0 keeps all, items
+        without interactions too.
+
+    Returns:
+      extras: repeats (interactions with an item that the user has chosen before), left_out
+      {"users", "items", "interactions"} by `core`, untimed (whether the file's order was taken).
+
+    Raises:
+      UserError: with file and line, if an interaction names no item; if nothing is left.
+    """
+    users, user_rows = _numbered(interactions.user)
+    items, item_rows = _named_items(interactions, items)
+    ids = list(items)
+    keep = k_core(user_rows, item_rows, core)
+    if not keep.any():
+        raise UserError(f"{interactions.path}: nothing is left of it with core={core}")
+    kept_users, kept_items = np.unique(user_rows[keep]), np.unique(item_rows[keep])
+    rows = kept_items if core else np.arange(len(ids))
+    order = _time_order(interactions, user_rows, keep)
+    user_rows, item_rows = user_rows[order], np.searchsorted(rows, item_rows[order])
+    counts = np.bincount(np.searchsorted(kept_users, user_rows), minlength=len(kept_users))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    described = [items[ids[row]].described() for row in rows]
+    titles = [items[ids[row]].title for row in rows]
+    text_checks.check(titles, [text for text, _ in described])
+    timestamps = interactions.timestamp[order]
+    pairs = np.unique(user_rows * np.int64(len(rows)) + item_rows)
+    return Catalogue(
+        name=name,
+        version=version,
+        item_ids=[ids[row] for row in rows],
+        titles=titles,
+        texts=[text for text, _ in described],
+        content=[spans for _, spans in described],
+        categories=[list(items[ids[row]].categories) for row in rows],
+        user_ids=[users[row] for row in kept_users],
+        offsets=offsets,
+        items=item_rows.astype(np.int32),
+        ratings=interactions.rating[order],
+        timestamps=timestamps,
+        ties=count_ties(offsets, timestamps),
+        extras={
+            "repeats": len(order) - len(pairs),
+            "left_out": {
+                "users": len(users) - len(kept_users),
+                "items": len(ids) - len(rows),
+                "interactions": int(np.sum(~keep)),
+            },
+            "untimed": interactions.order is None,
+        },
+    )
+
+
+def k_core(
+    users: Int64[np.ndarray, " rows"], items: Int64[np.ndarray, " rows"], core: int
+) -> Bool[np.ndarray, " rows"]:
+    """Which interactions remain when users and items with fewer than `core` are left out.
+
+    Repeated until nothing changes (the iterative k-core of OpenP5, S3-Rec and others).
+    """
+    keep = np.ones(len(users), bool)
+    while core > 0:
+        before = int(keep.sum())
+        for column in (users, items):
+            keep &= np.bincount(column[keep], minlength=int(column.max()) + 1)[column] >= core
+        if int(keep.sum()) == before:
+            break
+    return keep
+
+
+def _named_items(
+    interactions: Interactions, items: Mapping[str, Item] | None
+) -> tuple[Mapping[str, Item], Int64[np.ndarray, " interactions"]]:
+    """(the items, or without a file of them those of the interactions; each interaction's row)."""
+    if items is None:
+        ids, rows = _numbered(interactions.item)
+        return {raw: Item(raw) for raw in ids}, rows
+    place = {raw: row for row, raw in enumerate(items)}
+    rows = np.array([place.get(raw, -1) for raw in interactions.item], np.int64)
+    if (rows < 0).any():
+        first = int(np.argmax(rows < 0))
+        raw_lines.fail(
+            interactions.path, int(interactions.line[first]),
+            f"item {interactions.item[first]!r} is not in the file of items",
+            "add it there, with its id alone if need be, or take the line out",
+        )  # fmt: skip
+    return items, rows
+
+
+def _time_order(
+    interactions: Interactions, users: Int64[np.ndarray, " rows"], keep: Bool[np.ndarray, " rows"]
+) -> Int64[np.ndarray, " kept"]:
+    """Numbers of the kept rows by user and time, ties in file order."""
+    kept = np.flatnonzero(keep)
+    keys = (users[kept],) if interactions.order is None else (
+        interactions.order[kept], users[kept]
+    )  # fmt: skip
+    return kept[np.lexsort(keys)]
+
+
+def _numbered(values: list[str]) -> tuple[list[str], Int64[np.ndarray, " rows"]]:
+    """Different values in the order of their first place, and the number of each value."""
+    place: dict[str, int] = {}
+    rows = np.array([place.setdefault(value, len(place)) for value in values], np.int64)
+    return list(place), rows

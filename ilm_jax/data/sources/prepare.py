@@ -1,0 +1,204 @@
+"""From a dataset's name to its catalogue, prepared on demand in a process of its own.
+
+`load_catalogue` reads a snapshot and never imports TensorFlow. If the snapshot is missing, or was
+made by another version of the builder or from other raw files, it runs
+`python -m ilm_jax.data.sources.prepare`: TFDS builder -> prepared dataset -> read back -> snapshot.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import importlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from ilm_jax.data.catalogue.catalogue import Catalogue, stored_sources
+from ilm_jax.data.formats import notes
+from ilm_jax.data.sources import families, stale
+from ilm_jax.errors import UserError
+from ilm_jax.files import trouble
+
+StrPath = str | os.PathLike
+
+
+def default_cache_dir() -> pathlib.Path:
+    """Environment variable ILM_CACHE, or ~/.cache/ilm_jax."""
+    return pathlib.Path(os.environ.get("ILM_CACHE") or "~/.cache/ilm_jax").expanduser()
+
+
+def check_name(dataset: str) -> tuple[str, str]:
+    """Splits a dataset name into (family, release or world number).
+
+    Raises:
+      UserError: if there is no such dataset.
+    """
+    return families.check_name(dataset)
+
+
+def catalogue_dir(dataset: str, cache_dir: StrPath | None = None) -> pathlib.Path:
+    """The folder of the dataset's snapshot.
+
+    Raises:
+      UserError: if there is no such dataset.
+    """
+    check_name(dataset)
+    return _root(cache_dir) / "catalogues" / dataset.replace("/", "_")
+
+
+def load_catalogue(
+    dataset: str, *, data_dir: StrPath | None = None, cache_dir: StrPath | None = None
+) -> Catalogue:
+    """The catalogue of `dataset`, prepared first if needed.
+
+    Args:
+      dataset: such as "toy", "movielens/25m", "openp5/beauty" or "custom"; see `families`.
+      data_dir: the folder that holds the raw files. None: take the snapshot that is there, else
+        download.
+      cache_dir: where snapshots and prepared datasets lie; None: `default_cache_dir()`.
+
+    Raises:
+      UserError: if there is no such dataset, its raw files are absent or malformed, or the
+        snapshot is damaged.
+    """
+    path = catalogue_dir(dataset, cache_dir)
+    reason = why_stale(dataset, data_dir, path)
+    if reason is not None:
+        why = f" again ({reason})" if reason else ""
+        print(f"preparing {dataset}{why} into {_root(cache_dir)} …", file=sys.stderr, flush=True)
+        _prepare_in_subprocess(dataset, data_dir, _root(cache_dir))
+    return Catalogue.load(path)
+
+
+def is_fresh(dataset: str, data_dir: StrPath | None, path: StrPath) -> bool:
+    """Whether the snapshot at `path` is there and was made from what would be read now.
+
+    Raises:
+      UserError: if `data_dir` lacks a raw file, or is given for a dataset that has none.
+    """
+    return why_stale(dataset, data_dir, path) is None
+
+
+def why_stale(dataset: str, data_dir: StrPath | None, path: StrPath) -> str | None:
+    """What differs from what would be read now; "" without a snapshot, None if it is fresh.
+
+    Raises:
+      UserError: as `is_fresh`.
+    """
+    wanted = _sources(dataset, data_dir)
+    try:
+        found = stored_sources(path)
+    except UserError:  # absent, or in an older format
+        return ""
+    return stale.changed_sources(found, wanted) or None
+
+
+def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -> None:
+    """Prepares the TFDS dataset and writes the snapshot. Imports TensorFlow.
+
+    Raises:
+      UserError: as `load_catalogue`.
+    """
+    path = catalogue_dir(dataset, cache_dir)
+    with _locked(path):
+        if is_fresh(dataset, data_dir, path):  # another process was faster
+            return
+        builder = _builder(dataset, _root(cache_dir) / "tfds")
+        # What lies there was made from other raw files.
+        shutil.rmtree(builder.data_path, ignore_errors=True)
+        _download_and_prepare(builder, data_dir)
+        sources = {"builder": str(builder.version)} | builder.sources
+        catalogue = builder.read()
+        catalogue.save(path, sources)
+        for note in catalogue.extras.get("notes", []):
+            notes.say(note)
+
+
+def _root(cache_dir: StrPath | None) -> pathlib.Path:
+    return default_cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+
+
+def _sources(dataset: str, data_dir: StrPath | None) -> dict[str, str]:
+    family, release = check_name(dataset)
+    found = families.FAMILIES[family]
+    return {"builder": found.version} | found.sources(dataset, release, data_dir)
+
+
+def _builder(dataset: str, folder: pathlib.Path):  # noqa: ANN202 - its type needs TensorFlow
+    family, release = check_name(dataset)
+    module, _, name = families.FAMILIES[family].builder.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    return kind(data_dir=str(folder), config=kind.config(release))
+
+
+def _download_and_prepare(builder, data_dir: StrPath | None) -> None:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    manual = None if data_dir is None else str(data_dir)
+    config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:
+        # TFDS wraps what a builder raises; what was meant for a person must stay one line.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise UserError(str(cause.args[0])) from error
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """One process at a time prepares the catalogue at `path`; the rest wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "ilm_jax.data.sources.prepare", f"--dataset={dataset}"]
+    command += [f"--cache_dir={root}"]
+    command += [] if data_dir is None else [f"--data_dir={data_dir}"]
+    # Preparing needs no accelerator, and the caller may hold it.
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        command, env=os.environ | quiet, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for line in done.stderr.splitlines():
+        if line.startswith(notes.PREFIX):
+            print(line, file=sys.stderr, flush=True)
+    if done.returncode == 2 and done.stderr.strip():
+        raise UserError(done.stderr.strip().splitlines()[-1])
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited {done.returncode}:\n{done.stderr[-4000:]}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `prepare` from the command line; 0, or 2 after one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ilm_jax.data.sources.prepare", description=__doc__
+    )
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--data_dir", help="folder of the raw files; left out: download")
+    parser.add_argument("--cache_dir", help="default: $ILM_CACHE or ~/.cache/ilm_jax")
+    flags = parser.parse_args(arguments)
+    try:
+        prepare(flags.dataset, flags.data_dir, flags.cache_dir)
+    except Exception as error:
+        told = str(error) if isinstance(error, UserError) else trouble(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From cached examples to batches: mixtures, packing, converters, schedules."""

@@ -1,0 +1,272 @@
+"""From a recipe's few settings to batches: which tasks, mixed how, converted to which shapes."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.checks import Count, Number, Positive, Seed, check
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.task_settings import (
+    TaskSettings,
+    effective,
+    plain_settings,
+    slots_at_most,
+    tokenizer_path,
+)
+from ilm_jax.data.examples.task_specs import SPECS, TaskSpec, find_spec, task_names
+from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.streams.alignment_converter import KINDS, AlignmentConverter
+from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.mixtures import rates_of
+from ilm_jax.data.streams.packing import PackedSource, PackingConverter
+from ilm_jax.data.streams.streams import Mixture, Source, Stream
+from ilm_jax.data.streams.task_cache import CachedTask
+from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """One kind of batch, in t5x's spelling where t5x has the thing.
+
+    Attributes:
+      mixture_or_task_name: a task, a mixture (`mixtures.MIXTURES`) or {task: rate} (rate None: see
+        `rates_by`). A short name ("long_description") stands for that task of every dataset, a
+        registered one ("elm24_toy_long_description") for the one.
+      task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
+        item-text pairs.
+      split: "train", "validation" or "test".
+      shuffle: False keeps the order of the cache.
+      repeat: endless; False for evaluation.
+      seed: of the shuffle.
+      rates_by: "size" or "equal", for rates that are not given.
+      temperature, cap: of rates by size, see `Mixture`.
+      truncate_targets: cut over-long targets and texts, and count them, instead of raising.
+      max_entities: slots per row at most; None: as many as the settings can bring.
+      pack: examples that share a row at most, in training; 0 for none. Lengths and slots are then
+        the row's.
+      dataset, data_dir, cache_dir: see `open_tasks`.
+      also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
+      settings: of the tasks.
+    """
+
+    mixture_or_task_name: str | Mapping[str, Positive | None]
+    task_feature_lengths: Mapping[str, Number] = dataclasses.field(default_factory=dict)
+    split: str = "train"
+    shuffle: bool = True
+    repeat: bool = True
+    seed: Seed = 0
+    rates_by: str = "size"
+    temperature: Positive = 1.0
+    cap: Count | None = None
+    truncate_targets: bool = False
+    max_entities: Number | None = None
+    pack: Number = 0
+    dataset: str = "toy"
+    data_dir: str | None = None
+    also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    cache_dir: str | os.PathLike | None = None
+    settings: TaskSettings = TaskSettings()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def replace(self, **changes: object) -> "DatasetConfig":
+        """A copy with some fields changed, such as `split="validation", repeat=False`."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Rate of every task by its registered name.
+
+        Raises:
+          UserError: for an unknown task, or one named twice.
+        """
+        return {name: rate for name, (_, _, rate) in self._tasks().items()}
+
+    @property
+    def own_tasks(self) -> list[str]:
+        """Registered names of the tasks of `dataset` itself."""
+        return [name for name, (dataset, _, _) in self._tasks().items() if dataset == self.dataset]
+
+    def specs(self) -> list[TaskSpec]:
+        """The tasks that are mixed; errors as `rates`."""
+        return [spec for _, spec, _ in self._tasks().values()]
+
+    def naming(self, task: str | None = None) -> TaskSettings:
+        """The settings by which a task's prompts and answers name items.
+
+        Args:
+          task: its name; None: the first that is mixed whose answers are items, if any is.
+
+        Raises:
+          UserError: for an unknown task.
+        """
+        for spec in self.specs() if task is None else [find_spec(self.dataset, task)]:
+            if task is not None or any(name.startswith("hr@") for name in spec.metrics):
+                return effective(spec, self.settings)
+        return self.settings
+
+    def record(self) -> dict[str, Any]:
+        """What decides the examples and their order, beside data and tokenizer; no paths."""
+        chosen = (
+            "task_feature_lengths", "split", "shuffle", "seed", "rates_by", "temperature", "cap",
+            "truncate_targets", "max_entities", "pack",
+        )  # fmt: skip
+        tasks = {
+            name: {
+                "version": spec.version,
+                "rate": rate,
+                "settings": plain_settings(spec, self.settings),
+            }
+            for name, (_, spec, rate) in self._tasks().items()
+        }
+        return {"tasks": tasks, **{name: getattr(self, name) for name in chosen}}
+
+    def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
+        """(dataset, task, rate) by registered name."""
+        found: dict[str, tuple[str, TaskSpec, float | None]] = {}
+        given = rates_of(self.mixture_or_task_name, self.rates_by)
+        for name, rate in given.items():
+            owners = [d for d in (self.dataset, *self.also) if name in {**SPECS, **task_names(d)}]
+            # Where no dataset has it, the first one says so.
+            for dataset in owners or [self.dataset]:
+                spec = find_spec(dataset, name)
+                if spec.name(dataset) in found:
+                    raise UserError(f"mixture {list(given)} names a task twice")
+                found[spec.name(dataset)] = (dataset, spec, rate)
+        return found
+
+    def open(self, catalogue: Catalogue | None = None) -> dict[str, CachedTask]:
+        """The cached tasks of the split; errors as `open_tasks`."""
+        opened: dict[str, CachedTask] = {}
+        if self.own_tasks or not self.also:
+            opened = open_tasks(
+                self.dataset, self.settings, self.own_tasks, self.split,
+                data_dir=self.data_dir, cache_dir=self.cache_dir, catalogue=catalogue,
+            )  # fmt: skip
+        for dataset, folder in self.also.items():
+            names = [name for name, (owner, _, _) in self._tasks().items() if owner == dataset]
+            opened |= open_tasks(
+                dataset, self._shared_settings(catalogue), names, self.split, data_dir=folder,
+                cache_dir=self.cache_dir,
+            )  # fmt: skip
+        return opened
+
+    def _shared_settings(self, catalogue: Catalogue | None) -> TaskSettings:
+        """The settings with the path of this dataset's tokenizer, which exists by now."""
+        catalogue = catalogue or load_catalogue(
+            self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
+        )
+        cache = default_cache_dir() if self.cache_dir is None else self.cache_dir
+        path = tokenizer_path(
+            self.dataset, self.settings, catalogue.fingerprint, pathlib.Path(cache).expanduser()
+        )
+        return self.settings.replace(tokenizer=str(path))
+
+    def build(
+        self,
+        rows: Rows | None = None,
+        *,
+        num_queries: int = 1,
+        catalogue: Catalogue | None = None,
+    ) -> "Feed":
+        """Batches of this configuration.
+
+        Args:
+          rows: (block, local rows) -> global rows, as `TableSet.rows`; None for text alone.
+          num_queries: positions that a slot takes.
+          catalogue: the loaded catalogue, if the caller has it.
+
+        Raises:
+          UserError: if pairs and prompts are mixed, or as `open_tasks` and the converters.
+        """
+        self._check(rows)  # before data is opened, which may take minutes
+        catalogue = catalogue or load_catalogue(
+            self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
+        )
+        tasks = self.open(catalogue)
+        tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
+        converter = self._converter(rows, num_queries, tokenizer)
+        sources: dict[str, Source] = dict(tasks)
+        if self.pack > 1 and self.repeat and isinstance(converter, PromptConverter):
+            sources = {
+                name: PackedSource(task, converter, self.pack, self.seed)
+                for name, task in tasks.items()
+            }
+            converter = PackingConverter(converter)
+        stream = Stream(
+            sources,
+            Mixture(self.rates, self.temperature, self.cap),
+            seed=self.seed, shuffle=self.shuffle, repeat=self.repeat,
+        )  # fmt: skip
+        return Feed(stream, converter, wrap=isinstance(converter, AlignmentConverter))
+
+    def _check(self, rows: Rows | None) -> None:
+        kinds = [spec.task for spec in self.specs()]
+        if not any(kind in KINDS for kind in kinds):
+            check_lengths(self.task_feature_lengths)
+        elif len(set(kinds)) > 1:
+            raise UserError(f"{', '.join(kinds)} cannot share a batch; give pairs a stream each")
+        elif rows is None:
+            raise UserError(f"{kinds[0]} needs an embedding table; run ilm fit_cf")
+
+    def _converter(self, rows: Rows | None, num_queries: int, tokenizer: Tokenizer) -> "Converter":
+        kind, lengths = self.specs()[0].task, self.task_feature_lengths
+        if kind in KINDS and rows is not None:
+            return AlignmentConverter(
+                kind, rows, tokenizer, text_length=lengths.get("text", 64),
+                truncate_text=self.truncate_targets,
+            )  # fmt: skip
+        return PromptConverter(
+            lengths, tokenizer, num_queries=num_queries, max_entities=self.row_entities, rows=rows,
+            truncate_targets=self.truncate_targets,
+        )  # fmt: skip
+
+    @property
+    def row_entities(self) -> int:
+        """Slots of a row: `max_entities`, or as many as a prompt can have."""
+        if self.max_entities is not None:
+            return self.max_entities
+        return max(1, *(slots_at_most(spec, self.settings) for spec in self.specs()))
+
+
+Converter = Callable[[Sequence[Example], np.ndarray], Batch]
+
+
+class Feed:
+    """A stream and its converter: batch rows by the numbers of their examples.
+
+    Attributes:
+      stream: the examples.
+      converter: to arrays; its `counts` say what was cut.
+    """
+
+    def __init__(self, stream: Stream, converter: Converter, *, wrap: bool = False) -> None:
+        """Joins both.
+
+        Args:
+          wrap: past the end of a finite stream start over (contrastive losses need whole
+            batches; rows of one item share soft targets); else rows of padding follow.
+        """
+        self.stream, self.converter, self._wrap = stream, converter, wrap
+
+    @property
+    def len_epoch(self) -> int:
+        """Examples in one pass."""
+        return self.stream.len_epoch
+
+    def examples(self, indices: np.ndarray) -> list[Example | None]:
+        """The examples of these numbers; None past the end of a finite stream."""
+        total = len(self.stream)
+        numbers = [int(i) % total if self._wrap else int(i) for i in indices]
+        return [self.stream[i] if i < total else None for i in numbers]
+
+    def rows(self, indices: np.ndarray) -> Batch:
+        """The batch rows of these examples; a pure function of the numbers."""
+        return self.converter(self.examples(indices), np.asarray(indices))  # type: ignore[arg-type]

@@ -1,0 +1,344 @@
+"""Task caches on disk: one folder per task and split, read by index and without TensorFlow.
+
+    <cache_dir>/tasks/<task>-<key>/<split>/info.json
+    <cache_dir>/tasks/<task>-<key>/<split>/part-00000.array_record …
+
+The key is a hash of everything the bytes depend on, so a cache is never stale: other settings mean
+another folder. Part files hold a fixed number of records (records.py) each, one per
+ArrayRecord group, so any worker can write any part and the bytes are the same. Parts are collected
+in `<split>.parts` until all are there: what was interrupted goes on with the missing ones.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.data.examples.task_settings import CACHE_FORMAT
+from ilm_jax.data.streams.records import Features, decode_record, encode_record
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, sha256_json, temporary_name
+
+# Parts hold at least so many records, and more where there would be too many files.
+RECORDS_PER_PART = 4096
+MOST_PARTS = 256
+# A split of at most so many bytes on disk is held in memory once it is read from: a single record
+# costs ArrayRecord more than 100 microseconds, whatever its size.
+IN_MEMORY_BYTES = 64 << 20
+_WRITER_OPTIONS = "group_size:1"
+
+
+def part_size(total: int) -> int:
+    """Records of each part but the last of a split of `total` examples."""
+    return max(RECORDS_PER_PART, -(-total // MOST_PARTS))
+
+
+def parts(total: int) -> list[range]:
+    """The numbers of the examples of every part; none for an empty split."""
+    size = part_size(total)
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def staging(path: str | os.PathLike) -> pathlib.Path:
+    """Where the parts of a split are collected."""
+    path = pathlib.Path(path)
+    return path.with_name(f"{path.name}.parts")
+
+
+def has_part(path: str | os.PathLike, number: int) -> bool:
+    """Whether a part of the split at `path` has been written."""
+    return (staging(path) / f"part-{number:05d}.json").exists()
+
+
+def write_part(
+    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes one part of the split at `path`; whoever writes it, the bytes are the same.
+
+    The file of counts comes last, and only whole files get their names.
+    """
+    folder = staging(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"part-{number:05d}"
+    lengths = {name: _Lengths() for name, kind in features if kind == "ints"}
+    temporary = temporary_name(final)
+    count = 0
+    try:
+        with contextlib.closing(_open_writer(temporary)) as writer:
+            for example in examples:
+                writer.write(encode_record(features, example))
+                for name, statistic in lengths.items():
+                    statistic.add(len(example[name]))
+                count += 1
+        os.replace(temporary, f"{final}.array_record")
+    finally:
+        temporary.unlink(missing_ok=True)
+    counts = {name: dataclasses.asdict(statistic) for name, statistic in lengths.items()}
+    with atomic_write(f"{final}.json") as stream:
+        json.dump({"size": count, "lengths": counts}, stream)
+
+
+def finish(
+    path: str | os.PathLike, features: Features, info: Mapping[str, Any], total: int
+) -> dict[str, Any]:
+    """Makes the split of its parts and returns its info.
+
+    Args:
+      path: the split's folder.
+      features: (name, kind) in the order of the record.
+      info: JSON-able fields of info.json beside those counted here (format, features, size,
+        lengths).
+      total: number of examples.
+
+    Raises:
+      ValueError: if a part is missing or of another size.
+    """
+    path, folder = pathlib.Path(path), staging(path)
+    lengths = {name: _Lengths() for name, kind in features if kind == "ints"}
+    for number, rows in enumerate(parts(total)):
+        file = folder / f"part-{number:05d}.json"
+        found: Any = json.loads(file.read_text()) if file.exists() else {"size": "no"}
+        if found["size"] != len(rows):
+            raise ValueError(f"{file}: {found['size']} examples instead of {len(rows)}")
+        for name, statistic in lengths.items():
+            statistic.join(_Lengths(**found["lengths"][name]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for extra in [*folder.glob("part-*.json"), *folder.glob("*.tmp-*")]:
+        extra.unlink(missing_ok=True)
+    full = {
+        **info,
+        "format": CACHE_FORMAT,
+        "features": [list(feature) for feature in features],
+        "size": total,
+        "lengths": {name: statistic.summary() for name, statistic in lengths.items()},
+    }
+    full["sha256"] = sha256_json(full)
+    text = json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / "info.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(folder, path)
+    return full
+
+
+def write(
+    path: str | os.PathLike,
+    features: Features,
+    examples: Iterable[Mapping[str, Any]],
+    info: Mapping[str, Any],
+    total: int | None = None,
+) -> dict[str, Any]:
+    """Writes one split in one go, or nothing, and returns its info; see `finish`.
+
+    Args:
+      path: the split's folder.
+      features: (name, kind) in the order of the record.
+      examples: in order.
+      info: as `finish`.
+      total: expected number of examples, for the progress line and as a check; None: all of them,
+        in one part.
+
+    Raises:
+      ValueError: if the number of examples is not `total`.
+    """
+    path = pathlib.Path(path)
+    shutil.rmtree(staging(path), ignore_errors=True)
+    found = list(examples) if total is None else examples
+    expected = len(found) if total is None and isinstance(found, list) else int(total or 0)
+    shown = Progress(path, expected)
+    rest = iter(found)
+    try:
+        for number, rows in enumerate(parts(expected)):
+            write_part(path, number, features, itertools.islice(rest, len(rows)))
+            shown.show(rows.stop)
+        if next(rest, None) is not None:
+            raise ValueError(f"{path}: more than {expected} examples")
+        full = finish(path, features, info, expected)
+    finally:
+        shutil.rmtree(staging(path), ignore_errors=True)
+    shown.done(expected)
+    return full
+
+
+def _open_writer(path: pathlib.Path) -> Any:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    return ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+
+
+@dataclasses.dataclass
+class _Lengths:
+    count: int = 0
+    total: int = 0
+    longest: int = 0
+
+    def add(self, length: int) -> None:
+        self.count += 1
+        self.total += length
+        self.longest = max(self.longest, length)
+
+    def join(self, other: "_Lengths") -> None:
+        self.count += other.count
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+
+    def summary(self) -> dict[str, float]:
+        return {"mean": round(self.total / max(self.count, 1), 3), "max": self.longest}
+
+
+class Progress:
+    """A bar on stderr, at most twice a second and only on a terminal; a last line always."""
+
+    def __init__(self, path: pathlib.Path, total: int, what: str = "cache") -> None:
+        self._what, self._total = f"{what}: {path.parent.name}/{path.name}", total
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        """Says how far it is."""
+        if not sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        if now - self._last >= 0.5:
+            self._last = now
+            full = 20 * count // max(self._total, 1)
+            bar = f"[{'#' * full}{'.' * (20 - full)}] {count} of {self._total} examples"
+            print(f"\r{self._what}: {bar}", end="", file=sys.stderr, flush=True)
+
+    def done(self, count: int) -> None:
+        """Says how long these examples took."""
+        seconds = time.monotonic() - self._start
+        rate = count / max(seconds, 1e-9)
+        start = "\r" if sys.stderr.isatty() else ""
+        line = f"{start}{self._what}: {count} examples in {seconds:.1f} s ({rate:.0f}/s)"
+        print(line, file=sys.stderr, flush=True)
+
+
+class CachedTask:
+    """One split of a cached task by random access; example i is a pure function of i.
+
+    Attributes:
+      path: the folder.
+      info: parsed info.json.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Opens the folder.
+
+        Raises:
+          UserError: if it holds no cache of our format.
+        """
+        self.path = pathlib.Path(path)
+        file = self.path / "info.json"
+        try:
+            self.info = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such task cache; run ilm cache_tasks") from None
+        except ValueError as error:
+            raise UserError(f"{file}: not JSON ({error}); delete the folder") from error
+        if not isinstance(self.info, dict) or self.info.get("format") != CACHE_FORMAT:
+            raise UserError(f"{file}: not of format {CACHE_FORMAT}; delete the folder")
+        told = {name: value for name, value in self.info.items() if name != "sha256"}
+        if self.info.get("sha256", "") not in ("", sha256_json(told)):
+            raise UserError(f"{file}: changed since it was written; delete the folder")
+        self._features = [tuple(feature) for feature in self.info["features"]]
+        self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
+        self._source: Any = None
+        self._held: list[bytes] | None = None
+        size = sum(os.path.getsize(part) for part in self._files)
+        self._hold = size <= IN_MEMORY_BYTES
+        with self._readable():
+            found = len(self._reader) if self._files else 0
+        if found != len(self):
+            raise UserError(
+                f"{self.path}: {found} records where info.json says {len(self)}; delete the folder"
+            )
+
+    @property
+    def _reader(self) -> Any:
+        if self._source is None:
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+            self._source = ArrayRecordDataSource(self._files)
+        return self._source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None, "_held": None}
+
+    def __len__(self) -> int:
+        return int(self.info["size"])
+
+    def __repr__(self) -> str:
+        return f"CachedTask({self.name!r}, {self.info.get('split')!r}, {len(self)} examples)"
+
+    @property
+    def name(self) -> str:
+        """Registered name of the task."""
+        return self.info.get("task", self.path.parent.name)
+
+    @property
+    def catalogue(self) -> str:
+        """Name of the catalogue that local rows count in."""
+        return self.info.get("dataset", "")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Example `index`: read-only int32 arrays, integers, strings, and "catalogue".
+
+        Raises:
+          IndexError: outside 0 to len - 1.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self!r} has no example {index}")
+        if self._hold:
+            return self._decode(self._records[index])
+        with self._readable():
+            record = self._reader[int(index)]
+        return self._decode(record)
+
+    def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
+        """Several examples at once, in the order asked for."""
+        wanted = [int(index) for index in indices]
+        if self._hold:
+            return [self._decode(self._records[index]) for index in wanted]
+        with self._readable():
+            records = self._reader.__getitems__(wanted)
+        return [self._decode(record) for record in records]
+
+    @property
+    def _records(self) -> list[bytes]:
+        if self._held is None:
+            held: list[bytes] = []
+            for start in range(0, len(self), 4096):
+                stop = min(start + 4096, len(self))
+                with self._readable():
+                    held += self._reader.__getitems__(list(range(start, stop)))
+            self._held = held
+        return self._held
+
+    def _decode(self, record: bytes) -> dict[str, Any]:
+        with self._readable():
+            example = decode_record(self._features, record)
+        example["catalogue"] = self.catalogue
+        return example
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """ArrayRecord has checksums, and says of a damaged file what its libraries say."""
+        try:
+            yield
+        except (ValueError, RuntimeError, OSError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path}: a damaged task cache ({reason}); delete the folder"
+            ) from error
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self), 1024):
+            yield from self.__getitems__(np.arange(start, min(start + 1024, len(self))))

@@ -1,0 +1,192 @@
+"""Opening tasks by name: what is not cached yet is cached in a process of its own first.
+
+TensorFlow-free: the whole of training goes through `open_tasks`.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.task_settings import (
+    SPLITS,
+    TaskSettings,
+    find_spec,
+    settings_json,
+    task_key,
+    task_path,
+    tokenizer_path,
+)
+from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.streams.task_cache import CachedTask
+from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
+from ilm_jax.errors import UserError
+
+StrPath = str | os.PathLike
+PROGRESS, ERROR = "cache: ", "ilm: error: "
+
+
+def open_tasks(
+    dataset: str,
+    settings: TaskSettings,
+    names: Sequence[str],
+    split: str,
+    *,
+    data_dir: StrPath | None = None,
+    cache_dir: StrPath | None = None,
+    catalogue: Catalogue | None = None,
+) -> dict[str, CachedTask]:
+    """Opens one split of some tasks, cached first where needed.
+
+    Args:
+      dataset: such as "toy".
+      settings: of the tasks.
+      names: registered names ("align_toy_item_text") or short ones ("item_text").
+      split: "train", "validation" or "test".
+      data_dir: folder of the raw files, for a dataset that has any.
+      cache_dir: None means `default_cache_dir()`.
+      catalogue: the loaded catalogue, if the caller has it.
+
+    Returns:
+      the tasks by registered name.
+
+    Raises:
+      UserError: for an unknown task or split, an empty split, or a cache that cannot be made.
+    """
+    if split not in SPLITS:
+        raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    cache = _cache_dir(cache_dir)
+    catalogue = catalogue or load_catalogue(dataset, data_dir=data_dir, cache_dir=cache)
+    specs = [find_spec(dataset, name) for name in names]
+    ensure_cached(
+        dataset, settings, [spec.name(dataset) for spec in specs], catalogue,
+        data_dir=data_dir, cache_dir=cache,
+    )  # fmt: skip
+    fingerprint = open_tokenizer(dataset, settings, catalogue, cache).fingerprint
+    opened = {}
+    for spec in specs:
+        name = spec.name(dataset)
+        key = task_key(spec, settings, catalogue.fingerprint, fingerprint)
+        task = CachedTask(task_path(name, key, cache, split))
+        if not len(task):
+            held_out = settings.split.held_out_items
+            raise UserError(
+                f"{name}: split {split!r} is empty (held_out_items={held_out}); "
+                "leave the task out of this split, or change the split settings"
+            )
+        opened[name] = task
+    return opened
+
+
+def open_tokenizer(
+    dataset: str,
+    settings: TaskSettings,
+    catalogue: Catalogue,
+    cache_dir: StrPath | None = None,
+) -> Tokenizer:
+    """The tokenizer of cached tasks.
+
+    Raises:
+      UserError: if it is absent: no task has been cached with these settings.
+    """
+    path = tokenizer_path(dataset, settings, catalogue.fingerprint, _cache_dir(cache_dir))
+    return open_tokenizer_at(path)
+
+
+def ensure_cached(
+    dataset: str,
+    settings: TaskSettings,
+    names: Sequence[str],
+    catalogue: Catalogue,
+    *,
+    data_dir: StrPath | None = None,
+    cache_dir: StrPath | None = None,
+) -> None:
+    """Runs `ilm cache_tasks` in a process of its own for the tasks that are not cached.
+
+    Raises:
+      UserError: what that process says, if it fails.
+    """
+    cache = _cache_dir(cache_dir)
+    if not missing_tasks(dataset, settings, names, catalogue, cache):
+        return
+    with _locked(cache / "tasks"):
+        missing = missing_tasks(dataset, settings, names, catalogue, cache)
+        if not missing:  # another process was faster
+            return
+        command = [
+            sys.executable, "-m", "ilm_jax", "cache_tasks", f"--dataset={dataset}",
+            f"--cache_dir={cache}", f"--settings={settings_json(settings)}",
+            f"--tasks={','.join(missing)}", "--nowith_text_only",
+        ]  # fmt: skip
+        if data_dir is not None:
+            command.append(f"--data_dir={data_dir}")
+        _run(command)
+
+
+def missing_tasks(
+    dataset: str,
+    settings: TaskSettings,
+    names: Sequence[str],
+    catalogue: Catalogue,
+    cache_dir: StrPath | None = None,
+) -> list[str]:
+    """Those of the tasks of which some split is not cached, by registered name.
+
+    Raises:
+      UserError: for an unknown task, or a damaged tokenizer.
+    """
+    cache = _cache_dir(cache_dir)
+    specs = {name: find_spec(dataset, name) for name in names}
+    path = tokenizer_path(dataset, settings, catalogue.fingerprint, cache)
+    if not settings.tokenizer and not path.exists():
+        return [spec.name(dataset) for spec in specs.values()]
+    tokenizer = open_tokenizer_at(path).fingerprint
+    missing = []
+    for spec in specs.values():
+        name = spec.name(dataset)
+        key = task_key(spec, settings, catalogue.fingerprint, tokenizer)
+        folders = [task_path(name, key, cache, split) for split in SPLITS]
+        if not all((folder / "info.json").exists() for folder in folders):
+            missing.append(name)
+    return missing
+
+
+def _cache_dir(cache_dir: StrPath | None) -> pathlib.Path:
+    return default_cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """One process at a time; the lock goes when the process does."""
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str]) -> None:
+    """Runs the command, its progress on our stderr; its one-line error becomes ours."""
+    # Caching needs no accelerator, and the caller may hold it.
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    said: list[str] = []
+    with subprocess.Popen(
+        command, env=os.environ | quiet, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith(PROGRESS):
+                print(line, end="", file=sys.stderr, flush=True)
+    if not process.returncode:
+        return
+    errors = [line for line in said if line.startswith(ERROR)]
+    if process.returncode == 2 and errors:
+        raise UserError(errors[-1].removeprefix(ERROR).strip())
+    tail = "".join(said)[-4000:]
+    raise RuntimeError(f"{' '.join(command)} exited {process.returncode}:\n{tail}")

@@ -1,0 +1,250 @@
+"""From splits to an embedding table: one method, or several side by side ("combined").
+
+The root of the recipes runs/cf_*.gin; without gin it is a plain dataclass.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from ilm_jax.cf import evaluation, ials, sampled, text_vectors
+from ilm_jax.cf.early_stopping import EarlyStopping
+from ilm_jax.cf.ials import Factors, IALSConfig
+from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
+from ilm_jax.cf.sampled import SampledConfig
+from ilm_jax.cf.table import EmbeddingTable, unit_rms
+from ilm_jax.cf.text_vectors import TextConfig
+from ilm_jax.checks import Count, Number, check
+from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
+from ilm_jax.data.sources.prepare import load_catalogue
+from ilm_jax.errors import UserError
+from ilm_jax.sharding.partitioning import Partitioner
+
+Method = IALSConfig | SampledConfig | TextConfig
+_NAMES = {IALSConfig: "ials", SampledConfig: "sampled", TextConfig: "text"}
+
+
+@dataclasses.dataclass
+class FitCF:
+    """What to fit on what.
+
+    Attributes:
+      dataset, data_dir, cache_dir: see `load_catalogue`.
+      sequences: instead, a file of "user item item …" lines; see `catalogue_from_sequences`.
+      output: file to write; None: cache_dir/tables/<dataset>.safetensors.
+      split: which interactions and texts may be seen.
+      methods: one, or several whose vectors stand side by side, each part scaled so that its
+        entries have mean square 1.
+      user_vector: "full", the fit's own, which has seen every training target; "prefix", folded
+        in from the history before the last training target (iALS alone); see `prefix_users`.
+      patience: measurements on validation without improvement after which fitting stops; 0 fits
+        all epochs. Not for text.
+      every: epochs from one measurement to the next, at most those of each method.
+      partitioner: the mesh.
+
+    Raises:
+      UserError: for a combination that cannot be fitted.
+    """
+
+    dataset: str = "toy"
+    data_dir: str | None = None
+    cache_dir: str | os.PathLike | None = None
+    sequences: str | None = None
+    output: str | None = None
+    split: SplitConfig = SplitConfig()
+    methods: Sequence[Method] = (IALSConfig(),)
+    user_vector: str = "full"
+    patience: Number = 0
+    every: Count = 1
+    partitioner: Partitioner = Partitioner()
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be, before data is opened."""
+        check(self)
+        if self.user_vector not in ("full", "prefix"):
+            raise UserError(f"user_vector={self.user_vector!r}; choose 'full' or 'prefix'")
+        if not self.methods:
+            raise UserError("no method to fit: set fitting.FitCF.methods")
+        others = [m for m in self.methods if not isinstance(m, IALSConfig)]
+        if self.user_vector == "prefix" and others:
+            raise UserError("user_vector='prefix' folds users into iALS; other methods have only "
+                            "'full' vectors")  # fmt: skip
+        for method in self.methods if self.patience else ():
+            if not isinstance(method, TextConfig) and self.every > method.epochs:
+                raise UserError(
+                    f"FitCF.every={self.every} with {_NAMES[type(method)]} of {method.epochs} "
+                    f"epochs: nothing would be measured; set every to at most {method.epochs}"
+                )
+
+    def splits(self) -> Splits:
+        """The catalogue, split."""
+        if self.sequences:
+            catalogue = catalogue_from_sequences(self.sequences, self.dataset)
+        else:
+            catalogue = load_catalogue(
+                self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
+            )
+        return make_splits(catalogue, self.split)
+
+    def fit(self, splits: Splits, on_epoch: Callable[..., Any] | None = None) -> EmbeddingTable:
+        """Fits every method and sets their vectors side by side.
+
+        Args:
+          splits: of `splits()`, as a rule.
+          on_epoch: called by every method but text as on_epoch(epochs done, user vectors, item
+            vectors); True stops that method.
+
+        Raises:
+          UserError: if a fit is not finite, or texts are too few.
+        """
+        tables = []
+        for method in self.methods:
+            stop = None
+            if self.patience and not isinstance(method, TextConfig):
+                stop = EarlyStopping(validation_ndcg(splits), self.patience, self.every)
+            table = fit_method(splits, method, _both(on_epoch, stop), self.partitioner, stop)
+            if self.user_vector == "prefix" and isinstance(method, IALSConfig):
+                table = with_prefix_users(splits, table, method)
+            tables.append(table)
+        return tables[0] if len(tables) == 1 else side_by_side(tables)
+
+
+def validation_ndcg(splits: Splits) -> Callable[[Any, Any], float]:
+    """NDCG@10 of the validation targets, of user and item vectors."""
+
+    def measure(user: Any, item: Any) -> float:
+        scorer = evaluation.vector_scorer(user, item)
+        return float(evaluation.evaluate(scorer, splits).ndcg(10).mean())
+
+    return measure
+
+
+def _both(
+    on_epoch: Callable[..., Any] | None, stop: EarlyStopping | None
+) -> Callable[..., Any] | None:
+    if stop is None:
+        return on_epoch
+
+    def called(epoch: int, user: Any, item: Any) -> bool:
+        asked = on_epoch is not None and bool(on_epoch(epoch, user, item))
+        return stop(epoch, user, item) or asked  # an epoch that ends the fit is measured too
+
+    return called
+
+
+def fit_method(
+    splits: Splits,
+    method: Method,
+    on_epoch: Callable[..., Any] | None = None,
+    partitioner: Partitioner | None = None,
+    stop: EarlyStopping | None = None,
+) -> EmbeddingTable:
+    """The table of one method; with `stop` (which `on_epoch` must call) its best epoch's.
+
+    If fitting ends before `stop` has measured, it is the last epoch's.
+
+    Raises:
+      UserError: if the fit is not finite, or texts are too few.
+    """
+    catalogue = splits.catalogue
+    users, items = splits.train_interactions()
+    train = Interactions.from_pairs(users, items, catalogue.num_users, catalogue.num_items)
+    mesh = partitioner.mesh if partitioner is not None else None
+    try:
+        if isinstance(method, TextConfig):
+            factors = text_vectors.fit(splits, method)
+        elif isinstance(method, SampledConfig):
+            factors = sampled.fit(train, method, on_epoch, mesh)
+        else:
+            factors = ials.fit_interactions(train, method, on_epoch, mesh)
+    except ValueError as error:
+        raise UserError(f"{catalogue.name}: {error}") from error
+    settings = {"method": _NAMES[type(method)], **dataclasses.asdict(method)}
+    if stop is not None and stop.user is not None and stop.item is not None:
+        factors = Factors(stop.user, stop.item)
+        settings["stopped_at_epoch"] = stop.epoch
+    cold = splits.train_counts() == 0, train.lengths == 0
+    if isinstance(method, TextConfig):  # cold where no text was read, whoever met the item
+        cold = ~factors.item.any(1), ~factors.user.any(1)
+    return EmbeddingTable(
+        catalogue=catalogue.name, item=factors.item, user=factors.user,
+        item_cold=cold[0], user_cold=cold[1],
+        item_ids=list(catalogue.item_ids), user_ids=list(catalogue.user_ids),
+        split_fingerprint=splits.fingerprint, settings=settings,
+    )  # fmt: skip
+
+
+def side_by_side(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+    """One table whose vectors are those of several, one after the other.
+
+    Every part's non-cold rows are divided by one number for items and one for users, so that
+    their entries have mean square 1. A row is cold if it is so in every part; how many are cold in
+    each part stands in the settings.
+
+    Raises:
+      UserError: if the tables are of different catalogues or splits.
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if (table.item_ids, table.user_ids) != (first.item_ids, first.user_ids):
+            raise UserError("tables of different catalogues cannot stand side by side")
+        if table.split_fingerprint != first.split_fingerprint:
+            raise UserError(
+                f"tables of different splits (fingerprints {first.split_fingerprint[:12]} and "
+                f"{table.split_fingerprint[:12]}) cannot stand side by side; fit them again on one"
+            )
+    parts = [
+        {**table.settings, "dim": table.dim, "item_cold": int(table.item_cold.sum()),
+         "user_cold": int(table.user_cold.sum())}
+        for table in tables
+    ]  # fmt: skip
+    return dataclasses.replace(
+        first,
+        item=np.concatenate([unit_rms(t.item, t.item_cold) for t in tables], axis=1),
+        user=np.concatenate([unit_rms(t.user, t.user_cold) for t in tables], axis=1),
+        item_cold=np.all([t.item_cold for t in tables], axis=0),
+        user_cold=np.all([t.user_cold for t in tables], axis=0),
+        settings={"method": "combined", "parts": parts},
+    )
+
+
+def prefix_users(
+    splits: Splits,
+    item: Float32[np.ndarray, "items dim"],
+    config: IALSConfig,
+    users: np.ndarray,
+    lengths: np.ndarray,
+) -> Float32[np.ndarray, "asked dim"]:
+    """Vectors of users as they stood after the first `lengths` of their interactions.
+
+    A fit's own user vector has seen the items that training will ask for; these have not. (The
+    item vectors have met every training interaction in either case.)
+
+    Raises:
+      ValueError: if a length goes beyond the training interactions.
+    """
+    histories = []
+    for user, length in zip(users, lengths, strict=True):
+        known = splits.train_sequence(int(user))
+        if not 0 <= length <= len(known):
+            raise ValueError(f"user row {user} trains with {len(known)} interactions, not {length}")
+        histories.append(known[:length])
+    return ials.fold_in(histories, item, config)
+
+
+def with_prefix_users(splits: Splits, table: EmbeddingTable, config: IALSConfig) -> EmbeddingTable:
+    """The table with each user folded in from the history before the last training target.
+
+    Users with fewer than two training interactions have no such history: cold.
+    """
+    users = np.arange(splits.catalogue.num_users)
+    lengths = np.array([max(0, len(splits.train_sequence(int(user))) - 1) for user in users])
+    vectors = prefix_users(splits, table.item, config, users, lengths)
+    cold = (lengths == 0) | ~vectors.any(1)
+    vectors[cold] = 0.0
+    settings = {**table.settings, "user_vector": "prefix"}
+    return dataclasses.replace(table, user=vectors, user_cold=cold, settings=settings)

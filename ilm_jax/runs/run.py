@@ -1,0 +1,226 @@
+"""One run as a recipe describes it, and what it opens: catalogue, table, batches, objective."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+
+from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig
+from ilm_jax.checkpoints.identity import identity
+from ilm_jax.checks import Choice, Number, check
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import Splits, make_splits
+from ilm_jax.data.sources.prepare import load_catalogue
+from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.streams.schedule import Schedule
+from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, stop_ids
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
+from ilm_jax.evaluation.passes import Setting
+from ilm_jax.files import sha256_json
+from ilm_jax.objectives.alignment import Alignment
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.sharding.freezing import matches
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.processes import ProcessConfig
+from ilm_jax.training.optimizers import OptimizerConfig
+from ilm_jax.training.trainer import Trainer, TrainerConfig
+
+
+@dataclasses.dataclass
+class Run:
+    """The root of every training recipe.
+
+    Attributes:
+      model_dir: where everything that the run makes goes.
+      objective: `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); what it
+        leaves open of vocabulary and vector width comes from the tokenizer and the table.
+      train: dataset of each batch kind.
+      train_eval: the same for validation during training; may leave kinds out.
+      schedule: steps of each kind per cycle; one each if empty.
+      cf_table: file written by `ilm fit_cf`; "" for text-only models; over several datasets, one
+        file each, set apart by commas.
+      normalise: of the table's vectors, see `TableSet`.
+      infer_eval: generation and ranking during training; None, or one that is never due, for none.
+      topology: the pod that the recipe is for, such as "v5e:16x16"; `ilm precompile` and
+        launch/tpu_pod.py read it, training takes the devices that there are.
+      processes: how the processes of a run wait for each other.
+    """
+
+    model_dir: str
+    objective: Alignment | LanguageModelling
+    train: Mapping[str, DatasetConfig]
+    trainer: TrainerConfig
+    train_eval: Mapping[str, DatasetConfig] = dataclasses.field(default_factory=dict)
+    schedule: Mapping[str, Number] = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    partitioner: Partitioner = Partitioner()
+    cf_table: str = ""
+    normalise: Annotated[str, Choice(("rms", "none"))] = "rms"
+    infer_eval: InferEvalConfig | None = None
+    topology: str = ""
+    processes: ProcessConfig = ProcessConfig()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        """The first kind's dataset: names the catalogue, its settings and folders."""
+        return next(iter(self.train.values()))
+
+    @functools.cached_property
+    def catalogue(self) -> Catalogue:
+        """Items, users and interactions."""
+        at = self.dataset
+        return load_catalogue(at.dataset, data_dir=at.data_dir, cache_dir=at.cache_dir)
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """What may be seen by whom."""
+        return make_splits(self.catalogue, self.dataset.settings.split)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the tasks; cached with them on first use."""
+        at = self.dataset
+        ensure_cached(
+            at.dataset, at.settings, at.own_tasks, self.catalogue,
+            data_dir=at.data_dir, cache_dir=at.cache_dir,
+        )  # fmt: skip
+        return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
+
+    @property
+    def language_model_folders(self) -> list[str]:
+        """Where the recipe takes its language model from, the first first."""
+        return [s.path for s in self.trainer.init if s.top == "lm" and matches("lm/", s.parameters)]
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end what the language model writes: the tokenizer's, and its folders' own."""
+        return stop_ids(self.tokenizer, self.language_model_folders)
+
+    @functools.cached_property
+    def tables(self) -> TableSet | None:
+        """The embedding table, checked against the splits; None for text-only models."""
+        if not self.cf_table:
+            if isinstance(self.objective, Alignment) or self.objective.qformer is not None:
+                raise UserError("this model reads item vectors: give the file that `ilm fit_cf` "
+                                "wrote as --gin.CF_TABLE=…")  # fmt: skip
+            return None
+        paths = self.cf_table.split(",")
+        for path in paths:
+            if not pathlib.Path(path).is_file():
+                raise UserError(f"no embedding table at {path}: run `ilm fit_cf --output={path}`")
+        catalogues = [self.splits, *self._further_splits]
+        if len(paths) != len(catalogues):
+            raise UserError(
+                f"{len(paths)} embedding tables for {len(catalogues)} datasets: give one file per "
+                "dataset, in their order, set apart by commas"
+            )
+        tables = map(EmbeddingTable.load, paths, catalogues)
+        return TableSet(*tables, normalise=self.normalise)
+
+    @functools.cached_property
+    def _further_splits(self) -> list[Splits]:
+        """Of the datasets that `also` mixes in."""
+        at = self.dataset
+        return [
+            make_splits(
+                load_catalogue(name, data_dir=folder, cache_dir=at.cache_dir), at.settings.split
+            )
+            for name, folder in at.also.items()
+        ]
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The stacked vectors [capacity, cf]; one zero for text-only models."""
+        return self.tables.vectors if self.tables else np.zeros((1, 1), np.float32)
+
+    @functools.cached_property
+    def sized_objective(self) -> Alignment | LanguageModelling:
+        """The objective with the tokenizer's vocabulary and the table's width."""
+        sized = self.objective.with_sizes(tokenizer=self.tokenizer, cf_dim=self.vectors.shape[1])
+        if isinstance(sized, LanguageModelling):
+            sized = dataclasses.replace(sized, target_length=self.target_length)
+        return sized
+
+    @property
+    def target_length(self) -> int:
+        """Target tokens of a row at most, where rows are prompts."""
+        return max(d.task_feature_lengths["targets"] for d in self.train.values())
+
+    def feed(self, dataset: DatasetConfig) -> Feed:
+        """Batches of a dataset for this run's model."""
+        queries = getattr(self.objective, "num_queries", 0)
+        return dataset.build(
+            self.tables.rows if self.tables else None,
+            num_queries=max(1, queries),
+            catalogue=self.catalogue,
+        )
+
+    def made_from(self) -> dict[str, Any]:
+        """The part of the run's record (checkpoints/record.py) that its data make."""
+        splits = [self.splits, *self._further_splits]
+        return {
+            "data": {s.catalogue.name: s.fingerprint for s in splits},
+            "table": self.tables.fingerprint if self.tables else None,
+            "tokenizer": self.tokenizer.fingerprint,
+            "train": {kind: dataset.record() for kind, dataset in self.train.items()},
+            "validation": {kind: dataset.record() for kind, dataset in self.train_eval.items()},
+        }
+
+    def inputs(self) -> dict[str, str]:
+        """{what: identity} of all that the run is made from, beside its recipe."""
+        tables = [path for path in self.cf_table.split(",") if path]
+        tokenizer = self.dataset.settings.tokenizer
+        sources = [(f"init {i}", s.path, s.step) for i, s in enumerate(self.trainer.init)]
+        named = [(f"table {i}", path, "best") for i, path in enumerate(tables)] + sources
+        named += [("tokenizer", tokenizer, "best")] if tokenizer else []
+        splits = [self.splits, *self._further_splits]
+        data = {f"data {s.catalogue.name}": s.fingerprint for s in splits}
+        tasks = self.made_from()
+        data["tasks"] = sha256_json([tasks["train"], tasks["validation"]])
+        return data | {what: identity(path, step) for what, path, step in named}
+
+    def make_trainer(self, config_text: str = "") -> Trainer:
+        """Opens everything and returns the trainer, not yet started."""
+        # A mesh or batch size that does not fit should not wait for data to be opened.
+        self.partitioner.batch_sharding(self.trainer.batch_size)
+        evaluation = {
+            kind: self.feed(dataset.replace(shuffle=False, repeat=False))
+            for kind, dataset in self.train_eval.items()
+        }
+        return Trainer(
+            model_dir=self.model_dir,
+            objective=self.sized_objective,
+            table=self.vectors,
+            sources={kind: self.feed(dataset) for kind, dataset in self.train.items()},
+            eval_sources={kind: (feed, feed.len_epoch) for kind, feed in evaluation.items()},
+            schedule=Schedule(self.schedule or dict.fromkeys(self.train, 1)),
+            config=self.trainer,
+            optimizer=self.optimizer,
+            checkpoint=self.checkpoint,
+            partitioner=self.partitioner,
+            config_text=config_text,
+            made_from=self.made_from(),
+            inference=self._inference(),
+        )
+
+    def _inference(self) -> InferEval | None:
+        config, objective = self.infer_eval, self.sized_objective
+        if config is None or not config.every:
+            return None
+        if not isinstance(objective, LanguageModelling):
+            raise UserError("infer_eval asks a stage-1 run for answers: it has no language model")
+        setting = Setting(objective, self.partitioner, self.vectors)
+        folder = pathlib.Path(self.model_dir) / "infer_eval"
+        return InferEval(
+            config, setting, self.feed, self.splits, self.tokenizer, folder, self.stop_ids
+        )

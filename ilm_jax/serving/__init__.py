@@ -1,0 +1,1 @@
+"""A trained model that answers: requests, conversations, corpora, exported programs."""

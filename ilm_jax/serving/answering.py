@@ -1,0 +1,214 @@
+"""From requests to answers: texts, or items of the catalogue with their scores."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ilm_jax.data.examples.prompt_tokens import target_tokens
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.decoding.config import Buckets, DecodingConfig
+from ilm_jax.decoding.generator import Generator
+from ilm_jax.decoding.prompts import exclusions
+from ilm_jax.decoding.soft_tokens import SoftTokenCache
+from ilm_jax.decoding.trie import Trie, build_trie
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.trained import TrainedModel
+from ilm_jax.serving.requests import Request, Writer, by_shape
+
+Row = dict[str, Any]
+NO_NUMBERS = (
+    "the model's scores for prompt {!r} are not numbers (NaN): its parameters are not finite; "
+    "choose an earlier --step"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answerer:
+    """A model, and what stands between words and its arrays.
+
+    Attributes:
+      generator: the model with its soft tokens.
+      converter: of prompts.
+      tokenizer: the model's.
+      renderer: of the catalogue that items are ranked in; None for a model without one.
+    """
+
+    generator: Generator
+    converter: PromptConverter
+    tokenizer: Tokenizer
+    renderer: PromptRenderer | None = None
+
+    @classmethod
+    def of_trained(
+        cls,
+        trained: TrainedModel,
+        *,
+        length: int | None = None,
+        slots: int | None = None,
+        batch_size: int | None = None,
+        task: str | None = None,
+    ) -> "Answerer":
+        """A run's model.
+
+        Args:
+          trained: the run.
+          length: positions of a prompt at most, without bos; None: as in training.
+          slots: most slots of a prompt; None: of a history and one more.
+          batch_size: prompts that are read at once; None for a few sizes, padded up to.
+          task: whose way to name items is used; None: that of the run's first whose answers are
+            items.
+        """
+        settings = trained.data.naming(task).replace(text_only=trained.text_only)
+        length = trained.data.task_feature_lengths["inputs"] if length is None else length
+        slots = max(2, settings.history + 1) if slots is None else slots
+        model, soft = trained.objective.model, None
+        if not trained.text_only:
+            cache = SoftTokenCache(model, trained.partitioner)
+            with trained.partitioner.context():
+                soft = cache(trained.params, trained.vectors).values
+        converter = PromptConverter(
+            {"inputs": length, "targets": 1}, trained.tokenizer,
+            num_queries=max(1, trained.objective.num_queries), max_entities=slots,
+            rows=trained.tables.rows if trained.tables else None,
+        )  # fmt: skip
+        buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
+        return cls(
+            Generator(model, trained.params, soft, buckets, trained.partitioner),
+            converter,
+            trained.tokenizer,
+            PromptRenderer(trained.splits, settings),
+        )
+
+    @functools.cached_property
+    def trie(self) -> Trie:
+        """Of all items' strings.
+
+        Raises:
+          UserError: for a catalogue without items.
+        """
+        if self.renderer is None:
+            raise UserError("this model knows no catalogue: there are no items to rank")
+        rows = range(self.renderer.catalogue.num_items)
+        names = [self.renderer.target(row) for row in rows]
+        return build_trie(self._item_tokens, names, share=True)
+
+    @functools.cached_property
+    def _item_tokens(self) -> list[list[int]]:
+        assert self.renderer is not None
+        return target_tokens(self.renderer, self.tokenizer)
+
+    def ask(self, prompts: Sequence[str]) -> list[Request]:
+        """Requests of prompts as people write them: "Describe {item:t0002}.".
+
+        Raises:
+          UserError: for an unknown item or user, a prompt that is too long, or a model without a
+            catalogue.
+        """
+        if self.renderer is None:
+            raise UserError("this model knows no catalogue: there is nothing to mention")
+        converter = self.converter
+        writer = Writer(
+            self.renderer, self.tokenizer, converter.num_queries, converter.inputs_length
+        )
+        return [writer.request(number, number, text) for number, text in enumerate(prompts)]
+
+    def batches(self, requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+        """Requests whose prompts are padded to the same length, `size` at a time."""
+
+        def shape(request: Request) -> int:
+            positions = int(self.converter.prompts([request.example])["lengths"][0])
+            return self.generator.buckets.length(positions)
+
+        return by_shape(requests, shape, size)
+
+    def texts(self, requests: Sequence[Request], config: DecodingConfig) -> list[Row]:
+        """{"text", "tokens", "stop", "score"} of every request; of beams the best, and all.
+
+        "tokens" ends with the stop token, where one was written; "stop" says whether it was
+        ("end") or the length was used up ("length"); "score" is the log-probability of the tokens,
+        of beams divided by length ** length_penalty.
+        """
+        found = self.generator.generate(self._prompts(requests), config)
+        _check_scores(np.asarray(found.scores), requests)
+        several = config.beams > 1
+        rows = []
+        for tokens, lengths, scores in zip(*found, strict=True):
+            if not several:
+                rows.append(self._text(tokens, lengths, scores, config))
+                continue
+            beams = [
+                self._text(*one, config)
+                for one in zip(tokens, lengths, scores, strict=True)
+                if np.isfinite(one[2])
+            ]
+            if not beams:
+                raise UserError(NO_NUMBERS.format(requests[len(rows)].id))
+            rows.append({**beams[0], "beams": beams})
+        return rows
+
+    def items(
+        self,
+        requests: Sequence[Request],
+        beams: int,
+        excluded: Sequence[Sequence[int]] | None = None,
+        length_penalty: float = 0.0,
+    ) -> list[Row]:
+        """{"items": [{"id", "title", "score"}, …]} of every request, best first, and as `texts`
+        what stands for the first: its string, tokens and score.
+
+        Args:
+          requests: the prompts.
+          beams: length of the lists.
+          excluded: rows of items that are no candidates, for every request.
+          length_penalty: see `Generator.rank`.
+        """
+        trie = self.trie
+        assert self.renderer is not None
+        table = None
+        if excluded is not None:
+            table = exclusions([np.asarray(rows, np.int32) for rows in excluded])
+        found = self.generator.rank(
+            self._prompts(requests), trie, beams, excluded=table, length_penalty=length_penalty
+        )
+        # An empty list is one of a model without numbers, unless no candidate was left.
+        gone = [0] * len(requests) if excluded is None else [len(set(rows)) for rows in excluded]
+        left = np.array(gone) < self.renderer.catalogue.num_items
+        empty = (found.items[:, 0] < 0) & left
+        _check_scores(np.where(empty, np.nan, 0.0), requests)
+        catalogue, rows = self.renderer.catalogue, []
+        for items, scores in zip(found.items.tolist(), found.scores.tolist(), strict=True):
+            listed = [
+                {"id": catalogue.item_ids[item], "title": catalogue.titles[item], "score": score}
+                for item, score in zip(items, scores, strict=True)
+                if item >= 0
+            ]
+            row: Row = {"items": listed, "text": "", "tokens": [], "stop": "no candidate"}
+            if listed:
+                best = items[0]
+                row |= {"text": self.renderer.target(best), "tokens": self._item_tokens[best]}
+                row |= {"stop": "end", "score": scores[0]}
+            rows.append(row)
+        return rows
+
+    def _text(self, tokens: Any, length: Any, score: Any, config: DecodingConfig) -> Row:
+        ids = [int(token) for token in tokens[: int(length)]]
+        ended = bool(ids) and ids[-1] in config.stop_ids
+        words = self.tokenizer.decode(ids[:-1] if ended else ids, continues=True).strip()
+        stop = "end" if ended else "length"
+        return {"text": words, "tokens": ids, "stop": stop, "score": float(score)}
+
+    def _prompts(self, requests: Sequence[Request]) -> dict[str, np.ndarray]:
+        examples = [request.example for request in requests]
+        return self.converter.prompts(examples, [request.number for request in requests])
+
+
+def _check_scores(scores: np.ndarray, requests: Sequence[Request]) -> None:
+    """Raises UserError where a model gives no numbers, and its answers mean nothing."""
+    wrong = np.isnan(scores).reshape(len(scores), -1).any(axis=1)
+    if wrong.any():
+        raise UserError(NO_NUMBERS.format(requests[int(np.argmax(wrong))].id))
