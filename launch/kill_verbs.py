@@ -23,6 +23,7 @@ from typing import Any
 
 from kill_and_resume import run, start, train_words
 
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -81,7 +82,14 @@ def left(verb: str, out: pathlib.Path) -> dict[str, Any]:
         kept = {name: found[name] for name in ("figures", "intervals", "not_available", "step")}
         rest = [p for p in files if p.suffix in (".jsonl", ".trec")]
         return kept | {str(p.relative_to(out)): p.read_bytes() for p in rest}
-    return {str(p.relative_to(out)): p.read_bytes() for p in files if p.suffix != ".log"}
+    found: dict[str, Any] = {}
+    for path in files:
+        # TensorFlow writes an example's features in any order: their bytes tell nothing.
+        if "tfds" not in path.parts and path.suffix != ".log":
+            found[str(path.relative_to(out))] = path.read_bytes()
+    if verb == "cache_tasks":
+        found["catalogue"] = load_catalogue("toy", cache_dir=str(out)).fingerprint
+    return found
 
 
 def check_verb(verb: str, folder: pathlib.Path, kills: int, draw: random.Random) -> bool:
