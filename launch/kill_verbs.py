@@ -77,10 +77,10 @@ def left(verb: str, out: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{verb} left {odd[0]}")
     if verb == "sweep":
         done = {p: json.loads(p.read_text()) for p in out.rglob("last_run.json")}
-        return {p.parent.name: found["validation"] for p, found in done.items()}
+        return {p.parent.name: last["validation"] for p, last in done.items()}
     if verb == "evaluate":
-        found = json.loads((out / "evaluation.json").read_text())
-        kept = {name: found[name] for name in ("figures", "intervals", "not_available", "step")}
+        record = json.loads((out / "evaluation.json").read_text())
+        kept = {name: record[name] for name in ("figures", "intervals", "not_available", "step")}
         rest = [p for p in files if p.suffix in (".jsonl", ".trec")]
         return kept | {str(p.relative_to(out)): p.read_bytes() for p in rest}
     found: dict[str, Any] = {}
