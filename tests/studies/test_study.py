@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture
 def steps(monkeypatch, tmp_path):
     """The module, its verbs leaving the files of the real ones, and the names of those that ran."""
-    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
     import study as module
 
     ran = []
