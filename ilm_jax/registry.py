@@ -52,7 +52,6 @@ class Registry(Generic[T]):
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
             entry = getattr(importlib.import_module(module), attribute)
-            self._entries[name] = entry
         return entry  # type: ignore[return-value]
 
     def __contains__(self, name: object) -> bool:
