@@ -122,3 +122,14 @@ def test_tasks_that_fix_nothing_keep_the_settings_of_the_run():
     # A fixed value may be another setting's.
     assert effective(SPECS["retrieval"], general).mention_history == "id"
     assert effective(SPECS["next_item"], general).item_index == "sequential"
+
+
+def test_a_task_says_what_its_answer_is():
+    """Evaluation chooses its measures by this; what ranks is told by figures of ranked lists."""
+    for spec in SPECS.values():
+        assert (spec.answer == "items") == ("hr@10" in spec.metrics)
+        assert (spec.answer == "rating") == ("rmse" in spec.metrics)
+        assert (spec.answer == "pairs") == (spec.family == "align")
+    assert {task for task, spec in SPECS.items() if spec.answer == "none"} == {"text"}
+    both = {task for task, spec in SPECS.items() if spec.answer == "item_and_text"}
+    assert both == {"joint", "joint_critique"}

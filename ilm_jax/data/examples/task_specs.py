@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ilm_jax.errors import UserError
+
+# What a model is to answer, see `TaskSpec.answer`.
+Answer = Literal["items", "text", "rating", "item_and_text", "pairs", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,10 @@ class TaskSpec:
       slots: (field of TaskSettings that says how something is mentioned, how often at most); the
         number may be the name of a field.
       what: input, target and paper, for lists of tasks.
+      answer: what a model is to answer, by which evaluation chooses its measures: "items" (a ranked
+        list of the catalogue's), "text", "rating" (a number), "item_and_text" (an item's name and
+        what is said of it, in one text), "pairs" (nothing is said: rows of the embedding table
+        and, in one kind, a text are aligned) or "none" (plain text to be modelled, no prompt).
     """
 
     family: str
@@ -34,6 +41,7 @@ class TaskSpec:
     fixed: tuple[tuple[str, Any], ...] = ()
     slots: tuple[tuple[str, int | str], ...] = ()
     what: str = ""
+    answer: Answer = dataclasses.field(kw_only=True)
 
     def name(self, dataset: str) -> str:
         """Registered name for a dataset, such as "elm24_toy_world3_long_description"."""
@@ -60,11 +68,12 @@ def _alignment() -> list[TaskSpec]:
     key, row = ("key", "text"), ("row", "int")
     return [
         TaskSpec("align", "item_text", 1, (key, row, ("text", "ints")), (),
-                 what="item vector | its text | ILM stage 1"),
+                 what="item vector | its text | ILM stage 1", answer="pairs"),
         TaskSpec("align", "item_item", 1, (key, row, ("other", "int")), ("pair_distance",),
-                 what="item vector | an item of the same user soon after | ILM stage 1"),
+                 what="item vector | an item of the same user soon after | ILM stage 1",
+                 answer="pairs"),
         TaskSpec("align", "user_item", 1, (key, ("user", "int"), row), (),
-                 what="user vector | an item of the user | ILM stage 1"),
+                 what="user vector | an item of the user | ILM stage 1", answer="pairs"),
     ]  # fmt: skip
 
 
@@ -95,6 +104,7 @@ def _openp5() -> list[TaskSpec]:
                     RANKING, (*fixed, ("prompts", prompts)),
                     slots if task == "sequential" else slots[1:],
                     f"{given} ({indexing} ids, {prompts} prompts) | {target} | OpenP5",
+                    answer="items",
                 ))  # fmt: skip
     return specs
 
@@ -120,10 +130,12 @@ def _elm24() -> list[TaskSpec]:
             "elm24", task, 2, WRITTEN_FEATURES,
             (*_DESCRIPTION, *neighbour), _LANGUAGE, (), (("mention_description", 1 + two),),
             f"{f'an item and {second}' if two else 'an item'} | {task.replace('_', ' ')} | ELM",
+            answer="text",
         ))  # fmt: skip
     profile = TaskSpec(
         "elm24", "user_profile", 2, WRITTEN_FEATURES, ("elm_texts_file", *_RENDERING), _LANGUAGE,
         (("mention_user", "slot"),), (("mention_user", 1),), "a user | their taste | ELM",
+        answer="text",
     )  # fmt: skip
     return [*specs, profile]
 
@@ -131,14 +143,20 @@ def _elm24() -> list[TaskSpec]:
 _KNOWLEDGE = ("mention_knowledge", "history", *_RENDERING)
 _NEGATIVES = ("negatives_may_be_held_out",)
 _LISTS = (*_NEGATIVES, "candidates", "candidates_file")
-# (input | target, further settings, what is mentioned beside the history, metrics)
-_KNOWLEDGE_TASKS: dict[str, tuple[str, tuple[str, ...], int | str, tuple[str, ...]]] = {
-    "mim": ("choices with one hidden | its title", (), 0, RANKING),
-    "mlm": ("an item's text with gaps | the missing words", ("mask_share",), 0, ("nll",)),
-    "bpr": ("history, two items | the chosen one's title", _NEGATIVES, 2, ("exact_match",)),
-    "retrieval": ("history in titles | title of the next item", (), 0, RANKING),
-    "ranking": ("history, candidates | title of the next item", _LISTS, "candidates", RANKING),
-    "rating": ("history with ratings, an item | its rating", (), 1, ("rmse", "mae")),
+# (input | target, further settings, what is mentioned beside the history, metrics, answer)
+_KNOWLEDGE_TASKS: dict[str, tuple[str, tuple[str, ...], int | str, tuple[str, ...], Answer]] = {
+    "mim": ("choices with one hidden | its title", (), 0, RANKING, "items"),
+    "mlm": ("an item's text with gaps | the missing words", ("mask_share",), 0, ("nll",), "text"),
+    "bpr": ("history, two items | the chosen one's title", _NEGATIVES, 2, ("exact_match",), "text"),
+    "retrieval": ("history in titles | title of the next item", (), 0, RANKING, "items"),
+    "ranking": (
+        "history, candidates | title of the next item",
+        _LISTS,
+        "candidates",
+        RANKING,
+        "items",
+    ),
+    "rating": ("history with ratings, an item | its rating", (), 1, ("rmse", "mae"), "rating"),
 }
 _AS_MENTIONED = (
     ("mention_user", "none"), ("mention_history", "=mention_knowledge"), ("target", "title"),
@@ -147,36 +165,36 @@ _AS_MENTIONED = (
 
 def _knowledge() -> list[TaskSpec]:
     specs = []
-    for task, (what, more, beside, metrics) in _KNOWLEDGE_TASKS.items():
+    for task, (what, more, beside, metrics, answer) in _KNOWLEDGE_TASKS.items():
         features = PROMPT_FEATURES + ((("candidates", "ints"),) if task == "ranking" else ())
         slots = (("mention_knowledge", "history"), ("mention_knowledge", beside))
         specs.append(TaskSpec(
             "knowledge", task, 2, features, _KNOWLEDGE + more, metrics, _AS_MENTIONED,
-            () if task == "mlm" else slots, f"{what} | Cao et al.",
+            () if task == "mlm" else slots, f"{what} | Cao et al.", answer=answer,
         ))  # fmt: skip
     return specs
 
 
-_REGEN_TASKS = {
-    "next_item": "history | id of the next item",
-    "next_item_critique": "history, critique | id of the next item",
-    "joint": "history | id of the next item, and the reason",
-    "joint_critique": "history, critique | id of the next item, and the reason",
-    "purchase_reason": "history, item | why it was bought",
-    "endorsement": "history, item | what speaks for it",
-    "user_summary": "history | what the user is like",
+_REGEN_TASKS: dict[str, tuple[Answer, str]] = {
+    "next_item": ("items", "history | id of the next item"),
+    "next_item_critique": ("items", "history, critique | id of the next item"),
+    "joint": ("item_and_text", "history | id of the next item, and the reason"),
+    "joint_critique": ("item_and_text", "history, critique | id of the next item, and the reason"),
+    "purchase_reason": ("text", "history, item | why it was bought"),
+    "endorsement": ("text", "history, item | what speaks for it"),
+    "user_summary": ("text", "history | what the user is like"),
 }
 
 
 def _regen() -> list[TaskSpec]:
     settings = tuple(name for name in _RECOMMENDATION if name not in ("prompts", "prompt_file"))
     specs = []
-    for task, what in _REGEN_TASKS.items():
-        metrics = RANKING if task.startswith("next_item") else _LANGUAGE
+    for task, (answer, what) in _REGEN_TASKS.items():
+        metrics = RANKING if answer == "items" else _LANGUAGE
         slots = (("mention_history", "history"), ("mention_history", 1), ("mention_user", 1))
         specs.append(TaskSpec(
             "regen", task, 2, WRITTEN_FEATURES, (*settings, "regen_texts_file", "regen_similar"),
-            metrics, (), slots, f"{what} | REGEN",
+            metrics, (), slots, f"{what} | REGEN", answer=answer,
         ))  # fmt: skip
     return specs
 
@@ -185,7 +203,7 @@ def _corpus() -> list[TaskSpec]:
     settings = (*_CORPUS, "corpus_sequential_examples", "corpus_word_variants")
     return [
         TaskSpec("corpus", "text", 4, PROMPT_FEATURES, settings, ("nll",),
-                 what="- | item texts and text-only renderings | stage 0, ours"),
+                 what="- | item texts and text-only renderings | stage 0, ours", answer="none"),
     ]  # fmt: skip
 
 
