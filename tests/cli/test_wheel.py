@@ -66,6 +66,16 @@ def test_a_wheel_holds_every_recipe_and_task_under_the_packages_name(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ilm_jax"}
 
 
+def test_a_wheel_is_typed_and_a_package_index_takes_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert "ilm_jax/py.typed" in archive.namelist()
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    required = [line for line in lines if line.startswith("Requires-Dist: ")]
+    assert len(required) > 20
+    assert not [line for line in required if "@" in line or "://" in line], "no direct URL"
+
+
 def test_a_wheel_finds_its_recipes_from_any_folder(ilm, tmp_path):
     result = ilm("train", "--gin_file=tiny/stage0.gin", cwd=tmp_path)
     assert result.returncode == 2

@@ -165,4 +165,4 @@ def test_without_gcloud_it_says_so(monkeypatch, tmp_path, capsys):
     (tmp_path / "git").symlink_to(shutil.which("git"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tpu_pod.main([*WHERE, "--", *WORDS]) == 2
-    assert "gcloud is not installed: see launch/README.md" in capsys.readouterr().err
+    assert "gcloud is not installed: see docs/pods.md" in capsys.readouterr().err
