@@ -202,6 +202,10 @@ class Checkpoints:
         state = state.replace(step=counter, trainable=trainable, opt_state=opt_state)
         return state, Positions(meta["next_example"]), meta
 
+    def trained(self, step: int, like: FlatParams) -> FlatParams:
+        """What trains, as it was saved at a step, in the shardings of `like`."""
+        return self._read(step, "params", like)
+
     def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
         """{path on disk: shape and dtype} of the parameters saved at a step."""
         with _one_line(f"{self._folder}/{step}"):

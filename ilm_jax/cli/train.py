@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"{run.model_dir} had made all its steps: nothing is written")
             return 0
         finished.write(
-            run.model_dir, seconds=time.monotonic() - start, step=run.trainer.total_steps,
+            run.model_dir, seconds=time.monotonic() - start, step=trainer.step,
             validation=metrics, recipe=gin_config.bindings_of(recipe), inputs=run.inputs(),
         )  # fmt: skip
     print(f"wrote {run.model_dir}")

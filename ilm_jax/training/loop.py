@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from ilm_jax.checkpoints.checkpoints import Checkpoints
+from ilm_jax.checkpoints.in_memory import InMemory
+from ilm_jax.checkpoints.keeping import loss_of
 from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
 from ilm_jax.sharding.state import TrainState, nested
@@ -16,6 +18,7 @@ from ilm_jax.training.host_memory import HOST_MEMORY
 from ilm_jax.training.live_line import LiveLine
 from ilm_jax.training.optimizers import global_norm
 from ilm_jax.training.pacing import Pacer
+from ilm_jax.training.patience import Patience
 from ilm_jax.training.step import make_train_step
 from ilm_jax.training.stopping import StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops
@@ -37,7 +40,7 @@ class Loop:
         trainer: "Trainer",
         state: TrainState,
         optimizer: Any,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | InMemory,
         stop: StopRequest,
     ) -> None:
         """Prepares the programs; they are compiled when first called.
@@ -66,7 +69,9 @@ class Loop:
             config.eval_batches,
         )  # fmt: skip
         self._rate = trainer.optimizer.learning_rate_at(config.total_steps)
-        norms = (checkpoints.latest_meta or {}).get("weight_norms")
+        meta = checkpoints.latest_meta or {}
+        self.patience = Patience(config.patience, meta.get("patience"))
+        norms = meta.get("weight_norms")
         norms = norms or [float(jax.jit(global_norm)(state.trainable))]
         self._health = Health(trainer.checkpoint.outlier, norms)
         self._line = LiveLine(
@@ -75,15 +80,16 @@ class Loop:
         self._window, self._clock, self._pacer = Window(), StepClock(), Pacer()
         self._compiled: set[str] = set()
 
-    def run(self, state: TrainState, positions: Positions) -> tuple[dict[str, float], int]:
-        """Returns (the last validation metrics, the step at which it ended).
+    def run(self, state: TrainState, positions: Positions) -> tuple[dict[str, float], TrainState]:
+        """Returns (the last validation metrics, the state in which it ended).
 
         Raises:
           UserError: where loss, gradient or new weights are not finite.
         """
         trainer, step = self._trainer, self._first
         metrics: dict[str, float] = {}
-        self._writer = MetricWriter(trainer.model_dir, step, active=jax.process_index() == 0)
+        writes = jax.process_index() == 0 and bool(trainer.model_dir)
+        self._writer = MetricWriter(trainer.model_dir, step, active=writes)
         batches = training_batches(
             trainer.sources, trainer.schedule, positions, step, self._total,
             trainer.config.batch_size, trainer.partitioner,
@@ -98,7 +104,7 @@ class Loop:
                 self._window.add(kind, report)
                 last = self._stop.requested(step) or step == self._total
                 metrics = self._after(step, state, positions, last) or metrics
-                if last:
+                if last or self.patience.over:
                     break
             profile.stop()
             with self._line.pause(SAVING):
@@ -106,7 +112,7 @@ class Loop:
         finally:
             self._writer.close()
             self._line.close()
-        return metrics, step
+        return metrics, state
 
     def _step(self, kind: str, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         call = functools.partial(self._steps[kind], state, batch, self._table, self._key)
@@ -128,8 +134,11 @@ class Loop:
         found = None
         if last or self._is_due(step, config.eval_every):
             with self._clock.of("evaluation"):
-                found = self._validate(state)
+                found = self._validate(step, state)
             self._writer.write(step, {f"validation/{k}": v for k, v in found.items()})
+            if "loss" in found:
+                self.patience.add(loss_of(found))
+            last = last or self.patience.over
         if trainer.inference and (last or self._is_due(step, trainer.inference.every)):
             with self._clock.of("evaluation"), self._line.pause(ANSWERS, long=True):
                 answers = trainer.inference(nested({**state.trainable, **state.frozen}), step)
@@ -154,14 +163,17 @@ class Loop:
         self._writer.write(step, {**metrics, "learning_rate": rate, **speeds})
         return norm
 
-    def _validate(self, state: TrainState) -> dict[str, float]:
+    def _validate(self, step: int, state: TrainState) -> dict[str, float]:
         HOST_MEMORY.give_back()
         with self._line.pause(VALIDATION) as tell:
             found = self._validation(state, tell)
+            if self._trainer.validate:
+                params = nested({**state.trainable, **state.frozen})
+                found |= self._trainer.validate(params, step)
         odd = [name for name, value in found.items() if not math.isfinite(value)]
         if odd:
             self._line.note(
-                f"warning: step {int(state.step)}: validation's {', '.join(odd)} is not a finite "
+                f"warning: step {step}: validation's {', '.join(odd)} is not a finite "
                 "number; this checkpoint will not count as the best"
             )
         return found
@@ -184,7 +196,8 @@ class Loop:
                 f"{self._trainer.checkpoint.outlier:g} times its usual "
                 f"{record['usual_weight_norm']:.3g}: its checkpoint is marked as not good"
             )
-        self._checkpoints.save(state, positions, {**self._trainer.meta(state), **record}, metrics)
+        meta = {**self._trainer.meta(state), **record, "patience": self.patience.record()}
+        self._checkpoints.save(state, positions, meta, metrics)
 
     def _check_finite(self, step: int) -> None:
         """Ends the run at its first step that was not finite, which changed nothing."""

@@ -17,9 +17,13 @@ class StopRequest:
     the steps before.
     """
 
+    def __init__(self, heeds: bool = True) -> None:
+        """A run that saves nothing does not heed the signal: it ends as any process does."""
+        self._heeds = heeds
+
     def __enter__(self) -> "StopRequest":
         self._asked, self._previous = False, None
-        if jax.process_count() == 1:
+        if self._heeds and jax.process_count() == 1:
             try:
                 self._previous = signal.signal(signal.SIGTERM, self._ask)
             except ValueError:  # not the main thread (a notebook): no handler, no request

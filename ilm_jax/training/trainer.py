@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +14,7 @@ from ilm_jax import __version__
 from ilm_jax.checkpoints import record
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.checkpoints.identity import identity
+from ilm_jax.checkpoints.in_memory import InMemory
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.checkpoints.published.sources import describe, describe_objective
 from ilm_jax.checks import Count, Number, Seed, check
@@ -28,11 +29,13 @@ from ilm_jax.sharding.state import (
     describe_variables,
     make_state,
     model_info,
+    nested,
 )
 from ilm_jax.training import finished, resuming
 from ilm_jax.training.feeding import ExampleSource
 from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
+from ilm_jax.training.patience import Patience
 from ilm_jax.training.stopping import STOPPED, StopRequest
 
 
@@ -50,6 +53,7 @@ class TrainerConfig:
       allow_fresh: patterns that may start fresh although `init` names sources.
       log_every, eval_every: steps; eval_every 0: only at the end.
       eval_batches: at most so many validation batches per kind.
+      patience: validations in a row without a lower `loss` after which the run ends; 0: never.
       seed: of parameters, dropout and drawn negatives.
     """
 
@@ -63,6 +67,7 @@ class TrainerConfig:
     log_every: Count = 50
     eval_every: Number = 0
     eval_batches: Count = 16
+    patience: Number = 0
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +93,8 @@ class Trainer:
     """One stage of training.
 
     Attributes:
-      model_dir: where checkpoints, metrics and configuration go.
+      model_dir: where checkpoints, metrics and configuration go; "": nothing is written, and what
+        trained is had from `params`.
       objective: what is minimised, with its sizes known.
       table: embedding table [capacity, cf]; an argument of every step, neither trained nor frozen.
       sources: training examples by batch kind.
@@ -98,10 +104,12 @@ class Trainer:
       made_from: of the run's record (record.py), what the trainer cannot know: data, table,
         tokenizer, tasks.
       inference: generation metrics, every so many steps and at the end; None for none.
+      validate: measures nested parameters at a step, beside the losses of `eval_sources`; what it
+        names "loss" is what checkpoints and patience go by. Every process takes part.
       profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
       step_flops: operations that a step of each kind needs, for the MFU.
       stopped: whether `fit` ended before `total_steps`, as it was asked to.
-      was_finished: whether the run had made all its steps before `fit`, which then wrote nothing.
+      was_finished: whether the run had ended before `fit`, which then wrote nothing.
     """
 
     model_dir: str
@@ -117,13 +125,14 @@ class Trainer:
     config_text: str = ""
     made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inference: Inference | None = None
+    validate: Callable[[Any, int], Mapping[str, float]] | None = None
     profile_steps: str = ""
     step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
     was_finished: bool = False
 
     def fit(self) -> dict[str, float]:
-        """Trains to `total_steps`, or to the step at which SIGTERM asks to stop.
+        """Trains to `total_steps`, or until patience is over, or SIGTERM asks to stop.
 
         Returns:
           The last validation metrics (empty without evaluation).
@@ -132,21 +141,25 @@ class Trainer:
           UserError: for what a person can mend; also where the loss is no longer finite.
         """
         self._check()
-        checkpoints = Checkpoints(self.model_dir, self.checkpoint)
+        checkpoints: Checkpoints | InMemory = InMemory()
+        if self.model_dir:
+            checkpoints = Checkpoints(self.model_dir, self.checkpoint)
+        self._checkpoints = checkpoints
         try:
             if self.checkpoint.outlier:
                 checkpoints.check_good()
             self._settle(checkpoints)
             optimizer = self.optimizer.build(self.config.total_steps)
             state, positions = self._start(optimizer, checkpoints)
+            self._state = state
             if self.was_finished:
-                return resuming.validation_at(self.model_dir, self.config.total_steps)
-            with self.partitioner.context(), StopRequest() as stop:
+                return resuming.validation_at(self.model_dir, int(state.step))
+            with self.partitioner.context(), StopRequest(heeds=bool(self.model_dir)) as stop:
                 loop = Loop(self, state, optimizer, checkpoints, stop)
-                metrics, step = loop.run(state, positions)
-            self.stopped = step < self.config.total_steps
+                metrics, self._state = loop.run(state, positions)
+            self.stopped = self.step < self.config.total_steps and not loop.patience.over
             if self.stopped:
-                _say(f"{STOPPED}; saved step {step}; the same command resumes there")
+                _say(f"{STOPPED}; saved step {self.step}; the same command resumes there")
             return metrics
         except Exception as error:
             if not is_full(error):
@@ -158,6 +171,28 @@ class Trainer:
             ) from error
         finally:
             checkpoints.close()
+
+    @property
+    def step(self) -> int:
+        """The step at which `fit` ended."""
+        return int(self._state.step)
+
+    def params(self, step: int | str = "last") -> dict[str, Any]:
+        """What `fit` trained, with what is frozen, nested and on the mesh.
+
+        Args:
+          step: "last"; "best": of the lowest validation loss among the checkpoints kept, else the
+            last; or the step of a checkpoint that is kept.
+
+        Raises:
+          UserError: if there is no such checkpoint.
+        """
+        trainable, frozen = self._state.trainable, self._state.frozen
+        if step != "last":
+            kept = Checkpoints(self.model_dir) if self.model_dir else self._checkpoints
+            trainable = kept.trained(kept.resolve(step), trainable)
+            kept.close()
+        return nested({**trainable, **frozen})
 
     def initial_state(self, optimizer: Any) -> tuple[TrainState, str]:
         """The state before the first step, and the report of what was restored from where."""
@@ -194,10 +229,11 @@ class Trainer:
                     f"the schedule names {kind!r}; this objective has {self.objective.kinds}"
                 )
 
-    def _settle(self, checkpoints: Checkpoints) -> None:
+    def _settle(self, checkpoints: Checkpoints | InMemory) -> None:
         """What the newest checkpoint decides, before anything large is loaded."""
         before, total = checkpoints.latest_meta, self.config.total_steps
         self.was_finished = resuming.is_finished(self.model_dir, checkpoints.latest_step, total)
+        self.was_finished |= Patience(self.config.patience, (before or {}).get("patience")).over
         scheduled = resuming.schedule_of(before)
         self.optimizer = self.optimizer.started(total, scheduled)
         self._record = self._made_from()
@@ -210,7 +246,9 @@ class Trainer:
                 )
             _say("\n".join(lines))
 
-    def _start(self, optimizer: Any, checkpoints: Checkpoints) -> tuple[TrainState, Positions]:
+    def _start(
+        self, optimizer: Any, checkpoints: Checkpoints | InMemory
+    ) -> tuple[TrainState, Positions]:
         state, report = self.initial_state(optimizer)
         positions = Positions(dict.fromkeys(self.schedule.kinds, 0))
         self._frozen_fingerprint = fingerprint(state.frozen)
@@ -220,7 +258,7 @@ class Trainer:
             for line in resuming.check_bits(self.model_dir, meta, state, self._frozen_fingerprint):
                 _say(line)
         _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
-        if jax.process_index() == 0 and not self.was_finished:
+        if self.model_dir and jax.process_index() == 0 and not self.was_finished:
             self._write_beside(state)
         return state, positions
 

@@ -65,7 +65,7 @@ def make_trainer(model_dir, *, steps=12, objective=None, mesh=None, **changes):
         objective=objective or TwoLayers(),
         table=np.eye(3, 4, dtype=np.float32),
         sources={"plain": Rows(1), "scaled": Rows(2)},
-        eval_sources={"plain": (Rows(3), 16)},
+        eval_sources=changes.pop("eval_sources", {"plain": (Rows(3), 16)}),
         schedule=changes.pop("schedule", Schedule({"plain": 2, "scaled": 1})),
         config=config,
         optimizer=changes.pop("optimizer", OptimizerConfig(learning_rate=0.01)),
