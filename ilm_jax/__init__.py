@@ -1,3 +1,47 @@
-"""ilm_jax: training item-language models with JAX and Flax, TPU first."""
+"""ilm_jax: training item-language models with JAX and Flax, TPU first.
+
+The names below are imported when they are first used, so that `import ilm_jax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ilm_jax.checkpoints.published.families import register_language_model_family
+    from ilm_jax.data.sources.prepare import load_catalogue
+    from ilm_jax.decoding.generator import Generator
+    from ilm_jax.models.ilm import ItemLanguageModel
+    from ilm_jax.runs.tables import fit_cf
+    from ilm_jax.runs.training import train
+    from ilm_jax.serving.opened import open_run
+
+_FACE = {
+    "Generator": "decoding.generator",
+    "ItemLanguageModel": "models.ilm",
+    "fit_cf": "runs.tables",
+    "load_catalogue": "data.sources.prepare",
+    "open_run": "serving.opened",
+    "register_language_model_family": "checkpoints.published.families",
+    "train": "runs.training",
+}
+__all__ = [
+    "Generator",
+    "ItemLanguageModel",
+    "fit_cf",
+    "load_catalogue",
+    "open_run",
+    "register_language_model_family",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACE:
+        raise AttributeError(f"module 'ilm_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ilm_jax.{_FACE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACE])

@@ -5,12 +5,10 @@ that a checkpoint does not depend on how the model was compiled. Frozen weights 
 a checkpoint names where they came from, with a fingerprint.
 """
 
-import contextlib
 import dataclasses
-import errno
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -19,10 +17,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.checkpoints.keeping import LastGood, loss_of
 from ilm_jax.checkpoints.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
+from ilm_jax.checkpoints.manager import listed_steps, one_line, open_manager, quiet
 from ilm_jax.checks import Choice, Count, Number, Weight, check
 from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
-from ilm_jax.files import folder_path, is_full, is_remote, is_there
+from ilm_jax.files import folder_path, is_full
 from ilm_jax.sharding.state import FlatParams, TrainState, flat, nested
 
 
@@ -80,11 +79,11 @@ class Checkpoints:
     def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
         """Opens MODEL_DIR/checkpoints; with `config` for writing, after clearing stale folders."""
         self._folder = folder_path(model_dir) / "checkpoints"
-        listed = _listed(self._folder)
+        listed = listed_steps(self._folder)
         if config is None and listed is None:
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
         self._good: dict[int, bool] = {}
-        keep: list[Any] = []
+        keep: list[Any] | None = None
         if config is not None:
             keep = [preservation_policy.LatestN(config.keep_last), LastGood(self._is_good)]
             if config.keep_best:
@@ -94,8 +93,10 @@ class Checkpoints:
                         keep_checkpoints_without_metrics=False,
                     )
                 )  # fmt: skip
-        with _one_line(self._folder):  # metrics of all steps are read here
-            self._manager = _manager(self._folder, config, keep)
+        with one_line(self._folder), quiet():  # metrics of all steps are read here
+            self._manager = open_manager(
+                self._folder, keep, asynchronous=bool(config and config.asynchronous)
+            )
         # Orbax takes a question that fails for "no", and a run would start anew over the old one.
         unseen = sorted({*(listed or ())} - {*self._manager.all_steps()})
         if unseen:
@@ -208,13 +209,13 @@ class Checkpoints:
 
     def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
         """{path on disk: shape and dtype} of the parameters saved at a step."""
-        with _one_line(f"{self._folder}/{step}"):
+        with one_line(f"{self._folder}/{step}"):
             metadata = flat(self._manager.item_metadata(step)["params"].tree)
         return {p: jax.ShapeDtypeStruct(m.shape, m.dtype) for p, m in metadata.items()}
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON stored beside the parameters."""
-        with _one_line(f"{self._folder}/{step}"):
+        with one_line(f"{self._folder}/{step}"):
             found = self._manager.restore(
                 step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
             )["meta"]
@@ -243,7 +244,7 @@ class Checkpoints:
     ) -> FlatParams:
         names = names or disk_names(like)
         wanted = disk_layout(like, names)
-        with _one_line(f"{self._folder}/{step}"):
+        with one_line(f"{self._folder}/{step}"):
             saved = flat(self._manager.item_metadata(step)[item].tree)
         check_same(saved, wanted, f"{self._folder}/{step}/{item}")
         arguments = {
@@ -253,59 +254,9 @@ class Checkpoints:
         restore = ocp.args.PyTreeRestore(
             nested(wanted), restore_args=nested(arguments), partial_restore=True
         )
-        with _one_line(f"{self._folder}/{step}"):
+        with one_line(f"{self._folder}/{step}"):
             tree = self._manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
         return to_memory(flat(tree), like, names)
-
-
-def _listed(folder: Any) -> list[int] | None:
-    """Steps of the whole checkpoints in a folder; None if the folder is not there.
-
-    Raises:
-      UserError: if that cannot be found out.
-    """
-    if not is_there(folder):
-        return None
-    steps = [child for child in folder.iterdir() if child.name.isdigit()]
-    if is_remote(folder):  # where a folder cannot be renamed, this file comes last
-        steps = [step for step in steps if is_there(step / "commit_success.txt")]
-    return [int(step.name) for step in steps]
-
-
-def _manager(folder: Any, config: CheckpointConfig | None, keep: list[Any]) -> Any:
-    return ocp.CheckpointManager(
-        folder,
-        options=ocp.CheckpointManagerOptions(
-            cleanup_tmp_directories=config is not None,
-            create=config is not None,
-            read_only=config is None,
-            best_fn=loss_of,
-            best_mode="min",
-            preservation_policy=preservation_policy.AnyPreservationPolicy(keep) if keep else None,
-            enable_async_checkpointing=bool(config and config.asynchronous),
-        ),
-        item_names=("params", "optimizer", "meta"),
-        item_handlers={
-            "params": ocp.PyTreeCheckpointHandler(),
-            "optimizer": ocp.PyTreeCheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
-        },
-    )
-
-
-@contextlib.contextmanager
-def _one_line(where: Any) -> Iterator[None]:
-    """What Orbax and TensorStore raise of a damaged checkpoint, as a line to a person."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
-        if is_full(error) or getattr(error, "errno", None) in (errno.EROFS, errno.EACCES):
-            raise  # nothing is wrong with what is there
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{where} cannot be read ({reason}): if a checkpoint there is damaged, delete its "
-            "folder to go on from the one before it"
-        ) from error
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:

@@ -92,7 +92,7 @@ def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
     elif verb == "/history":
         yield from _history(conversation, rest)
     elif verb == "/user":
-        conversation.user = conversation.names.user(rest)
+        conversation.speak_as(rest)
         yield f"you are {rest}"
     elif verb == "/clear":
         conversation.clear()

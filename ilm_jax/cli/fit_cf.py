@@ -4,7 +4,6 @@ Reads training interactions only, and prints how well the vectors rank the valid
 the whole catalogue, beside popularity.
 """
 
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -84,17 +83,16 @@ def main(argv: Sequence[str]) -> int:
       UserError: for wrong input.
     """
     from ilm_jax.cli.words import parse_flags, split_bindings
-    from ilm_jax.data.sources.prepare import default_cache_dir
     from ilm_jax.locks import one_writer
 
     bindings, rest = split_bindings(argv)
     values = _flags()
     parse_flags(values, "fit_cf", rest)
+
+    from ilm_jax.runs.tables import table_path
+
     fitting = _from_recipe(values, bindings) if values.gin_file else _from_flags(values, bindings)
-    cache_dir = pathlib.Path(fitting.cache_dir or default_cache_dir()).expanduser()
-    name = fitting.dataset.replace("/", "_")
-    default = cache_dir / "tables" / f"{name}.safetensors"
-    output = pathlib.Path(fitting.output or default).expanduser()
+    output = table_path(fitting)
 
     splits = fitting.splits()
     print(_describe(splits), flush=True)

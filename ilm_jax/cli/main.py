@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _quiet_libraries()
     try:
+        rest = _import_modules(rest)
         return importlib.import_module(f"ilm_jax.cli.{verb}").main(rest) or 0
     except UserError as error:
         print(f"ilm: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -63,6 +65,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"ilm: error: {told}", file=sys.stderr)
         return 2
+
+
+def _import_modules(words: Sequence[str]) -> list[str]:
+    """Imports what `--import=MODULE` names, which may register what it adds; the other words.
+
+    Modules of the current folder are found too, as in `python -m`. Raises UserError for one that
+    cannot be imported.
+    """
+    from ilm_jax.errors import UserError
+
+    rest = []
+    for word in words:
+        option, _, module = word.partition("=")
+        if option != "--import":
+            rest.append(word)
+            continue
+        if "" not in sys.path and not any(map(_is_here, sys.path)):
+            sys.path.append("")
+        try:
+            importlib.import_module(module)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{word}: {error}; name a module that Python can import") from error
+    return rest
+
+
+def _is_here(folder: str) -> bool:
+    return os.path.abspath(folder) == os.getcwd()
 
 
 def _quiet_libraries() -> None:
@@ -85,7 +114,9 @@ def _without_echoes(hook: Callable[..., None], *args: Any) -> None:
 def _usage() -> str:
     width = max(map(len, VERBS))
     lines = [f"  ilm {verb:<{width}}  {text}" for verb, text in VERBS.items()]
-    return "\n".join(["usage: ilm VERB [flags]   (`ilm VERB --help` for its flags)", "", *lines])
+    end = "Every verb takes --import=MODULE: a module of yours that registers what it adds."
+    head = "usage: ilm VERB [flags]   (`ilm VERB --help` for its flags)"
+    return "\n".join([head, "", *lines, "", end])
 
 
 def _hint(verb: str) -> str:

@@ -121,14 +121,6 @@ def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "e
     """
     if not model_dir:
         raise UserError(f"name a run: ilm {verb} --model_dir=DIR")
-    config = pathlib.Path(model_dir) / "config.gin"
-    if not config.is_file():
-        raise UserError(f"{model_dir} holds no config.gin: is it the MODEL_DIR of a run?")
+    from ilm_jax.runs.opening import run_of_folder
 
-    from ilm_jax.training.host_memory import keep_freed_memory
-
-    keep_freed_memory()
-    from ilm_jax.runs import gin_config
-    from ilm_jax.runs.run import Run
-
-    return gin_config.build(Run, [str(config)], [f"MODEL_DIR={model_dir!r}", *bindings])
+    return run_of_folder(model_dir, bindings)

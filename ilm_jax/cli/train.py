@@ -49,36 +49,25 @@ def main(argv: Sequence[str]) -> int:
     if not values.gin_file:
         raise UserError("name a recipe: ilm train --gin_file=tiny/stage0.gin --gin.MODEL_DIR=…")
 
-    import time
+    from ilm_jax.compilation.abstract import step_flops
+    from ilm_jax.runs.opening import run_of_recipe
+    from ilm_jax.runs.training import train_run
 
-    from ilm_jax.runs import gin_config
-    from ilm_jax.training.host_memory import keep_freed_memory
+    run = run_of_recipe(values.gin_file, bindings, values.gin_search_paths)
+    outcome = train_run(
+        run,
+        multiprocess=values.multiprocess,
+        lease=values.lease,
+        profile_steps=values.profile_steps,
+        count_flops=step_flops,
+    )
 
-    keep_freed_memory()
     import jax
 
-    from ilm_jax.compilation.abstract import step_flops
-    from ilm_jax.runs.run import Run
-    from ilm_jax.sharding.processes import writing
-    from ilm_jax.training import finished
-
-    start = time.monotonic()
-    run = gin_config.build(Run, values.gin_file, bindings, values.gin_search_paths)
-    run.processes.start(values.multiprocess)
-    with writing(run.model_dir, "ilm train", values.lease):
-        recipe = gin_config.operative_config()
-        trainer = run.make_trainer(recipe)
-        trainer.profile_steps = values.profile_steps
-        trainer.step_flops = step_flops(run)
-        metrics = trainer.fit()
-        if jax.process_index() or trainer.stopped:  # the record says that a run is finished
-            return 0
-        if trainer.was_finished and finished.read(run.model_dir):
-            print(f"{run.model_dir} had made all its steps: nothing is written")
-            return 0
-        finished.write(
-            run.model_dir, seconds=time.monotonic() - start, step=trainer.step,
-            validation=metrics, recipe=gin_config.bindings_of(recipe), inputs=run.inputs(),
-        )  # fmt: skip
-    print(f"wrote {run.model_dir}")
+    if jax.process_index() or outcome.stopped:
+        return 0
+    if outcome.was_finished:
+        print(f"{run.model_dir} had made all its steps: nothing is written")
+    else:
+        print(f"wrote {run.model_dir}")
     return 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from ilm_jax.data.examples.mentions import Names, as_example
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
@@ -75,6 +76,23 @@ class Conversation:
         self.user: int | None = None
         self._last: list[int] = []
 
+    def speak_as(self, name: str, *, recall: bool = False) -> None:
+        """Takes the part of a user of the catalogue.
+
+        Args:
+          name: id of the user.
+          recall: what this user chose counts as chosen: the last of it, as many items as prompts
+            had in training, is the history, and none of it is recommended.
+
+        Raises:
+          UserError: for an unknown one.
+        """
+        self.user = self.names.user(name)
+        if recall:
+            chosen = self.names.catalogue.sequence(self.user).tolist()
+            self.history = chosen[-self._renderer.settings.history :]
+            self.refused.update(chosen)
+
     def add(self, names: Sequence[str]) -> list[int]:
         """Adds items to the history, all or none; returns their rows.
 
@@ -90,8 +108,8 @@ class Conversation:
         self.critiques.append(words.strip().rstrip(FULL_STOPS))
         self.refused.update(self._last)
 
-    def recommend(self) -> list[Recommendation]:
-        """The best items for what was said, none of them chosen or refused before.
+    def rank(self) -> list[dict[str, Any]]:
+        """{"id", "title", "score"} of the best items for what was said, without explanations.
 
         Raises:
           UserError: if what was said is too long, or nothing is left to recommend.
@@ -101,14 +119,26 @@ class Conversation:
         (found,) = self._answerer.items([asked], self._count, [gone])
         if not found["items"]:
             raise UserError("every item was chosen or refused before: /clear starts anew")
-        rows = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
-        self._last = rows
-        why = [self._request(k, self._renderer.description(row, 0)) for k, row in enumerate(rows)]
-        texts = self._answerer.texts(why, self._config)
+        self._last = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
+        return found["items"]
+
+    def recommend(self) -> list[Recommendation]:
+        """The best items for what was said, none of them chosen or refused before, and why.
+
+        Raises:
+          UserError: as `rank`.
+        """
+        ranked = self.rank()
+        texts = self.describe(self._last)
         return [
-            Recommendation(row, item["id"], item["title"], item["score"], text["text"])
-            for row, item, text in zip(rows, found["items"], texts, strict=True)
+            Recommendation(row, item["id"], item["title"], item["score"], text)
+            for row, item, text in zip(self._last, ranked, texts, strict=True)
         ]
+
+    def describe(self, rows: Sequence[int]) -> list[str]:
+        """What the model writes of these items."""
+        why = [self._request(k, self._renderer.description(row, 0)) for k, row in enumerate(rows)]
+        return [text["text"] for text in self._answerer.texts(why, self._config)]
 
     def prompt(self) -> Rendered:
         """What the model is asked: the words of its training, behind the critiques."""

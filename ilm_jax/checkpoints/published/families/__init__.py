@@ -1,12 +1,12 @@
-"""Published model families by the `model_type` of their config.json."""
-
-import importlib
+"""Published model families by the `model_type` of their config.json; open to others' modules."""
 
 from ilm_jax.checkpoints.published.rules import Family
 from ilm_jax.errors import UserError
+from ilm_jax.registry import Registry
 
-# Modules that define FAMILY; imported when asked for.
-MODULES: dict[str, str] = {
+FAMILIES = Registry[Family]("language-model family")
+
+for _model_type, _module in {
     "bert": "bert",
     "gemma": "gemma",
     "gemma2": "gemma",
@@ -17,17 +17,32 @@ MODULES: dict[str, str] = {
     "qwen2": "qwen",
     "qwen3": "qwen",
     "t5": "t5",
-}
+}.items():
+    FAMILIES.register(_model_type, f"{__name__}.{_module}:FAMILY")
+
+
+def register_language_model_family(family: Family) -> None:
+    """Adds a family of published models, under each of its `model_types`.
+
+    Most are Llama with other options: `decoders.shared`, `decoders.rules` and `decoders.SHARED` of
+    this package say what such a family says too.
+
+    Raises:
+      UserError: if there is one of that `model_type` already.
+    """
+    for model_type in family.model_types:
+        FAMILIES.register(model_type, family)
 
 
 def find(model_type: str) -> Family:
     """The family of a config.json's `model_type`.
 
     Raises:
-      UserError: for one that is not supported.
+      UserError: for one that is not known.
     """
-    if model_type not in MODULES:
+    if model_type not in FAMILIES:
         raise UserError(
-            f"model_type {model_type!r} is of no known family: {', '.join(sorted(MODULES))}"
+            f"model_type {model_type!r} is of no known family: {', '.join(sorted(FAMILIES))}; a "
+            "module that registers it comes in by --import=MODULE, or by an import in the recipe"
         )
-    return importlib.import_module(f"{__name__}.{MODULES[model_type]}").FAMILY
+    return FAMILIES[model_type]

@@ -1,0 +1,29 @@
+import pathlib
+import runpy
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run_example(monkeypatch, name, *words):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+
+@pytest.mark.slow  # three stages, most of it compiling
+def test_own_data_goes_from_raw_files_to_a_recommendation_and_a_description(
+    monkeypatch, tmp_path, capsys
+):
+    run_example(monkeypatch, "own_data.py", tmp_path, "--steps=4")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("log p" in line for line in lines) == 3
+
+
+def test_every_example_is_short_and_says_what_it_adds_and_how_long_it_takes():
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        text = path.read_text()
+        head = text.split('"""')[1]
+        assert text.count("\n") <= 80, path
+        assert "dds " in head and ("minute" in head or "second" in head), path
