@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 
 WIDTH, PAUSE = 24, 0.5
+# (what is done, of how many) to what hears how many more are done: a bar, say.
+Watch = Callable[[str, int], Callable[[int], None]]
 
 
 def note(what: str) -> None:
@@ -21,6 +23,12 @@ def watch(what: str, total: int) -> Callable[[int], None]:
     advance = bar(what, total)
     advance(0)
     return advance
+
+
+def unseen(what: str, total: int) -> Callable[[int], None]:
+    """A `Watch` that shows nothing."""
+    del what, total
+    return lambda new: None
 
 
 def bar(what: str, total: int, done: int = 0, late: bool = False) -> Callable[[int], None]:

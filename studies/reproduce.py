@@ -22,8 +22,9 @@ from typing import Any
 from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_step, run_study
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import plots, results
-from ilm_jax.evaluation import report as reports
+from ilm_jax.evaluation.reports import plots, results
+from ilm_jax.evaluation.reports import report as reports
+from ilm_jax.evaluation.reports.comparison import compare_content
 from ilm_jax.files import trouble
 from ilm_jax.training import finished
 
@@ -49,7 +50,7 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
     table = [
         reports.Row(
             model=row,
-            figures=evaluation.record["figures"],
+            metrics=evaluation.record["figures"],
             # Nothing was trained for the floor: its language model counts as frozen.
             trainable_params=0 if row == "text-zero" else evaluation.record["trainable_params"],
             frozen_params=evaluation.record["frozen_params"]
@@ -64,7 +65,7 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
     first = next(iter(stored.values()))
     ceiling = first.record["ceiling"]
     comparisons = [
-        results.compare_content(a, [stored[a]], b, [stored[b]]) for a, b in ORDER
+        compare_content(a, [stored[a]], b, [stored[b]]) for a, b in ORDER
     ]  # fmt: skip
     reports.write_report(
         study.folder / "report.json", study.dataset, study.seed, table,
@@ -180,12 +181,10 @@ def order(arguments: argparse.Namespace) -> None:
         figures = [stored[row][-1].record["figures"]["nll_content"] for row in ADAPTOR_ROWS]
         lines.append(f"{world:5} {seed:4}  " + "  ".join(f"{figure:8.4f}" for figure in figures))
         for a, b in ORDER:
-            lines.append(
-                f"            {results.compare_content(a, stored[a][-1:], b, stored[b][-1:])}"
-            )
+            lines.append(f"            {compare_content(a, stored[a][-1:], b, stored[b][-1:])}")
     lines.append("all pairs together (items of every pair):")
     for a, b in ORDER:
-        lines.append(f"            {results.compare_content(a, stored[a], b, stored[b])}")
+        lines.append(f"            {compare_content(a, stored[a], b, stored[b])}")
     print("\n" + "\n".join(lines))
 
 

@@ -52,7 +52,7 @@ REQUIRED = {
         "trainer": TRAINER,
     },
 }
-OTHERS = {"Plan", "Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
+OTHERS = {"EvaluationConfig", "Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
           "RopeScaling", "InitFrom", "FitCF", "Columns", "Run", "TaskSettings"}  # fmt: skip
 # 0 means something: none, all, never, or as the data have it.
 ZERO = {
@@ -71,7 +71,7 @@ ZERO = {
     "LanguageModelling": "target_length",
     "MeshConfig": "data fsdp tensor",  # refused with the number of devices in hand
     "OptimizerConfig": "warmup_steps end_fraction b1 b2 weight_decay clip_norm",
-    "Plan": "liked",
+    "EvaluationConfig": "liked",
     "QFormerConfig": "cf_dim vocab_size dropout pad_id dec_id norm_eps",
     "SampledConfig": "margin l2",
     "SamplerConfig": "power",
@@ -81,7 +81,11 @@ ZERO = {
     "TaskSettings": "corpus_sequential_examples corpus_word_variants",
     "TrainerConfig": "eval_every",
 }
-NEGATIVE = {"MeshConfig": "data fsdp tensor", "DecodingConfig": "length_penalty", "Plan": "liked"}
+NEGATIVE = {
+    "MeshConfig": "data fsdp tensor",
+    "DecodingConfig": "length_penalty",
+    "EvaluationConfig": "liked",
+}
 
 
 def configurations():

@@ -1,4 +1,4 @@
-"""`ilm evaluate`: figures of a trained run on held-out items and users."""
+"""`ilm evaluate`: metrics of a trained run on held-out items and users."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
-    from ilm_jax.evaluation.auto_rater import AutoRater
+    from ilm_jax.evaluation.measures.auto_rater import AutoRater
 
 
 def _flags() -> flags.FlagValues:
@@ -34,7 +34,7 @@ def _flags() -> flags.FlagValues:
         flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
     flags.DEFINE_list(
         "tasks", ["long_description", "sequential_random"],
-        "What is measured, each task by the figures that `ilm inspect` names for it.",
+        "What is measured, each task by the metrics of its kind of answers.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_float("liked", 4.0, "Ratings from here on count as liked, for AUC.",
@@ -71,10 +71,12 @@ def main(argv: Sequence[str]) -> int:
     words.parse_flags(values, "evaluate", rest)
 
     from ilm_jax import progress
-    from ilm_jax.evaluation import evaluating, semantic
+    from ilm_jax.evaluation.evaluate import evaluate
+    from ilm_jax.evaluation.evaluator import EvaluationConfig, Judges
+    from ilm_jax.evaluation.measures import semantic
     from ilm_jax.sharding.processes import writing
 
-    plan = evaluating.Plan(
+    config = EvaluationConfig(
         tasks=tuple(values.tasks), split=values.split, users=values.users or None,
         texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
         ranking=values.ranking, generation=values.generation, liked=values.liked,
@@ -91,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         encoder = semantic.find_encoder(values.encoder) if values.generation else None
         rater = _rater(values.rater) if values.rater else None
         trained = opening.load(run, values.step)
-        record = evaluating.evaluate(trained, output, plan, encoder, rater, progress.watch)
+        record = evaluate(trained, output, config, Judges(encoder, rater), progress.watch)
     if record:
         print(table(record))
         for line in measured(record["protocol"], values.users, values.texts):
@@ -101,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[str]:
-    """How many users and texts each figure is of, and where more were asked for than there are."""
+    """How many users and texts each metric is of, and where more were asked for than there are."""
     lines = []
     for name, part in card.items():
         if not isinstance(part, Mapping):
@@ -119,20 +121,20 @@ def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[st
 def _rater(folder: str) -> "AutoRater":
     from ilm_jax.checkpoints.language_models import load_language_model
     from ilm_jax.data.tokenizers import open_tokenizer_at
-    from ilm_jax.evaluation.auto_rater import AutoRater
+    from ilm_jax.evaluation.measures.auto_rater import AutoRater
 
     model = load_language_model(folder, open_tokenizer_at(folder))
     return AutoRater.of_model(model, pathlib.Path(folder).resolve().name)
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The figures with their intervals, and what could not be had."""
+    """The metrics with their intervals, and what could not be had."""
     lines = []
     for name, value in record["figures"].items():
-        found = record["intervals"].get(name)
-        shown = "" if not found or found["low"] is None else (
-            f"  [{found['low']:.4f}, {found['high']:.4f}]  {found['units']} units"
-        )  # fmt: skip
+        interval, shown = record["intervals"].get(name), ""
+        if interval and interval["low"] is not None:
+            bounds = f"[{interval['low']:.4f}, {interval['high']:.4f}]"
+            shown = f"  {bounds}  {interval['units']} units"
         lines.append(f"{name:24} {value:.4f}{shown}")
     lines += [f"{name:24} {why}" for name, why in record["not_available"].items()]
     return "\n".join(lines)

@@ -6,21 +6,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from ilm_jax.evaluation.trained import TrainedModel
+from ilm_jax.evaluation.task import EvaluatedTask
 
 Examples = Sequence[Mapping[str, Any]]
 
 
-def subjects(
-    trained: TrainedModel, examples: Examples
-) -> tuple[list[str] | None, list[str] | None]:
+def subjects(task: EvaluatedTask, examples: Examples) -> tuple[list[str] | None, list[str] | None]:
     """(words about each text's item, titles that its user chose before); None if not all have
     one."""
-    catalogue, splits = trained.catalogue, trained.splits
+    catalogue, splits = task.catalogue, task.splits
     targets = [int(example.get("target_item", -1)) for example in examples]
     items = [f"{catalogue.titles[row]}. {catalogue.texts[row]}" for row in targets]
-    chosen = _users(trained, examples)
-    last = trained.data.settings.history
+    chosen = _users(task, examples)
+    last = task.dataset.settings.history
     before = [
         "; ".join(catalogue.titles[row] for row in splits.train_sequence(user)[-last:])
         for user in chosen
@@ -29,22 +27,22 @@ def subjects(
 
 
 def preferences(
-    trained: TrainedModel, examples: Examples
+    task: EvaluatedTask, examples: Examples
 ) -> tuple[list[str], Float64[np.ndarray, "texts of"]]:
     """(words of every item that has a vector, products of each example's user with them).
 
     The run has vectors of users.
     """
-    catalogue, tables = trained.catalogue, trained.tables
+    catalogue, tables = task.catalogue, task.tables
     assert tables is not None
-    user_rows = tables.rows(f"{catalogue.name}/user", np.array(_users(trained, examples)))
+    user_rows = tables.rows(f"{catalogue.name}/user", np.array(_users(task, examples)))
     item_rows = tables.rows(f"{catalogue.name}/item", np.arange(catalogue.num_items))
     warm = np.flatnonzero(~tables.cold[item_rows])
     products = tables.vectors[user_rows] @ tables.vectors[item_rows[warm]].T
     return [catalogue.texts[row] or catalogue.titles[row] for row in warm], products.astype(float)
 
 
-def _users(trained: TrainedModel, examples: Examples) -> list[int]:
+def _users(task: EvaluatedTask, examples: Examples) -> list[int]:
     """The row of every example's user, -1 without one."""
-    rows = {raw: row for row, raw in enumerate(trained.catalogue.user_ids)}
+    rows = {raw: row for row, raw in enumerate(task.catalogue.user_ids)}
     return [rows.get(example["user"], -1) for example in examples]

@@ -13,8 +13,8 @@ from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.evaluation.passes import Setting
-from ilm_jax.evaluation.sampling import Sample, sample_examples, text_mark, user_mark
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.evaluation.task import EvaluatedTask
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.partitioning import Partitioner
 
@@ -69,9 +69,9 @@ class TrainedModel:
         return self.objective.qformer is None
 
     @functools.cached_property
-    def setting(self) -> Setting:
+    def model(self) -> ModelOnMesh:
         """The model as measures take it."""
-        return Setting(self.objective, self.partitioner, self.vectors)
+        return ModelOnMesh(self.objective, self.partitioner, self.vectors)
 
     def dataset(self, task: str, split: str) -> DatasetConfig:
         """A prompt task in the form that this model reads, in the order of its cache."""
@@ -81,30 +81,15 @@ class TrainedModel:
             mixture_or_task_name=task, split=split, shuffle=False, repeat=False, settings=settings
         )
 
-    def feed(self, task: str, split: str) -> Feed:
-        """Its examples."""
-        return self.open_feed(self.dataset(task, split))
-
-    def texts(self, task: str, split: str, size: int | None = None) -> Sample:
-        """A fixed sample of a task's examples, by hash of their users or items; None: all."""
-        if size is None:
-            total = self.feed(task, split).len_epoch
-            return Sample(np.arange(total), total, total)
-        return sample_examples(self._marks(task, split, "text"), size)
-
-    def users(self, task: str, split: str, size: int | None = None) -> Sample:
-        """All examples of a fixed sample of the users; None: of all."""
-        return sample_examples(self._marks(task, split, "user"), size)
-
-    def _marks(self, task: str, split: str, kind: str) -> list[bytes]:
-        if (task, split, kind) not in self._known_marks:
-            items = self.catalogue.item_ids
-            of = user_mark if kind == "user" else functools.partial(text_mark, item_ids=items)
-            feed = self.feed(task, split)
-            found = [of(feed.stream[number]) for number in range(feed.len_epoch)]
-            self._known_marks[task, split, kind] = found
-        return self._known_marks[task, split, kind]
-
-    @functools.cached_property
-    def _known_marks(self) -> dict[tuple[str, str, str], list[bytes]]:
-        return {}
+    def task(self, name: str, split: str) -> EvaluatedTask:
+        """A task to be measured, with its examples."""
+        dataset = self.dataset(name, split)
+        return EvaluatedTask(
+            dataset,
+            self.open_feed(dataset),
+            self.model,
+            self.splits,
+            self.tokenizer,
+            self.stop_ids,
+            self.tables,
+        )

@@ -10,7 +10,7 @@ import functools
 import importlib
 import importlib.util
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
 from ilm_jax.metrics import words
-from ilm_jax.metrics.intervals import Interval
+from ilm_jax.metrics.intervals import Interval, corpus_difference, corpus_interval
 
 NOT_AVAILABLE = "not available"
 REMEDY = "pip install 'ilm_jax[eval]'"
@@ -182,13 +182,7 @@ def bleu_interval(
     counts: Int64[np.ndarray, "texts 10"], level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> Interval:
     """Corpus BLEU of `bleu_counts` with its percentile bootstrap over texts."""
-    units = len(counts)
-    mean = bleu_of(counts.sum(axis=0))
-    if units == 1:
-        return Interval(mean, -np.inf, np.inf, level, units, "bootstrap")
-    drawn = [bleu_of(counts[rows].sum(axis=0)) for rows in _draws(units, samples, seed)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high), level, units, "bootstrap")
+    return corpus_interval(counts, bleu_of, level, samples, seed)
 
 
 def bleu_difference(
@@ -198,28 +192,8 @@ def bleu_difference(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[Interval, float]:
-    """(BLEU of the first - of the second with its interval, p): paired bootstrap (Koehn 2004).
-
-    The p-value is twice the share of samples on the rarer side of 0, at least 2 / samples.
-    """
-    units = len(first)
-    mean = bleu_of(first.sum(axis=0)) - bleu_of(second.sum(axis=0))
-    if units == 1:
-        return Interval(mean, -np.inf, np.inf, level, units, "bootstrap"), 1.0
-    drawn = np.array([
-        bleu_of(first[rows].sum(axis=0)) - bleu_of(second[rows].sum(axis=0))
-        for rows in _draws(units, samples, seed)
-    ])  # fmt: skip
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    tail = max(min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / samples)
-    interval = Interval(mean, float(low), float(high), level, units, "bootstrap")
-    return interval, float(min(1.0, 2 * tail))
-
-
-def _draws(units: int, samples: int, seed: int) -> Iterator[Int64[np.ndarray, " units"]]:
-    draw = np.random.Generator(np.random.Philox(seed))
-    for _ in range(samples):
-        yield draw.integers(units, size=units)
+    """(BLEU of the first - of the second with its interval, p), see `corpus_difference`."""
+    return corpus_difference(first, second, bleu_of, level, samples, seed)
 
 
 @functools.cache

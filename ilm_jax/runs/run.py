@@ -21,7 +21,7 @@ from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer, stop_ids
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.files import sha256_json
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
@@ -219,8 +219,8 @@ class Run:
             return None
         if not isinstance(objective, LanguageModelling):
             raise UserError("infer_eval asks a stage-1 run for answers: it has no language model")
-        setting = Setting(objective, self.partitioner, self.vectors)
+        model = ModelOnMesh(objective, self.partitioner, self.vectors)
         folder = pathlib.Path(self.model_dir) / "infer_eval"
         return InferEval(
-            config, setting, self.feed, self.splits, self.tokenizer, folder, self.stop_ids
+            config, model, self.feed, self.splits, self.tokenizer, folder, self.stop_ids
         )

@@ -14,7 +14,7 @@ from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.evaluation import results
+from ilm_jax.evaluation.reports import results
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 from tests.serving.test_exporting import READER
@@ -135,12 +135,12 @@ def test_a_sample_limits_scoring_writing_and_ranking_alike(world, tmp_path, caps
     shown = capsys.readouterr()
     few, more = (results.read(folder) for folder in folders)
     for name, stored, size in (("few", few, 2), ("more", more, 5)):
-        units = {figure: len(one.index) for figure, one in stored.figures.items()}
+        units = {figure: len(one.index) for figure, one in stored.metrics.items()}
         assert set(units.values()) == {size}, (name, units)
         for part, unit in (("nll", "texts"), ("texts", "texts"), ("ranking", "users")):
             assert stored.record["protocol"][part][unit].startswith(f"{size}, a fixed sample of ")
-    for name, figure in few.figures.items():
-        assert set(figure.index) < set(more.figures[name].index), name
+    for name, figure in few.metrics.items():
+        assert set(figure.index) < set(more.metrics[name].index), name
     assert "nll: texts 5, a fixed sample of" in shown.out
     for line in ("scoring long_description", "writing long_description", "ranking sequential"):
         assert f"{line}" in shown.err

@@ -9,9 +9,11 @@ from ilm_jax.data.examples.prompts import ITEM_SLOT
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.decoding.trie import build_trie
-from ilm_jax.evaluation import passes
-from ilm_jax.evaluation.measures import GenerationMeasure, LanguageMeasure, RankingMeasure
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures import passes
+from ilm_jax.evaluation.measures.generation import GenerationMeasure
+from ilm_jax.evaluation.measures.language import LanguageMeasure
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.evaluation.measures.ranking import RankingMeasure
 from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.training import models
 
@@ -72,12 +74,12 @@ def parameters(partitioner):
 def measure_all(partitioner):
     """What every measure finds, as plain lists; several batches, the last one with padding."""
     passes.BATCH = 8
-    setting, feed = Setting(models.ILM, partitioner, models.table()), small_feed()
+    model, feed = ModelOnMesh(models.ILM, partitioner, models.table()), small_feed()
     params = parameters(partitioner)
-    language = LanguageMeasure(setting, feed)(params)
-    ranking = RankingMeasure(setting, feed, small_trie(), beams=10)
+    language = LanguageMeasure(model, feed)(params)
+    ranking = RankingMeasure(model, feed, small_trie(), beams=10)
     ranked, some = ranking(params), ranking(params, np.array([30, 2, 9]))
-    written = GenerationMeasure(setting, feed, TOKENIZER, steps=4)(params)
+    written = GenerationMeasure(model, feed, TOKENIZER, steps=4)(params)
     return {
         "index": language.index.tolist(), "nll": language.nll_sum.tolist(),
         "tokens": language.tokens.tolist(), "content": language.content_nll_sum.tolist(),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures import RankingMeasure, colliding
-from ilm_jax.evaluation.passes import Pass, Setting
+from ilm_jax.evaluation.evaluators.items import colliding
+from ilm_jax.evaluation.measures.passes import ModelOnMesh, Pass
+from ilm_jax.evaluation.measures.ranking import RankingMeasure
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.checkpoints.test_two_processes import free_port
 from tests.evaluation import small
@@ -54,9 +55,9 @@ def test_seen_items_leave_the_lists_but_never_the_target():
     before = on_one()["lists"]
     targets = [small.example(number)["target_item"] for number in range(small.EXAMPLES)]
     seen = [np.array([*row[:4], target]) for row, target in zip(before, targets, strict=True)]
-    setting = Setting(models.ILM, mesh(1, 1, 1), models.table())
-    ranking = RankingMeasure(setting, small.small_feed(), small.small_trie(), 40, seen)
-    found = ranking(small.parameters(setting.partitioner), np.arange(5))
+    model = ModelOnMesh(models.ILM, mesh(1, 1, 1), models.table())
+    ranking = RankingMeasure(model, small.small_feed(), small.small_trie(), 40, seen)
+    found = ranking(small.parameters(model.partitioner), np.arange(5))
     for number in range(5):
         gone = {int(row) for row in seen[number]} - {targets[number]}
         listed = found.lists[number][found.lists[number] >= 0]
@@ -96,13 +97,13 @@ def test_two_processes_find_what_one_finds(sizes):
 
 
 def test_a_measure_asked_of_the_wrong_output_says_so():
-    setting = Setting(models.ILM, mesh(1, 1, 1), models.table())
+    model = ModelOnMesh(models.ILM, mesh(1, 1, 1), models.table())
     feed = small.small_feed(3)
     with pytest.raises(UserError, match="beams=41: give a number from 1 to 40"):
-        RankingMeasure(setting, feed, small.small_trie(), beams=41)
+        RankingMeasure(model, feed, small.small_trie(), beams=41)
     feed.stream[0]["target_item"] = -1
     with pytest.raises(UserError, match="answers are no items"):
-        RankingMeasure(setting, feed, small.small_trie())
+        RankingMeasure(model, feed, small.small_trie())
     feed.converter = lambda examples, numbers: {}
     with pytest.raises(UserError, match="pairs of vectors, not prompts"):
-        Pass(setting, feed, lambda params, batch, table: batch)
+        Pass(model, feed, lambda params, batch, table: batch)

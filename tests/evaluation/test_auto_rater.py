@@ -11,9 +11,9 @@ import pytest
 
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import auto_rater
-from ilm_jax.evaluation.auto_rater import FLUENCY, HISTORY, ITEM, AutoRater, Criterion
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures import auto_rater
+from ilm_jax.evaluation.measures.auto_rater import FLUENCY, HISTORY, ITEM, AutoRater, Criterion
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
@@ -60,13 +60,13 @@ def described(draw, error=None):
     return " ".join(words), item, " ".join(draw.permutation(past))
 
 
-def rater_of(setting, params, words, **changes):
-    return AutoRater(setting, params, words, length=16, criteria=CRITERIA, **changes)
+def rater_of(model, params, words, **changes):
+    return AutoRater(model, params, words, length=16, criteria=CRITERIA, **changes)
 
 
 @pytest.fixture(scope="module")
 def judge():
-    """(setting, parameters, tokenizer) of a decoder that learnt to answer."""
+    """(model, parameters, tokenizer) of a decoder that learnt to answer."""
     objective = LanguageModelling(
         DecoderConfig(
             vocab_size=48, num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=4, mlp_dim=64
@@ -74,8 +74,8 @@ def judge():
     )
     words = Words()
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
-    setting = Setting(objective, one, np.zeros((1, 1), np.float32))
-    rater = rater_of(setting, None, words)
+    model = ModelOnMesh(objective, one, np.zeros((1, 1), np.float32))
+    rater = rater_of(model, None, words)
     draw = np.random.Generator(np.random.Philox(1))
     converter = PromptConverter({"inputs": 16, "targets": 1}, words)
     examples = []
@@ -94,7 +94,7 @@ def judge():
     @jax.jit
     def learn(params, state, batch):
         def loss(params):
-            sums = objective.loss(params, "prompt", batch, setting.vectors, None)["loss"]
+            sums = objective.loss(params, "prompt", batch, model.vectors, None)["loss"]
             return sums.total / sums.weight
 
         updates, state = optimizer.update(jax.grad(loss)(params), state)
@@ -104,7 +104,7 @@ def judge():
     for step in range(400):
         rows = np.random.default_rng(step).integers(0, len(examples), 128)
         params, state = learn(params, state, {name: x[rows] for name, x in batch.items()})
-    return setting, params, words
+    return model, params, words
 
 
 @pytest.mark.slow
@@ -117,9 +117,9 @@ def test_planted_errors_are_rated_below_texts_without(judge):
         above = (good[name][:, None] > bad[None]).mean()  # AUC of good against spoilt
         assert above > 0.9, (name, above)
         assert ((0 <= bad) & (bad <= 1)).all()
-    figures = rater.evaluation(*zip(*[described(draw) for _ in range(40)], strict=True)).figures
-    assert [figure.name for figure in figures] == list(PLANTED)
-    interval = figures[1].interval()
+    metrics = rater.evaluation(*zip(*[described(draw) for _ in range(40)], strict=True)).metrics
+    assert [metric.name for metric in metrics] == list(PLANTED)
+    interval = metrics[1].interval()
     assert 0 <= interval.low <= interval.mean <= interval.high <= 1
 
 

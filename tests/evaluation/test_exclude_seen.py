@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
-from ilm_jax.evaluation import passes
-from ilm_jax.evaluation.measure import histories
-from ilm_jax.evaluation.measures import RankingMeasure
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures import passes
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.evaluation.measures.ranking import RankingMeasure, histories
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.data.small_catalogue import small_catalogue
 from tests.evaluation import small
@@ -28,10 +27,10 @@ def test_lists_lack_exactly_the_seen_items_but_the_target(monkeypatch):
     # The first has seen nothing, the second its target and more, the others some each.
     seen = [np.zeros(0, int), np.array([3, targets[1], 39])]
     seen += [draw.choice(models.ITEMS, size, replace=False) for size in (7, 1, 12)]
-    setting, params = Setting(models.ILM, one, models.table()), small.parameters(one)
+    model, params = ModelOnMesh(models.ILM, one, models.table()), small.parameters(one)
 
     def ranked(seen):
-        measure = RankingMeasure(setting, feed, small.small_trie(), models.ITEMS, seen)
+        measure = RankingMeasure(model, feed, small.small_trie(), models.ITEMS, seen)
         return measure(params)
 
     everything, without = ranked(None), ranked(seen)

@@ -9,9 +9,9 @@ import pytest
 
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import infer_eval
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.evaluation.task import EvaluatedTask
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 from tests.evaluation import small
@@ -23,9 +23,9 @@ RANKS, WORDS = "openp5_toy_sequential_random", "elm24_toy_long_description"
 
 @pytest.fixture
 def evaluation(tmp_path, monkeypatch):
-    monkeypatch.setattr(infer_eval, "PromptRenderer", lambda splits, settings: None)
-    monkeypatch.setattr(infer_eval, "target_trie", lambda prompts, tokenizer: small.small_trie())
-    catalogue = types.SimpleNamespace(item_ids=[f"i{row}" for row in range(models.ITEMS)])
+    monkeypatch.setattr(EvaluatedTask, "trie", small.small_trie())
+    items = [f"i{row}" for row in range(models.ITEMS)]
+    catalogue = types.SimpleNamespace(item_ids=items, num_items=len(items))
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
 
     def build(*tasks):
@@ -34,7 +34,7 @@ def evaluation(tmp_path, monkeypatch):
         )
         return InferEval(
             InferEvalConfig(dataset, every=2, examples=7),
-            Setting(models.ILM, one, models.table()),
+            ModelOnMesh(models.ILM, one, models.table()),
             lambda dataset: small.small_feed(20),
             types.SimpleNamespace(catalogue=catalogue),
             small.TOKENIZER,
@@ -50,7 +50,7 @@ def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path):
     try:
         measure = build("sequential_random", "long_description")
         found = measure(small.parameters(one), 2)
-        assert measure.setting.soft_tokens.computed == 1, "lists and texts read the same"
+        assert measure.model.soft_tokens.computed == 1, "lists and texts read the same"
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     assert {f"{RANKS}/hr@10", f"{RANKS}/coverage@10", f"{WORDS}/exact_match"} <= set(found)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.language import ExampleSums, LanguageAccumulator, example_sums, token_nll
+from ilm_jax.evaluation.measures.language import (
+    ExampleSums,
+    LanguageAccumulator,
+    example_sums,
+    token_nll,
+)
 
 LOGITS = np.array(jax.random.normal(jax.random.key(0), (4, 6, 11))) * 3
 TARGETS = np.random.default_rng(0).integers(0, 11, (4, 6))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import passes
-from ilm_jax.evaluation.passes import Pass, Setting, gathered
+from ilm_jax.evaluation.measures import passes
+from ilm_jax.evaluation.measures.passes import ModelOnMesh, Pass, gathered
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import small_feed
 from tests.training import models
@@ -22,9 +22,9 @@ def scores_of(bad):
         number = jnp.where(number == bad, jnp.nan, jnp.where(number == 3, -jnp.inf, number))
         return {"score": number, "row": batch["number"]}
 
-    setting = Setting(models.ILM, one, models.table())
+    model = ModelOnMesh(models.ILM, one, models.table())
     columns = {"number": lambda rows: rows.astype(np.int32)}
-    return gathered(Pass(setting, small_feed(), step, columns=columns)({}))
+    return gathered(Pass(model, small_feed(), step, columns=columns)({}))
 
 
 def test_a_score_that_is_no_number_is_refused_with_its_example(monkeypatch):

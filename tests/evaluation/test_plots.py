@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.plots import loss_curves
+from ilm_jax.evaluation.reports.plots import loss_curves
 
 
 def write_run(path, steps: int, **metrics):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from ilm_jax.evaluation.report import Row, format_intervals, format_table, write_report
+from ilm_jax.evaluation.reports.report import Row, format_intervals, format_table, write_report
 from ilm_jax.metrics.intervals import compare, mean_interval
 
 ROWS = [

@@ -8,19 +8,21 @@ import pytest
 from ilm_jax.cli import main as cli
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import results
-from ilm_jax.evaluation.evaluating import Plan
-from ilm_jax.evaluation.figures import Figure
+from ilm_jax.evaluation.evaluator import EvaluationConfig
 from ilm_jax.evaluation.infer_eval import InferEvalConfig
-from ilm_jax.evaluation.results import Evaluation
+from ilm_jax.evaluation.reports import results
+from ilm_jax.evaluation.reports.comparison import compare_content
 from ilm_jax.metrics.texts import TOO_SHORT
+from ilm_jax.metrics.values import Evaluation, MetricValues
 
 CARD = {"texts": {"words": {"bleu": "13a"}, "ids": "ab"}}
 
 
 def written(folder, values=(0.0, 1.0), names=("hr@10",), **more):
-    figures = [Figure(name, "users", np.arange(len(values)), np.array(values)) for name in names]
-    results.write(folder, Evaluation(figures, protocol=more.pop("protocol", CARD), **more))
+    metrics = [
+        MetricValues(name, "users", np.arange(len(values)), np.array(values)) for name in names
+    ]
+    results.write(folder, Evaluation(metrics, protocol=more.pop("protocol", CARD), **more))
     return str(folder)
 
 
@@ -109,7 +111,7 @@ def test_compare_refuses_other_words_and_other_units(tmp_path, capsys):
 ])  # fmt: skip
 def test_numbers_of_a_plan_are_checked(bad):
     with pytest.raises(UserError, match=f"{next(iter(bad))}="):
-        Plan(**bad)
+        EvaluationConfig(**bad)
 
 
 @pytest.mark.parametrize("bad", [
@@ -123,13 +125,15 @@ def test_numbers_of_an_evaluation_in_training_are_checked(bad):
 def test_content_is_paired_on_the_same_texts_or_not_at_all(tmp_path):
     folders = []
     for name, ids in (("a", "ab"), ("b", "ab"), ("c", "cd")):
-        nll = Figure("nll_content", "held-out texts", np.arange(3), np.arange(3.0), np.ones(3))
+        nll = MetricValues(
+            "nll_content", "held-out texts", np.arange(3), np.arange(3.0), np.ones(3)
+        )
         results.write(tmp_path / name, Evaluation([nll], protocol={"nll": {"ids": ids}}))
         folders.append(results.read(tmp_path / name))
     first, second, third = folders
-    assert results.compare_content("a", [first], "b", [second]).verdict == "undecided"
+    assert compare_content("a", [first], "b", [second]).verdict == "undecided"
     with pytest.raises(UserError, match="different items"):
-        results.compare_content("a", [first], "c", [third])
+        compare_content("a", [first], "c", [third])
     none = results.read(written(tmp_path / "d", missing={"nll_content": "not available (x)"}))
     with pytest.raises(UserError, match="d has no nll_content to compare: not available"):
-        results.compare_content("a", [first], "d", [none])
+        compare_content("a", [first], "d", [none])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import run_files, seqio_files
-from ilm_jax.evaluation.measures import Ranked
+from ilm_jax.evaluation.measures.ranking import Ranked
+from ilm_jax.evaluation.reports import run_files, seqio_files
+from ilm_jax.metrics.registry import measure
 
 RANKED = Ranked(
     index=np.array([0, 1]),
@@ -102,8 +103,10 @@ def test_json_lines_keep_rank_and_list(tmp_path):
 
 
 def test_figures_of_lists_stop_where_the_lists_do():
-    figures = {figure.name: figure for figure in RANKED.figures(np.array([4, 2, 6, 0]))}
-    assert set(figures) == {"hr@1", "ndcg@1", "mrr@1", "popularity@1"}
+    evaluation = measure("items", RANKED)
+    evaluation += RANKED.popularity(np.array([4, 2, 6, 0]), [np.array([], int)] * 2)
+    metrics = {metric.name: metric for metric in evaluation.metrics}
+    assert set(metrics) == {"hr@1", "ndcg@1", "mrr@1", "popularity@1"}
     totals = RANKED.totals()
     assert totals == {"coverage@1": 0.5, "valid_ids": pytest.approx(5 / 6), "repeated_ids": 0}
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation.sampling import fingerprint, sample_examples, text_mark, user_mark
+from ilm_jax.evaluation.measures.sampling import fingerprint, sample_examples, text_mark, user_mark
 
 USERS = [f"user {number}" for number in range(60)]
 ITEMS = [f"i{row}" for row in range(60)]

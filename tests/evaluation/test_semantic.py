@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation import semantic
-from ilm_jax.evaluation.measures import Generated
-from ilm_jax.evaluation.report import Row, write_report
-from ilm_jax.evaluation.semantic import semantic_consistency
-from ilm_jax.evaluation.task_figures import text_evaluation
+from ilm_jax.evaluation.measures import semantic
+from ilm_jax.evaluation.measures.generation import Generated
+from ilm_jax.evaluation.measures.semantic import semantic_consistency, semantic_evaluation
+from ilm_jax.evaluation.reports.report import Row, write_report
 
 
 def encode(texts):
@@ -73,14 +72,14 @@ def test_without_weights_the_report_says_not_available(tmp_path, monkeypatch):
     encoder = semantic.find_encoder()
     assert encoder is None
     found = Generated(np.arange(1), [], ["a"], ["a"], 1.0)
-    assert text_evaluation(found, encoder).missing["semantic"].startswith("not available")
+    assert semantic_evaluation(found, encoder).missing["semantic"].startswith("not available")
     write_report(tmp_path / "report.json", "toy", 0, [Row("ilm", {"nll": 1.0})], protocol={})
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["rows"][0]["semantic"] is None
 
 
 def test_a_missing_package_is_no_error(monkeypatch):
-    from ilm_jax.evaluation import sentence_encoder
+    from ilm_jax.evaluation.measures import sentence_encoder
 
     monkeypatch.setattr(sentence_encoder, "PACKAGE", "no-such-package-of-weights")
     assert sentence_encoder.bundled() is None
@@ -92,13 +91,13 @@ def test_an_encoder_is_not_asked_about_a_script_that_it_cannot_read():
 
     encoder.unknown = lambda texts: np.mean([not text.isascii() for text in texts])
     texts = Generated(np.arange(2), [], ["a", "b"], ["рек", "лес"], 1.0)
-    missing = text_evaluation(texts, encoder).missing
+    missing = semantic_evaluation(texts, encoder).missing
     assert "does not know 100 % of these texts' tokens" in missing["semantic"]
-    read = text_evaluation(Generated(np.arange(2), [], ["a", "b"], ["a", "b"], 1.0), encoder)
+    read = semantic_evaluation(Generated(np.arange(2), [], ["a", "b"], ["a", "b"], 1.0), encoder)
     assert "semantic" not in read.missing
 
 
 def test_a_score_between_marks_that_are_none_says_why():
-    one = text_evaluation(Generated(np.arange(1), [], ["a"], ["ab"], 1.0), encode)
+    one = semantic_evaluation(Generated(np.arange(1), [], ["a"], ["ab"], 1.0), encode)
     assert "a single text" in one.missing["semantic"]
-    assert "semantic_cosine" in {figure.name for figure in one.figures}
+    assert "semantic_cosine" in {metric.name for metric in one.metrics}

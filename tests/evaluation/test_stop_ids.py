@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation.card import texts_card
-from ilm_jax.evaluation.measures import GenerationMeasure
-from ilm_jax.evaluation.passes import Setting
+from ilm_jax.evaluation.measures.generation import GenerationMeasure
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.evaluation.reports.card import texts_card
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import TOKENIZER, parameters, small_feed
 from tests.training import models
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 def test_an_answer_ends_at_any_of_them():
     partitioner = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
-    setting = Setting(models.ILM, partitioner, models.table())
+    model = ModelOnMesh(models.ILM, partitioner, models.table())
     params, feed = parameters(partitioner), small_feed(8)
 
     def written(stops):
-        found = GenerationMeasure(setting, feed, TOKENIZER, 4, stops)(params)
+        found = GenerationMeasure(model, feed, TOKENIZER, 4, stops)(params)
         return [list(map(int, text.split())) for text in found.predictions], found.ended
 
     whole, before = written(())

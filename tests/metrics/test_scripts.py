@@ -6,8 +6,8 @@ import unicodedata
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation.measures import Generated
-from ilm_jax.evaluation.task_figures import text_evaluation
+from ilm_jax.evaluation.evaluators.texts import text_evaluation
+from ilm_jax.evaluation.measures.generation import Generated
 from ilm_jax.metrics import texts, words
 
 pytest.importorskip("rouge_score")
@@ -94,11 +94,11 @@ def test_signs_are_compared_where_there_are_no_words():
 
 
 def test_what_is_not_defined_says_so_and_is_no_zero():
-    found = text_evaluation(Generated(np.arange(2), [], ["★", "★★★"], ["", "★★★"], 1.0), None)
-    by_name = {figure.name: figure for figure in found.figures}
+    found = text_evaluation(Generated(np.arange(2), [], ["★", "★★★"], ["", "★★★"], 1.0))
+    by_name = {metric.name: metric for metric in found.metrics}
     assert by_name["rouge1"].index.tolist() == [1], "an empty reference has no words to share"
     assert found.missing["bleu"] == texts.TOO_SHORT and "bleu" not in by_name
-    empty = text_evaluation(Generated(np.arange(1), [], [""], [""], 1.0), None)
+    empty = text_evaluation(Generated(np.arange(1), [], [""], [""], 1.0))
     assert empty.missing["rougeL"] == texts.NO_WORDS and empty.totals["empty"] == 1
     assert texts.bleu(["so good"], ["so good"]) is None
     assert "bleu" not in texts.text_means(["so good"], ["so good"])

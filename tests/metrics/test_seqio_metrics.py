@@ -71,7 +71,7 @@ def test_every_tasks_figures_have_a_function():
 
 IN_SEQIO = """
 import seqio
-from ilm_jax.evaluation import seqio_metrics as fns
+from ilm_jax.metrics import seqio_metrics as fns
 task = seqio.Task(
     "t", source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: None, ["test"]),
     output_features={}, preprocessors=[],

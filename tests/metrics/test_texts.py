@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation.measures import Generated
-from ilm_jax.evaluation.task_figures import text_evaluation
+from ilm_jax.evaluation.evaluators.texts import text_evaluation
+from ilm_jax.evaluation.measures.generation import Generated
 from ilm_jax.metrics import texts
 
 GENERATED = ["the cat sat on the mat", "a dog barks at night", "Nothing at all here.", "same"]
@@ -48,9 +48,9 @@ def test_without_the_libraries_the_figures_read_not_available(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(texts, "_sacrebleu", lambda: None)
     found = Generated(np.arange(4), [], GENERATED, REFERENCES, 1.0)
-    evaluation = text_evaluation(found, encoder=None)
-    assert {figure.name: figure.mean for figure in evaluation.figures} == {"exact_match": 0.25}
-    assert set(evaluation.missing) == {*texts.ROUGES, "bleu", "semantic"}
+    evaluation = text_evaluation(found)
+    assert {metric.name: metric.mean for metric in evaluation.metrics} == {"exact_match": 0.25}
+    assert set(evaluation.missing) == {*texts.ROUGES, "bleu"}
     assert evaluation.missing["bleu"] == "not available (pip install 'ilm_jax[eval]')"
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import sentence_encoder
-from ilm_jax.evaluation.sentence_encoder import SentenceEncoder, bundled
+from ilm_jax.evaluation.measures import sentence_encoder
+from ilm_jax.evaluation.measures.sentence_encoder import SentenceEncoder, bundled
 from tests.parity.make_sentences import FOLDER, SENTENCES, TINY_TEXTS, minilm
 
 TINY = FOLDER / "tiny"

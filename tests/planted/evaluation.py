@@ -4,7 +4,7 @@ from tests.planted import Fault
 
 _METRICS = "tests/metrics/test_ranking.py"
 _INTERVALS = "tests/metrics/test_intervals.py"
-_FIGURES = "tests/evaluation/test_figures.py"
+_PAIRS = "tests/evaluation/test_comparison.py"
 _SCORES = "tests/metrics/test_scores.py"
 
 FAULTS = (
@@ -49,7 +49,7 @@ FAULTS = (
     ),
     Fault(
         "the p-value is one-sided", "ilm_jax/metrics/intervals.py",
-        "float(2 * scipy.stats.t.sf(", "float(scipy.stats.t.sf(", _FIGURES,
+        "float(2 * scipy.stats.t.sf(", "float(scipy.stats.t.sf(", _PAIRS,
     ),
     Fault(
         "samples are means of ratios", "ilm_jax/metrics/intervals.py",
@@ -67,20 +67,20 @@ FAULTS = (
         _INTERVALS,
     ),
     Fault(
-        "Holm without its steps", "ilm_jax/evaluation/figures.py",
-        "np.arange(len(order), 0, -1)", "len(order)", _FIGURES,
+        "Holm without its steps", "ilm_jax/evaluation/reports/comparison.py",
+        "np.arange(len(order), 0, -1)", "len(order)", _PAIRS,
     ),
     Fault(
-        "an adjusted p falls below a smaller one's", "ilm_jax/evaluation/figures.py",
-        "np.minimum(np.maximum.accumulate(scaled), 1.0)", "np.minimum(scaled, 1.0)", _FIGURES,
+        "an adjusted p falls below a smaller one's", "ilm_jax/evaluation/reports/comparison.py",
+        "np.minimum(np.maximum.accumulate(scaled), 1.0)", "np.minimum(scaled, 1.0)", _PAIRS,
     ),
     Fault(
-        "adjusted p-values go to the wrong figures", "ilm_jax/evaluation/figures.py",
-        "adjusted[order] = np.minimum", "adjusted[:] = np.minimum", _FIGURES,
+        "adjusted p-values go to the wrong figures", "ilm_jax/evaluation/reports/comparison.py",
+        "adjusted[order] = np.minimum", "adjusted[:] = np.minimum", _PAIRS,
     ),
     Fault(
-        "a lower loss is the worse", "ilm_jax/evaluation/figures.py",
-        'return f"{lower} better"', 'return f"{higher} better"', _FIGURES,
+        "a lower loss is the worse", "ilm_jax/evaluation/reports/comparison.py",
+        'if self.higher_is_better else f"{lower} better"', 'if True else f"{lower} better"', _PAIRS,
     ),
     Fault(
         "ties share their highest rank", "ilm_jax/metrics/scores.py",
@@ -100,17 +100,17 @@ FAULTS = (
         "tests/metrics/test_lists.py",
     ),
     Fault(
-        "a seen target is no candidate", "ilm_jax/evaluation/measures.py",
+        "a seen target is no candidate", "ilm_jax/evaluation/measures/ranking.py",
         'np.setdiff1d(items, [feed.stream[number]["target_item"]])', "np.asarray(items)",
         "tests/evaluation/test_exclude_seen.py",
     ),
     Fault(
-        "the plan's wish to leave out the seen is lost", "ilm_jax/evaluation/evaluating.py",
-        "plan.split, plan.exclude_seen, task", "plan.split, False, task",
+        "the wish to leave out the seen is lost", "ilm_jax/evaluation/evaluators/items.py",
+        "if self.config.exclude_seen:", "if False:",
         "tests/cli/test_trained_run_answers.py -k earlier_choices",
     ),
     Fault(
-        "validation leaves out the history of the test", "ilm_jax/evaluation/measure.py",
+        "validation leaves out the history of the test", "ilm_jax/evaluation/measures/ranking.py",
         'splits.test_target if split == "test" else splits.valid_target', "splits.test_target",
         "tests/evaluation/test_exclude_seen.py",
     ),

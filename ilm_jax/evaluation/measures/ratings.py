@@ -7,6 +7,7 @@ examples can be ordered, where a generated word would give ties.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,8 +23,16 @@ from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures import check_numbers, embed
-from ilm_jax.evaluation.passes import OnBatch, Pass, Setting, gathered
+from ilm_jax.evaluation.measures.passes import (
+    ModelOnMesh,
+    OnBatch,
+    Pass,
+    check_numbers,
+    embed,
+    gathered,
+)
+from ilm_jax.metrics import scores, texts
+from ilm_jax.metrics.values import Evaluation, MetricValues, Statistic
 
 # A scale with more values is no scale: play counts, say.
 MOST_VALUES = 64
@@ -45,21 +54,55 @@ class Rated:
     ratings: Float64[np.ndarray, " examples"]
     predicted: Float64[np.ndarray, " examples"]
 
+    @property
+    def predictions(self) -> Float64[np.ndarray, " examples"]:
+        """What was predicted, as metrics take it."""
+        return self.predicted
+
+    @property
+    def targets(self) -> Float64[np.ndarray, " examples"]:
+        """What stood there, as metrics take it."""
+        return self.ratings
+
+    def over_users(self, liked: float) -> Evaluation:
+        """RMSE, and with ratings of at least `liked` as positives AUC and UAUC."""
+        users = np.array([example["user"] for example in self.examples])
+        labels = self.ratings >= liked
+
+        def of(metric: Callable[[Any, Any], float], first: Any, second: Any) -> Statistic:
+            return Statistic(lambda rows: metric(first[rows], second[rows]), users)
+
+        statistics = {"rmse": of(scores.rmse, self.ratings, self.predicted)}
+        missing = {}
+        if labels.all() or not labels.any():
+            missing["auc"] = f"{texts.NOT_AVAILABLE} (all ratings lie on one side of {liked:g})"
+        else:
+            statistics["auc"] = of(scores.auc, labels, self.predicted)
+        metrics = []
+        by_user = scores.auc_by_user(labels, self.predicted, users)
+        if len(by_user.values):
+            numbers = np.flatnonzero(np.isin(np.unique(users), by_user.users))
+            metrics.append(MetricValues("uauc", "users", numbers, by_user.values))
+        else:
+            why = "no user has ratings on both sides among these"
+            missing["uauc"] = f"{texts.NOT_AVAILABLE} ({why})"
+        return Evaluation(metrics, missing=missing, statistics=statistics)
+
 
 class RatingMeasure:
     """Predicted ratings of a task whose answers are ratings."""
 
     def __init__(
-        self, setting: Setting, feed: Feed, scale: Float64[np.ndarray, " values"], trie: Trie
+        self, model: ModelOnMesh, feed: Feed, scale: Float64[np.ndarray, " values"], trie: Trie
     ) -> None:
         """As `Pass`.
 
         Args:
-          setting, feed: see there.
+          model, feed: see there.
           scale: the ratings that there are.
           trie: of their words, see `scale_trie`.
         """
-        objective = setting.objective
+        objective = model.objective
 
         def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
             embeddings = embed(objective, params, batch, soft)
@@ -70,7 +113,7 @@ class RatingMeasure:
             return jnp.sum(weights * jnp.asarray(scale, jnp.float32)[values], axis=-1)
 
         self._feed = feed
-        self._pass = Pass(setting, feed, step, trie, prompts=True)
+        self._pass = Pass(model, feed, step, trie, prompts=True)
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Language figures: negative log-likelihood over all and over content tokens, bits per byte.
+"""Language metrics: negative log-likelihood over all and over content tokens, bits per byte.
 
 `nll` is the mean over target tokens, in nats, lower is better (`log_perplexity`): total nll of all
 examples over their total number of tokens. `nll_content` counts only tokens that carry information,
@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
 
+from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.measures.passes import ModelOnMesh, OnBatch, Pass
+from ilm_jax.metrics import texts
 from ilm_jax.metrics.intervals import Interval, mean_interval
+from ilm_jax.metrics.values import Evaluation, MetricValues
+
+NO_CONTENT = f"{texts.NOT_AVAILABLE} (no target has a token that carries information)"
 
 
 class ExampleSums(NamedTuple):
@@ -64,7 +70,7 @@ def example_sums(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LanguageResult:
-    """Per-example sums, in order of the example's index, and the figures that they give."""
+    """Per-example sums, in order of the example's index, and the metrics that they give."""
 
     index: Int64[np.ndarray, " examples"]
     nll_sum: Float64[np.ndarray, " examples"]
@@ -136,3 +142,45 @@ class LanguageAccumulator:
         index = np.array(sorted(self._rows), np.int64)
         columns = np.array([self._rows[i] for i in index.tolist()], np.float64)
         return LanguageResult(index, *columns.T)
+
+
+class LanguageMeasure:
+    """nll of a task's targets, in nats."""
+
+    def __init__(self, model: ModelOnMesh, feed: Feed) -> None:
+        """As `Pass`."""
+        objective = model.objective
+
+        def step(params: Any, batch: Any, table: Any) -> Any:
+            return example_sums(*objective.token_losses(params, batch, table))
+
+        self._pass = Pass(model, feed, step)
+
+    def __call__(
+        self,
+        params: Any,
+        numbers: Int[np.ndarray, " chosen"] | None = None,
+        on_batch: OnBatch = None,
+    ) -> LanguageResult:
+        """Sums of every example."""
+        accumulator = LanguageAccumulator()
+        for index, sums in self._pass(params, numbers):
+            accumulator.add(index, sums)
+            if on_batch is not None:
+                on_batch(len(index))
+        return accumulator.result()
+
+
+def language_evaluation(result: LanguageResult) -> Evaluation:
+    """nll and nll_content per token; where no token carries information, why there is no latter."""
+    pairs = {
+        "nll": (result.nll_sum, result.tokens),
+        "nll_content": (result.content_nll_sum, result.content_tokens),
+    }
+    metrics = [
+        MetricValues(name, "held-out texts", result.index, sums, tokens, higher_is_better=False)
+        for name, (sums, tokens) in pairs.items()
+        if tokens.sum()
+    ]
+    known = {metric.name for metric in metrics}
+    return Evaluation(metrics, missing={n: NO_CONTENT for n in pairs if n not in known})

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32, Int, Int64
 
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import Feed
-from ilm_jax.decoding.soft_tokens import SoftTokenCache
+from ilm_jax.decoding.soft_tokens import SoftTokenCache, look_up
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.partitioning import Partitioner
@@ -26,15 +26,13 @@ from ilm_jax.training.host_memory import HOST_MEMORY
 BATCH = 64
 Step = Callable[..., Any]
 OnBatch = Callable[[int], None] | None
-# (what is done, of how many) to what hears how many more are done: a bar, say.
-Watch = Callable[[str, int], Callable[[int], None]]
 # Numbers of examples to a row for each.
 Column = Callable[[Int[np.ndarray, " rows"]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Setting:
-    """What all measures of one model share.
+class ModelOnMesh:
+    """A model and where it lies: what all measures of it share.
 
     Attributes:
       objective: the model, with sizes.
@@ -94,7 +92,7 @@ class Pass:
 
     def __init__(
         self,
-        setting: Setting,
+        model: ModelOnMesh,
         feed: Feed,
         step: Step,
         *extras: Any,
@@ -104,7 +102,7 @@ class Pass:
         """Prepares the pass.
 
         Args:
-          setting: model and mesh.
+          model: what is measured, on its mesh.
           feed: of a prompt task or a corpus, not repeated.
           step: (params, batch, table, *extras) -> tree of arrays [batch, …]; `table` holds the
             vectors, or with `prompts` the soft tokens if the model has any.
@@ -116,15 +114,15 @@ class Pass:
           UserError: if the feed holds pairs, which no language model can answer.
         """
         check_prompts(feed)
-        partitioner = setting.partitioner
+        partitioner = model.partitioner
         shards = partitioner.batch_sharding(0).num_devices
         self.size = -(-BATCH // shards) * shards
-        self._setting, self._feed, self._prompts = setting, feed, prompts
+        self._model, self._feed, self._prompts = model, feed, prompts
         self._columns = dict(columns or {})
         whole = partitioner.replicated
         self._extras = jax.device_put(extras, whole)
         rows = partitioner.batch_sharding(self.size)
-        table = setting.entity_sharding(soft=prompts)
+        table = model.entity_sharding(soft=prompts)
         self._step = jax.jit(
             step, in_shardings=(None, rows, table, *(whole for _ in extras)), out_shardings=whole
         )
@@ -141,12 +139,12 @@ class Pass:
         Raises:
           UserError: if an output is NaN.
         """
-        partitioner = self._setting.partitioner
+        partitioner = self._model.partitioner
         numbers = np.arange(self._feed.len_epoch) if numbers is None else np.asarray(numbers)
         source = _Chosen(self._feed, numbers, self._prompts, self._columns)
         HOST_MEMORY.give_back()
         with partitioner.context():
-            table = self._setting.entities(params, soft=self._prompts)
+            table = self._model.entities(params, soft=self._prompts)
             for start in range(0, len(numbers), self.size):
                 batch = global_batch(source, start, self.size, partitioner)
                 out = jax.device_get(self._step(params, batch, table, *self._extras))
@@ -167,14 +165,8 @@ def _head(rows: int, array: np.ndarray) -> np.ndarray:
     return array[:rows]
 
 
-def unseen(what: str, total: int) -> Callable[[int], None]:
-    """A `Watch` that shows nothing."""
-    del what, total
-    return lambda new: None
-
-
 def _check_numbers(numbers: Int[np.ndarray, " real"], out: Any) -> None:
-    """No figure is made of NaN, which a list or a mean over what is known would hide."""
+    """No metric is made of NaN, which a list or a mean over what is known would hide."""
     for leaf in jax.tree.leaves(out):
         if not jax.numpy.issubdtype(leaf.dtype, np.floating):
             continue
@@ -206,3 +198,24 @@ def gathered(
     index = np.concatenate(numbers)
     order = np.argsort(index, kind="stable")
     return index[order], jax.tree.map(lambda *parts: np.concatenate(parts)[order], *outputs)
+
+
+def check_numbers(values: np.ndarray, index: Int64[np.ndarray, " examples"], what: str) -> None:
+    """Raises UserError where a value is NaN, as all are of a model that diverged."""
+    wrong = np.isnan(values).reshape(len(values), -1).any(axis=1)
+    if wrong.any():
+        first = int(index[np.argmax(wrong)])
+        raise UserError(
+            f"{what} are not numbers (NaN) in {wrong.sum()} of {len(values)} examples, first in "
+            f"example {first}: the model's parameters are not finite; choose an earlier --step"
+        )
+
+
+def embed(objective: Any, params: Any, batch: Any, soft: Any) -> Any:
+    """Prompts as the language model reads them: words, and soft tokens in the slots."""
+    model = objective.model
+    if model.adaptor is None:
+        return model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
+    slots = batch["slot_entity"], batch["slot_query"]
+    entities = look_up(soft, batch["entities"])
+    return model.apply({"params": params}, batch["tokens"], *slots, entities, method="interleave")

@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from ilm_jax.evaluation.passes import Watch
-from ilm_jax.evaluation.sentence_encoder import SentenceEncoder, bundled
+from ilm_jax.evaluation.measures.generation import Generated
+from ilm_jax.evaluation.measures.sentence_encoder import REMEDY, SentenceEncoder, bundled
+from ilm_jax.metrics import scores
 from ilm_jax.metrics.intervals import Interval, mean_interval
+from ilm_jax.metrics.values import Evaluation, MetricValues
+from ilm_jax.progress import Watch
 
 NOT_AVAILABLE = "not available"
 MOST_UNKNOWN = 0.05
@@ -151,3 +154,58 @@ def _units(vectors: Float32[np.ndarray, "texts dim"]) -> Float64[np.ndarray, "te
     vectors = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12)
+
+
+def semantic_evaluation(texts: Generated, encoder: Encode | None) -> Evaluation:
+    """Semantic consistency of generated texts and its floor, or why there is none."""
+    if encoder is None:
+        why = f"{NOT_AVAILABLE} ({REMEDY}, or --encoder=FOLDER)"
+        return Evaluation([], missing={"semantic": why})
+    why = cannot_read(encoder, texts.targets)
+    if why:
+        return Evaluation([], missing={"semantic": why})
+    meaning = semantic_consistency(encoder, texts.predictions, texts.targets)
+    assert meaning is not None
+    unit = "generated texts"
+    raw = MetricValues("semantic_cosine", unit, texts.index, meaning.cosines)
+    if meaning.score is None:
+        one = "a single text has no others' references"
+        same = "others' references are as near as a text's own"
+        why = f"{NOT_AVAILABLE} ({one if len(meaning.cosines) == 1 else same})"
+        return Evaluation([raw], missing={"semantic": why})
+    values = (meaning.cosines - meaning.floor) / (meaning.ceiling - meaning.floor)
+    score = MetricValues("semantic", unit, texts.index, values)
+    return Evaluation([raw, score], {"semantic_floor": meaning.floor})
+
+
+def behavioural_evaluation(
+    profiles: Generated,
+    encoder: Encode,
+    item_texts: Sequence[str],
+    preferences: Float64[np.ndarray, "texts items"],
+) -> Evaluation:
+    """Behavioural consistency of user profiles (ELM, arXiv 2310.04475, Equation 2), or why none.
+
+    A text encoder orders the items by the cosine of their texts with a generated profile; the
+    metric is the rank correlation of that order with the preferences that behaviour gives.
+
+    Args:
+      profiles: generated.
+      encoder: of sentences.
+      item_texts: of the items that are ordered.
+      preferences: of each profile's user, such as products of CF vectors.
+    """
+    why = cannot_read(encoder, item_texts)
+    if why:
+        return Evaluation([], missing={"behavioural": why})
+    of_profiles, of_items = (
+        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        for vectors in (encoder(profiles.predictions), encoder(item_texts))
+    )
+    values = scores.behavioural_consistency(list(of_profiles @ of_items.T), list(preferences))
+    known = np.isfinite(values)
+    if not known.any():
+        why = f"{NOT_AVAILABLE} (no user prefers one item to another)"
+        return Evaluation([], missing={"behavioural": why})
+    metric = MetricValues("behavioural", "generated texts", profiles.index[known], values[known])
+    return Evaluation([metric])

@@ -10,7 +10,7 @@ from typing import Any
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import Comparison, Interval
 
-FIGURES = ("nll", "nll_content", "hr@10", "ndcg@10", "semantic")
+COLUMNS = ("nll", "nll_content", "hr@10", "ndcg@10", "semantic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Row:
 
     Attributes:
       model: "text-zero", "mlp", "ilm-rand", "ilm", "text-full" or another name.
-      figures: by name; those of `FIGURES` stand in the table, others in the file only.
-      intervals: of some of the figures.
+      metrics: by name; those of `COLUMNS` stand in the table, others in the file only.
+      intervals: of some of the metrics.
       trainable_params, frozen_params: numbers of parameters.
       seconds: of training, earlier stages that only this row needs included.
       note: short remark for the table, such as "trained LM".
-      missing: figures that could not be had, and why.
+      missing: metrics that could not be had, and why.
     """
 
     model: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     trainable_params: int = 0
     frozen_params: int = 0
     seconds: float = 0.0
@@ -37,15 +37,15 @@ class Row:
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The row of report.json; a figure that was not measured is null."""
+        """The row of report.json; a metric that was not measured is null."""
         return {
             "model": self.model,
-            **{name: _number(self.figures.get(name)) for name in FIGURES},
+            **{name: _number(self.metrics.get(name)) for name in COLUMNS},
             "trainable_params": int(self.trainable_params),
             "frozen_params": int(self.frozen_params),
             "seconds": round(float(self.seconds), 3),
             "other": {
-                name: _number(value) for name, value in self.figures.items() if name not in FIGURES
+                name: _number(value) for name, value in self.metrics.items() if name not in COLUMNS
             },
             "intervals": {name: _interval(value) for name, value in self.intervals.items()},
             "note": self.note,
@@ -73,9 +73,9 @@ def write_report(
       path: the file.
       dataset, seed: of the run.
       rows: in the order of the table.
-      protocol: the card of an evaluation, see `ilm_jax.evaluation.card`.
+      protocol: the card of an evaluation, see `ilm_jax.evaluation.reports.card`.
       comparisons: paired verdicts.
-      ceiling: best possible value of some figures, where the dataset knows it.
+      ceiling: best possible value of some metrics, where the dataset knows it.
     """
     report = {
         "dataset": dataset,
@@ -110,34 +110,34 @@ def format_table(
 
     Args:
       rows: in order.
-      ceiling: best possible value of some figures.
+      ceiling: best possible value of some metrics.
       floor: the model that nothing was trained for.
     """
-    head = ["model", *FIGURES, "trainable", "frozen", "seconds", ""]
+    head = ["model", *COLUMNS, "trainable", "frozen", "seconds", ""]
     lines = [head]
     for row in rows:
-        figures = [_cell(row.figures.get(name)) for name in FIGURES]
+        numbers = [_cell(row.metrics.get(name)) for name in COLUMNS]
         note = row.note or ("floor" if row.model == floor else "")
         sizes = [_count(row.trainable_params), _count(row.frozen_params)]
-        lines.append([row.model, *figures, *sizes, f"{row.seconds:.0f}", note])
+        lines.append([row.model, *numbers, *sizes, f"{row.seconds:.0f}", note])
     if ceiling:
-        figures = [_cell(ceiling.get(name)) for name in FIGURES]
-        lines.append(["ceiling", *figures, "", "", "", "by the generator"])
+        numbers = [_cell(ceiling.get(name)) for name in COLUMNS]
+        lines.append(["ceiling", *numbers, "", "", "", "by the generator"])
     return _aligned(lines)
 
 
 def format_intervals(rows: Sequence[Row]) -> str:
-    """The same figures' intervals, one line per row."""
-    lines = [["model", *FIGURES, ""]]
+    """The same metrics' intervals, one line per row."""
+    lines = [["model", *COLUMNS, ""]]
     for row in rows:
-        found = [row.intervals.get(name) for name in FIGURES]
+        found = [row.intervals.get(name) for name in COLUMNS]
         cells = ["-" if i is None else f"[{_cell(i.low)}, {_cell(i.high)}]" for i in found]
         lines.append([row.model, *cells, ""])
     return _aligned(lines)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Names and remarks to the left, figures to the right."""
+    """Names and remarks to the left, numbers to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilm_jax.evaluation.measures import Ranked
+from ilm_jax.evaluation.measures.ranking import Ranked
 from ilm_jax.files import atomic_write
 
 NAMES = ("ranks.jsonl", "ranks.trec", "qrels.trec")

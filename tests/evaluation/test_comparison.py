@@ -6,10 +6,10 @@ import scipy.stats
 
 from ilm_jax.cli import main as cli
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation import card, results
-from ilm_jax.evaluation.figures import Figure, holm, pair, pair_all
-from ilm_jax.evaluation.results import Evaluation
+from ilm_jax.evaluation.reports import card, results
+from ilm_jax.evaluation.reports.comparison import holm, pair, pair_all
 from ilm_jax.metrics import texts
+from ilm_jax.metrics.values import Evaluation, MetricValues
 
 DRAW = np.random.Generator(np.random.Philox(5))
 USERS, TEXTS = np.arange(120), np.arange(40)
@@ -30,24 +30,24 @@ CARD = {
 
 
 def evaluation(folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USERS, cost=0.0):
-    figures = [
-        Figure("hr@10", "users", users, HITS[: len(users)] + shift),
-        Figure("nll", "held-out texts", TEXTS, NATS + cost * TOKENS, TOKENS),
+    metrics = [
+        MetricValues("hr@10", "users", users, HITS[: len(users)] + shift),
+        MetricValues("nll", "held-out texts", TEXTS, NATS + cost * TOKENS, TOKENS, False),
     ]
     counts = texts.bleu_counts(wrote, REFERENCES)
     if counts is not None:
-        figures.append(Figure("bleu", "generated texts", TEXTS, counts))
-    results.write(folder, Evaluation(figures, {"coverage@10": 0.5}, protocol), step=3)
+        metrics.append(MetricValues("bleu", "generated texts", TEXTS, counts, total=texts.bleu_of))
+    results.write(folder, Evaluation(metrics, {"coverage@10": 0.5}, protocol), step=3)
     return str(folder)
 
 
 def test_what_is_written_is_read_back(tmp_path):
     stored = results.read(evaluation(tmp_path))
     assert stored.record["figures"]["coverage@10"] == 0.5 and stored.record["step"] == 3
-    nll = stored.figures["nll"]
+    nll = stored.metrics["nll"]
     assert nll.mean == pytest.approx(NATS.sum() / TOKENS.sum())
     assert stored.intervals["nll"] == nll.interval()
-    assert stored.record["figures"]["hr@10"] == stored.figures["hr@10"].mean == HITS.mean()
+    assert stored.record["figures"]["hr@10"] == stored.metrics["hr@10"].mean == HITS.mean()
     evaluation(tmp_path / "run" / "evaluation")
     assert results.read(tmp_path / "run").record == stored.record
     with pytest.raises(UserError, match="holds no evaluation.json"):
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_one_value_has_no_bounds_and_json_stays_strict(tmp_path):
-    one = Figure("hr@1", "users", np.array([7]), np.ones(1))
+    one = MetricValues("hr@1", "users", np.array([7]), np.ones(1))
     results.write(tmp_path, Evaluation([one]))
     assert "Infinity" not in (tmp_path / "evaluation.json").read_text()
     assert results.read(tmp_path).intervals["hr@1"].high == np.inf
@@ -71,11 +71,11 @@ def test_compare_prints_every_shared_figure_and_calls_a_tie_a_tie(tmp_path, caps
     verdicts = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[4:7]}
     expected = {"hr@10": "tie within noise", "nll": "B better", "bleu": "B better"}
     assert verdicts == expected
-    assert lines[3].startswith("|---") and "3 figures were compared" in lines[-1]
+    assert lines[3].startswith("|---") and "3 metrics were compared" in lines[-1]
     hits = next(line for line in lines if line.startswith("| hr@10"))
     test = scipy.stats.ttest_rel(HITS, HITS + noise - noise.mean() + 0.001)
     assert f"| {test.pvalue:.2g} |" in hits and "120 users" in hits
-    assert cli.main(["compare", first, second, "--figures=nll"]) == 0
+    assert cli.main(["compare", first, second, "--metrics=nll"]) == 0
     assert "hr@10" not in capsys.readouterr().out
 
 
@@ -92,7 +92,7 @@ def test_runs_under_other_rules_are_refused_and_the_rule_is_named(tmp_path, caps
     for words, said in (
         ([first], "RUN_B is missing"),
         ([first, second, third], "unexpected argument"),
-        ([first, first, "--figures=mrr"], "no figure 'mrr' in both; they share: hr@10, nll"),
+        ([first, first, "--figures=mrr"], "no metric 'mrr' in both; they share: hr@10, nll"),
         ([first, str(tmp_path)], "holds no evaluation.json"),
     ):
         assert cli.main(["compare", *words]) == 2
@@ -103,18 +103,20 @@ def test_equal_models_tie_about_as_often_as_the_level_says():
     draw = np.random.Generator(np.random.Philox(6))
     ties = 0
     for _ in range(200):
-        a, b = (Figure("hr@10", "users", USERS, HARD + draw.normal(size=120)) for _ in range(2))
+        a, b = (
+            MetricValues("hr@10", "users", USERS, HARD + draw.normal(size=120)) for _ in range(2)
+        )
         ties += pair(a, b, samples=300).verdict("A", "B") == "tie within noise"
     low, high = scipy.stats.binom.interval(0.9999, 200, 0.94)
     assert low <= ties <= high
 
 
 def test_weights_that_differ_cannot_be_paired():
-    a = Figure("nll", "held-out texts", TEXTS, NATS, TOKENS)
-    b = Figure("nll", "held-out texts", TEXTS, NATS, TOKENS + 1)
+    a = MetricValues("nll", "held-out texts", TEXTS, NATS, TOKENS)
+    b = MetricValues("nll", "held-out texts", TEXTS, NATS, TOKENS + 1)
     with pytest.raises(UserError, match="one tokenizer"):
         pair(a, b)
-    with pytest.raises(UserError, match="share no figure"):
+    with pytest.raises(UserError, match="share no metric"):
         pair_all({"nll": a}, {})
 
 
@@ -128,10 +130,10 @@ def test_pairs_carry_the_p_values_that_holm_adjusts_by_hand():
     draw = np.random.Generator(np.random.Philox(9))
     shifts = {"hr@10": 0.3, "ndcg@10": 0.0, "mrr@10": 0.15, "hr@1": 0.2}
     first = {
-        name: Figure(name, "users", USERS, HARD + shift + draw.normal(size=120))
+        name: MetricValues(name, "users", USERS, HARD + shift + draw.normal(size=120))
         for name, shift in shifts.items()
     }
-    second = {name: Figure(name, "users", USERS, HARD) for name in shifts}
+    second = {name: MetricValues(name, "users", USERS, HARD) for name in shifts}
     found = {one.name: one for one in pair_all(first, second, samples=100)}
     assert set(found) == set(shifts)
     for name, one in found.items():

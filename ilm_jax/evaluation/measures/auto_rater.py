@@ -26,10 +26,10 @@ from ilm_jax.data.streams.converters import Example, PromptConverter
 from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.figures import Figure
-from ilm_jax.evaluation.measures import LanguageMeasure
-from ilm_jax.evaluation.passes import Setting, Watch, unseen
-from ilm_jax.evaluation.results import Evaluation
+from ilm_jax.evaluation.measures.language import LanguageMeasure
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.metrics.values import Evaluation, MetricValues
+from ilm_jax.progress import Watch, unseen
 
 NOTHING = "N/A"
 _PLACE = re.compile(r"\{(text|item|history)\}")
@@ -40,7 +40,7 @@ class Criterion:
     """One question about a text.
 
     Attributes:
-      name: of the figure.
+      name: of the metric.
       question: with the places {text}, and {item} or {history} where it asks of them; ends in one
         space, as prompts do.
       good, bad: the two answers.
@@ -79,7 +79,7 @@ class AutoRater:
     """A judge.
 
     Attributes:
-      setting: a text-only language model, and where it lies.
+      model: a text-only language model, and where it lies.
       params: its parameters, nested; they stay as they are.
       tokenizer: of that model.
       length: tokens of a question at most.
@@ -88,7 +88,7 @@ class AutoRater:
       name: of the judge, for reports.
     """
 
-    setting: Setting
+    model: ModelOnMesh
     params: Any
     tokenizer: Tokenizer
     length: int = 512
@@ -99,8 +99,8 @@ class AutoRater:
     @classmethod
     def of_model(cls, model: LoadedModel, name: str = "given", **settings: Any) -> "AutoRater":
         """A language model of a folder as judge; `settings` are fields."""
-        setting = Setting(model.objective, model.partitioner, np.zeros((1, 1), np.float32))
-        return cls(setting, model.params, model.tokenizer, name=name, **settings)
+        judge = ModelOnMesh(model.objective, model.partitioner, np.zeros((1, 1), np.float32))
+        return cls(judge, model.params, model.tokenizer, name=name, **settings)
 
     def __call__(
         self,
@@ -147,11 +147,11 @@ class AutoRater:
         histories: Sequence[str] | None = None,
         watch: Watch = unseen,
     ) -> Evaluation:
-        """The same as figures, with intervals over texts; what could not be asked says so."""
-        found = self(texts, items, histories, watch)
-        figures = [
-            Figure(name, "generated texts", np.arange(len(values)), values)
-            for name, values in found.items()
+        """The same as metrics, with intervals over texts; what could not be asked says so."""
+        ratings = self(texts, items, histories, watch)
+        metrics = [
+            MetricValues(name, "generated texts", np.arange(len(values)), values)
+            for name, values in ratings.items()
         ]
         sides = {"item": items, "history": histories}
         missing = {
@@ -160,7 +160,7 @@ class AutoRater:
             for place in _places(criterion.question)
             if place in sides and sides[place] is None
         }
-        return Evaluation(figures, missing=missing)
+        return Evaluation(metrics, missing=missing)
 
     def _log_odds(
         self, questions: Sequence[tuple[Criterion, Mapping[str, str]]], watch: Watch
@@ -175,7 +175,7 @@ class AutoRater:
         converter = PromptConverter({"inputs": self.length, "targets": longest}, self.tokenizer)
         feed = Feed(_Listed(answers), converter)  # type: ignore[arg-type]
         on_batch = watch(f"judging by {self.name}", len(answers))
-        measured = LanguageMeasure(self.setting, feed)(self.params, on_batch=on_batch)
+        measured = LanguageMeasure(self.model, feed)(self.params, on_batch=on_batch)
         nll = measured.nll_sum.reshape(-1, 2)
         return nll[:, 1] - nll[:, 0]
 

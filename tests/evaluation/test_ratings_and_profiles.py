@@ -8,10 +8,11 @@ import pytest
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures import Generated, embed
-from ilm_jax.evaluation.passes import Setting
-from ilm_jax.evaluation.ratings import Rated, RatingMeasure, rating_scale
-from ilm_jax.evaluation.task_figures import behavioural_figures, rating_evaluation
+from ilm_jax.evaluation.evaluators.ratings import rating_evaluation
+from ilm_jax.evaluation.measures.generation import Generated
+from ilm_jax.evaluation.measures.passes import ModelOnMesh, embed
+from ilm_jax.evaluation.measures.ratings import Rated, RatingMeasure, rating_scale
+from ilm_jax.evaluation.measures.semantic import behavioural_evaluation
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.data.small_catalogue import small_catalogue
 from tests.evaluation import small
@@ -25,34 +26,34 @@ def rated(users, ratings, predicted):
 
 def test_ratings_have_the_figures_of_their_definitions():
     found = rating_evaluation(rated("aabb", [5, 1, 4, 2], [4.5, 2.0, 3.0, 3.5]), liked=4.0)
-    by_name = {figure.name: figure.mean for figure in found.figures}
+    by_name = {metric.name: metric.mean for metric in found.metrics}
     errors = np.array([0.5, 1.0, 1.0, 1.5])
     assert by_name["mae"] == pytest.approx(errors.mean())
     assert by_name["mse"] == pytest.approx((errors**2).mean())
-    assert found.others["rmse"].mean == pytest.approx(np.sqrt((errors**2).mean()))
+    assert found.statistics["rmse"].mean == pytest.approx(np.sqrt((errors**2).mean()))
     assert by_name["uauc"] == 0.5, "a orders its two rightly, b does not"
-    assert found.others["auc"].mean == 0.75
+    assert found.statistics["auc"].mean == 0.75
     assert not found.missing
 
 
 def test_one_sided_ratings_have_no_auc_and_say_why():
     found = rating_evaluation(rated("ab", [5, 4], [4.5, 2.0]), liked=4.0)
     assert "one side of 4" in found.missing["auc"] and "uauc" in found.missing
-    assert set(found.others) == {"rmse"}
+    assert set(found.statistics) == {"rmse"}
 
 
 def test_a_prediction_is_the_mean_of_the_scale_under_its_words():
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
-    setting, feed = Setting(models.ILM, one, models.table()), small.small_feed(5)
+    model, feed = ModelOnMesh(models.ILM, one, models.table()), small.small_feed(5)
     scale = [1.0, 2, 5]
     for number, example in enumerate(feed.stream):
         example["target_text"] = str(scale[number % 3])
     words = [[6, 2], [7, 9, 2], [7, 11, 2]]
     params = small.parameters(one)
-    found = RatingMeasure(setting, feed, np.array(scale), build_trie(words))(params)
+    found = RatingMeasure(model, feed, np.array(scale), build_trie(words))(params)
     assert found.ratings.tolist() == [1, 2, 5, 1, 2]
     batch = feed.converter.prompts([feed.stream[0]], np.arange(1))
-    lm, soft = models.ILM.model.lm, setting.entities(params, soft=True)
+    lm, soft = models.ILM.model.lm, model.entities(params, soft=True)
     prompt = embed(models.ILM, params, batch, soft)[:, : int(batch["lengths"][0])]
     scores = []
     for word in words:
@@ -89,6 +90,6 @@ def test_profiles_that_order_items_as_behaviour_does_have_consistency_1():
 
     found = Generated(np.arange(3), [], ["likes x", "likes x", "likes y"], [""] * 3, 1.0)
     preferences = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    (figure,) = behavioural_figures(found, encoder, ["x", "xy", "y"], preferences)
-    assert figure.values == pytest.approx([1, -1])
-    assert figure.index.tolist() == [0, 1], "a user without preferences has no order"
+    (metric,) = behavioural_evaluation(found, encoder, ["x", "xy", "y"], preferences).metrics
+    assert metric.values == pytest.approx([1, -1])
+    assert metric.index.tolist() == [0, 1], "a user without preferences has no order"
