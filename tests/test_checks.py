@@ -52,7 +52,7 @@ REQUIRED = {
         "trainer": TRAINER,
     },
 }
-OTHERS = {"EvaluationConfig", "Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
+OTHERS = {"Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
           "RopeScaling", "InitFrom", "FitCF", "Columns", "Run", "TaskSettings"}  # fmt: skip
 # 0 means something: none, all, never, or as the data have it.
 ZERO = {

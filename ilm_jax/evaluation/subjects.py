@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.trained import EvaluatedTask
 
 Examples = Sequence[Mapping[str, Any]]
 

@@ -1,22 +1,137 @@
-"""A trained language model with its parameters, and the data that it is asked about."""
+"""A trained language model with its parameters, and the tasks that it is asked."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from ilm_jax.cf.table import TableSet
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.decoding.trie import Trie
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.measures.ranking import target_trie
+from ilm_jax.evaluation.measures.sampling import (
+    Sample,
+    fingerprint,
+    sample_examples,
+    text_mark,
+    user_mark,
+)
+from ilm_jax.evaluation.reports import seqio_files
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.partitioning import Partitioner
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluatedTask:
+    """One task of one split, as one model reads it.
+
+    Attributes:
+      dataset: names the task and the split, settings and lengths.
+      feed: its examples, in the order of their cache.
+      model: the model on its mesh.
+      splits: of the catalogue.
+      tokenizer, stop_ids: of its texts, and what ends them.
+      tables: the vectors that the model reads, if any.
+    """
+
+    dataset: DatasetConfig
+    feed: Feed
+    model: ModelOnMesh
+    splits: Splits
+    tokenizer: Tokenizer
+    stop_ids: tuple[int, ...] = ()
+    tables: TableSet | None = None
+
+    @functools.cached_property
+    def spec(self) -> TaskSpec:
+        """What kind of task it is."""
+        return self.dataset.specs()[0]
+
+    @property
+    def name(self) -> str:
+        """Its registered name."""
+        return self.spec.name(self.dataset.dataset)
+
+    @property
+    def label(self) -> str:
+        """Its name as it was asked for, short or registered."""
+        return str(self.dataset.mixture_or_task_name)
+
+    @property
+    def split(self) -> str:
+        """ "train", "validation" or "test"."""
+        return self.dataset.split
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Items, users and interactions."""
+        return self.splits.catalogue
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of an answer at most, as in training."""
+        return self.dataset.task_feature_lengths["targets"]
+
+    @functools.cached_property
+    def renderer(self) -> PromptRenderer:
+        """Names the items as the task's answers do."""
+        return PromptRenderer(self.splits, self.dataset.naming(self.spec.task))
+
+    @functools.cached_property
+    def trie(self) -> Trie:
+        """The strings by which its answers name the items."""
+        return target_trie(self.renderer, self.tokenizer)
+
+    def sample_of_users(self, size: int | None) -> Sample:
+        """All examples of a fixed sample of the users; None: of all."""
+        return sample_examples(self._user_marks, size)
+
+    def sample_of_texts(self, size: int | None) -> Sample:
+        """A fixed sample of the examples, by hash of their users or items; None: all."""
+        total = self.feed.len_epoch
+        if size is None:
+            return Sample(np.arange(total), total, total)
+        items = self.catalogue.item_ids
+        return sample_examples([text_mark(self.feed.stream[n], items) for n in range(total)], size)
+
+    @functools.cached_property
+    def _user_marks(self) -> list[bytes]:
+        return [user_mark(self.feed.stream[n]) for n in range(self.feed.len_epoch)]
+
+    def fingerprint(self, index: Int64[np.ndarray, " units"], *, items: bool = False) -> str:
+        """Of what was measured, which two evaluations must share to be compared.
+
+        Args:
+          index: numbers of the measured examples.
+          items: whether answers are items, which count by id however a task calls them.
+        """
+        examples = (self.feed.stream[int(number)] for number in index)
+        return fingerprint(examples, self.catalogue.item_ids if items else None)
+
+    def write_answers(
+        self,
+        folder: str | os.PathLike,
+        step: int,
+        index: Int64[np.ndarray, " units"],
+        targets: Iterable[object],
+        predictions: Iterable[object],
+    ) -> str:
+        """Writes answers in seqio's format; returns the file's name in the folder."""
+        words = PromptTokenizer(self.tokenizer).decode_prompt
+        asked = [seqio_files.asked(self.feed.stream[int(n)], words) for n in index]
+        seqio_files.write_answers(folder, self.name, step, asked, targets, prediction=predictions)
+        return seqio_files.answers_name(self.name, step)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

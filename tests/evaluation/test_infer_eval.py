@@ -11,7 +11,7 @@ from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.trained import EvaluatedTask
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 from tests.evaluation import small

@@ -11,11 +11,11 @@ from jaxtyping import Int
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.evaluator import CHOICES, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluate import CHOICES, NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.generation import GenerationMeasure
 from ilm_jax.evaluation.measures.ranking import Ranked, RankingMeasure, histories
 from ilm_jax.evaluation.reports import card, run_files
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.trained import EvaluatedTask
 from ilm_jax.metrics.registry import measure
 from ilm_jax.metrics.values import Evaluation
 from ilm_jax.progress import Watch, unseen

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ilm_jax.evaluation.evaluator import NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluate import NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.ratings import Rated, RatingMeasure, rating_scale, scale_trie
 from ilm_jax.evaluation.reports import card
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.trained import EvaluatedTask
 from ilm_jax.metrics.registry import measure
 from ilm_jax.metrics.values import Evaluation
 from ilm_jax.progress import Watch, unseen

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ilm_jax.data.catalogue.splits import TEST
-from ilm_jax.evaluation.evaluator import DESCRIPTIONS, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluate import DESCRIPTIONS, NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.generation import Generated, GenerationMeasure
 from ilm_jax.evaluation.measures.language import (
     LanguageMeasure,
@@ -24,7 +24,7 @@ from ilm_jax.evaluation.measures.semantic import (
 from ilm_jax.evaluation.measures.sentence_encoder import REMEDY
 from ilm_jax.evaluation.reports import card
 from ilm_jax.evaluation.subjects import preferences, subjects
-from ilm_jax.evaluation.task import EvaluatedTask
+from ilm_jax.evaluation.trained import EvaluatedTask
 from ilm_jax.metrics import texts
 from ilm_jax.metrics.registry import measure
 from ilm_jax.metrics.values import Evaluation
