@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ilm_jax.checkpoints.published.families import register_language_model_family
     from ilm_jax.data.sources.prepare import load_catalogue
     from ilm_jax.decoding.generator import Generator
+    from ilm_jax.metrics.registry import Metric, register_metric
     from ilm_jax.models.ilm import ItemLanguageModel
     from ilm_jax.runs.tables import fit_cf
     from ilm_jax.runs.training import train
@@ -20,19 +21,23 @@ if TYPE_CHECKING:
 _FACE = {
     "Generator": "decoding.generator",
     "ItemLanguageModel": "models.ilm",
+    "Metric": "metrics.registry",
     "fit_cf": "runs.tables",
     "load_catalogue": "data.sources.prepare",
     "open_run": "serving.opened",
     "register_language_model_family": "checkpoints.published.families",
+    "register_metric": "metrics.registry",
     "train": "runs.training",
 }
 __all__ = [
     "Generator",
     "ItemLanguageModel",
+    "Metric",
     "fit_cf",
     "load_catalogue",
     "open_run",
     "register_language_model_family",
+    "register_metric",
     "train",
 ]
 

@@ -79,7 +79,7 @@ ZERO = {
     "Sweep": "draws",
     "T5Config": "vocab_size lora_rank norm_eps start_id eos_id",
     "TaskSettings": "corpus_sequential_examples corpus_word_variants",
-    "TrainerConfig": "eval_every",
+    "TrainerConfig": "eval_every patience",
 }
 NEGATIVE = {
     "MeshConfig": "data fsdp tensor",

@@ -7,7 +7,7 @@
 
 From then on `ilm evaluate`, the evaluation during training and `ilm compare` have it, with its
 interval over texts. The module that registers a metric is imported by the recipe (a gin line
-`import my_package.my_metrics`) or by `ilm evaluate --modules=my_package.my_metrics`.
+`import my_package.my_metrics`) or by `ilm evaluate --import=my_package.my_metrics`.
 """
 
 import dataclasses
