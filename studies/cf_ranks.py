@@ -25,13 +25,14 @@ from collections.abc import Sequence
 import cf_data
 import numpy as np
 
-from ilm_jax.cf import evaluation, sampled
+from ilm_jax.cf import evaluation
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.metrics.ranking import ndcg
+from ilm_jax.runs import sampled
 from ilm_jax.training.host_memory import keep_freed_memory
 
 DRAWN = (10, 50, 100, 500)
@@ -74,8 +75,9 @@ class Bench:
             config = sampled.SampledConfig(
                 loss=loss, rank=rank, sampler=sampler, dim=32, epochs=epochs, batch_size=2048,
                 cutoff=10 if loss == "lambdarank" else None, learning_rate=rate, schedule="linear",
+                seed=seed,
             )  # fmt: skip
-            factors = self._trainer(config).fit(seed=seed)
+            factors = sampled.fit(self.train, config)
             scorer = evaluation.vector_scorer(factors.user, factors.item)
             valid, test = (evaluation.evaluate(scorer, self.splits, fold) for fold in (VALID, TEST))
             with atomic_write(path, "wb") as stream:
@@ -85,10 +87,6 @@ class Bench:
                   flush=True)  # fmt: skip
         kept = np.load(path, allow_pickle=False)
         return float(ndcg(kept["valid"], 10).mean()), kept["ranks"]
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - seeds share what is compiled
-    def _trainer(self, config: sampled.SampledConfig) -> sampled.Trainer:
-        return sampled.make_trainer(self.train, config)
 
     @functools.cache  # noqa: B019 - lives as long as the program
     def tried(self, loss: str, rank: str) -> dict[float, float]:

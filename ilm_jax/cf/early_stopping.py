@@ -11,7 +11,7 @@ Vectors = Float32[np.ndarray, "rows dim"] | Float32[Array, "rows dim"]
 
 @dataclasses.dataclass
 class EarlyStopping:
-    """An `on_epoch` for `ials.fit` and `sampled.fit`: returns True once fitting should stop.
+    """An `on_epoch` for `ials.fit`: returns True once fitting should stop.
 
     Attributes:
       measure: of user and item vectors; higher is better.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -44,17 +45,22 @@ class SamplerConfig:
         return self.kind in ("uniform", "all")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-    """Draws candidates, and knows how often each is expected.
+    """Draws candidates, and knows how often each is expected; as text, a digest of all that.
 
     Attributes:
       config: see `SamplerConfig`.
       probability: of every item in one draw (for "in_batch": to be the positive of a row).
     """
 
-    config: SamplerConfig
-    probability: Float32[np.ndarray, " items"]
+    def __init__(self, config: SamplerConfig, probability: Float32[np.ndarray, " items"]) -> None:
+        """See the attributes."""
+        self.config, self.probability = config, probability
+
+    def __str__(self) -> str:
+        """For a run's record: two samplers with the same text draw alike."""
+        digest = hashlib.sha256(self.probability.tobytes()).hexdigest()
+        return f"{self.config}, probabilities {digest[:16]}"
 
     @classmethod
     def make(cls, config: SamplerConfig, counts: Int64[np.ndarray, " items"]) -> "Sampler":

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 # .111 / .037.
 
 
+_MODEL_DIR = (
+    "Folder of the checkpoints and metrics of a method that is trained step by step "
+    "(runs/cf_sampled.gin): a fit that was killed goes on from there, to the same table bit for "
+    "bit. Without it only the table is written, and a fit that was killed starts anew."
+)
+
+
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
@@ -44,6 +51,7 @@ def _flags() -> flags.FlagValues:
         "item_vectors": (None, "Ready-made vectors (.npy, .safetensors) to take instead of a fit."),
         "user_vectors": (None, "The same for users (default: means of their training items)."),
         "output": (None, "File to write (default: CACHE_DIR/tables/DATASET.safetensors)."),
+        "model_dir": (None, _MODEL_DIR),
         "sequences": (None, "Instead of raw files: lines of `user item item …`, oldest first."),
     }
     for name, (file, text) in texts.items():
@@ -102,8 +110,7 @@ def main(argv: Sequence[str]) -> int:
 
             table = given_table(splits, values.item_vectors, values.user_vectors or "")
         else:
-            most = max(getattr(method, "epochs", 0) for method in fitting.methods)
-            table = fitting.fit(splits, _progress(most))
+            table = fitting.fit(splits, _progress(fitting.most_epochs), _config_text(values))
         table.save(output)
     cf, popularity = measure(splits, table)
     print(results_table(cf, popularity, _title(table)))
@@ -111,6 +118,12 @@ def main(argv: Sequence[str]) -> int:
     print(f"cold (no training interaction, vector zero): {cold}")
     print(f"wrote {output}")
     return 0
+
+
+def _config_text(values: flags.FlagValues) -> str:
+    from ilm_jax.runs import gin_config
+
+    return gin_config.operative_config() if values.gin_file else ""
 
 
 def _title(table: "EmbeddingTable") -> str:
@@ -131,10 +144,15 @@ def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
     if values.item_vectors and unread:
         raise UserError(f"--item_vectors and --{unread[0]}: nothing is fitted; leave one out")
     return FitCF(
-        dataset=values.dataset, data_dir=values.data_dir, cache_dir=values.cache_dir,
-        sequences=values.sequences, output=values.output, methods=(_config(values),),
+        dataset=values.dataset,
+        data_dir=values.data_dir,
+        cache_dir=values.cache_dir,
+        sequences=values.sequences,
+        output=values.output,
+        model_dir=values.model_dir or "",
+        methods=(_config(values),),
         split=SplitConfig(values.held_out_items, values.split_seed),
-    )  # fmt: skip
+    )
 
 
 def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
@@ -151,7 +169,7 @@ def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
     return gin_config.build(FitCF, values.gin_file, [*named, *bindings], values.gin_search_paths)
 
 
-_DATA = ("dataset", "data_dir", "cache_dir", "sequences", "output")
+_DATA = ("dataset", "data_dir", "cache_dir", "sequences", "output", "model_dir")
 _FIT = ("dim", "epochs", "seed", "alpha", "regularisation", "nu")
 
 

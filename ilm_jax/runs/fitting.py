@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from ilm_jax.cf import evaluation, ials, sampled, text_vectors
+from ilm_jax.cf import evaluation, ials, text_vectors
 from ilm_jax.cf.early_stopping import EarlyStopping
 from ilm_jax.cf.ials import Factors, IALSConfig
 from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
-from ilm_jax.cf.sampled import SampledConfig
 from ilm_jax.cf.table import EmbeddingTable, unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
+from ilm_jax.runs.sampled import SampledConfig, SampledFit
 from ilm_jax.sharding.partitioning import Partitioner
 
 Method = IALSConfig | SampledConfig | TextConfig
@@ -44,6 +44,11 @@ class FitCF:
       patience: measurements on validation without improvement after which fitting stops; 0 fits
         all epochs. Not for text.
       every: epochs from one measurement to the next, at most those of each method.
+      model_dir: of the sampled methods' training: checkpoints, one after every `every` epochs,
+        metrics.jsonl and config.gin, as of every run; a fit that was killed goes on from there and
+        gives the same table, bit for bit. Of several sampled methods each has a folder in it, by
+        its place among the methods. "": nothing but the table is written, and a fit that was
+        killed starts anew. iALS and text have no checkpoints.
       partitioner: the mesh.
 
     Raises:
@@ -60,6 +65,7 @@ class FitCF:
     user_vector: str = "full"
     patience: Number = 0
     every: Count = 1
+    model_dir: str = ""
     partitioner: Partitioner = Partitioner()
 
     def __post_init__(self) -> None:
@@ -73,12 +79,22 @@ class FitCF:
         if self.user_vector == "prefix" and others:
             raise UserError("user_vector='prefix' folds users into iALS; other methods have only "
                             "'full' vectors")  # fmt: skip
+        if self.model_dir and not any(isinstance(m, SampledConfig) for m in self.methods):
+            raise UserError(
+                f"FitCF.model_dir={self.model_dir!r}: only methods that are trained step by step "
+                "have checkpoints (runs/cf_sampled.gin); leave it out"
+            )
         for method in self.methods if self.patience else ():
             if not isinstance(method, TextConfig) and self.every > method.epochs:
                 raise UserError(
                     f"FitCF.every={self.every} with {_NAMES[type(method)]} of {method.epochs} "
                     f"epochs: nothing would be measured; set every to at most {method.epochs}"
                 )
+
+    @property
+    def most_epochs(self) -> int:
+        """Of the iALS methods, which report every epoch; 0 without one."""
+        return max((m.epochs for m in self.methods if isinstance(m, IALSConfig)), default=0)
 
     def splits(self) -> Splits:
         """The catalogue, split."""
@@ -90,19 +106,28 @@ class FitCF:
             )
         return make_splits(catalogue, self.split)
 
-    def fit(self, splits: Splits, on_epoch: Callable[..., Any] | None = None) -> EmbeddingTable:
+    def fit(
+        self,
+        splits: Splits,
+        on_epoch: Callable[..., Any] | None = None,
+        config_text: str = "",
+    ) -> EmbeddingTable:
         """Fits every method and sets their vectors side by side.
 
         Args:
           splits: of `splits()`, as a rule.
-          on_epoch: called by every method but text as on_epoch(epochs done, user vectors, item
-            vectors); True stops that method.
+          on_epoch: called by iALS as on_epoch(epochs done, user vectors, item vectors); True stops
+            that method. Sampled methods are runs: they show their steps themselves.
+          config_text: written to config.gin of the runs in `model_dir`.
 
         Raises:
-          UserError: if a fit is not finite, or texts are too few.
+          UserError: if a fit is not finite, was asked to stop, or texts are too few.
         """
         tables = []
-        for method in self.methods:
+        for place, method in enumerate(self.methods):
+            if isinstance(method, SampledConfig):
+                tables.append(self._fit_sampled(splits, method, place, config_text))
+                continue
             stop = None
             if self.patience and not isinstance(method, TextConfig):
                 stop = EarlyStopping(validation_ndcg(splits), self.patience, self.every)
@@ -111,6 +136,35 @@ class FitCF:
                 table = with_prefix_users(splits, table, method)
             tables.append(table)
         return tables[0] if len(tables) == 1 else side_by_side(tables)
+
+    def _fit_sampled(
+        self, splits: Splits, method: SampledConfig, place: int, config_text: str
+    ) -> EmbeddingTable:
+        several = sum(isinstance(other, SampledConfig) for other in self.methods) > 1
+        run = SampledFit(
+            train_interactions(splits),
+            method,
+            self.partitioner,
+            model_dir=f"{self.model_dir}/{place}" if self.model_dir and several else self.model_dir,
+            measure=validation_ndcg(splits) if self.patience else None,
+            patience=self.patience,
+            every=self.every,
+            made_from={"data": {splits.catalogue.name: splits.fingerprint}},
+            config_text=config_text,
+        )
+        try:
+            factors = run.fit()
+        except ValueError as error:
+            raise UserError(f"{splits.catalogue.name}: {error}") from error
+        stopped = {"stopped_at_epoch": run.best_epoch} if self.patience else {}
+        return _table(splits, method, factors, stopped)
+
+
+def train_interactions(splits: Splits) -> Interactions:
+    """The training pairs."""
+    users, items = splits.train_interactions()
+    sizes = splits.catalogue.num_users, splits.catalogue.num_items
+    return Interactions.from_pairs(users, items, *sizes)
 
 
 def validation_ndcg(splits: Splits) -> Callable[[Any, Any], float]:
@@ -138,7 +192,7 @@ def _both(
 
 def fit_method(
     splits: Splits,
-    method: Method,
+    method: IALSConfig | TextConfig,
     on_epoch: Callable[..., Any] | None = None,
     partitioner: Partitioner | None = None,
     stop: EarlyStopping | None = None,
@@ -150,24 +204,29 @@ def fit_method(
     Raises:
       UserError: if the fit is not finite, or texts are too few.
     """
-    catalogue = splits.catalogue
-    users, items = splits.train_interactions()
-    train = Interactions.from_pairs(users, items, catalogue.num_users, catalogue.num_items)
+    catalogue, train = splits.catalogue, train_interactions(splits)
     mesh = partitioner.mesh if partitioner is not None else None
     try:
         if isinstance(method, TextConfig):
             factors = text_vectors.fit(splits, method)
-        elif isinstance(method, SampledConfig):
-            factors = sampled.fit(train, method, on_epoch, mesh)
         else:
             factors = ials.fit_interactions(train, method, on_epoch, mesh)
     except ValueError as error:
         raise UserError(f"{catalogue.name}: {error}") from error
-    settings = {"method": _NAMES[type(method)], **dataclasses.asdict(method)}
+    stopped = {}
     if stop is not None and stop.user is not None and stop.item is not None:
         factors = Factors(stop.user, stop.item)
-        settings["stopped_at_epoch"] = stop.epoch
-    cold = splits.train_counts() == 0, train.lengths == 0
+        stopped = {"stopped_at_epoch": stop.epoch}
+    return _table(splits, method, factors, stopped)
+
+
+def _table(
+    splits: Splits, method: Method, factors: Factors, stopped: dict[str, int]
+) -> EmbeddingTable:
+    """The vectors with the settings that made them, and which rows are cold."""
+    catalogue = splits.catalogue
+    settings = {"method": _NAMES[type(method)], **dataclasses.asdict(method), **stopped}
+    cold = splits.train_counts() == 0, train_interactions(splits).lengths == 0
     if isinstance(method, TextConfig):  # cold where no text was read, whoever met the item
         cold = ~factors.item.any(1), ~factors.user.any(1)
     return EmbeddingTable(

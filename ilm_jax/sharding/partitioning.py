@@ -26,10 +26,12 @@ LogicalRules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 # A mesh axis serves at most one dimension of an array, first rule first: activations ("batch"
 # first) keep "embed" whole, parameters (which have no batch) shard it over "fsdp". Of a table of
 # tokens the words are split, not "embed": its rows and logits are made where the words are, for the
-# "readout" rows of all that share the words, so that no device gathers the table.
+# "readout" rows of all that share the words, so that no device gathers the table. Tables of users
+# and items have "rows", which all devices share.
 DEFAULT_RULES: LogicalRules = (
     ("batch", ("data", "fsdp")),
     ("readout", "data"),
+    ("rows", AXES),
     ("vocab", ("tensor", "fsdp")),
     ("vocab", "tensor"),
     ("mlp", "tensor"),

@@ -1,10 +1,11 @@
 """One stage of training: from parameters to the last step; resumes where it was."""
 
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -37,7 +38,6 @@ from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.patience import Patience
 from ilm_jax.training.stopping import STOPPED, StopRequest
-from ilm_jax.training.writers import check_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,6 @@ class TrainerConfig:
       eval_batches: at most so many validation batches per kind.
       patience: validations in a row without a lower `loss` after which the run ends; 0: never.
       seed: of parameters, dropout and drawn negatives.
-      metric_writers: where metrics go beside metrics.jsonl, with settings (training/writers.py).
     """
 
     total_steps: Count
@@ -71,9 +70,6 @@ class TrainerConfig:
     eval_batches: Count = 16
     patience: Number = 0
     seed: Seed = 0
-    metric_writers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
-        default_factory=lambda: {"tensorboard": {}}
-    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -101,10 +97,10 @@ class Trainer:
       model_dir: where checkpoints, metrics and configuration go; "": nothing is written, and what
         trained is had from `params`.
       objective: what is minimised, with its sizes known.
-      table: embedding table [capacity, cf]; an argument of every step, neither trained nor frozen.
       sources: training examples by batch kind.
-      eval_sources: (examples, their number) by batch kind.
       schedule: which kind each step takes.
+      table: embedding table [capacity, cf]; an argument of every step, neither trained nor frozen.
+      eval_sources: (examples, their number) by batch kind.
       config_text: written to config.gin.
       made_from: of the run's record (record.py), what the trainer cannot know: data, table,
         tokenizer, tasks.
@@ -119,14 +115,15 @@ class Trainer:
 
     model_dir: str
     objective: Objective
-    table: np.ndarray
     sources: Mapping[str, ExampleSource]
-    eval_sources: Mapping[str, tuple[ExampleSource, int]]
     schedule: Schedule
     config: TrainerConfig
-    optimizer: OptimizerConfig
-    checkpoint: CheckpointConfig
-    partitioner: Partitioner
+    _: dataclasses.KW_ONLY
+    table: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 1), np.float32))
+    eval_sources: Mapping[str, tuple[ExampleSource, int]] = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    partitioner: Partitioner = Partitioner()
     config_text: str = ""
     made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inference: Inference | None = None
@@ -194,10 +191,22 @@ class Trainer:
         """
         trainable, frozen = self._state.trainable, self._state.frozen
         if step != "last":
-            kept = Checkpoints(self.model_dir) if self.model_dir else self._checkpoints
-            trainable = kept.trained(kept.resolve(step), trainable)
-            kept.close()
+            with self._kept() as kept:
+                trainable = kept.trained(kept.resolve(step), trainable)
         return nested({**trainable, **frozen})
+
+    def resolve(self, step: int | str) -> int:
+        """The step of a checkpoint; see `params`."""
+        with self._kept() as kept:
+            return kept.resolve(step)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[Checkpoints | InMemory]:
+        kept = Checkpoints(self.model_dir) if self.model_dir else self._checkpoints
+        try:
+            yield kept
+        finally:
+            kept.close()
 
     def initial_state(self, optimizer: Any) -> tuple[TrainState, str]:
         """The state before the first step, and the report of what was restored from where."""
@@ -212,7 +221,6 @@ class Trainer:
 
     def _check(self) -> None:
         config = self.config
-        check_writers(config.metric_writers)
         if self.optimizer.warmup_steps > config.total_steps:
             _say(
                 f"warning: OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}, but "

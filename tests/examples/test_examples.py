@@ -27,3 +27,11 @@ def test_every_example_is_short_and_says_what_it_adds_and_how_long_it_takes():
         head = text.split('"""')[1]
         assert text.count("\n") <= 80, path
         assert "dds " in head and ("minute" in head or "second" in head), path
+
+
+def test_own_objective_trains_and_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
+    run_example(monkeypatch, "own_objective.py", 4, tmp_path / "run")
+    run_example(monkeypatch, "own_objective.py", 30, tmp_path / "run")
+    first, second = capsys.readouterr().out.splitlines()[::2]
+    assert first.startswith("two towers  NDCG@10 0.") and first != second
+    assert "next_item" in (tmp_path / "run" / "made_from.json").read_text()

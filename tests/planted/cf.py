@@ -64,22 +64,22 @@ FAULTS = (
     Fault(
         "popularity is not tempered", "ilm_jax/cf/negatives.py",
         '(config.power if config.kind == "popularity" else 1)', "1",
-        "tests/cf/test_sampled.py -k 'power'",
+        "tests/cf/test_negatives.py -k 'power'",
     ),
     Fault(
         "expected counts forget how many are drawn", "ilm_jax/cf/negatives.py",
         "chance * len(chosen), 1e-30", "chance, 1e-30",
-        "tests/cf/test_sampled.py -k 'candidates_are_drawn'",
+        "tests/cf/test_negatives.py -k 'candidates_are_drawn'",
     ),
     Fault(
         "draws by popularity are one item late", "ilm_jax/cf/negatives.py",
         'where, side="right")', 'where, side="right") + 1',
-        "tests/cf/test_sampled.py -k 'candidates_are_drawn'",
+        "tests/cf/test_negatives.py -k 'candidates_are_drawn'",
     ),
     Fault(
         "a history's bit is looked for from the other end", "ilm_jax/cf/negatives.py",
         ">> (items % 32).astype", ">> (31 - items % 32).astype",
-        "tests/cf/test_sampled.py -k bitmap",
+        "tests/cf/test_negatives.py -k bitmap",
     ),
     Fault(
         "the target may be drawn as a negative", "ilm_jax/cf/sampled_metrics.py",

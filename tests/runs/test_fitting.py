@@ -9,7 +9,7 @@ from ilm_jax.cf import evaluation, ials
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import SamplerConfig
-from ilm_jax.cf.sampled import SampledConfig
+from ilm_jax.cf.pairs import Pairs
 from ilm_jax.cf.table import EmbeddingTable, TableSet
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.cli import fit_cf
@@ -18,6 +18,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.metrics.ranking import ndcg
 from ilm_jax.runs import fitting
 from ilm_jax.runs.fitting import FitCF
+from ilm_jax.runs.sampled import SampledConfig
 
 CONFIG = IALSConfig(dim=4, epochs=3, regularisation=0.01)
 WORDS = "red blue green old new small large wood iron glass north south wide thin".split()
@@ -212,8 +213,54 @@ def test_sequences_are_fitted_without_a_dataset(tmp_path, two_tastes, capsys):
     assert "mine 1.0.0: 60 users" in capsys.readouterr().out
 
 
-def test_sampled_training_is_a_method_too(splits):
-    config = SampledConfig(dim=4, epochs=2, batch_size=64, sampler=SamplerConfig("uniform", 8))
-    table = FitCF(methods=[config]).fit(splits)
+SAMPLED = SampledConfig(dim=4, epochs=5, batch_size=64, sampler=SamplerConfig("uniform", 8))
+
+
+def test_sampled_training_is_a_method_too_and_stops_at_its_best_epoch(splits, monkeypatch):
+    figures = iter([0.1, 0.3, 0.2, 0.25])
+    monkeypatch.setattr(fitting, "validation_ndcg", lambda _: lambda user, item: next(figures))
+    table = FitCF(methods=[SAMPLED], patience=2).fit(splits)
     assert table.settings["method"] == "sampled" and table.settings["sampler"]["drawn"] == 8
+    assert table.settings["stopped_at_epoch"] == 2
     assert not table.item[table.item_cold].any()
+    alone = FitCF(methods=[dataclasses.replace(SAMPLED, epochs=2)]).fit(splits)
+    assert alone.item.tobytes() == table.item.tobytes()
+    assert "stopped_at_epoch" not in alone.settings
+
+
+def test_a_killed_fit_cf_goes_on_from_its_model_dir_to_the_same_table(
+    splits, tmp_path, monkeypatch, compile_quickly
+):
+    monkeypatch.setattr(fitting, "load_catalogue", lambda *_, **__: splits.catalogue)
+
+    def fit(name, model_dir):
+        words = ["--gin_file=runs/cf_sampled.gin", "--dataset=tiny", f"--output={tmp_path / name}"]
+        small = ["dim=4", "epochs=3", "batch_size=64"]
+        words += [f"--gin.sampled.SampledConfig.{setting}" for setting in small]
+        assert fit_cf.main([*words, f"--model_dir={model_dir}"]) == 0
+        return (tmp_path / name).read_bytes()
+
+    expected = fit("alone", tmp_path / "run")
+    read, rows = [], Pairs.rows
+
+    def killed(self, indices):
+        read.append(indices)
+        if indices[0] >= 2 * self.steps * self.batch_size:
+            raise KeyboardInterrupt
+        return rows(self, indices)
+
+    monkeypatch.setattr(Pairs, "rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit("killed", tmp_path / "killed_run")
+    assert not (tmp_path / "killed").exists()
+    begun, read[:] = len(read), []
+    monkeypatch.setattr(Pairs, "rows", lambda self, i: read.append(i) or rows(self, i))
+    assert fit("killed", tmp_path / "killed_run") == expected
+    assert 0 < len(read) < begun
+    assert "sampled.SampledConfig.dim = 4" in (tmp_path / "run" / "config.gin").read_text()
+    assert fit("again", tmp_path / "run") == expected
+
+
+def test_only_methods_that_are_trained_in_steps_take_a_model_dir(tmp_path):
+    with pytest.raises(UserError, match="step by step"):
+        FitCF(methods=[CONFIG], model_dir=str(tmp_path))

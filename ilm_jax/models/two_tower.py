@@ -1,13 +1,18 @@
 """Scorers whose score is <user vector, item vector>, so that their vectors make a table.
 
 Plain matrix factorization (`user_tower="id"`), or a user tower that reads the user's history and
-can therefore serve users whom training never saw (`user_tower="history"`; see
-`sampled.Trainer.user_vectors`).
+can therefore serve users whom training never saw (`user_tower="history"`).
 """
+
+from typing import cast
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
+
+MULTIPLE = 256
+"""Tables are filled up to a multiple of so many rows, so that the devices of any usual mesh can
+share them. The rows that fill up are zero; nothing reads them, so that they stay so."""
 
 
 class TwoTower(nn.Module):
@@ -20,8 +25,6 @@ class TwoTower(nn.Module):
         items in the user's history.
       hidden: widths of an MLP (ReLU) on top of both towers; none if empty.
       init_stddev: of table entries, divided by sqrt(dim).
-      multiple: tables are filled up to a multiple of so many rows, so that devices can share them.
-        The rows that fill up are zero; nothing reads them, so that they stay so.
     """
 
     num_users: int
@@ -30,7 +33,6 @@ class TwoTower(nn.Module):
     user_tower: str = "id"
     hidden: tuple[int, ...] = ()
     init_stddev: float = 0.1
-    multiple: int = 1
 
     def setup(self) -> None:
         """Tables, and the MLPs if there are any."""
@@ -39,11 +41,12 @@ class TwoTower(nn.Module):
         normal = nn.initializers.normal(self.init_stddev / self.dim**0.5)
 
         def table(key: Array, rows: int) -> Float32[Array, "filled dim"]:
-            return jnp.pad(normal(key, (rows, self.dim)), ((0, -rows % self.multiple), (0, 0)))
+            return jnp.pad(normal(key, (rows, self.dim)), ((0, -rows % MULTIPLE), (0, 0)))
 
         users = self.num_users if self.user_tower == "id" else self.num_items
-        self.user_table = self.param("user_table", table, users)
-        self.item_table = self.param("item_table", table, self.num_items)
+        split = nn.with_logical_partitioning(table, ("rows", None))
+        self.user_table = cast(Array, self.param("user_table", split, users))
+        self.item_table = cast(Array, self.param("item_table", split, self.num_items))
         if self.hidden:
             widths = (*self.hidden, self.dim)
             self.user_layers = [nn.Dense(width) for width in widths]
