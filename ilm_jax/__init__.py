@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ilm_jax.runs.tables import fit_cf
     from ilm_jax.runs.training import train
     from ilm_jax.serving.opened import open_run
+    from ilm_jax.training.writers import register_metric_writer
 
 _FACE = {
     "Generator": "decoding.generator",
@@ -27,6 +28,7 @@ _FACE = {
     "open_run": "serving.opened",
     "register_language_model_family": "checkpoints.published.families",
     "register_metric": "metrics.registry",
+    "register_metric_writer": "training.writers",
     "train": "runs.training",
 }
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "open_run",
     "register_language_model_family",
     "register_metric",
+    "register_metric_writer",
     "train",
 ]
 

@@ -24,7 +24,7 @@ from ilm_jax.training.stopping import StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops
 from ilm_jax.training.validation import Validation
 from ilm_jax.training.window import Window
-from ilm_jax.training.writers import MetricWriter
+from ilm_jax.training.writers import MetricWriters, WriterRun
 
 if TYPE_CHECKING:
     from ilm_jax.training.trainer import Trainer
@@ -89,7 +89,8 @@ class Loop:
         trainer, step = self._trainer, self._first
         metrics: dict[str, float] = {}
         writes = jax.process_index() == 0 and bool(trainer.model_dir)
-        self._writer = MetricWriter(trainer.model_dir, step, active=writes)
+        run = WriterRun(trainer.model_dir, step, trainer.config_text)
+        self._writer = MetricWriters(run, trainer.config.metric_writers, active=writes)
         batches = training_batches(
             trainer.sources, trainer.schedule, positions, step, self._total,
             trainer.config.batch_size, trainer.partitioner,

@@ -38,6 +38,7 @@ from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.patience import Patience
 from ilm_jax.training.stopping import STOPPED, StopRequest
+from ilm_jax.training.writers import check_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ class TrainerConfig:
       eval_batches: at most so many validation batches per kind.
       patience: validations in a row without a lower `loss` after which the run ends; 0: never.
       seed: of parameters, dropout and drawn negatives.
+      metric_writers: where metrics go beside metrics.jsonl, with settings (training/writers.py).
     """
 
     total_steps: Count
@@ -70,6 +72,9 @@ class TrainerConfig:
     eval_batches: Count = 16
     patience: Number = 0
     seed: Seed = 0
+    metric_writers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {"tensorboard": {}}
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -221,6 +226,7 @@ class Trainer:
 
     def _check(self) -> None:
         config = self.config
+        check_writers(config.metric_writers)
         if self.optimizer.warmup_steps > config.total_steps:
             _say(
                 f"warning: OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}, but "

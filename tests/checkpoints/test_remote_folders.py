@@ -43,15 +43,18 @@ def test_an_object_is_written_when_its_block_succeeds(bucket):
     assert (bucket / "a.txt").read_text() == "new" and len(list(bucket.iterdir())) == 1
 
 
+TENSORBOARD: dict[str, dict] = {"tensorboard": {}}
+
+
 def test_metrics_are_written_anew_and_resumed(bucket, monkeypatch):
     monkeypatch.setattr("tensorboardX.SummaryWriter", lambda *a, **k: _Board())
-    writer = writers.MetricWriter("gs://bucket", 0)
+    writer = writers.MetricWriters(writers.WriterRun("gs://bucket"), TENSORBOARD)
     for step in (1, 2, 3):
         writer.write(step, {"loss": step})
     writer.close()
     assert [r["step"] for r in writers.read_metrics("gs://bucket/metrics.jsonl")] == [1, 2, 3]
     monkeypatch.setattr(writers, "REMOTE_PERIOD", -1.0)
-    again = writers.MetricWriter("gs://bucket", 2)
+    again = writers.MetricWriters(writers.WriterRun("gs://bucket", 2), TENSORBOARD)
     again.write(3, {"loss": 9})  # before it is closed
     records = writers.read_metrics("gs://bucket/metrics.jsonl")
     assert [(r["step"], r["loss"]) for r in records] == [(1, 1), (2, 2), (3, 9)]
