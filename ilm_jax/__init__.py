@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ilm_jax.checkpoints.published.families import register_language_model_family
+    from ilm_jax.data.examples.task_families import register_task_family
     from ilm_jax.data.sources.prepare import load_catalogue
+    from ilm_jax.data.sources.registry import register_dataset
     from ilm_jax.decoding.generator import Generator
     from ilm_jax.metrics.registry import Metric, register_metric
     from ilm_jax.models.ilm import ItemLanguageModel
@@ -26,9 +28,11 @@ _FACE = {
     "fit_cf": "runs.tables",
     "load_catalogue": "data.sources.prepare",
     "open_run": "serving.opened",
+    "register_dataset": "data.sources.registry",
     "register_language_model_family": "checkpoints.published.families",
     "register_metric": "metrics.registry",
     "register_metric_writer": "training.writers",
+    "register_task_family": "data.examples.task_families",
     "train": "runs.training",
 }
 __all__ = [
@@ -38,9 +42,11 @@ __all__ = [
     "fit_cf",
     "load_catalogue",
     "open_run",
+    "register_dataset",
     "register_language_model_family",
     "register_metric",
     "register_metric_writer",
+    "register_task_family",
     "train",
 ]
 

@@ -71,7 +71,8 @@ class _Wrong(Exception):
 def check(config: Any) -> None:
     """Checks every field of a dataclass by its annotation, and sets it to the converted value.
 
-    Whole floats become ints, lists become tuples and paths strings, where the annotation says so.
+    Whole floats become ints and ints floats, lists become tuples and paths strings, where the
+    annotation says so.
     What is no number, text, flag, configuration or collection of them is not looked at.
 
     Raises:
@@ -127,7 +128,9 @@ def _plain(value: Any, hint: Any) -> Any:
         _taken(_is_finite(value) and value == int(value), value, hint)
         return value if type(value) is int else int(value)
     if hint is float:
-        return _taken(_is_finite(value), value, hint)
+        _taken(_is_finite(value), value, hint)
+        # 0 and 0.0 are one setting, and so one key of a cache and one line of a record.
+        return float(value) if isinstance(value, int) else value
     if hint is str:
         text = os.fspath(value) if isinstance(value, os.PathLike) else value
         return _taken(isinstance(text, str), text, hint)

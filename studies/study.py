@@ -36,7 +36,7 @@ RECIPES = {
 }
 ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
 # What tiny/data.gin sets, for the verb that prepares the caches.
-SETTINGS = '{"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}'
+SETTINGS = '{"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}'
 # Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
 PROMPT_LENGTHS = {"toy": {"inputs": 100, "targets": 36}}
 # MovieLens texts are longer than the toy world's, for which the tiny recipes are cut.

@@ -6,24 +6,49 @@ later interaction. Unless the split says otherwise (`item_pairs_of_held_out`), b
 whose text is held out, so that the Q-Former meets their vectors in evaluation only.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from ilm_jax.checks import Count, check
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_families import TaskFamily
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks import common
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignmentSettings:
+    """What these tasks alone read.
+
+    Attributes:
+      pair_distance: item-item pairs are interactions of one user at most so many steps apart.
+
+    Raises:
+      SettingError: for a value that makes no sense.
+    """
+
+    pair_distance: Count = 1
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class ItemText:
     """Examples of `align_<dataset>_item_text`."""
 
-    spec = SPECS["item_text"]
-
-    def __init__(self, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer) -> None:
-        self.splits, self.settings, self._tokenizer = splits, settings, tokenizer
+    def __init__(
+        self,
+        splits: Splits,
+        settings: TaskSettings,
+        tokenizer: Tokenizer | None = None,
+        *,
+        spec: TaskSpec,
+    ) -> None:
+        """Without a tokenizer only `index` works."""
+        self.splits, self.settings, self.spec, self._tokenizer = splits, settings, spec, tokenizer
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item rows of the split's fold."""
@@ -35,14 +60,24 @@ class ItemText:
 
     def build(self, split: str, row: int) -> dict[str, Any]:
         """The item's row and the tokens of its text, without special ids."""
+        if self._tokenizer is None:
+            raise TypeError("made without a tokenizer: nothing can be tokenized")
         catalogue = self.splits.catalogue
         tokens = self._tokenizer.encode(catalogue.texts[row])
         return {"key": catalogue.item_ids[row], "row": row, "text": tokens}
 
 
 class _Pairs:
-    def __init__(self, splits: Splits, settings: TaskSettings, tokenizer: object = None) -> None:
-        self.splits, self.settings = splits, settings
+    def __init__(
+        self,
+        splits: Splits,
+        settings: TaskSettings,
+        tokenizer: Tokenizer | None = None,
+        *,
+        spec: TaskSpec,
+    ) -> None:
+        del tokenizer  # pairs of rows
+        self.splits, self.settings, self.spec = splits, settings, spec
         lengths = np.diff(splits.catalogue.offsets)
         self._users = np.repeat(np.arange(len(lengths)), lengths)
         from_end = np.repeat(splits.catalogue.offsets[1:], lengths) - np.arange(len(self._users))
@@ -67,13 +102,11 @@ class _Pairs:
 class ItemItem(_Pairs):
     """Examples of `align_<dataset>_item_item`."""
 
-    spec = SPECS["item_item"]
-
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Entries (numbers of interactions) of the earlier and of the later item."""
         firsts, seconds = [], []
         entries = np.arange(len(self._users))
-        for step in range(1, self.settings.pair_distance + 1):
+        for step in range(1, self.settings.of(AlignmentSettings).pair_distance + 1):
             first, second = entries[:-step], entries[step:]
             keep = self._users[first] == self._users[second]
             keep &= self._split[second] == FOLDS[split]
@@ -94,8 +127,6 @@ class ItemItem(_Pairs):
 class UserItem(_Pairs):
     """Examples of `align_<dataset>_user_item`."""
 
-    spec = SPECS["user_item"]
-
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Entries (numbers of interactions)."""
         return {"entry": np.flatnonzero((self._split == FOLDS[split]) & self._allowed)}
@@ -106,11 +137,40 @@ class UserItem(_Pairs):
         return {"key": self._key(entry), "user": int(self._users[entry]), "row": item}
 
 
-KINDS: dict[str, type] = {kind.spec.task: kind for kind in (ItemText, ItemItem, UserItem)}
-
-
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> common.Examples:
-    """The task of this spec; without a tokenizer it only renders."""
-    return KINDS[spec.task](splits, settings, tokenizer)
+_KEY, _ROW = ("key", "text"), ("row", "int")
+FAMILY = TaskFamily(
+    "align",
+    (
+        TaskSpec(
+            family="align",
+            task="item_text",
+            version=1,
+            make=ItemText,
+            answer="pairs",
+            features=(_KEY, _ROW, ("text", "ints")),
+            settings=(),
+            what="item vector | its text | ILM stage 1",
+        ),
+        TaskSpec(
+            family="align",
+            task="item_item",
+            version=1,
+            make=ItemItem,
+            answer="pairs",
+            features=(_KEY, _ROW, ("other", "int")),
+            settings=("align.pair_distance",),
+            what="item vector | an item of the same user soon after | ILM stage 1",
+        ),
+        TaskSpec(
+            family="align",
+            task="user_item",
+            version=1,
+            make=UserItem,
+            answer="pairs",
+            features=(_KEY, ("user", "int"), _ROW),
+            settings=(),
+            what="user vector | an item of the user | ILM stage 1",
+        ),
+    ),
+    AlignmentSettings,
+)

@@ -5,6 +5,7 @@ anybody; parts that are there already are skipped, so a run that was stopped goe
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 import subprocess
@@ -12,14 +13,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ilm_jax import user_modules
 from ilm_jax.data.catalogue.splits import Splits
-from ilm_jax.data.examples.task_settings import (
-    SPLITS,
-    TaskSettings,
-    plain_settings,
-    task_key,
-    task_path,
-)
+from ilm_jax.data.examples.task_keys import plain_settings, task_key, task_path
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources import stale
 from ilm_jax.data.streams import task_cache
@@ -114,9 +111,10 @@ class Caching:
         spec, settings = job
         numbered = enumerate(task_cache.parts(_size(examples, split)))
         wanted = [
-            (number, rows) for number, rows in numbered
+            (number, rows)
+            for number, rows in numbered
             if number % workers == worker and not task_cache.has_part(path, number)
-        ]  # fmt: skip
+        ]
         if not wanted:
             return
         (name,) = common.register(self.dataset, settings, [examples], self.tokenizer)
@@ -165,10 +163,14 @@ def run_workers(words: Sequence[str], workers: int) -> None:
     """
     command = [sys.executable, "-m", "ilm_jax", "cache_tasks", *words]
     running = [
-        subprocess.Popen([*command, f"--worker={number}/{workers}"], stderr=subprocess.PIPE,
-                         text=True)
+        subprocess.Popen(
+            [*command, f"--worker={number}/{workers}"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | user_modules.environment(),
+        )
         for number in range(workers)
-    ]  # fmt: skip
+    ]
     failed = ""
     for process in running:
         _, said = process.communicate()

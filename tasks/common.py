@@ -8,12 +8,13 @@ exceeds that of the work.
 import contextvars
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings, task_key
-from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.examples.task_keys import task_key
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
+from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.streams.streams import Mixture
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.metrics import seqio_metrics
@@ -25,23 +26,7 @@ _BATCH = 256
 # Which rows of the split a source gives while a dataset is made; None: all.
 _ROWS: contextvars.ContextVar[range | None] = contextvars.ContextVar("rows", default=None)
 # (key, examples) of every Task that is registered from here, by name.
-_registered: dict[str, tuple[str, "Examples"]] = {}
-
-
-class Examples(Protocol):
-    """What a task consists of; pure functions of their arguments."""
-
-    spec: TaskSpec
-    splits: Any
-
-    def index(self, split: str) -> dict[str, np.ndarray]:
-        """Integer columns; row k names example k of the split."""
-
-    def truncations(self, split: str) -> dict[str, int]:
-        """What was cut, by name."""
-
-    def build(self, split: str, **integers: int) -> dict[str, Any]:
-        """Features of the example that these integers name."""
+_registered: dict[str, tuple[str, Examples]] = {}
 
 
 def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
@@ -127,9 +112,10 @@ def _add(name: str, examples: Examples, tokenizer: Tokenizer) -> None:
     sizes = {split: len(next(iter(index.values()))) for split, index in indices.items()}
     ranks = {"ints": 1, "int": 0}
     vocabularies = {
-        "targets": seqio_vocabulary(tokenizer), "text": seqio_vocabulary(tokenizer),
+        "targets": seqio_vocabulary(tokenizer),
+        "text": seqio_vocabulary(tokenizer),
         "inputs": seqio_vocabulary(tokenizer),
-    }  # fmt: skip
+    }
     seqio.TaskRegistry.add(
         name,
         source=seqio.FunctionDataSource(
@@ -139,12 +125,14 @@ def _add(name: str, examples: Examples, tokenizer: Tokenizer) -> None:
         output_features={
             feature: seqio.Feature(
                 vocabularies.get(feature, seqio.PassThroughVocabulary(2**31 - 1)),
-                add_eos=False, rank=ranks[kind],
+                add_eos=False,
+                rank=ranks[kind],
             )
-            for feature, kind in examples.spec.features if kind in ranks
+            for feature, kind in examples.spec.features
+            if kind in ranks
         },
         metric_fns=seqio_metrics.metric_fns(examples.spec.metrics),
-    )  # fmt: skip
+    )
 
 
 def _index_reader(indices: dict[str, dict[str, np.ndarray]]) -> Callable:

@@ -12,35 +12,62 @@ from typing import Any
 
 import numpy as np
 
+from ilm_jax.checks import Number, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
 from ilm_jax.data.examples import item_index
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.examples.task_families import TaskFamily
+from ilm_jax.data.examples.task_keys import effective
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import NEXT_ITEM, TaskSpec
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
-from ilm_jax.tasks.elm24 import LongDescription
-from ilm_jax.tasks.openp5 import NextItem, SequentialRandom
+from ilm_jax.tasks import elm24, openp5
 from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 
-SPEC = SPECS["text"]
 _ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """What the corpus alone reads.
+
+    Attributes:
+      sequential_examples: at most so many sequential examples of each split enter it, chosen by
+        hash; 0 takes all.
+      word_variants: renderings per training item that name it by its content words, in several
+        orders; 0 for none.
+
+    Raises:
+      SettingError: for a value that makes no sense.
+    """
+
+    sequential_examples: Number = 10_000
+    word_variants: Number = 4
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class CorpusText:
     """Examples of `corpus_<dataset>_text`."""
 
-    spec = SPEC
-
     def __init__(
-        self, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None = None
+        self,
+        splits: Splits,
+        settings: TaskSettings,
+        tokenizer: Tokenizer | None = None,
+        *,
+        spec: TaskSpec,
     ) -> None:
         """Without a tokenizer only `index`, `render` and `strings` work."""
-        self.splits = splits
+        self.splits, self.spec = splits, spec
         self.settings = settings.replace(text_only=True)
-        self._descriptions = LongDescription(splits, self.settings)
-        # In the corpus the setting says which ids are taught; no task fixes it here.
-        spec = dataclasses.replace(SequentialRandom.spec, fixed=())
-        self._sequences = NextItem(splits, self.settings, spec=spec)
+        self.own = settings.of(CorpusSettings)
+        self._descriptions = elm24.LongDescription(
+            splits, self.settings, spec=elm24.LONG_DESCRIPTION
+        )
+        # The setting says which ids are taught: what the task fixes is left open here.
+        self._sequences = openp5.NextItem(splits, self.settings, spec=openp5.SEQUENTIAL_RANDOM)
         self._tokens = ExampleTokenizer(tokenizer)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
@@ -55,7 +82,7 @@ class CorpusText:
             (_SEQUENTIAL, sequences["user"], sequences["position"], sequences["variant"]),
         ]
         if FOLDS[split] == TRAIN:
-            variants = np.arange(self.settings.corpus_word_variants)
+            variants = np.arange(self.own.word_variants)
             named = np.repeat(rows, len(variants))
             parts.append((_WORDS, named, np.zeros_like(named), np.tile(variants, len(rows))))
         kinds = [np.full(len(part[1]), part[0], np.int32) for part in parts]
@@ -65,11 +92,11 @@ class CorpusText:
 
     def _chosen_sequences(self, split: str) -> dict[str, np.ndarray]:
         index = self._sequences.index(split)
-        limit = self.settings.corpus_sequential_examples
+        limit = self.own.sequential_examples
         if not limit or len(index["user"]) <= limit:
             return index
         users = self.splits.catalogue.user_ids
-        keys = (self.settings.seed, SPEC.version, "corpus")
+        keys = (self.settings.seed, self.spec.version, "corpus")
         rows = zip(*(column.tolist() for column in index.values()), strict=True)
         draw = [
             draws.uniform(*keys, users[user], position, variant) for user, position, variant in rows
@@ -93,9 +120,14 @@ class CorpusText:
             return self._descriptions.render_words(row, variant)
         catalogue = self.splits.catalogue
         return Prompted(
-            key=catalogue.item_ids[row], user="", template="text", prompt=None,
-            target_text=catalogue.texts[row], target_item=row, content=catalogue.content[row],
-        )  # fmt: skip
+            key=catalogue.item_ids[row],
+            user="",
+            template="text",
+            prompt=None,
+            target_text=catalogue.texts[row],
+            target_item=row,
+            content=catalogue.content[row],
+        )
 
     def build(self, split: str, kind: int, row: int, position: int, variant: int) -> dict[str, Any]:
         """The example's features; keys say which kind it is."""
@@ -119,17 +151,42 @@ class CorpusText:
             yield from map(renderer.user_id, range(self.splits.catalogue.num_users))
 
 
+FAMILY = TaskFamily(
+    "corpus",
+    (
+        TaskSpec(
+            family="corpus",
+            task="text",
+            version=4,
+            make=CorpusText,
+            answer="none",
+            settings=(
+                "mention_description",
+                *(name for name in NEXT_ITEM if name != "text_only"),  # its texts have no slots
+                "prompt_file",
+                "elm24.texts_file",
+                "corpus.sequential_examples",
+                "corpus.word_variants",
+            ),
+            metrics=("nll",),
+            what="- | item texts and text-only renderings | stage 0, ours",
+        ),
+    ),
+    CorpusSettings,
+)
+
+
+def corpus_text(splits: Splits, settings: TaskSettings) -> CorpusText:
+    """The corpus in words."""
+    (spec,) = FAMILY.specs
+    return CorpusText(splits, effective(spec, settings), spec=spec)
+
+
 def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
     """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
-    strings = CorpusText(splits, settings).tokenizer_strings()
     return OwnTokenizer.train(
-        strings, settings.vocab_size, model_type=settings.model_type,
+        corpus_text(splits, settings).tokenizer_strings(),
+        settings.vocab_size,
+        model_type=settings.model_type,
         whole=item_index.vocabulary(settings),
-    )  # fmt: skip
-
-
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> CorpusText:
-    """The task of this spec; without a tokenizer it only renders."""
-    return CorpusText(splits, settings, tokenizer)
+    )

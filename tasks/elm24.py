@@ -2,27 +2,68 @@
 
 Items of the training fold train; those of the validation and test folds, whose words nothing else
 has seen, measure. A second item is always one of the training fold. Targets are those of a file
-(`settings.elm_texts_file`) for the tasks that it names, else composed from metadata; every example
+(`Elm24Settings.texts_file`) for the tasks that it names, else composed from metadata; every example
 says which (`source`).
 """
 
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from ilm_jax.checks import Choice, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.neighbours import nearest
-from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits, item_folds
+from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, item_folds
 from ilm_jax.data.examples import composed, elm_templates
 from ilm_jax.data.examples.prompts import Rendered, Segment
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.examples.task_families import TaskFamily
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import (
+    INDEX,
+    LANGUAGE,
+    RENDERING,
+    WRITTEN_FEATURES,
+    TaskSpec,
+)
 from ilm_jax.data.formats.item_files import Spans
 from ilm_jax.data.formats.text_records import Key, Written, read_texts
-from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks.prompted import Prompted, PromptTask
+
+
+@dataclasses.dataclass(frozen=True)
+class Elm24Settings:
+    """What these tasks alone read.
+
+    Attributes:
+      texts_file: written targets (see `text_records`); tasks that it does not name, and all with
+        "", have composed ones.
+      neighbours: where the neighbours of items are near, "cf" or "text".
+
+    Raises:
+      SettingError: for a value that makes no sense.
+    """
+
+    texts_file: str = ""
+    neighbours: Annotated[str, Choice(("cf", "text"))] = "cf"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ItemSpec(TaskSpec):
+    """A task about one or two items.
+
+    Attributes:
+      elm: its prompts and arity.
+    """
+
+    elm: elm_templates.ElmTask
+
 
 # (number of items, whether of a user) of every task that a file of texts may name.
 ARITY = {name: (task.items, False) for name, task in elm_templates.TASKS.items()}
@@ -32,10 +73,7 @@ ARITY[elm_templates.USER_PROFILE] = (0, True)
 class ItemTask(PromptTask):
     """Examples of `elm24_<dataset>_<task>` for one of the 24 tasks."""
 
-    @property
-    def task(self) -> elm_templates.ElmTask:
-        """Its prompts and arity."""
-        return elm_templates.TASKS[self.spec.task]
+    spec: ItemSpec
 
     @functools.cached_property
     def _written(self) -> dict[tuple[int, ...], Written]:
@@ -43,8 +81,9 @@ class ItemTask(PromptTask):
         found, rows = _texts(self.settings, self.spec.task), self.splits.catalogue.item_row
         return {
             tuple(rows[raw] for raw in ids): text
-            for (_, ids), text in found.items() if all(raw in rows for raw in ids)
-        }  # fmt: skip
+            for (_, ids), text in found.items()
+            if all(raw in rows for raw in ids)
+        }
 
     @functools.cached_property
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:
@@ -56,13 +95,15 @@ class ItemTask(PromptTask):
             return pairs, np.where(second == TRAIN, fold[pairs[:, 0]], -1)
         rows = np.arange(self.splits.catalogue.num_items)
         other = np.full(len(rows), -1)
-        if self.task.items == 2:
+        if self.spec.elm.items == 2:
             other = self._partners()
-        return np.stack([rows, other], 1), np.where((other >= 0) | (self.task.items == 1), fold, -1)
+        return np.stack([rows, other], 1), np.where(
+            (other >= 0) | (self.spec.elm.items == 1), fold, -1
+        )
 
     def _partners(self) -> np.ndarray:
-        if self.task.neighbour:
-            near = nearest(self.splits, self.settings.elm_neighbours)
+        if self.spec.elm.neighbour:
+            near = nearest(self.splits, self.settings.of(Elm24Settings).neighbours)
             # An item that nobody chose in training has no neighbour there but by its words.
             return np.where(near >= 0, near, nearest(self.splits, "text"))
         known = self.splits.items_in(TRAIN)
@@ -89,7 +130,7 @@ class ItemTask(PromptTask):
         held_out = int(np.sum(self._entries[1] < 0))
         without = self.splits.catalogue.num_items - len(self._written)
         return {
-            "items_without_a_text": without if self.task.items == 1 else 0,
+            "items_without_a_text": without if self.spec.elm.items == 1 else 0,
             "texts_of_unknown_items": given - len(self._written),
             "texts_with_a_held_out_second_item": held_out,
         }
@@ -98,31 +139,35 @@ class ItemTask(PromptTask):
         """The example in words."""
         rows = (row,) if other < 0 else (row, other)
         raws = [self.splits.catalogue.item_ids[r] for r in rows]
-        template = self.template(len(self.task.prompts), split, variant, *raws)
+        template = self.template(len(self.spec.elm.prompts), split, variant, *raws)
         target, content, source = self.target(rows)
         return Prompted(
-            key=f"{','.join(raws)}#{variant}", user="", template=f"{self.spec.task}/{template}",
-            prompt=self.prompt(rows, template), target_text=target, target_item=row,
-            content=content, source=source,
-        )  # fmt: skip
+            key=f"{','.join(raws)}#{variant}",
+            user="",
+            template=f"{self.spec.task}/{template}",
+            prompt=self.prompt(rows, template),
+            target_text=target,
+            target_item=row,
+            content=content,
+            source=source,
+        )
 
     def prompt(self, rows: tuple[int, ...], template: int) -> Rendered:
         """The prompt about these items."""
         if len(rows) == 1:
-            return self.renderer.described(self.task.prompts[template], {"item": rows[0]})
+            return self.renderer.described(self.spec.elm.prompts[template], {"item": rows[0]})
         names = dict(zip(("first", "second"), rows, strict=True))
-        return self.renderer.described(self.task.prompts[template], names)
+        return self.renderer.described(self.spec.elm.prompts[template], names)
 
     def target(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
         """(text, spans that carry information or None for all, source)."""
         written = self._written.get(rows)
         if written:
             return written.target, None, written.source
-        catalogue = self.splits.catalogue
-        if self.spec.task == "long_description":
-            text, spans = catalogue.texts[rows[0]], catalogue.content[rows[0]]
-            own = spans == [(0, len(text))]
-            return text, spans, "catalogue" if own else composed.SOURCE
+        return self.from_facts(rows)
+
+    def from_facts(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
+        """The target where nobody wrote one."""
         text, spans = composed.compose(self.spec.task, [self._book.of(row) for row in rows])
         return text, spans, composed.SOURCE
 
@@ -132,9 +177,14 @@ class ItemTask(PromptTask):
 
 
 class LongDescription(ItemTask):
-    """Examples of `elm24_<dataset>_long_description`."""
+    """Examples of `elm24_<dataset>_long_description`: the catalogue's texts."""
 
-    spec = SPECS["long_description"]
+    def from_facts(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
+        """The item's text."""
+        catalogue = self.splits.catalogue
+        text, spans = catalogue.texts[rows[0]], catalogue.content[rows[0]]
+        own = spans == [(0, len(text))]
+        return text, spans, "catalogue" if own else composed.SOURCE
 
     def render_words(self, row: int, variant: int) -> Prompted:
         """A training example that names the item by its content words, for stage 0's corpus."""
@@ -179,17 +229,23 @@ class UserProfile(PromptTask):
         target, content, source = self._target(user)
         mentions: dict[str, list[Segment]] = {"user": self.renderer.mention_user(user)}
         return Prompted(
-            key=f"{raw}#{variant}", user=raw, template=f"{self.spec.task}/{template}",
-            prompt=self.renderer.fill(prompts[template], mentions), target_text=target,
-            target_item=-1, content=content, source=source,
-        )  # fmt: skip
+            key=f"{raw}#{variant}",
+            user=raw,
+            template=f"{self.spec.task}/{template}",
+            prompt=self.renderer.fill(prompts[template], mentions),
+            target_text=target,
+            target_item=-1,
+            content=content,
+            source=source,
+        )
 
 
 def _texts(settings: TaskSettings, task: str) -> dict[tuple[str, tuple[str, ...]], Written]:
     """The file's texts of one task, by raw ids."""
-    if not settings.elm_texts_file:
+    file = settings.of(Elm24Settings).texts_file
+    if not file:
         return {}
-    path = pathlib.Path(settings.elm_texts_file).expanduser()
+    path = pathlib.Path(file).expanduser()
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     found = _read(str(path), stamp)
     return {(user, ids): text for (name, user, ids), text in found.items() if name == task}
@@ -202,13 +258,44 @@ def _read(path: str, stamp: int) -> dict[Key, Written]:
     return read_texts(path, ARITY)
 
 
-KINDS: dict[str, type[PromptTask]] = {
-    "long_description": LongDescription, elm_templates.USER_PROFILE: UserProfile,
-}  # fmt: skip
+def _named(times: int) -> Callable[[TaskSettings], Sequence[tuple[str, int]]]:
+    return lambda settings: [(settings.mention_description, times)]
 
 
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> PromptTask:
-    """The task of this spec; without a tokenizer it only renders."""
-    return KINDS.get(spec.task, ItemTask)(splits, settings, tokenizer, spec)
+def _item_spec(task: str, elm: elm_templates.ElmTask) -> ItemSpec:
+    second = "its neighbour" if elm.neighbour else "another"
+    given = "an item" if elm.items == 1 else f"an item and {second}"
+    own = ("elm24.texts_file", *(("elm24.neighbours",) if elm.neighbour else ()))
+    return ItemSpec(
+        family="elm24",
+        task=task,
+        version=2,
+        make=LongDescription if task == "long_description" else ItemTask,
+        answer="text",
+        features=WRITTEN_FEATURES,
+        settings=("mention_description", *INDEX, *RENDERING, *own),
+        mentions=_named(elm.items),
+        metrics=LANGUAGE,
+        what=f"{given} | {task.replace('_', ' ')} | ELM",
+        elm=elm,
+    )
+
+
+PROFILE = TaskSpec(
+    family="elm24",
+    task=elm_templates.USER_PROFILE,
+    version=2,
+    make=UserProfile,
+    answer="text",
+    features=WRITTEN_FEATURES,
+    settings=(*RENDERING, "elm24.texts_file"),
+    fixes=lambda settings: {"mention_user": "slot"},
+    mentions=lambda settings: [(settings.mention_user, 1)],
+    metrics=LANGUAGE,
+    what="a user | their taste | ELM",
+)
+_SPECS = (*(_item_spec(*task) for task in elm_templates.TASKS.items()), PROFILE)
+FAMILY = TaskFamily(
+    "elm24", _SPECS, Elm24Settings, mixtures={"elm24": tuple(spec.task for spec in _SPECS)}
+)
+LONG_DESCRIPTION = next(spec for spec in FAMILY.specs if spec.task == "long_description")

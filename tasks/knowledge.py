@@ -5,71 +5,68 @@ items), three are the recommendation tasks themselves (retrieval, ranking, ratin
 templates and sizes are not public: these are ours.
 """
 
+import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 
+from ilm_jax.checks import Range, check
 from ilm_jax.data import draws
-from ilm_jax.data.catalogue.splits import FOLDS, Splits
-from ilm_jax.data.catalogue.word_pattern import word
-from ilm_jax.data.examples import templates
+from ilm_jax.data.catalogue.splits import FOLDS
+from ilm_jax.data.examples.gaps import with_gaps, words_of
 from ilm_jax.data.examples.negatives import draw_negatives, read_candidates
+from ilm_jax.data.examples.prompt_settings import Named
 from ilm_jax.data.examples.prompts import Segment, rating_words
+from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks.openp5 import target_positions
+from ilm_jax.data.examples.task_specs import (
+    INDEX,
+    PROMPT_FEATURES,
+    RANKING,
+    RENDERING,
+    TaskSpec,
+)
+from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
+
+@dataclasses.dataclass(frozen=True)
+class KnowledgeSettings:
+    """What these tasks alone read.
+
+    Attributes:
+      mention: how they name items; held-out ones are always named by id.
+      candidates: items to rank in "ranking", the right one included.
+      candidates_file: JSON lines {"user", "split", "candidates"} with raw ids, that fix the lists
+        of validation and test; "": drawn by hash.
+      negatives_may_be_held_out: whether a negative may be what its user chooses in a later split;
+        else it is no item of the user's at all.
+      mask_share: of an item's words that "mlm" hides.
+
+    Raises:
+      SettingError: for a value that makes no sense.
+    """
+
+    mention: Named = "title"
+    candidates: Annotated[int, Range(2)] = 20
+    candidates_file: str = ""
+    negatives_may_be_held_out: bool = False
+    mask_share: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.15
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 GAP = "___"
-Mentions = dict[str, list[Segment]]
 
 
-class _FromHistory(PromptTask):
-    """A task that asks about the item at a position of a user's sequence."""
-
-    def index(self, split: str) -> dict[str, np.ndarray]:
-        """User row, position of the item asked for, and variant."""
-        users, positions = target_positions(self.splits, split)
-        return self.with_variants(split, user=users, position=positions)
-
-    def truncations(self, split: str) -> dict[str, int]:
-        """How many examples have more history than the setting keeps."""
-        return {"history": int(np.sum(self.index(split)["position"] > self.settings.history))}
-
-    def render(self, split: str, user: int, position: int, variant: int) -> Prompted:
-        """The example in words."""
-        catalogue = self.splits.catalogue
-        raw, target = catalogue.user_ids[user], int(catalogue.sequence(user)[position])
-        wording = templates.KNOWLEDGE[self.spec.task]
-        template = self.template(len(wording), split, variant, raw, position)
-        mentions = self.mentions(split, user, position, variant)
-        prompt = self.renderer.fill(wording[template], mentions, self.elements(user, position))
-        return Prompted(
-            key=f"{raw}@{position}#{variant}", user=raw, template=f"{self.spec.task}/{template}",
-            prompt=prompt, target_text=self.answer(user, position), target_item=target,
-        )  # fmt: skip
-
-    def elements(self, user: int, position: int) -> list[list[Segment]]:
-        """The history before the position."""
-        sequence = self.splits.catalogue.sequence(user)
-        return self.renderer.history(
-            sequence[max(0, position - self.settings.history) : position].tolist()
-        )
-
-    def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
-        """What the template names beside the history."""
-        return {}
-
-    def answer(self, user: int, position: int) -> str:
-        """The item's words."""
-        return self.renderer.target(int(self.splits.catalogue.sequence(user)[position]))
-
-    def item(self, row: int) -> list[Segment]:
-        """An item as the setting mentions it; without words if it is held out."""
-        mention = self.renderer.history_mention
-        return self.renderer.mention_item(row, mention, not self.renderer.held_out(row))
+class _Knowledge(HistoryTask):
+    @functools.cached_property
+    def own(self) -> KnowledgeSettings:
+        """The family's settings."""
+        return self.settings.of(KnowledgeSettings)
 
     def keys(self, user: int, position: int, variant: int) -> tuple[draws.Key, ...]:
         """Of draws for one example."""
@@ -77,12 +74,24 @@ class _FromHistory(PromptTask):
         return (self.settings.seed, self.spec.version, self.spec.task, raw, position, variant)
 
 
-class Retrieval(_FromHistory):
+class Retrieval(_Knowledge):
     """History in, the next item's title out, of the whole catalogue."""
 
+    wording = (
+        "A {dataset} customer chose{history}. The next choice:",
+        "From {dataset}, oldest first:{history}. What follows is",
+        "Whoever takes{history} from {dataset} goes on to take",
+    )
 
-class MaskedItem(_FromHistory):
+
+class MaskedItem(_Knowledge):
     """A stretch of training choices with one hidden; in evaluation the hidden one is the last."""
+
+    wording = (
+        "One choice of this {dataset} customer is hidden:{history}. The hidden one is",
+        "Fill the gap in the list of {dataset} choices{history}. In the gap:",
+        "{dataset}, oldest first, one item left out:{history}. Left out:",
+    )
 
     def elements(self, user: int, position: int) -> list[list[Segment]]:
         """The choices around the position, which shows a gap; no held-out ones among them."""
@@ -98,13 +107,19 @@ class MaskedItem(_FromHistory):
         return elements
 
 
-class OneOfTwo(_FromHistory):
+class OneOfTwo(_Knowledge):
     """The pairwise comparison of BPR (Rendle et al. 2009) as a question."""
+
+    wording = (
+        "A {dataset} customer chose{history}. Rather {first} or {second}? Rather",
+        "After{history}, one of two {dataset} items comes next, {first} or {second}. It is",
+        "Given{history}, the better {dataset} suggestion is {first}, or else {second}. Better:",
+    )
 
     def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
         """The chosen item and one that is not the user's, in a drawn order."""
         keys = self.keys(user, position, variant)
-        held_out = self.settings.negatives_may_be_held_out
+        held_out = self.own.negatives_may_be_held_out
         (other,) = draw_negatives(self.splits, user, 1, *keys, may_be_held_out=held_out)
         two = [int(self.splits.catalogue.sequence(user)[position]), other]
         if draws.integer(2, *keys, "order"):
@@ -112,20 +127,25 @@ class OneOfTwo(_FromHistory):
         return {"first": self.item(two[0]), "second": self.item(two[1])}
 
 
-class Ranking(_FromHistory):
+class Ranking(_Knowledge):
     """History and candidates in, the next item's title out."""
+
+    wording = (
+        "A {dataset} customer chose{history}. Candidates: {candidates}. The one to show first:",
+        "History on {dataset}:{history}. Pick the next item among {candidates}. Pick:",
+        "Behind{history} on {dataset}, which of {candidates} fits best? Best:",
+    )
 
     @functools.cached_property
     def _given(self) -> dict[tuple[str, int], list[int]]:
-        if not self.settings.candidates_file:
+        if not self.own.candidates_file:
             return {}
-        targets = {}
-        for split in ("validation", "test"):
-            users, positions = target_positions(self.splits, split)
-            for user, position in zip(users.tolist(), positions.tolist(), strict=True):
-                item = int(self.splits.catalogue.sequence(user)[position])
-                targets[split, user] = item
-        return read_candidates(self.settings.candidates_file, self.splits, targets)
+        targets = {
+            (split, int(user)): self.target(user, position)
+            for split in ("validation", "test")
+            for user, position in zip(*target_positions(self.splits, split), strict=True)
+        }
+        return read_candidates(self.own.candidates_file, self.splits, targets)
 
     def candidates(self, split: str, user: int, position: int, variant: int) -> list[int]:
         """Item rows in the order in which the prompt names them."""
@@ -133,9 +153,12 @@ class Ranking(_FromHistory):
             return self._given[split, user]
         keys = self.keys(user, position, variant)
         others = draw_negatives(
-            self.splits, user, self.settings.candidates - 1, *keys,
-            may_be_held_out=self.settings.negatives_may_be_held_out,
-        )  # fmt: skip
+            self.splits,
+            user,
+            self.own.candidates - 1,
+            *keys,
+            may_be_held_out=self.own.negatives_may_be_held_out,
+        )
         rows = [int(self.splits.catalogue.sequence(user)[position]), *others]
         return sorted(rows, key=lambda row: draws.uniform(*keys, "place", row))
 
@@ -152,8 +175,14 @@ class Ranking(_FromHistory):
         return features | {"candidates": self.candidates(split, **integers)}
 
 
-class Rating(_FromHistory):
+class Rating(_Knowledge):
     """History with ratings and an item in, its rating out; empty where nothing is rated."""
+
+    wording = (
+        "Ratings by a {dataset} customer:{history}. For {item} the rating is",
+        "{dataset} stars so far:{history}. Stars for {item}:",
+        "Someone rated{history} on {dataset}. How will {item} be rated? With",
+    )
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """As the other tasks, where the interaction has a rating."""
@@ -182,60 +211,138 @@ class Rating(_FromHistory):
         """The item that is asked about."""
         return {"item": self.item(int(self.splits.catalogue.sequence(user)[position]))}
 
-    def answer(self, user: int, position: int) -> str:
+    def answer(self, user: int, position: int) -> tuple[str, Spans | None, str]:
         """The rating as a number."""
-        return self._stars(user, position)
-
-
-JOINS = ".'’-"
+        return self._stars(user, position), None, ""
 
 
 class MaskedWords(PromptTask):
     """An item's text with gaps in, the missing words out."""
 
+    wording = (
+        "Some words about a {dataset} item are missing: {text} In order, they are:",
+        "Restore the gaps. {text} Gaps:",
+        "What stood where the blanks are? {text} Answer:",
+    )
+
+    @functools.cached_property
+    def own(self) -> KnowledgeSettings:
+        """The family's settings."""
+        return self.settings.of(KnowledgeSettings)
+
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Item rows of the split's fold whose text has two words, and variant."""
         texts = self.splits.catalogue.texts
-        rows = [
-            r for r in self.splits.items_in(FOLDS[split]) if len(word(JOINS).findall(texts[r])) > 1
-        ]
+        rows = [row for row in self.splits.items_in(FOLDS[split]) if len(words_of(texts[row])) > 1]
         return self.with_variants(split, row=np.array(rows, np.int32))
 
     def render(self, split: str, row: int, variant: int) -> Prompted:
         """The example in words."""
         catalogue = self.splits.catalogue
         raw, text = catalogue.item_ids[row], catalogue.texts[row]
-        words = list(word(JOINS).finditer(text))
-        # The words around what is told are the same for every item.
-        spans = catalogue.content[row]
-        telling = [w for w in words if any(s < w.end() and w.start() < e for s, e in spans)]
-        words = telling or words
         keys = (self.settings.seed, self.spec.version, self.spec.task, raw, variant)
-        count = max(1, round(self.settings.mask_share * len(words)))
-        order = sorted(range(len(words)), key=lambda k: draws.uniform(*keys, k))
-        hidden = sorted(order[:count])
-        shown, end = "", 0
-        for k in hidden:
-            shown += text[end : words[k].start()] + GAP
-            end = words[k].end()
-        wording = templates.KNOWLEDGE[self.spec.task]
-        template = self.template(len(wording), split, variant, raw)
-        mentions = {"text": [Segment(0, shown + text[end:])]}
+        shown, hidden = with_gaps(text, catalogue.content[row], self.own.mask_share, keys, GAP)
+        template = self.template(len(self.wording), split, variant, raw)
+        mentions = {"text": [Segment(0, shown)]}
         return Prompted(
-            key=f"{raw}#{variant}", user="", template=f"{self.spec.task}/{template}",
-            prompt=self.renderer.fill(wording[template], mentions),
-            target_text=" ".join(words[k][0] for k in hidden), target_item=row,
-        )  # fmt: skip
+            key=f"{raw}#{variant}",
+            user="",
+            template=f"{self.spec.task}/{template}",
+            prompt=self.renderer.fill(self.wording[template], mentions),
+            target_text=" ".join(hidden),
+            target_item=row,
+        )
 
 
-KINDS: dict[str, type[PromptTask]] = {
-    "mim": MaskedItem, "mlm": MaskedWords, "bpr": OneOfTwo, "retrieval": Retrieval,
-    "ranking": Ranking, "rating": Rating,
-}  # fmt: skip
+def _as_mentioned(settings: TaskSettings) -> Mapping[str, Any]:
+    own = settings.of(KnowledgeSettings)
+    return {"mention_user": "none", "mention_history": own.mention, "target": "title"}
 
 
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> PromptTask:
-    """The task of this spec; without a tokenizer it only renders."""
-    return KINDS[spec.task](splits, settings, tokenizer, spec)
+def _history_and(items: int) -> Callable[[TaskSettings], Sequence[tuple[str, int]]]:
+    return lambda settings: [(settings.mention_history, settings.history + items)]
+
+
+def _spec(task: str, what: str, *reads: str, **more: Any) -> TaskSpec:
+    """A task whose prompts name items as these settings say."""
+    own = tuple(f"knowledge.{name}" for name in ("mention", *reads))
+    return TaskSpec(
+        family="knowledge",
+        task=task,
+        version=2,
+        what=f"{what} | Cao et al.",
+        settings=("history", *INDEX, *RENDERING, *own),
+        fixes=_as_mentioned,
+        **more,
+    )
+
+
+_HELD_OUT = "negatives_may_be_held_out"
+FAMILY = TaskFamily(
+    "knowledge",
+    (
+        _spec(
+            "mim",
+            "choices with one hidden | its title",
+            make=MaskedItem,
+            answer="items",
+            metrics=RANKING,
+            mentions=_history_and(0),
+        ),
+        TaskSpec(
+            family="knowledge",
+            task="mlm",
+            version=2,
+            make=MaskedWords,
+            answer="text",
+            metrics=("nll",),
+            settings=(*RENDERING, "knowledge.mask_share"),
+            what="an item's text with gaps | the missing words | Cao et al.",
+        ),
+        _spec(
+            "bpr",
+            "history, two items | the chosen one's title",
+            _HELD_OUT,
+            make=OneOfTwo,
+            answer="text",
+            metrics=("exact_match",),
+            mentions=_history_and(2),
+        ),
+        _spec(
+            "retrieval",
+            "history in titles | title of the next item",
+            make=Retrieval,
+            answer="items",
+            metrics=RANKING,
+            mentions=_history_and(0),
+        ),
+        _spec(
+            "ranking",
+            "history, candidates | title of the next item",
+            _HELD_OUT,
+            "candidates",
+            "candidates_file",
+            make=Ranking,
+            answer="items",
+            metrics=RANKING,
+            mentions=lambda settings: _history_and(settings.of(KnowledgeSettings).candidates)(
+                settings
+            ),
+            features=(*PROMPT_FEATURES, ("candidates", "ints")),
+        ),
+        _spec(
+            "rating",
+            "history with ratings, an item | its rating",
+            make=Rating,
+            answer="rating",
+            metrics=("rmse", "mae"),
+            mentions=_history_and(1),
+        ),
+    ),
+    KnowledgeSettings,
+    mixtures={
+        "knowledge": ("mim", "mlm", "bpr", "retrieval", "ranking", "rating"),
+        "knowledge_auxiliary": ("mim", "mlm", "bpr"),
+        "knowledge_recommendation": ("retrieval", "ranking", "rating"),
+    },
+)

@@ -1,90 +1,139 @@
 """OpenP5 (Xu et al. 2023): the next item from the history (sequential) or the user alone.
 
 Every position from the second of a user's training interactions is an example of both tasks;
-validation and test are leave-one-out. A task's name says how items are named, see
-`ilm_jax.data.examples.item_index`; those that end in "_unseen" have one template that no training
-example shows, and no training examples. The templates are ours, or a file's in OpenP5's format.
+validation and test are leave-one-out. A task fixes how items are named, see
+`ilm_jax.data.examples.item_index`, and which templates it reads: the unseen one of each kind is met
+by no training example, and its tasks have no training examples. The templates are ours, or a file's
+in OpenP5's format.
 """
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from ilm_jax.data.catalogue.splits import Splits
-from ilm_jax.data.examples.prompts import Rendered
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks.prompted import Prompted, PromptTask
+from ilm_jax.data.examples.prompts import Segment
+from ilm_jax.data.examples.task_families import TaskFamily
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import NEXT_ITEM, RANKING, TaskSpec
+from ilm_jax.tasks.histories import HistoryTask, Mentions
 
 
-class NextItem(PromptTask):
-    """Examples of one of OpenP5's tasks; the name says which."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenP5Spec(TaskSpec):
+    """One of OpenP5's tasks.
 
-    @property
-    def kind(self) -> str:
-        """ "sequential" or "straightforward"."""
-        return self.spec.task.split("_")[0]
+    Attributes:
+      kind: whether the prompt has a history.
+      prompts: which templates.
+    """
+
+    kind: Literal["sequential", "straightforward"]
+    prompts: Literal["seen", "unseen"] = "seen"
+
+
+class NextItem(HistoryTask):
+    """Examples of one of OpenP5's tasks; its spec says which."""
+
+    spec: OpenP5Spec
+
+    @functools.cached_property
+    def wording(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The templates of its kind."""
+        return self.renderer.templates(self.spec.kind, self.spec.prompts)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the target in the user's sequence, and variant."""
-        users, positions = target_positions(self.splits, split)
-        if split == "train" and self.settings.prompts == "unseen":
-            users, positions = users[:0], positions[:0]
-        return self.with_variants(split, user=users, position=positions)
+        index = super().index(split)
+        if split == "train" and self.spec.prompts == "unseen":
+            return {name: column[:0] for name, column in index.items()}
+        return index
 
     def truncations(self, split: str) -> dict[str, int]:
         """How many examples have more history than the setting keeps."""
-        if self.kind == "straightforward":
-            return {}
-        position = self.index(split)["position"]
-        return {"history": int(np.sum(position > self.settings.history))}
+        return {} if self.spec.kind == "straightforward" else super().truncations(split)
 
-    def render(self, split: str, user: int, position: int, variant: int) -> Prompted:
-        """The example in words."""
-        catalogue = self.splits.catalogue
-        raw, target = catalogue.user_ids[user], int(catalogue.sequence(user)[position])
-        count = len(self.renderer.templates(self.kind))
-        template = self.template(count, split, variant, raw, position)
-        return Prompted(
-            key=f"{raw}@{position}#{variant}",
-            user=raw,
-            template=f"{self.spec.task}/{template}",
-            prompt=self._prompt(user, position, template),
-            target_text=self.renderer.target(target),
-            target_item=target,
+    def elements(self, user: int, position: int) -> list[list[Segment]]:
+        """The history before the position, where there is one."""
+        return [] if self.spec.kind == "straightforward" else super().elements(user, position)
+
+    def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
+        """The user."""
+        return {"user": self.renderer.mention_user(user)}
+
+
+# How the tasks name items: (what they are called by, what is fixed).
+INDEXINGS: dict[str, dict[str, Any]] = {
+    "random": {"item_index": "random"},
+    "sequential": {"item_index": "sequential"},
+    "collaborative": {"item_index": "collaborative"},
+    "title": {"item_index": "random", "mention_history": "title", "target": "title"},
+    "slot": {
+        "item_index": "random",
+        "mention_history": "slot",
+        "mention_user": "slot",
+        "target": "id",
+    },
+}
+_GIVEN: dict[Literal["sequential", "straightforward"], str] = {
+    "sequential": "user, history",
+    "straightforward": "user",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Indexed:
+    """Fixes how a task names items."""
+
+    indexing: str
+
+    def __call__(self, settings: TaskSettings) -> Mapping[str, Any]:
+        """What is fixed."""
+        del settings
+        return INDEXINGS[self.indexing]
+
+
+def _user(settings: TaskSettings) -> Sequence[tuple[str, int]]:
+    return [(settings.mention_user, 1)]
+
+
+def _user_and_history(settings: TaskSettings) -> Sequence[tuple[str, int]]:
+    return [(settings.mention_user, 1), (settings.mention_history, settings.history)]
+
+
+def _specs() -> list[TaskSpec]:
+    prompts: tuple[Literal["seen", "unseen"], ...] = ("seen", "unseen")
+    return [
+        OpenP5Spec(
+            family="openp5",
+            task=f"{kind}_{indexing}" + "_unseen" * (shown == "unseen"),
+            version=3 if indexing == "title" else 2,
+            make=NextItem,
+            answer="items",
+            settings=(*NEXT_ITEM, "prompt_file"),
+            fixes=Indexed(indexing),
+            mentions=_user_and_history if kind == "sequential" else _user,
+            metrics=RANKING,
+            what=f"{_GIVEN[kind]} ({indexing} ids, {shown} prompts) | "
+            f"{'title' if indexing == 'title' else 'id'} of the next item | OpenP5",
+            kind=kind,
+            prompts=shown,
         )
-
-    def _prompt(self, user: int, position: int, template: int) -> Rendered:
-        if self.kind == "straightforward":
-            return self.renderer.straightforward(user, template)
-        sequence = self.splits.catalogue.sequence(user)
-        history = sequence[max(0, position - self.settings.history) : position]
-        return self.renderer.sequential(user, history.tolist(), template)
+        for kind, indexing, shown in itertools.product(_GIVEN, INDEXINGS, prompts)
+    ]
 
 
-class SequentialRandom(NextItem):
-    """Examples of `openp5_<dataset>_sequential_random`."""
-
-    spec = SPECS["sequential_random"]
-
-
-def target_positions(splits: Splits, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(user rows, positions of the targets) of a split, by user and in time order.
-
-    Users with fewer than three interactions train with all of them and have no other target.
-    """
-    lengths = np.diff(splits.catalogue.offsets)
-    if split != "train":
-        users = np.flatnonzero(lengths >= 3)
-        positions = lengths[users] - (2 if split == "validation" else 1)
-        return users.astype(np.int32), positions.astype(np.int32)
-    count = np.maximum(np.where(lengths >= 3, lengths - 2, lengths) - 1, 0)
-    users = np.repeat(np.arange(len(lengths)), count)
-    first = np.repeat(np.cumsum(count) - count, count)
-    return users.astype(np.int32), (np.arange(len(users)) - first + 1).astype(np.int32)
-
-
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> NextItem:
-    """The task of this spec; without a tokenizer it only renders."""
-    return NextItem(splits, settings, tokenizer, spec)
+FAMILY = TaskFamily(
+    "openp5",
+    tuple(_specs()),
+    mixtures={
+        **{f"openp5_{name}": tuple(f"{kind}_{name}" for kind in _GIVEN) for name in INDEXINGS},
+        **{
+            f"openp5_{kind}_tasks": tuple(f"{kind}_{name}" for name in INDEXINGS) for kind in _GIVEN
+        },
+    },
+)
+SEQUENTIAL_RANDOM = next(spec for spec in FAMILY.specs if spec.task == "sequential_random")

@@ -11,7 +11,7 @@ from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered
-from ilm_jax.data.examples.task_settings import TaskSettings, effective
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 
@@ -54,14 +54,18 @@ class ExampleTokenizer:
         return self._given
 
     def features(self, example: Prompted) -> dict[str, Any]:
-        """Features of a prompt task (see `ilm_jax.data.examples.task_settings.SPECS`)."""
+        """Features of a prompt task (see `ilm_jax.data.examples.task_specs`)."""
         prompt = example.prompt or Rendered(())
         inputs, slots, bounds = self._tokens.prompt(prompt)
         targets, content = self._target(example)
         return _features(
-            example, inputs=inputs, targets=targets, targets_content=content, slots=slots,
+            example,
+            inputs=inputs,
+            targets=targets,
+            targets_content=content,
+            slots=slots,
             history_bounds=bounds,
-        )  # fmt: skip
+        )
 
     def corpus_features(self, example: Prompted) -> dict[str, Any]:
         """The same as one text: no inputs; prompt, answer and eos are all target."""
@@ -72,9 +76,13 @@ class ExampleTokenizer:
                 raise AssertionError(f"{example.key}: a corpus text has a slot")
             targets, content = prompt + targets, [0] * len(prompt) + content
         return _features(
-            example, inputs=[], targets=targets, targets_content=content, slots=[],
+            example,
+            inputs=[],
+            targets=targets,
+            targets_content=content,
+            slots=[],
             history_bounds=[],
-        )  # fmt: skip
+        )
 
     def _target(self, example: Prompted) -> tuple[list[int], list[int]]:
         behind = example.prompt is not None
@@ -88,25 +96,23 @@ class PromptTask(abc.ABC):
     """Base of the tasks whose examples are a prompt and its answer.
 
     Attributes:
-      spec: which task; a class may name its own.
       splits: of the catalogue.
-      settings: with what the task fixes of them.
+      settings: as the task reads them.
+      spec: which task.
       renderer: of its prompts.
     """
-
-    spec: TaskSpec
 
     def __init__(
         self,
         splits: Splits,
         settings: TaskSettings,
         tokenizer: Tokenizer | None = None,
-        spec: TaskSpec | None = None,
+        *,
+        spec: TaskSpec,
     ) -> None:
         """Without a tokenizer only `index`, `render` and `truncations` work."""
-        self.spec = spec or type(self).spec
-        self.splits, self.settings = splits, effective(self.spec, settings)
-        self.renderer = PromptRenderer(splits, self.settings)
+        self.splits, self.settings, self.spec = splits, settings, spec
+        self.renderer = PromptRenderer(splits, settings)
         self._tokens = ExampleTokenizer(tokenizer)
 
     @abc.abstractmethod

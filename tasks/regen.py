@@ -4,120 +4,160 @@ The joint task answers with the item and a reason in one text. A training exampl
 held-out item: its critique and narrative would carry the item's words.
 """
 
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from ilm_jax.data.catalogue.splits import TRAIN, Splits, item_folds
-from ilm_jax.data.examples import templates
+from ilm_jax.checks import Count, check
+from ilm_jax.data.catalogue.splits import TRAIN, item_folds
 from ilm_jax.data.examples.narratives import Narratives
 from ilm_jax.data.examples.prompts import Segment
+from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.tasks.openp5 import target_positions
+from ilm_jax.data.examples.task_specs import (
+    LANGUAGE,
+    NEXT_ITEM,
+    RANKING,
+    WRITTEN_FEATURES,
+    TaskSpec,
+)
+from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
+@dataclasses.dataclass(frozen=True)
+class RegenSettings:
+    """What these tasks alone read.
+
+    Attributes:
+      texts_file: written critiques and narratives (see `narratives`); "": the corpus' own, or
+        composed ones.
+      similar: leading category levels that two neighbouring purchases share where a critique is
+        composed.
+
+    Raises:
+      SettingError: for a value that makes no sense.
+    """
+
+    texts_file: str = ""
+    similar: Count = 1
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 class _Regen(PromptTask):
-    def __init__(
-        self,
-        splits: Splits,
-        settings: TaskSettings,
-        tokenizer: Tokenizer | None = None,
-        spec: TaskSpec | None = None,
-    ) -> None:
-        super().__init__(splits, settings, tokenizer, spec)
-        self.texts = Narratives(splits, self.settings)
+    @functools.cached_property
+    def texts(self) -> Narratives:
+        """Critiques and narratives of the catalogue."""
+        own = self.settings.of(RegenSettings)
+        return Narratives(
+            self.splits, texts_file=own.texts_file, similar=own.similar, seed=self.settings.seed
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PurchaseSpec(TaskSpec):
+    """A task about a purchase.
+
+    Attributes:
+      critique: whether the prompt has one.
+      narrative: kind of the text in the answer, or "".
+      names_item: whether the answer names the item, before the text if there is one.
+      wording: templates; the sentence with the critique goes where a task has none.
+    """
+
+    critique: bool = False
+    narrative: str = ""
+    names_item: bool = False
+    wording: tuple[str, ...]
+
+
+class Purchase(_Regen, HistoryTask):
+    """A task about the item at a position of a user's sequence; its spec says what of it."""
+
+    spec: PurchaseSpec
 
     @property
-    def wording(self) -> tuple[str, ...]:
+    def wording(self) -> tuple[str, ...]:  # type: ignore[override]
         """Its templates."""
-        return templates.REGEN[self.spec.task.removesuffix("_critique")]
-
-
-class Purchase(_Regen):
-    """A task about the item at a position of a user's sequence."""
-
-    @property
-    def narrative(self) -> str:
-        """The kind of text in the answer, or ""."""
-        task = self.spec.task.removesuffix("_critique")
-        return {"next_item": "", "joint": "purchase_reason"}.get(task, task)
-
-    @property
-    def asks(self) -> bool:
-        """Whether the prompt has a critique."""
-        return self.spec.task.endswith("_critique")
+        return self.spec.wording
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the item, and variant, where the texts are there."""
         users, positions = target_positions(self.splits, split)
-        kinds = [kind for kind in (self.narrative, "critique" if self.asks else "") if kind]
+        kinds = [kind for kind in (self.spec.narrative, "critique" * self.spec.critique) if kind]
         if kinds:
-            keep = np.array([
-                self._allowed(split, user, position)
-                and all(self.texts.about(kind, user, position) for kind in kinds)
-                for user, position in zip(users.tolist(), positions.tolist(), strict=True)
-            ], bool)  # fmt: skip
+            keep = np.array(
+                [
+                    self._allowed(split, user, position)
+                    and all(self.texts.about(kind, user, position) for kind in kinds)
+                    for user, position in zip(users.tolist(), positions.tolist(), strict=True)
+                ],
+                bool,
+            )
             users, positions = users[keep], positions[keep]
         return self.with_variants(split, user=users, position=positions)
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """Nothing is counted here."""
+        return {}
 
     def _allowed(self, split: str, user: int, position: int) -> bool:
         item = int(self.splits.catalogue.sequence(user)[position])
         return split != "train" or self.splits.item_fold[item] == TRAIN
 
-    def render(self, split: str, user: int, position: int, variant: int) -> Prompted:
-        """The example in words."""
-        catalogue = self.splits.catalogue
-        sequence, raw = catalogue.sequence(user), catalogue.user_ids[user]
-        item = int(sequence[position])
-        history = sequence[max(0, position - self.settings.history) : position].tolist()
-        template = self.template(len(self.wording), split, variant, raw, position)
-        critique = self.texts.about("critique", user, position) if self.asks else None
-        mentions: dict[str, list[Segment]] = {
+    def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
+        """The user, the item, and what the user says."""
+        critique = self.texts.about("critique", user, position) if self.spec.critique else None
+        return {
             "user": self.renderer.mention_user(user),
             "critique": [Segment(0, critique[0])] if critique else [],
-            "item": self.renderer.mention_item(
-                item, self.renderer.history_mention, not self.renderer.held_out(item)
-            ),
-        }  # fmt: skip
-        target, content, source = self._answer(user, position, item)
-        return Prompted(
-            key=f"{raw}@{position}#{variant}", user=raw, template=f"{self.spec.task}/{template}",
-            prompt=self.renderer.fill(
-                self.wording[template], mentions, self.renderer.history(history)
-            ),
-            target_text=target, target_item=item, content=content,
-            source=source or (critique[2] if critique else ""),
-        )  # fmt: skip
+            "item": self.item(int(self.splits.catalogue.sequence(user)[position])),
+        }
 
-    def _answer(
-        self, user: int, position: int, item: int
-    ) -> tuple[str, list[tuple[int, int]] | None, str]:
-        name = self.renderer.target(item)
-        if not self.narrative:
-            return name, None, ""
-        found = self.texts.about(self.narrative, user, position)
+    def answer(self, user: int, position: int) -> tuple[str, Spans | None, str]:
+        """The item, a text about the purchase, or both."""
+        name = self.renderer.target(int(self.splits.catalogue.sequence(user)[position]))
+        if not self.spec.narrative:
+            return name, None, self._critic(user, position)
+        found = self.texts.about(self.spec.narrative, user, position)
         assert found is not None, "the index holds what has a text"
         text, spans, source = found
-        if not self.spec.task.startswith("joint"):
+        source = source or self._critic(user, position)
+        if not self.spec.names_item:
             return text, spans, source
         shift = len(name) + 2
         spans = [(0, len(text))] if spans is None else spans
         moved = [(start + shift, end + shift) for start, end in spans]
         return f"{name}. {text}", [(0, len(name)), *moved], source
 
+    def _critic(self, user: int, position: int) -> str:
+        found = self.texts.about("critique", user, position) if self.spec.critique else None
+        return found[2] if found else ""
+
 
 class UserSummary(_Regen):
     """What a user is like, from training purchases; users are split by a hash as items are."""
+
+    wording = (
+        "Purchases[ of {user}] on {dataset}:{history}. Describe the customer:",
+        "Who buys{history} on {dataset}? A portrait:",
+        "Sum up the taste behind{history}, all from {dataset}:",
+    )
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User rows that have a summary, and variant."""
         catalogue, config = self.splits.catalogue, self.splits.config
         fold = item_folds(f"{catalogue.name.split('/')[0]} users", catalogue.user_ids, config)
         rows = [
-            row for row in np.flatnonzero(fold == SPLITS.index(split)).tolist()
+            row
+            for row in np.flatnonzero(fold == SPLITS.index(split)).tolist()
             if self.texts.summary(row) and len(self.splits.train_sequence(row))
-        ]  # fmt: skip
+        ]
         return self.with_variants(split, user=np.array(rows, np.int32))
 
     def render(self, split: str, user: int, variant: int) -> Prompted:
@@ -129,17 +169,110 @@ class UserSummary(_Regen):
         found = self.texts.summary(user)
         assert found is not None, "the index holds what has a text"
         return Prompted(
-            key=f"{raw}#{variant}", user=raw, template=f"{self.spec.task}/{template}",
+            key=f"{raw}#{variant}",
+            user=raw,
+            template=f"{self.spec.task}/{template}",
             prompt=self.renderer.fill(
                 self.wording[template], mentions, self.renderer.history(history)
             ),
-            target_text=found[0], target_item=-1, content=found[1], source=found[2],
-        )  # fmt: skip
+            target_text=found[0],
+            target_item=-1,
+            content=found[1],
+            source=found[2],
+        )
 
 
-def make(
-    spec: TaskSpec, splits: Splits, settings: TaskSettings, tokenizer: Tokenizer | None
-) -> PromptTask:
-    """The task of this spec; without a tokenizer it only renders."""
-    kind: type[PromptTask] = UserSummary if spec.task == "user_summary" else Purchase
-    return kind(splits, settings, tokenizer, spec)
+_NEXT_ITEM = (
+    "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] They get",
+    "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] The next "
+    "purchase is",
+    "{dataset} basket, oldest first:{history}.[ Request: {critique}] Recommended:",
+)
+_JOINT = (
+    "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] Name the next "
+    "item and say why:",
+    "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] Recommend and "
+    "explain:",
+    "{dataset} basket, oldest first:{history}.[ Request: {critique}] Item and reason:",
+)
+_REASON = (
+    "After{history}[, {user}|, somebody] took {item} from {dataset}. The reason:",
+    "Why {item}, given the {dataset} purchases{history}? Because:",
+    "Purchases[ of {user}] on {dataset}:{history}. Then {item}. Explain:",
+)
+_ENDORSEMENT = (
+    "Recommend {item} to somebody who bought{history} on {dataset}:",
+    "Purchases[ of {user}] on {dataset}:{history}. Speak for {item}:",
+    "Having{history} from {dataset}, why not {item}? Make the case:",
+)
+
+
+def _mentions(settings: TaskSettings) -> Sequence[tuple[str, int]]:
+    return [(settings.mention_history, settings.history + 1), (settings.mention_user, 1)]
+
+
+_SHARED: dict[str, Any] = {
+    "family": "regen",
+    "version": 2,
+    "features": WRITTEN_FEATURES,
+    "settings": (*NEXT_ITEM, "regen.texts_file", "regen.similar"),
+    "mentions": _mentions,
+}
+
+
+def _purchase(task: str, what: str, wording: tuple[str, ...], **more: Any) -> PurchaseSpec:
+    return PurchaseSpec(
+        task=task, make=Purchase, wording=wording, what=f"{what} | REGEN", **more, **_SHARED
+    )
+
+
+_ITEM: dict[str, Any] = {"answer": "items", "names_item": True, "metrics": RANKING}
+_BOTH: dict[str, Any] = {
+    "answer": "item_and_text",
+    "names_item": True,
+    "narrative": "purchase_reason",
+    "metrics": LANGUAGE,
+}
+_TEXT: dict[str, Any] = {"answer": "text", "metrics": LANGUAGE}
+_SPECS: tuple[TaskSpec, ...] = (
+    _purchase("next_item", "history | id of the next item", _NEXT_ITEM, **_ITEM),
+    _purchase(
+        "next_item_critique",
+        "history, critique | id of the next item",
+        _NEXT_ITEM,
+        critique=True,
+        **_ITEM,
+    ),
+    _purchase("joint", "history | id of the next item, and the reason", _JOINT, **_BOTH),
+    _purchase(
+        "joint_critique",
+        "history, critique | id of the next item, and the reason",
+        _JOINT,
+        critique=True,
+        **_BOTH,
+    ),
+    _purchase(
+        "purchase_reason",
+        "history, item | why it was bought",
+        _REASON,
+        narrative="purchase_reason",
+        **_TEXT,
+    ),
+    _purchase(
+        "endorsement",
+        "history, item | what speaks for it",
+        _ENDORSEMENT,
+        narrative="endorsement",
+        **_TEXT,
+    ),
+    TaskSpec(
+        task="user_summary",
+        make=UserSummary,
+        what="history | what the user is like | REGEN",
+        **_TEXT,
+        **_SHARED,
+    ),
+)
+FAMILY = TaskFamily(
+    "regen", _SPECS, RegenSettings, mixtures={"regen": tuple(spec.task for spec in _SPECS)}
+)

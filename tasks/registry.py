@@ -1,20 +1,14 @@
-"""Every task by name: which module makes it."""
+"""The examples of tasks, and their registration with SeqIO."""
 
-import importlib
 from collections.abc import Sequence
 
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
+from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, TaskSpec, find_specs
+from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import common
-from ilm_jax.tasks.common import Examples
-
-# Module of `ilm_jax.tasks` that makes the tasks of each family.
-MODULES = {
-    "align": "alignment", "elm24": "elm24", "openp5": "openp5", "knowledge": "knowledge",
-    "regen": "regen", "corpus": "corpus",
-}  # fmt: skip
 
 
 def make_examples(
@@ -24,12 +18,7 @@ def make_examples(
     tokenizer: Tokenizer | None = None,
 ) -> list[Examples]:
     """The examples of these tasks, in their order; without a tokenizer they only render."""
-    return [
-        importlib.import_module(f"ilm_jax.tasks.{MODULES[spec.family]}").make(
-            spec, splits, settings, tokenizer
-        )
-        for spec in specs
-    ]
+    return [spec.make(splits, effective(spec, settings), tokenizer, spec=spec) for spec in specs]
 
 
 def register(

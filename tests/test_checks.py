@@ -14,6 +14,7 @@ import pytest
 import ilm_jax
 from ilm_jax import checks
 from ilm_jax.cf.ials import IALSConfig
+from ilm_jax.data.examples.task_families import TASK_FAMILIES
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.errors import SettingError, UserError
@@ -60,6 +61,7 @@ ZERO = {
     "BertConfig": "dropout norm_eps",
     "CheckpointConfig": "every keep_best outlier",
     "Columns": "core",
+    "CorpusSettings": "sequential_examples word_variants",
     "DatasetConfig": "max_entities pack",
     "DecoderConfig": "vocab_size lora_rank norm_eps",
     "DecodingConfig": "pad_id top_k length_penalty",
@@ -78,7 +80,6 @@ ZERO = {
     "SplitConfig": "held_out_items",
     "Sweep": "draws",
     "T5Config": "vocab_size lora_rank norm_eps start_id eos_id",
-    "TaskSettings": "corpus_sequential_examples corpus_word_variants",
     "TrainerConfig": "eval_every patience",
 }
 NEGATIVE = {
@@ -98,7 +99,8 @@ def configurations():
             config = name in OTHERS or name.endswith("Config")
             if config and dataclasses.is_dataclass(owner) and not issubclass(owner, nn.Module):
                 found[name] = owner
-    return found
+    own = (TASK_FAMILIES[family].settings for family in TASK_FAMILIES)
+    return found | {owner.__name__: owner for owner in own}
 
 
 CONFIGURATIONS = configurations()

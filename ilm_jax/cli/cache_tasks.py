@@ -24,26 +24,41 @@ def _flags() -> flags.FlagValues:
         "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
         "data_dir": (None, "Folder of the dataset's raw files."),
         "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
-        "settings": ("{}", 'JSON of task settings to change, such as {"history": 20}.'),
+        "settings": (
+            "{}",
+            'JSON of task settings to change, such as {"history": 20, "knowledge": '
+            '{"candidates": 50}}.',
+        ),
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_list(
-        "tasks", [], "Tasks by full or short name, or families such as openp5; default: those of "
-        "the shipped recipes. `ilm inspect` lists all.", flag_values=values,
-    )  # fmt: skip
+        "tasks",
+        [],
+        "Tasks by full or short name, or families such as openp5; default: those of "
+        "the shipped recipes. `ilm inspect` lists all.",
+        flag_values=values,
+    )
     flags.DEFINE_bool(
-        "with_text_only", True, "Also cache the prompt tasks with every slot in words.",
+        "with_text_only",
+        True,
+        "Also cache the prompt tasks with every slot in words.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_integer(
-        "workers", 1, "Processes that write caches at the same time.", lower_bound=1,
+        "workers",
+        1,
+        "Processes that write caches at the same time.",
+        lower_bound=1,
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_string(
-        "worker", None, "For several hosts on one CACHE_DIR: run with --worker=0/4 to "
-        "--worker=3/4, then once without, which finishes.", flag_values=values,
-    )  # fmt: skip
+        "worker",
+        None,
+        "For several hosts on one CACHE_DIR: run with --worker=0/4 to "
+        "--worker=3/4, then once without, which finishes.",
+        flag_values=values,
+    )
     return values
 
 
@@ -58,9 +73,11 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     parse_flags(values, "cache_tasks", argv)
 
+    from ilm_jax import user_modules
     from ilm_jax.data.catalogue.splits import make_splits
-    from ilm_jax.data.examples.task_settings import settings_from
-    from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, find_specs
+    from ilm_jax.data.examples.settings_json import settings_from
+    from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
+    from ilm_jax.data.examples.task_keys import reads
     from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
     from ilm_jax.tasks.caching import Caching, run_workers, share
 
@@ -73,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = [(spec, settings) for spec in specs]
     if values.with_text_only and not settings.text_only:
         words = settings.replace(text_only=True)
-        jobs += [(spec, words) for spec in specs if "text_only" in spec.settings]
+        jobs += [(spec, words) for spec in specs if "text_only" in reads(spec)]
     shared = Caching(values.dataset, splits, tokenizer, cache_dir)
     if values.worker:
         shared.write_parts(jobs, *share(values.worker))
@@ -82,7 +99,8 @@ def main(argv: Sequence[str]) -> int:
         names = ("dataset", "data_dir", "cache_dir", "settings")
         flag_words = [f"--{name}={v}" for name in names if (v := getattr(values, name)) is not None]
         flag_words += [f"--tasks={','.join(values.tasks)}"] if values.tasks else []
-        run_workers([*flag_words, f"--with_text_only={values.with_text_only}"], values.workers)
+        flag_words += [f"--with_text_only={values.with_text_only}", *user_modules.words()]
+        run_workers(flag_words, values.workers)
     infos = shared.finish(jobs)
     print(table(infos))
     print(f"tokenizer: {tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}")
@@ -113,7 +131,7 @@ def ensure_tokenizer(
     Raises:
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
-    from ilm_jax.data.examples.task_settings import tokenizer_path
+    from ilm_jax.data.examples.task_keys import tokenizer_path
     from ilm_jax.data.tokenizers import open_tokenizer_at
     from ilm_jax.data.tokenizers.losses import of_catalogue
 
@@ -146,9 +164,15 @@ def table(infos: Sequence[dict[str, Any]]) -> str:
         cut = [f"{name} {count}" for name, count in info["truncations"].items() if count]
         slots = {None: "", True: "words", False: "slots"}[text_only]
         rows.append(
-            (info["task"], slots, info["split"], str(info["size"]), ", ".join(lengths),
-             ", ".join(cut))
-        )  # fmt: skip
+            (
+                info["task"],
+                slots,
+                info["split"],
+                str(info["size"]),
+                ", ".join(lengths),
+                ", ".join(cut),
+            )
+        )
     return aligned(rows)
 
 

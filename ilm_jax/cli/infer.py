@@ -144,8 +144,8 @@ def write_answers(
 def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]", int, int, int]:
     """(what is asked, how many, most slots, positions at most), all of it checked."""
     from ilm_jax import progress
+    from ilm_jax.data.examples.prompt_settings import MENTIONS
     from ilm_jax.data.examples.prompts import PromptRenderer
-    from ilm_jax.data.examples.task_settings import MENTIONS
     from ilm_jax.errors import UserError
     from ilm_jax.serving import requests
 

@@ -53,15 +53,16 @@ def main(argv: Sequence[str]) -> int:
     parse_flags(values, "inspect", argv)
 
     from ilm_jax.data.catalogue.splits import make_splits
-    from ilm_jax.data.examples.task_settings import SPLITS, settings_from
-    from ilm_jax.data.examples.task_specs import SPECS, find_spec
-    from ilm_jax.data.sources.families import FAMILIES
+    from ilm_jax.data.examples.settings_json import settings_from
+    from ilm_jax.data.examples.task_families import find_spec
+    from ilm_jax.data.examples.task_settings import SPLITS
     from ilm_jax.data.sources.prepare import (
         catalogue_dir,
         default_cache_dir,
         is_fresh,
         load_catalogue,
     )
+    from ilm_jax.data.sources.registry import source_of
     from ilm_jax.data.tokenizers.losses import of_catalogue
     from ilm_jax.errors import UserError
 
@@ -70,14 +71,13 @@ def main(argv: Sequence[str]) -> int:
     spec = find_spec(values.dataset, values.task) if values.task else None
     settings = settings_from(_json(values.settings))
     cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
-    family = values.dataset.split("/")[0]
-    if values.data_dir and family in ("custom", "openp5"):
+    source = source_of(values.dataset)
+    if values.data_dir and source.custom_format:
         print(recognised(values.data_dir), flush=True)
         if not is_fresh(values.dataset, values.data_dir, catalogue_dir(values.dataset, cache_dir)):
             # What is wrong is said at once, not after the start of the builder's process.
-            read = FAMILIES[family].read
-            assert read is not None
-            make_splits(read(values.data_dir, values.dataset), settings.split)
+            assert source.read is not None
+            make_splits(source.read(values.data_dir, values.dataset), settings.split)
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
     tokenizer = known_tokenizer(values.dataset, settings, splits, cache_dir)
@@ -88,9 +88,10 @@ def main(argv: Sequence[str]) -> int:
     if tokenizer is not None:
         for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
             print(f"note: {losses.described()}")
-    if family == "custom" and values.data_dir:
-        for sample in ("sequential_random", "long_description"):
-            print("\n" + show(SPECS[sample], splits, settings, tokenizer, values.split, values.num))
+    if source.first_look and values.data_dir:
+        for sample in source.first_look:
+            spec = find_spec(values.dataset, sample)
+            print("\n" + show(spec, splits, settings, tokenizer, values.split, values.num))
         print(f"\nall tasks with their sizes: ilm inspect --dataset {values.dataset}")
         return 0
     print("\n" + task_table(values.dataset, splits, settings))
@@ -180,12 +181,12 @@ def facts(splits: "Splits") -> str:
 def task_table(dataset: str, splits: "Splits", settings: "TaskSettings") -> str:
     """Every task of a dataset with its sizes."""
     from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.examples.task_specs import SPECS
+    from ilm_jax.data.examples.task_families import task_specs
 
     rows: list[Sequence[str]] = [
         ("task", "train", "validation", "test", "input", "target", "source")
     ]
-    for spec in SPECS.values():
+    for spec in task_specs().values():
         sizes = sizes_of(spec, splits, settings)
         what = (*spec.what.split(" | "), "", "", "")[:3]
         rows.append((spec.name(dataset), *map(str, sizes.values()), *what))
@@ -197,29 +198,20 @@ def sizes_of(spec: "TaskSpec", splits: "Splits", settings: "TaskSettings") -> di
     from ilm_jax.data.examples.task_settings import SPLITS
     from ilm_jax.tasks.registry import make_examples
 
-    # Numbers of examples do not depend on how items are numbered, which may take minutes.
-    plain = settings.replace(item_index="random")
-    (examples,) = make_examples([_unindexed(spec)], splits, plain)
+    (examples,) = make_examples([spec], splits, settings)
     return {split: len(next(iter(examples.index(split).values()))) for split in SPLITS}
-
-
-def _unindexed(spec: "TaskSpec") -> "TaskSpec":
-    import dataclasses
-
-    fixed = tuple(pair for pair in spec.fixed if pair[0] != "item_index")
-    return dataclasses.replace(spec, fixed=fixed)
 
 
 def mixture_table(splits: "Splits", settings: "TaskSettings") -> str:
     """Every named mixture with the rates that its tasks' sizes give."""
     from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.examples.task_specs import SPECS
-    from ilm_jax.data.streams.mixtures import MIXTURES
+    from ilm_jax.data.examples.task_families import mixtures, spec_named
     from ilm_jax.data.streams.streams import Mixture
 
     rows: list[Sequence[str]] = [("mixture", "examples", "rates by size")]
-    for name, tasks in MIXTURES.items():
-        sizes = {task: sizes_of(SPECS[task], splits, settings)["train"] for task in tasks}
+    for name, tasks in mixtures().items():
+        specs = map(spec_named, tasks)
+        sizes = {spec.task: sizes_of(spec, splits, settings)["train"] for spec in specs}
         sizes = {task: size for task, size in sizes.items() if size}
         if not sizes:
             rows.append((name, "0", "no examples here"))
@@ -234,7 +226,7 @@ def known_tokenizer(
     dataset: str, settings: "TaskSettings", splits: "Splits", cache_dir: pathlib.Path
 ) -> "Tokenizer | None":
     """The tokenizer that the settings name or that has been trained; None before that."""
-    from ilm_jax.data.examples.task_settings import tokenizer_path
+    from ilm_jax.data.examples.task_keys import tokenizer_path
     from ilm_jax.data.tokenizers import open_tokenizer_at
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
@@ -281,9 +273,11 @@ def _rows(index: dict[str, Any]) -> Iterator[dict[str, int]]:
 
 def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: Any) -> str:
     if not hasattr(examples, "render"):  # a pair: vectors alone
-        built = examples.build(split, **row) if tokenizer or "text" not in dict(
-            examples.spec.features
-        ) else row  # fmt: skip
+        built = (
+            examples.build(split, **row)
+            if tokenizer or "text" not in dict(examples.spec.features)
+            else row
+        )
         return "  " + json.dumps({k: v for k, v in built.items() if k != "text"})
     example = examples.render(split, **row)
     prompt = example.prompt.text if example.prompt else ""

@@ -70,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _import_modules(words: Sequence[str]) -> list[str]:
     """Imports what `--import=MODULE` names, which may register what it adds; the other words.
 
-    Modules of the current folder are found too, as in `python -m`. Raises UserError for one that
-    cannot be imported.
+    Modules of the current folder are found too, as in `python -m`; a path that ends in ".py" is
+    one, too. Raises UserError for one that cannot be imported.
     """
-    from ilm_jax.errors import UserError
+    from ilm_jax import user_modules
 
     rest = []
     for word in words:
@@ -83,10 +83,7 @@ def _import_modules(words: Sequence[str]) -> list[str]:
             continue
         if "" not in sys.path and not any(map(_is_here, sys.path)):
             sys.path.append("")
-        try:
-            importlib.import_module(module)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"{word}: {error}; name a module that Python can import") from error
+        user_modules.load([module])
     return rest
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.data.catalogue.splits import make_splits
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_families import spec_named
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources import toy
 from ilm_jax.data.streams import task_cache
@@ -30,7 +31,7 @@ from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Stream
 from ilm_jax.tasks import common, registry
-from ilm_jax.tasks.corpus import train_tokenizer
+from ilm_jax.tasks.corpus import CorpusSettings, train_tokenizer
 
 TASKS = ("long_description", "sequential_random", "bpr", "similarities")
 LENGTHS = {"inputs": 100, "targets": 36}
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--consumed", type=float, default=0.0)
     parser.add_argument("--seqio", action="store_true", help="also through SeqIO (TensorFlow)")
     flags = parser.parse_args()
-    settings = TaskSettings(history=5, corpus_sequential_examples=1500)
+    settings = TaskSettings(history=5, families=(CorpusSettings(sequential_examples=1500),))
     splits = make_splits(toy.make_world(0), settings.split)
     tokenizer = train_tokenizer(splits, settings)
     columns = ["made/s", "cached/s", "read/s", "batched/s", "padding", "packed"]
@@ -60,7 +61,7 @@ def main() -> None:
     print(f"{'task':20}" + "".join(f"{name:>11}" for name in columns), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for task in TASKS:
-            (examples,) = registry.make_examples([SPECS[task]], splits, settings, tokenizer)
+            (examples,) = registry.make_examples([spec_named(task)], splits, settings, tokenizer)
             cells = measure(examples, settings, tokenizer, pathlib.Path(folder), flags)
             print(f"{task:20}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
 

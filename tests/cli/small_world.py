@@ -19,7 +19,7 @@ SMALL = (
     "--gin.trainer.TrainerConfig.eval_batches=1",
 )  # fmt: skip
 DECODER = ("--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderConfig.mlp_dim=8")
-SETTINGS = {"history": 5, "corpus_sequential_examples": 1500, "corpus_word_variants": 8}
+SETTINGS = {"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}
 
 
 def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetensors"):

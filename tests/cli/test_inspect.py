@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.cli import inspect
 from ilm_jax.cli import main as cli
-from ilm_jax.data.examples.task_settings import SPECS
+from ilm_jax.data.examples.task_families import task_specs
 from ilm_jax.data.sources import custom, prepare, toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.errors import UserError
@@ -28,7 +28,7 @@ def shown(capsys, *words):
 
 def test_tasks_and_mixtures_with_sizes_and_rates(cache, capsys):
     printed = shown(capsys, "--dataset=toy", f"--cache_dir={cache}")
-    for spec in SPECS.values():
+    for spec in task_specs().values():
         assert spec.name("toy") in printed
     assert "60 items" in printed and "2 users without targets" in printed
     (line,) = [row for row in printed.splitlines() if row.startswith("openp5_random ")]

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from ilm_jax.data.examples.task_settings import TaskSettings, tokenizer_path
-from ilm_jax.data.streams.mixtures import MIXTURES
+from ilm_jax.data.examples.settings_json import settings_from
+from ilm_jax.data.examples.task_families import mixtures
+from ilm_jax.data.examples.task_keys import tokenizer_path
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
 from tests.cli import small_world
@@ -29,10 +30,10 @@ def place(tmp_path_factory, compile_quickly):
             root, items=80 + 20 * number, seed=number, name=name, table=f"{number}.st"
         )
         tasks = ["openp5_random"] if number else ["openp5_random", "elm24", "text"]
-        names = [task for name in tasks for task in MIXTURES.get(name, (name,))]
+        names = [task for name in tasks for task in mixtures().get(name, (name,))]
         small_world.cache(root, names, "--nowith_text_only", name=name, settings=settings)
         if not number:
-            path = tokenizer_path("toy", TaskSettings(**settings), catalogue.fingerprint,
+            path = tokenizer_path("toy", settings_from(settings), catalogue.fingerprint,
                                   root / "cache")  # fmt: skip
             settings["tokenizer"] = str(path)
     assert small_world.train(root, "stage0", "0", *DECODER) == 0

@@ -279,7 +279,7 @@ def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
     written = [row for row in rows(texts) if "target" in row]
     assert 0 < len(written) <= 5
     assert all(row["task"] == "summary" and row["target"].strip() for row in some(written))
-    settings = {**small_world.SETTINGS, "elm_texts_file": str(texts)}
+    settings = {**small_world.SETTINGS, "elm24": {"texts_file": str(texts)}}
     small_world.cache(root, ["summary"], "--nowith_text_only", settings=settings)
 
 

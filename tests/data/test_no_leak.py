@@ -8,16 +8,17 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
 from ilm_jax.data.examples.prompts import ITEM_SLOT, PromptRenderer
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings, find_spec
+from ilm_jax.data.examples.task_families import find_spec, task_specs
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.tasks.alignment import ItemItem
-from ilm_jax.tasks.corpus import CorpusText
-from ilm_jax.tasks.openp5 import SequentialRandom
+from ilm_jax.tasks.corpus import CorpusSettings, corpus_text
 from ilm_jax.tasks.registry import make_examples
 from tests.data.cached_toy import cached_toy, toy_world
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.some import some
+from tests.tasks.making import made_by
 
 SETTINGS = TaskSettings()
 WORDS = SETTINGS.replace(text_only=True)
@@ -35,7 +36,8 @@ def sequences(split, text_only):
         return list(opened("sequential_random", SETTINGS, split))
     world = toy_world()
     tokenizer = open_tokenizer("toy", SETTINGS, world, cached_toy())
-    examples = SequentialRandom(make_splits(world, SETTINGS.split), WORDS, tokenizer)
+    splits = make_splits(world, SETTINGS.split)
+    (examples,) = made_by(["sequential_random"], splits, WORDS, tokenizer)
     index = examples.index(split)
     rows = zip(*(column.tolist() for column in index.values()), strict=True)
     return [examples.build(split, **dict(zip(index, row, strict=True))) for row in rows]
@@ -123,7 +125,7 @@ def test_pairs_know_no_later_interaction(splits):
 def test_the_corpus_and_the_tokenizer_know_no_later_interaction(splits, reader):
     world = toy_world()
     corpus = [reader.text(example) for example in opened("text")]
-    known = list(CorpusText(splits, SETTINGS).tokenizer_strings())
+    known = list(corpus_text(splits, SETTINGS).tokenizer_strings())
     assert known[: len(corpus)] == corpus
     # After the corpus come only the id strings, each by itself.
     assert all(re.fullmatch(r"(item|user)_\d+", text) for text in some(known[len(corpus) :]))
@@ -133,7 +135,7 @@ def test_the_corpus_and_the_tokenizer_know_no_later_interaction(splits, reader):
         for user in users:
             found += 1
             assert not items & held_out_of(world, user, "train")
-    assert found == SETTINGS.corpus_sequential_examples
+    assert found == CorpusSettings().sequential_examples
 
 
 def test_no_training_string_names_a_held_out_item_by_its_words(splits, reader):
@@ -144,7 +146,7 @@ def test_no_training_string_names_a_held_out_item_by_its_words(splits, reader):
     strings = [reader.text(example) for example in prompts]
     strings += [example["target_text"] for example in opened("long_description")]
     strings += [reader.tokenizer.decode(example["text"]) for example in opened("item_text")]
-    strings += CorpusText(splits, SETTINGS).tokenizer_strings()
+    strings += corpus_text(splits, SETTINGS).tokenizer_strings()
     everything = "\n".join(dict.fromkeys(strings))
     # Five items of the world describe themselves in the words of some training item, by chance.
     known = {world.texts[row] for row in splits.items_in(0)}
@@ -167,12 +169,13 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
     splits = make_splits(catalogue, SplitConfig(0.2, item_pairs_of_held_out=held_out_pairs))
     settings = TaskSettings(
         mention_description=mention, mention_history=mention, target=target,
-        text_only=text_only, split=splits.config, corpus_sequential_examples=0, variants=2,
+        text_only=text_only, split=splits.config, variants=2,
+        families=(CorpusSettings(sequential_examples=0),),
     )  # fmt: skip
-    corpus = CorpusText(splits, settings)
+    corpus = corpus_text(splits, settings)
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     strings, without = list(corpus.tokenizer_strings()), set()
-    for examples in make_examples(list(SPECS.values()), splits, settings, tokenizer):
+    for examples in make_examples(list(task_specs().values()), splits, settings, tokenizer):
         index = examples.index("train")
         rows = list(zip(*(column.tolist() for column in index.values()), strict=True))
         without |= set() if rows else {examples.spec.task}
@@ -186,7 +189,7 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
             if isinstance(examples, ItemItem) and not held_out_pairs:
                 assert splits.item_fold[[example["row"], example["other"]]].tolist() == [0, 0]
     # Nothing trains on unseen templates, and this catalogue has no ratings and no alike items.
-    unseen = {name for name in SPECS if name.endswith("_unseen")}
+    unseen = {spec.task for spec in task_specs().values() if spec.task.endswith("_unseen")}
     assert without == unseen | {"rating", "next_item_critique", "joint_critique"}
     everything = "\n".join(strings)
     for row in range(catalogue.num_items):
@@ -207,7 +210,7 @@ def test_no_prompt_of_any_task_names_what_its_user_chooses_later(seen):
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     row = {raw: user for user, raw in enumerate(catalogue.user_ids)}
     walked = 0
-    for examples in make_examples(list(SPECS.values()), splits, settings, tokenizer):
+    for examples in make_examples(list(task_specs().values()), splits, settings, tokenizer):
         if not hasattr(examples, "renderer"):
             continue
         known = {examples.renderer.item_id(r): r for r in range(catalogue.num_items)}

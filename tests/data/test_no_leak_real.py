@@ -10,7 +10,8 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompts import ITEM_SLOT
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_families import task_specs
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import movielens
 from ilm_jax.tasks.registry import make_examples
 
@@ -41,11 +42,11 @@ def splits():
 
 
 @pytest.mark.parametrize(
-    "task", [n for n, s in SPECS.items() if s.family not in ("align", "corpus")]
+    "task", [n for n, s in task_specs().items() if s.family not in ("align", "corpus")]
 )
 def test_training_prompts_of_every_task_and_index(splits, task):
     catalogue = splits.catalogue
-    (examples,) = make_examples([SPECS[task]], splits, SETTINGS)
+    (examples,) = make_examples([task_specs()[task]], splits, SETTINGS)
     index = examples.index("train")
     count = len(next(iter(index.values())))
     assert bool(count) != task.endswith("_unseen")

@@ -13,7 +13,8 @@ import threading
 import pytest
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.sources import families, movielens, prepare, toy
+from ilm_jax.data.sources import movielens, prepare, toy
+from ilm_jax.data.sources.registry import DATASETS
 from ilm_jax.errors import UserError
 
 NO_TENSORFLOW = """
@@ -24,7 +25,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow",
 
 PREPARE_ALL = """
 import sys
-from ilm_jax.data import prepare
+from ilm_jax.data.sources import prepare
 cache, *names = sys.argv[1:]
 for name in names:
     folder = None if name.startswith("toy") else f"{cache}/raw/{name}"
@@ -90,8 +91,8 @@ def test_a_changed_source_asks_for_preparation(snapshot, monkeypatch, change):
     raw, cache, _ = snapshot
     path = prepare.catalogue_dir("movielens/latest_small", cache)
     if change == "version":
-        newer = dataclasses.replace(families.FAMILIES["movielens"], version="1.0.1")
-        monkeypatch.setitem(families.FAMILIES, "movielens", newer)
+        newer = dataclasses.replace(DATASETS["movielens"], version="1.0.1")
+        monkeypatch.setitem(DATASETS._entries, "movielens", newer)
     elif change == "header":
         header = json.loads((path / "catalogue.json").read_text())
         (path / "catalogue.json").write_text(json.dumps(header | {"format": "older"}))
@@ -137,7 +138,7 @@ def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypat
             " ".join(map(str, [user, *((user + k) % 9 for k in range(7))])) for user in range(9)
         ]
         (folder / "user_sequence.txt").write_text("".join(line + "\n" for line in lines))
-        wanted[name] = families.FAMILIES[name.split("/")[0]].read(folder, name).fingerprint
+        wanted[name] = DATASETS[name.split("/")[0]].read(folder, name).fingerprint
         names.append(name)
     subprocess.run([sys.executable, "-c", PREPARE_ALL, tmp_path, *names], check=True)
     monkeypatch.setattr(prepare.subprocess, "run", refuse)

@@ -5,9 +5,10 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import TEST, TRAIN, make_splits
 from ilm_jax.data.examples import templates
+from ilm_jax.data.examples.prompt_settings import MENTIONS, USER_MENTIONS
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import ITEM_SLOT, SLOT_MARKS, USER_SLOT, PromptRenderer
-from ilm_jax.data.examples.task_settings import MENTIONS, USER_MENTIONS, TaskSettings
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from ilm_jax.data.examples.task_settings import SPECS
+from ilm_jax.data.examples.task_families import task_specs
 from ilm_jax.errors import UserError
 from ilm_jax.metrics import seqio_metrics as fns
 
@@ -64,7 +64,7 @@ def test_a_metric_asked_of_the_wrong_output_says_so(call, message):
 
 
 def test_every_tasks_figures_have_a_function():
-    for spec in SPECS.values():
+    for spec in task_specs().values():
         assert bool(fns.metric_fns(spec.metrics)) == bool(spec.metrics)
     assert fns.metric_fns(["hr@1", "ndcg@5"]) == [fns.ranking_metrics]
 

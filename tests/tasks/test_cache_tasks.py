@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from ilm_jax.cli import cache_tasks
-from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings, settings_from
-from ilm_jax.data.examples.task_specs import DEFAULT_TASKS, find_specs
+from ilm_jax.data.examples.settings_json import settings_from
+from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
@@ -125,7 +126,7 @@ def test_an_error_of_the_other_process_is_one_line_here(tmp_path):
 
 
 def test_an_empty_split_is_an_error_where_it_is_opened(tmp_path):
-    overrides = {"split": {"held_out_items": 0}, "corpus_sequential_examples": 10}
+    overrides = {"split": {"held_out_items": 0}, "corpus": {"sequential_examples": 10}}
     cache_tasks.main(
         ["--dataset=toy", f"--cache_dir={with_catalogue(tmp_path)}", "--nowith_text_only",
          "--tasks=long_description", "--settings=" + json.dumps(overrides)]

@@ -7,7 +7,8 @@ import pytest
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.catalogue.splits import make_splits
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_families import spec_named
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.data.streams import task_cache
@@ -19,7 +20,7 @@ from tests.data.small_catalogue import small_catalogue
 SPLITS = make_splits(small_catalogue())
 SETTINGS = TaskSettings()
 TOKENIZER = train_tokenizer(SPLITS, SETTINGS)
-JOBS = [(SPECS[name], SETTINGS) for name in ("sequential_random", "item_item")]
+JOBS = [(spec_named(name), SETTINGS) for name in ("sequential_random", "item_item")]
 
 
 def caching(folder):

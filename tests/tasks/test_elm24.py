@@ -10,10 +10,12 @@ import pytest
 from ilm_jax.data.catalogue.neighbours import nearest
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples import composed, elm_templates
-from ilm_jax.data.examples.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
+from ilm_jax.data.examples.task_families import TASK_FAMILIES
+from ilm_jax.data.examples.task_keys import slots_at_most
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.elm24 import ARITY
+from ilm_jax.tasks.elm24 import ARITY, Elm24Settings
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.some import some
 from tests.tasks.making import made_by
@@ -22,7 +24,7 @@ CATALOGUE = small_catalogue()
 CATALOGUE.ratings[:] = np.random.default_rng(0).integers(1, 11, len(CATALOGUE.ratings)) / 2
 SETTINGS = TaskSettings(variants=2)
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
-TASKS = [spec for spec in SPECS.values() if spec.family == "elm24"]
+TASKS = TASK_FAMILIES["elm24"].specs
 
 
 def rendered(task, split, settings=SETTINGS):
@@ -126,7 +128,7 @@ def test_opinions_are_means_of_training_ratings():
 
 def written(path, lines):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return SETTINGS.replace(elm_texts_file=str(path), variants=1)
+    return SETTINGS.replace(variants=1).with_family(Elm24Settings(texts_file=str(path)))
 
 
 def test_a_file_of_texts_takes_the_place_of_composed_ones(tmp_path):

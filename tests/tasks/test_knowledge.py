@@ -1,5 +1,6 @@
 """Recommendation knowledge: what is hidden is asked for, and negatives are nobody's own."""
 
+import dataclasses
 import json
 import re
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
-from ilm_jax.data.examples.task_settings import SPECS, SPLITS, TaskSettings, slots_at_most
+from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
+from ilm_jax.data.examples.task_keys import slots_at_most
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.knowledge import KINDS
+from ilm_jax.tasks.knowledge import KnowledgeSettings
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some
 from tests.tasks.making import made_by
@@ -18,10 +21,15 @@ from tests.tasks.making import made_by
 CATALOGUE = small_catalogue()
 CATALOGUE.ratings[:] = np.random.default_rng(0).integers(1, 11, len(CATALOGUE.ratings)) / 2
 CATALOGUE.ratings[::9] = np.nan
-SETTINGS = TaskSettings(history=4, variants=2, candidates=7, mention_knowledge="id")
+OWN = KnowledgeSettings(candidates=7, mention="id")
+SETTINGS = TaskSettings(history=4, variants=2, families=(OWN,))
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
 ROW = {raw: row for row, raw in enumerate(CATALOGUE.user_ids)}
-FROM_HISTORY = [task for task in KINDS if task != "mlm"]
+FROM_HISTORY = [spec.task for spec in TASK_FAMILIES["knowledge"].specs if spec.task != "mlm"]
+
+
+def knowing(**changes):
+    return SETTINGS.with_family(dataclasses.replace(OWN, **changes))
 
 
 def rendered(task, split, settings=SETTINGS):
@@ -67,7 +75,7 @@ def test_prompts_show_the_history_and_no_user(task, split):
 @pytest.mark.parametrize("task", ["bpr", "ranking"])
 @pytest.mark.parametrize("held_out", [False, True])
 def test_negatives_are_none_of_the_users_items(task, held_out):
-    settings = SETTINGS.replace(negatives_may_be_held_out=held_out, candidates=40)
+    settings = knowing(negatives_may_be_held_out=held_out, candidates=40)
     later = places = total = 0
     for integers, example, made in rendered(task, "train", settings):
         user = integers["user"]
@@ -85,7 +93,7 @@ def test_negatives_are_none_of_the_users_items(task, held_out):
 
 
 def test_items_go_by_title_unless_they_are_held_out():
-    settings = SETTINGS.replace(mention_knowledge="title")
+    settings = knowing(mention="title")
     held_out = set(np.flatnonzero(SPLIT.item_fold).tolist())
     seen = {True: 0, False: 0}
     for _, example, made in rendered("retrieval", "test", settings):
@@ -128,7 +136,7 @@ def candidates_file(path, change=None):
     if change:
         change(lines)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return SETTINGS.replace(candidates_file=str(path))
+    return knowing(candidates_file=str(path))
 
 
 def test_a_file_fixes_the_candidates(tmp_path):
@@ -160,9 +168,9 @@ def test_a_wrong_file_of_candidates_is_refused(tmp_path, change, message):
 
 
 def test_slots_at_most_are_the_slots_that_there_are():
-    settings = SETTINGS.replace(mention_knowledge="title+slot")
+    settings = knowing(mention="title+slot")
     for task in FROM_HISTORY:
-        most = slots_at_most(SPECS[task], settings)
+        most = slots_at_most(spec_named(task), settings)
         found = max(
             sum(s.kind < 0 for s in example.prompt.segments)
             for _, example, _ in rendered(task, "test", settings)

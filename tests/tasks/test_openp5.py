@@ -7,29 +7,25 @@ import pytest
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples import templates
 from ilm_jax.data.examples.prompts import dataset_word
-from ilm_jax.data.examples.task_settings import (
-    SPECS,
-    SPLITS,
-    TaskSettings,
-    plain_settings,
-    task_key,
-)
+from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
+from ilm_jax.data.examples.task_keys import plain_settings, task_key
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
-from ilm_jax.tasks.openp5 import NextItem
+from ilm_jax.tasks.corpus import corpus_text, train_tokenizer
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.some import some
+from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
 SETTINGS = TaskSettings(history=20, variants=3, cluster_tokens=8, cluster_split=3)
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
-TASKS = [spec for spec in SPECS.values() if spec.family == "openp5"]
+TASKS = TASK_FAMILIES["openp5"].specs
 ROW = {raw: row for row, raw in enumerate(CATALOGUE.user_ids)}
 
 
 def rendered(task, split, settings=SETTINGS):
-    examples = NextItem(SPLIT, settings, spec=SPECS[task])
+    (examples,) = made_by([task], SPLIT, settings)
     index = examples.index(split)
     rows = zip(*(column.tolist() for column in index.values()), strict=True)
     return [examples.render(split, **dict(zip(index, row, strict=True))) for row in rows]
@@ -73,7 +69,7 @@ def test_targets_are_the_dataset_and_the_id():
 def test_the_name_decides_the_index_whatever_is_set():
     settings = SETTINGS.replace(item_index="collaborative")
     assert rendered("sequential_random", "test", settings) == rendered("sequential_random", "test")
-    keys = {task_key(SPECS[f"sequential_{name}"], SETTINGS, "", "")
+    keys = {task_key(spec_named(f"sequential_{name}"), SETTINGS, "", "")
             for name in ("random", "sequential", "collaborative")}  # fmt: skip
     assert len(keys) == 3
 
@@ -87,12 +83,13 @@ def test_datasets_go_by_one_word():
 def test_cluster_tokens_are_pieces_of_a_tokenizer_trained_for_them():
     settings = SETTINGS.replace(item_index="collaborative", variants=1)
     tokenizer = train_tokenizer(SPLIT, settings)
-    name = NextItem(SPLIT, settings, spec=SPECS["sequential_collaborative"]).renderer.item_id(3)
+    (examples,) = made_by(["sequential_collaborative"], SPLIT, settings)
+    name = examples.renderer.item_id(3)
     numbers = re.findall(r"<CI\d+>", name)
     assert [tokenizer.decode([t]) for t in tokenizer.encode("".join(numbers))] == numbers
     assert tokenizer.decode(tokenizer.encode(f"toy {name}, ")) == f"toy {name}, "
-    assert any("<CI" in text for text in CorpusText(SPLIT, settings).strings("train"))
-    assert not any("<CI" in text for text in CorpusText(SPLIT, SETTINGS).strings("train"))
+    assert any("<CI" in text for text in corpus_text(SPLIT, settings).strings("train"))
+    assert not any("<CI" in text for text in corpus_text(SPLIT, SETTINGS).strings("train"))
 
 
 PUBLISHED = """sequential; seen; {dataset} user_{user_id} had {history} so ; {dataset} {target}
@@ -113,9 +110,9 @@ def test_a_file_in_the_published_format_replaces_our_templates(tmp_path):
                             .replace("had  ", "had ")), example.prompt.text  # fmt: skip
     (first, *_) = rendered("straightforward_random_unseen", "test", settings)
     assert re.fullmatch(r"user_\d+ of toy ", first.prompt.text, re.IGNORECASE)
-    before = plain_settings(SPECS["sequential_random"], settings)
+    before = plain_settings(spec_named("sequential_random"), settings)
     path.write_text(PUBLISHED.replace("had", "took"))
-    assert plain_settings(SPECS["sequential_random"], settings) != before
+    assert plain_settings(spec_named("sequential_random"), settings) != before
 
 
 @pytest.mark.parametrize(
@@ -141,7 +138,7 @@ def test_a_wrong_template_is_refused_with_file_and_line(tmp_path, line, message)
 def test_an_absent_file_of_templates_is_named():
     settings = SETTINGS.replace(prompt_file="/no/such/file")
     with pytest.raises(UserError, match="prompt_file='/no/such/file'"):
-        plain_settings(SPECS["sequential_random"], settings)
+        plain_settings(spec_named("sequential_random"), settings)
 
 
 def test_a_trained_tokenizer_without_clusters_is_as_before():

@@ -12,15 +12,22 @@ from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.decoding.trie import build_trie
-from ilm_jax.tasks import alignment, common, elm24, openp5, registry
-from ilm_jax.tasks.corpus import CorpusText
+from ilm_jax.tasks import common, registry
+from ilm_jax.tasks.corpus import CorpusSettings
 from tests.data.published_tokenizers import BERT, KINDS, published
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some
+from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue(items=30, users=12)
-SETTINGS = TaskSettings(history=3, mention_user="slot", corpus_word_variants=1)
+SETTINGS = TaskSettings(history=3, mention_user="slot", families=(CorpusSettings(word_variants=1),))
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
+
+
+def made(task, tokenizer, settings=SETTINGS):
+    return made_by([task], SPLIT, settings, tokenizer)[0]
+
+
 LENGTHS = {"inputs": 250, "targets": 250}
 
 
@@ -43,8 +50,8 @@ def rows_of(block, local):
 def test_seqio_gives_what_the_examples_say(kind):
     tokenizer = published(kind)
     registry.register("toy", SETTINGS, SPLIT, tokenizer)
-    for task in (elm24.LongDescription, alignment.ItemText):
-        examples = task(SPLIT, SETTINGS, tokenizer)
+    for task in ("long_description", "item_text"):
+        examples = made(task, tokenizer)
         name = examples.spec.name("toy")
         expected = built(examples, "test")
         found = list(common.task_examples(name, examples.spec, "test"))
@@ -72,7 +79,7 @@ def test_the_seqio_vocabulary_is_the_tokenizer(kind):
 def test_rows_read_prompt_and_answer_as_one_text(kind):
     tokenizer = published(kind)
     words = SETTINGS.replace(text_only=True)
-    examples = openp5.SequentialRandom(SPLIT, words, tokenizer)
+    examples = made("sequential_random", tokenizer, words)
     converter = PromptConverter(LENGTHS, tokenizer, rows=rows_of)
     opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     for example in some(built(examples, "test")[:4]):
@@ -93,7 +100,7 @@ def test_rows_read_prompt_and_answer_as_one_text(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_content_weights_mark_the_words_that_carry_information(kind):
     tokenizer = published(kind)
-    for example in some(built(elm24.LongDescription(SPLIT, SETTINGS, tokenizer), "test")):
+    for example in some(built(made("long_description", tokenizer), "test")):
         content = example["targets_content"].astype(bool)
         targets = example["targets"]
         assert targets[-1] == tokenizer.eos_id and not content[-1]
@@ -109,7 +116,7 @@ def test_content_weights_mark_the_words_that_carry_information(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_of_a_ranking_are_the_targets_of_training(kind):
     tokenizer = published(kind)
-    examples = openp5.SequentialRandom(SPLIT, SETTINGS, tokenizer)
+    examples = made("sequential_random", tokenizer)
     answers = target_tokens(examples.renderer, tokenizer)
     if kind in ("t5", "t5_fast", *BERT):  # these may lack a character
         assert all(len(answer) > 1 for answer in answers)
@@ -122,7 +129,7 @@ def test_answers_of_a_ranking_are_the_targets_of_training(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_of_stage_1_open_with_cls_and_end_in_pads(kind):
     tokenizer = published(kind)
-    examples = built(alignment.ItemText(SPLIT, SETTINGS, tokenizer), "test")
+    examples = built(made("item_text", tokenizer), "test")
     text = AlignmentConverter("item_text", rows_of, tokenizer, text_length=200)(examples)["text"]
     assert (text[:, 0] == tokenizer.cls_id).all()
     for row, example in zip(text, some(examples), strict=True):
@@ -135,7 +142,7 @@ def test_texts_of_stage_1_open_with_cls_and_end_in_pads(kind):
 
 def test_a_corpus_text_opens_its_row():
     tokenizer = published("llama2")
-    examples = CorpusText(SPLIT, SETTINGS, tokenizer)
+    examples = made("text", tokenizer)
     texts = {example["key"]: example["targets"].tolist() for example in built(examples, "train")}
     row = int(SPLIT.items_in(0)[0])
     expected = [*tokenizer.encode(CATALOGUE.texts[row]), tokenizer.eos_id]

@@ -8,14 +8,16 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.narratives import Narratives, instruction
-from ilm_jax.data.examples.task_settings import SPECS, TaskSettings
+from ilm_jax.data.examples.task_families import TASK_FAMILIES
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import regen
 from ilm_jax.errors import UserError
+from ilm_jax.tasks.regen import RegenSettings
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some
 from tests.tasks.making import made_by
 
-TASKS = [spec.task for spec in SPECS.values() if spec.family == "regen"]
+TASKS = [spec.task for spec in TASK_FAMILIES["regen"].specs]
 SETTINGS = TaskSettings(mention_history="id", history=20)
 
 
@@ -113,7 +115,7 @@ def test_no_training_example_speaks_of_a_held_out_item(published):
 
 
 def test_summaries_that_tell_what_comes_are_left_out(published):
-    texts = Narratives(published, SETTINGS)
+    texts = Narratives(published)
     kept = [user for user in range(20) if texts.summary(user)]
     # Every other summary names the first purchase of the file, which is the user's last.
     assert kept and all(user % 2 == 0 for user in kept)
@@ -154,7 +156,7 @@ def plain_splits():
 @pytest.mark.parametrize("similar", [1, 2])
 def test_critiques_are_composed_where_neighbours_are_alike(similar):
     splits = plain_splits()
-    settings = SETTINGS.replace(regen_similar=similar)
+    settings = SETTINGS.with_family(RegenSettings(similar=similar))
     catalogue, count = splits.catalogue, 0
     for integers, example in rendered(splits, "next_item_critique", "train", settings):
         sequence = catalogue.sequence(integers["user"])
@@ -176,7 +178,7 @@ def test_texts_of_a_file_take_the_place_of_composed_ones(tmp_path):
     line = {"task": "critique", "user_id": catalogue.user_ids[user], "item_ids": [item],
             "target": "Mine.", "source": "a-model"}  # fmt: skip
     (tmp_path / "t.jsonl").write_text(json.dumps(line) + "\n")
-    settings = SETTINGS.replace(regen_texts_file=str(tmp_path / "t.jsonl"))
+    settings = SETTINGS.with_family(RegenSettings(texts_file=str(tmp_path / "t.jsonl")))
     ((integers, example),) = rendered(splits, "next_item_critique", "train", settings)
     assert (integers["user"], integers["position"]) == (user, place)
     assert "Mine." in example.prompt.text and example.source == "a-model"
@@ -186,7 +188,7 @@ def test_the_toy_world_knows_what_its_users_ask_for():
     from tests.data.cached_toy import toy_world
 
     splits = make_splits(toy_world())
-    texts = Narratives(splits, SETTINGS)
+    texts = Narratives(splits)
     user, position, field, word = toy_world().extras["critiques"][0]
     fields = list(toy_world().extras["fields"].values())
     text, spans, source = texts.about("critique", user, position)

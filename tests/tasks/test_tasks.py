@@ -6,26 +6,26 @@ import pytest
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT
+from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.streams import Mixture
 from ilm_jax.metrics.seqio_metrics import metric_fns, ranking_metrics
-from ilm_jax.tasks import alignment, common, elm24, openp5, registry
-from ilm_jax.tasks.corpus import CorpusText, train_tokenizer
+from ilm_jax.tasks import common, registry
+from ilm_jax.tasks.alignment import AlignmentSettings
+from ilm_jax.tasks.corpus import CorpusSettings, train_tokenizer
 from ilm_jax.tasks.prompted import overlaps
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some
+from tests.tasks.making import made_by
 
 CATALOGUE = small_catalogue()
 SETTINGS = TaskSettings(history=3, variants=2, mention_user="slot")
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
 TOKENIZER = train_tokenizer(SPLIT, SETTINGS)
 EXAMPLES = {
-    kind.spec.task: kind(SPLIT, SETTINGS, TOKENIZER)
-    for kind in (
-        alignment.ItemText, alignment.ItemItem, alignment.UserItem,
-        elm24.LongDescription, openp5.SequentialRandom, CorpusText,
-    )
+    spec.task: made_by([spec.full], SPLIT, SETTINGS, TOKENIZER)[0]
+    for spec in find_specs("toy", DEFAULT_TASKS)
 }  # fmt: skip
 
 
@@ -226,10 +226,9 @@ def test_the_corpus_names_training_items_by_their_content_words_and_no_others():
 def test_a_corpus_text_is_the_prompt_and_its_answer():
     words = SETTINGS.replace(text_only=True)
     prompts = {}
-    for kind, prefix in (
-        (elm24.LongDescription, "description"), (openp5.SequentialRandom, "sequential"),
-    ):  # fmt: skip
-        for example in built(kind(SPLIT, words, TOKENIZER), "train"):
+    for task, prefix in (("long_description", "description"), ("sequential_random", "sequential")):
+        (examples,) = made_by([task], SPLIT, words, TOKENIZER)
+        for example in built(examples, "train"):
             prompts[f"{prefix}/{example['key']}"] = example["inputs"] + example["targets"]
     texts = {example["key"]: example["targets"] for example in built(EXAMPLES["text"], "train")}
     kinds = {key: text for key, text in texts.items() if not key.startswith(("item/", "words/"))}
@@ -241,8 +240,9 @@ def test_a_corpus_text_is_the_prompt_and_its_answer():
 
 def test_the_corpus_takes_a_fixed_sample_of_sequences():
     def chosen(limit):
-        settings = SETTINGS.replace(corpus_sequential_examples=limit)
-        index = CorpusText(SPLIT, settings, TOKENIZER).index("train")
+        settings = SETTINGS.with_family(CorpusSettings(sequential_examples=limit))
+        (examples,) = made_by(["text"], SPLIT, settings, TOKENIZER)
+        index = examples.index("train")
         columns = [index[n].tolist() for n in ("kind", "row", "position", "variant")]
         return {row for row in zip(*columns, strict=True) if row[0] == 2}
 
@@ -250,8 +250,8 @@ def test_the_corpus_takes_a_fixed_sample_of_sequences():
 
 
 def test_pairs_are_of_one_user_and_belong_to_the_split_of_the_later():
-    settings = SETTINGS.replace(pair_distance=2)
-    examples = alignment.ItemItem(SPLIT, settings)
+    settings = SETTINGS.with_family(AlignmentSettings(pair_distance=2))
+    (examples,) = made_by(["item_item"], SPLIT, settings)
     found = {split: built(examples, split) for split in SPLITS}
     expected = {split: [] for split in SPLITS}
     for user in range(CATALOGUE.num_users):

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ilm_jax.data.catalogue.splits import Splits
-from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.prompt_settings import PromptSettings
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -30,7 +30,7 @@ FIRST_ITEM_NUMBER, FIRST_USER_NUMBER = 1001, 1
 _known: dict[tuple, list[str]] = {}
 
 
-def item_names(splits: Splits, settings: TaskSettings) -> list[str]:
+def item_names(splits: Splits, settings: PromptSettings) -> list[str]:
     """The id string of every item of the catalogue, such as "item_1042"; all different."""
     if settings.item_index == "collaborative":
         sizes = settings.cluster_tokens, settings.cluster_split
@@ -48,7 +48,7 @@ def item_names(splits: Splits, settings: TaskSettings) -> list[str]:
     return [f"item_{number}" for number in numbers.tolist()]
 
 
-def user_names(splits: Splits, settings: TaskSettings) -> list[str]:
+def user_names(splits: Splits, settings: PromptSettings) -> list[str]:
     """The id string of every user, such as "user_7": random numbers, by hash."""
     ids = splits.catalogue.user_ids
     numbers = random_numbers(ids, FIRST_USER_NUMBER, settings.seed, "user")
@@ -60,7 +60,7 @@ def cluster_token(number: int) -> str:
     return f"<CI{number}>"
 
 
-def vocabulary(settings: TaskSettings) -> list[str]:
+def vocabulary(settings: PromptSettings) -> list[str]:
     """The strings that a tokenizer trained for these ids keeps whole."""
     if settings.item_index != "collaborative":
         return []
@@ -154,14 +154,18 @@ def _clusters(counts: "scipy.sparse.csr_array", parts: int) -> list[np.ndarray]:
     from sklearn.cluster import SpectralClustering
 
     model = SpectralClustering(
-        parts, affinity="precomputed", assign_labels="cluster_qr", random_state=0,
+        parts,
+        affinity="precomputed",
+        assign_labels="cluster_qr",
+        random_state=0,
         eigen_solver="lobpcg",
-    )  # fmt: skip
+    )
     affinity = scipy.sparse.csr_matrix(counts)  # what scikit-learn 1.3 takes
     affinity.eliminate_zeros()
     affinity.indices, affinity.indptr = (
-        affinity.indices.astype(np.int32), affinity.indptr.astype(np.int32),
-    )  # fmt: skip
+        affinity.indices.astype(np.int32),
+        affinity.indptr.astype(np.int32),
+    )
     with warnings.catch_warnings():  # parts that nothing connects are no fault here
         warnings.simplefilter("ignore")
         labels = model.fit_predict(affinity)

@@ -12,7 +12,6 @@ from typing import Any
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples import composed
-from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.formats.item_files import Spans, joined
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.data.sources.regen import KINDS
@@ -32,15 +31,26 @@ Text = tuple[str, Spans | None, str]
 def instruction(kind: str, facts: list[str]) -> str:
     """What to ask a language model for a text: a paragraph of facts per item, oldest first."""
     lines = [f"Item {number}: {fact}" for number, fact in enumerate(facts, 1)]
-    return "\n".join([*lines, "", INSTRUCTIONS[kind], "Use these facts alone; answer with the text "
-                      "only."])  # fmt: skip
+    return "\n".join(
+        [*lines, "", INSTRUCTIONS[kind], "Use these facts alone; answer with the text only."]
+    )
 
 
 class Narratives:
     """Texts about the purchases of one catalogue; all methods give None where there is none."""
 
-    def __init__(self, splits: Splits, settings: TaskSettings) -> None:
-        self.splits, self.settings = splits, settings
+    def __init__(
+        self, splits: Splits, *, texts_file: str = "", similar: int = 1, seed: int = 0
+    ) -> None:
+        """Of these splits' catalogue.
+
+        Args:
+          splits: whose training purchases may be spoken of.
+          texts_file: written ones, see `text_records`; "": the corpus' own, or composed.
+          similar: leading category levels that two purchases share where a critique is composed.
+          seed: of draws.
+        """
+        self.splits, self._path, self._similar, self._seed = splits, texts_file, similar, seed
         self._book = composed.FactBook(splits)
 
     def about(self, kind: str, user: int, position: int) -> Text | None:
@@ -49,7 +59,7 @@ class Narratives:
         if kind == "critique" and not position:
             return None
         item = int(catalogue.sequence(user)[position])
-        if self.settings.regen_texts_file:
+        if self._path:
             key = (kind, catalogue.user_ids[user], (catalogue.item_ids[item],))
             found = self._file.get(key)
             return (found.target, None, found.source) if found else None
@@ -64,7 +74,7 @@ class Narratives:
         Published summaries were written with the whole history at hand, the test item included.
         """
         catalogue = self.splits.catalogue
-        if self.settings.regen_texts_file:
+        if self._path:
             found = self._file.get(("user_summary", catalogue.user_ids[user], ()))
             text = (found.target, found.source) if found else None
         elif "regen" in catalogue.extras:
@@ -85,7 +95,7 @@ class Narratives:
 
     @functools.cached_property
     def _file(self) -> dict:
-        return read_texts(self.settings.regen_texts_file, ARITY)
+        return read_texts(self._path, ARITY)
 
     @functools.cached_property
     def _published(self) -> dict[str, dict[tuple[int, int], str]]:
@@ -135,7 +145,7 @@ class Narratives:
 
     def _critique(self, user: int, position: int, before: int, item: int) -> Text | None:
         catalogue = self.splits.catalogue
-        levels = self.settings.regen_similar
+        levels = self._similar
         first, second = catalogue.categories[before], catalogue.categories[item]
         if before == item or first[:levels] != second[:levels] or len(second) < levels:
             return None
@@ -143,10 +153,12 @@ class Narratives:
         new = [value for value in self._book.of(item).values if value not in known]
         if not new:
             return None
-        keys: tuple[Any, ...] = (self.settings.seed, "critique", catalogue.user_ids[user], position)
+        keys: tuple[Any, ...] = (self._seed, "critique", catalogue.user_ids[user], position)
         wish = new[draws.integer(len(new), *keys)]
-        return (*joined([("Similar, but ", False), (wish, True), (", please.", False)]),
-                composed.SOURCE)  # fmt: skip
+        return (
+            *joined([("Similar, but ", False), (wish, True), (", please.", False)]),
+            composed.SOURCE,
+        )
 
 
 def _listed(values: Any) -> list[tuple[str, bool]]:

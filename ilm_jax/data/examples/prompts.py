@@ -18,7 +18,8 @@ from typing import NamedTuple
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples import item_index, templates
-from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.prompt_settings import PromptSettings
+from ilm_jax.data.sources.registry import DATASETS
 
 ITEM_SLOT, USER_SLOT = -1, -2
 # How slots look where a prompt is shown as one string: private-use characters.
@@ -68,13 +69,11 @@ def rating_words(rating: float) -> str:
 class PromptRenderer:
     """Renders the prompts of one catalogue under one setting."""
 
-    def __init__(self, splits: Splits, settings: TaskSettings) -> None:
+    def __init__(self, splits: Splits, settings: PromptSettings) -> None:
         self.catalogue = splits.catalogue
-        self.settings = settings
+        self.settings, self._splits = settings, splits
         self._held_out = splits.item_fold != TRAIN
         self.dataset = dataset_word(self.catalogue.name)
-        self._item_names = item_index.item_names(splits, settings)
-        self._user_names = item_index.user_names(splits, settings)
         self._description = settings.mention_description
         self._history, self._user = settings.mention_history, settings.mention_user
         if settings.text_only:
@@ -82,6 +81,15 @@ class PromptRenderer:
             self._history = without_slots(self._history, "id")
             self._user = without_slots(self._user, "id")
         self._elements: dict[tuple[int, bool], list[Segment]] = {}
+
+    @functools.cached_property
+    def _item_names(self) -> list[str]:
+        # Clusters take minutes on large catalogues, and counting examples needs no names.
+        return item_index.item_names(self._splits, self.settings)
+
+    @functools.cached_property
+    def _user_names(self) -> list[str]:
+        return item_index.user_names(self._splits, self.settings)
 
     @property
     def history_mention(self) -> str:
@@ -140,9 +148,9 @@ class PromptRenderer:
         mention = [Segment(0, ", ".join(words[k] for k in order))] if words else []
         return self.fill(templates.DESCRIPTION[template], {"item": mention})
 
-    def templates(self, task: str) -> tuple[str, ...]:
-        """The templates of "sequential" or "straightforward" under this setting."""
-        return templates.recommendation(task, self.settings.prompts, self.settings.prompt_file)
+    def templates(self, task: str, prompts: str = "seen") -> tuple[str, ...]:
+        """The templates of "sequential" or "straightforward", "seen" in training or "unseen"."""
+        return templates.recommendation(task, prompts, self.settings.prompt_file)
 
     def sequential(self, user: int, history: Sequence[int], template: int) -> Rendered:
         """The prompt that asks for the item after `history` (local rows, oldest first).
@@ -258,7 +266,7 @@ def dataset_word(name: str) -> str:
 
     Prompts name it so that one model may learn several datasets without mixing their catalogues.
     """
-    family, _, rest = name.partition("/")
-    if family in ("toy", "movielens"):
-        rest = {"toy": "toy", "movielens": "ml"}[family] + rest
-    return re.sub(r"[^0-9a-z]", "", (rest or family).lower()) or "data"
+    source, _, rest = name.partition("/")
+    if source in DATASETS:
+        rest = DATASETS[source].short + rest
+    return re.sub(r"[^0-9a-z]", "", (rest or source).lower()) or "data"

@@ -48,71 +48,7 @@ STRAIGHTFORWARD_SEEN = (
 )
 STRAIGHTFORWARD_UNSEEN = (
     "Out of all of {dataset}, name the item [{user}|anybody] would thank you for:",
-)  # fmt: skip
-# Recommendation knowledge (`tasks/knowledge.py`); `___` stands where something is hidden.
-KNOWLEDGE = {
-    "mim": (
-        "One choice of this {dataset} customer is hidden:{history}. The hidden one is",
-        "Fill the gap in the list of {dataset} choices{history}. In the gap:",
-        "{dataset}, oldest first, one item left out:{history}. Left out:",
-    ),
-    "mlm": (
-        "Some words about a {dataset} item are missing: {text} In order, they are:",
-        "Restore the gaps. {text} Gaps:",
-        "What stood where the blanks are? {text} Answer:",
-    ),
-    "bpr": (
-        "A {dataset} customer chose{history}. Rather {first} or {second}? Rather",
-        "After{history}, one of two {dataset} items comes next, {first} or {second}. It is",
-        "Given{history}, the better {dataset} suggestion is {first}, or else {second}. Better:",
-    ),
-    "retrieval": (
-        "A {dataset} customer chose{history}. The next choice:",
-        "From {dataset}, oldest first:{history}. What follows is",
-        "Whoever takes{history} from {dataset} goes on to take",
-    ),
-    "ranking": (
-        "A {dataset} customer chose{history}. Candidates: {candidates}. The one to show first:",
-        "History on {dataset}:{history}. Pick the next item among {candidates}. Pick:",
-        "Behind{history} on {dataset}, which of {candidates} fits best? Best:",
-    ),
-    "rating": (
-        "Ratings by a {dataset} customer:{history}. For {item} the rating is",
-        "{dataset} stars so far:{history}. Stars for {item}:",
-        "Someone rated{history} on {dataset}. How will {item} be rated? With",
-    ),
-}
-# REGEN's tasks; the sentence with the critique goes where a task has none.
-REGEN = {
-    "next_item": (
-        "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] They get",
-        "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] The next "
-        "purchase is",
-        "{dataset} basket, oldest first:{history}.[ Request: {critique}] Recommended:",
-    ),
-    "joint": (
-        "Purchases[ of {user}] on {dataset}:{history}.[ Now they say: {critique}] Name the next "
-        "item and say why:",
-        "[{user}|Somebody] bought{history} on {dataset}.[ The wish is: {critique}] Recommend and "
-        "explain:",
-        "{dataset} basket, oldest first:{history}.[ Request: {critique}] Item and reason:",
-    ),
-    "purchase_reason": (
-        "After{history}[, {user}|, somebody] took {item} from {dataset}. The reason:",
-        "Why {item}, given the {dataset} purchases{history}? Because:",
-        "Purchases[ of {user}] on {dataset}:{history}. Then {item}. Explain:",
-    ),
-    "endorsement": (
-        "Recommend {item} to somebody who bought{history} on {dataset}:",
-        "Purchases[ of {user}] on {dataset}:{history}. Speak for {item}:",
-        "Having{history} from {dataset}, why not {item}? Make the case:",
-    ),
-    "user_summary": (
-        "Purchases[ of {user}] on {dataset}:{history}. Describe the customer:",
-        "Who buys{history} on {dataset}? A portrait:",
-        "Sum up the taste behind{history}, all from {dataset}:",
-    ),
-}
+)
 OURS = {
     ("sequential", "seen"): SEQUENTIAL_SEEN,
     ("sequential", "unseen"): SEQUENTIAL_UNSEEN,
@@ -162,11 +98,19 @@ def read_openp5(path: str | os.PathLike, stamp: int = 0) -> dict[tuple[str, str]
             continue
         task, prompts, given, output, *rest = [*map(str.strip, line.split(";")), "", "", ""][:5]
         if any(rest) or line.count(";") != 3:
-            raw_lines.fail(path, number, f"{line.count(';') + 1} fields instead of 4",
-                           "a line is 'task; seen; input; output'")  # fmt: skip
+            raw_lines.fail(
+                path,
+                number,
+                f"{line.count(';') + 1} fields instead of 4",
+                "a line is 'task; seen; input; output'",
+            )
         if (task, prompts) not in OURS:
-            raw_lines.fail(path, number, f"{task!r}; {prompts!r}",
-                           "there are sequential and straightforward, seen and unseen")  # fmt: skip
+            raw_lines.fail(
+                path,
+                number,
+                f"{task!r}; {prompts!r}",
+                "there are sequential and straightforward, seen and unseen",
+            )
         if not _OUTPUT.fullmatch(output):
             raw_lines.fail(path, number, f"output {output!r}", "it is '{dataset} {target}'")
         _check_places(path, number, task, given)
@@ -179,10 +123,18 @@ def _check_places(path: str | os.PathLike, number: int, task: str, given: str) -
     places = set(re.findall(r"\{(\w*)\}", given))
     wrong = sorted(places - _PLACES | (places & {"target"}))
     if wrong or re.sub(r"\{\w+\}", "", given).strip("{}") != re.sub(r"\{\w+\}", "", given):
-        raw_lines.fail(path, number, f"places {sorted(places)} in the input",
-                       "it may name {dataset}, {user_id} and {history}")  # fmt: skip
+        raw_lines.fail(
+            path,
+            number,
+            f"places {sorted(places)} in the input",
+            "it may name {dataset}, {user_id} and {history}",
+        )
     if ("history" in places) != (task == "sequential"):
-        raw_lines.fail(path, number, f"a {task} input with {{history}}: {'history' in places}",
-                       "sequential inputs name {history}, straightforward ones do not")  # fmt: skip
+        raw_lines.fail(
+            path,
+            number,
+            f"a {task} input with {{history}}: {'history' in places}",
+            "sequential inputs name {history}, straightforward ones do not",
+        )
     if re.search(r"[\[\]]", given):
         raw_lines.fail(path, number, "square brackets in the input", "leave them out")

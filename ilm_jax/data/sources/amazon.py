@@ -31,6 +31,7 @@ from ilm_jax.data.formats.interaction_files import Interactions
 from ilm_jax.data.formats.item_files import Item
 from ilm_jax.data.formats.json_lines import check_escapes
 from ilm_jax.data.sources.assemble import assemble
+from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -236,3 +237,13 @@ def _described(title: str, text: str) -> str:
     cut = text[:LONGEST_DESCRIPTION]
     end = cut.rfind(". ")
     return cut[: end + 1] if end > 0 else cut[: cut.rfind(" ")] if " " in cut else cut
+
+
+SOURCE = DatasetSource(
+    "amazon",
+    VERSION,
+    read,
+    lambda folder, release: source_hashes(folder),
+    pattern=r"[a-z0-9_]{1,40}",
+    examples=("amazon/<any name>",),
+)

@@ -1,6 +1,7 @@
 """From items and interactions as files have them to a catalogue."""
 
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -10,6 +11,44 @@ from ilm_jax.data.formats import raw_lines, text_checks
 from ilm_jax.data.formats.interaction_files import Interactions
 from ilm_jax.data.formats.item_files import Item
 from ilm_jax.errors import UserError
+
+
+def from_sequences(
+    name: str,
+    version: str,
+    sequences: Mapping[str, Sequence[str]],
+    items: Mapping[str, Item] | None = None,
+    *,
+    source: str = "",
+) -> Catalogue:
+    """A catalogue of what users chose, without ratings or times: the least that a reader gives.
+
+    Args:
+      name: of the dataset.
+      version: of its reader.
+      sequences: raw ids of every user's items, oldest first.
+      items: as `assemble`.
+      source: what it was read from, for messages.
+
+    Raises:
+      UserError: as `assemble`.
+    """
+    users = [user for user, chosen in sequences.items() for _ in chosen]
+    chosen = [item for each in sequences.values() for item in each]
+    return assemble(
+        name,
+        version,
+        Interactions(
+            path=pathlib.Path(source or name),
+            user=users,
+            item=chosen,
+            rating=np.full(len(users), np.nan, np.float32),
+            timestamp=np.full(len(users), -1, np.int64),
+            order=None,
+            line=np.arange(1, len(users) + 1),
+        ),
+        items,
+    )
 
 
 def assemble(

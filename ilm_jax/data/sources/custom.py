@@ -22,6 +22,7 @@ from ilm_jax.data.formats.interaction_files import (
 )
 from ilm_jax.data.formats.item_files import SUFFIXES, item_columns, read_items
 from ilm_jax.data.sources.assemble import assemble
+from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -152,3 +153,15 @@ def read(folder: str | os.PathLike, name: str = "custom", *, core: int | None = 
         core = columns.core if core is None else core
         catalogue = assemble(name, VERSION, interactions, items, core)
     return notes.kept(catalogue, said)
+
+
+SOURCE = DatasetSource(
+    "custom",
+    VERSION,
+    read,
+    lambda folder, release: source_hashes(folder),
+    pattern=r"[a-z0-9_]{0,40}",
+    examples=("custom", "custom/<any name>"),
+    custom_format=True,
+    first_look=("openp5/sequential_random", "elm24/long_description"),
+)

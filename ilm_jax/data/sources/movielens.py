@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64
 from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
 from ilm_jax.data.formats import encodings, notes, published, raw_lines, text_checks
 from ilm_jax.data.sources import movie_text
+from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -302,3 +303,13 @@ def read_tags(path: pathlib.Path, movies: dict[int, tuple]) -> tuple[dict[int, l
         by_count = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
         ranked[movie] = [tag for tag, _ in by_count[:MAX_TAGS]]
     return ranked, empty
+
+
+SOURCE = DatasetSource(
+    "movielens",
+    VERSION,
+    sources=lambda folder, release: source_hashes(release, folder),
+    releases=tuple(RELEASES),
+    short="ml",
+    builder="ilm_jax.data.sources.builders.movielens_builder:Movielens",
+)

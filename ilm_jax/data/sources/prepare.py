@@ -16,9 +16,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from ilm_jax import user_modules
 from ilm_jax.data.catalogue.catalogue import Catalogue, stored_sources
 from ilm_jax.data.formats import notes
-from ilm_jax.data.sources import families, stale
+from ilm_jax.data.sources import stale
+from ilm_jax.data.sources.registry import check_name, source_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import trouble
 
@@ -28,15 +30,6 @@ StrPath = str | os.PathLike
 def default_cache_dir() -> pathlib.Path:
     """Environment variable ILM_CACHE, or ~/.cache/ilm_jax."""
     return pathlib.Path(os.environ.get("ILM_CACHE") or "~/.cache/ilm_jax").expanduser()
-
-
-def check_name(dataset: str) -> tuple[str, str]:
-    """Splits a dataset name into (family, release or world number).
-
-    Raises:
-      UserError: if there is no such dataset.
-    """
-    return families.check_name(dataset)
 
 
 def catalogue_dir(dataset: str, cache_dir: StrPath | None = None) -> pathlib.Path:
@@ -55,7 +48,7 @@ def load_catalogue(
     """The catalogue of `dataset`, prepared first if needed.
 
     Args:
-      dataset: such as "toy", "movielens/25m", "openp5/beauty" or "custom"; see `families`.
+      dataset: such as "toy", "movielens/25m", "openp5/beauty" or "custom"; see `registry`.
       data_dir: the folder that holds the raw files. None: take the snapshot that is there, else
         download.
       cache_dir: where snapshots and prepared datasets lie; None: `default_cache_dir()`.
@@ -122,15 +115,16 @@ def _root(cache_dir: StrPath | None) -> pathlib.Path:
 
 
 def _sources(dataset: str, data_dir: StrPath | None) -> dict[str, str]:
-    family, release = check_name(dataset)
-    found = families.FAMILIES[family]
-    return {"builder": found.version} | found.sources(dataset, release, data_dir)
+    source = source_of(dataset)
+    return {"builder": source.version} | source.hashes(dataset, data_dir)
 
 
 def _builder(dataset: str, folder: pathlib.Path):  # noqa: ANN202 - its type needs TensorFlow
-    family, release = check_name(dataset)
-    module, _, name = families.FAMILIES[family].builder.partition(":")
-    kind = getattr(importlib.import_module(module), name)
+    name, release = check_name(dataset)
+    module, _, attribute = source_of(dataset).builder.partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    if not isinstance(kind, type):
+        kind = kind(name)
     return kind(data_dir=str(folder), config=kind.config(release))
 
 
@@ -165,12 +159,16 @@ def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib
     command = [sys.executable, "-m", "ilm_jax.data.sources.prepare", f"--dataset={dataset}"]
     command += [f"--cache_dir={root}"]
     command += [] if data_dir is None else [f"--data_dir={data_dir}"]
+    command += user_modules.words()
     # Preparing needs no accelerator, and the caller may hold it.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        command, env=os.environ | quiet, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        command,
+        env=os.environ | quiet | user_modules.environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     for line in done.stderr.splitlines():
         if line.startswith(notes.PREFIX):
             print(line, file=sys.stderr, flush=True)
@@ -188,8 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data_dir", help="folder of the raw files; left out: download")
     parser.add_argument("--cache_dir", help="default: $ILM_CACHE or ~/.cache/ilm_jax")
+    parser.add_argument(
+        f"--{user_modules.FLAG}", help="module that registers datasets", action="append", default=[]
+    )
     flags = parser.parse_args(arguments)
     try:
+        user_modules.load(getattr(flags, user_modules.FLAG))
         prepare(flags.dataset, flags.data_dir, flags.cache_dir)
     except Exception as error:
         told = str(error) if isinstance(error, UserError) else trouble(error)

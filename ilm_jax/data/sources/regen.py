@@ -21,6 +21,7 @@ from ilm_jax.data.formats.interaction_files import Interactions
 from ilm_jax.data.formats.item_files import Item
 from ilm_jax.data.formats.json_lines import json_rows
 from ilm_jax.data.sources.assemble import assemble
+from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -240,3 +241,13 @@ class _Reader:
         if value is not None and not isinstance(value, str):
             self._fail(f"{key} is a {type(value).__name__}, not a text")
         return " ".join((value or "").split())
+
+
+SOURCE = DatasetSource(
+    "regen",
+    VERSION,
+    read,
+    lambda folder, release: source_hashes(folder),
+    pattern=r"[a-z0-9_]{1,40}",
+    examples=("regen/office",),
+)

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
 from ilm_jax.data.sources import toy_language
+from ilm_jax.data.sources.dataset_source import DatasetSource
 
 VERSION = "1.0.0"
 ITEMS, USERS, DIMS, CLUSTERS = 2000, 3000, 10, 24
@@ -280,3 +281,14 @@ def _narratives(truth: Truth) -> list[list[list[int]]]:
     # Rounded, so that saturated strengths tie everywhere alike and the field order decides.
     best = np.argsort(-np.round(strength, 6), axis=1, kind="stable")[:, :3]
     return np.stack([best, np.take_along_axis(word, best, 1)], 2).tolist()
+
+
+SOURCE = DatasetSource(
+    "toy",
+    VERSION,
+    pattern=r"(?:world([1-9]\d{0,8}))?",
+    generated=True,
+    examples=("toy", "toy/world1", "toy/world2", "…"),
+    short="toy",
+    builder="ilm_jax.data.sources.builders.toy_builder:Toy",
+)

@@ -12,6 +12,7 @@ import os
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.sources import custom
+from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.errors import UserError
 
 VERSION = custom.VERSION
@@ -47,3 +48,13 @@ def read(folder: str | os.PathLike, name: str) -> Catalogue:
         raise UserError(f"no dataset {name!r}; there are {', '.join(PUBLISHED)}")
     found.extras["as_published"] = size == published
     return found
+
+
+SOURCE = DatasetSource(
+    "openp5",
+    VERSION,
+    read,
+    lambda folder, release: custom.source_hashes(folder),
+    releases=tuple(PUBLISHED),
+    custom_format=True,
+)

@@ -10,16 +10,17 @@ import numpy as np
 
 from ilm_jax.checks import Count, Number, Positive, Seed, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.examples.task_settings import (
-    TaskSettings,
-    effective,
+from ilm_jax.data.examples.task_families import find_spec, has_task
+from ilm_jax.data.examples.task_keys import (
+    naming,
     plain_settings,
     slots_at_most,
     tokenizer_path,
 )
-from ilm_jax.data.examples.task_specs import SPECS, TaskSpec, find_spec, task_names
+from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams.alignment_converter import KINDS, AlignmentConverter
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
 from ilm_jax.data.streams.mixtures import rates_of
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
@@ -35,9 +36,10 @@ class DatasetConfig:
     """One kind of batch, in t5x's spelling where t5x has the thing.
 
     Attributes:
-      mixture_or_task_name: a task, a mixture (`mixtures.MIXTURES`) or {task: rate} (rate None: see
-        `rates_by`). A short name ("long_description") stands for that task of every dataset, a
-        registered one ("elm24_toy_long_description") for the one.
+      mixture_or_task_name: a task, a mixture (`task_families.mixtures`) or {task: rate} (rate None:
+        see `rates_by`). A short name ("long_description"), with its family if another has one of
+        that name ("elm24/long_description"), stands for that task of every dataset, a registered
+        one ("elm24_toy_long_description") for the one.
       task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
         item-text pairs.
       split: "train", "validation" or "test".
@@ -108,16 +110,24 @@ class DatasetConfig:
           UserError: for an unknown task.
         """
         for spec in self.specs() if task is None else [find_spec(self.dataset, task)]:
-            if task is not None or any(name.startswith("hr@") for name in spec.metrics):
-                return effective(spec, self.settings)
+            if task is not None or spec.answer == "items":
+                return naming(spec, self.settings)
         return self.settings
 
     def record(self) -> dict[str, Any]:
         """What decides the examples and their order, beside data and tokenizer; no paths."""
         chosen = (
-            "task_feature_lengths", "split", "shuffle", "seed", "rates_by", "temperature", "cap",
-            "truncate_targets", "max_entities", "pack",
-        )  # fmt: skip
+            "task_feature_lengths",
+            "split",
+            "shuffle",
+            "seed",
+            "rates_by",
+            "temperature",
+            "cap",
+            "truncate_targets",
+            "max_entities",
+            "pack",
+        )
         tasks = {
             name: {
                 "version": spec.version,
@@ -133,7 +143,7 @@ class DatasetConfig:
         found: dict[str, tuple[str, TaskSpec, float | None]] = {}
         given = rates_of(self.mixture_or_task_name, self.rates_by)
         for name, rate in given.items():
-            owners = [d for d in (self.dataset, *self.also) if name in {**SPECS, **task_names(d)}]
+            owners = [d for d in (self.dataset, *self.also) if has_task(d, name)]
             # Where no dataset has it, the first one says so.
             for dataset in owners or [self.dataset]:
                 spec = find_spec(dataset, name)
@@ -147,15 +157,24 @@ class DatasetConfig:
         opened: dict[str, CachedTask] = {}
         if self.own_tasks or not self.also:
             opened = open_tasks(
-                self.dataset, self.settings, self.own_tasks, self.split,
-                data_dir=self.data_dir, cache_dir=self.cache_dir, catalogue=catalogue,
-            )  # fmt: skip
+                self.dataset,
+                self.settings,
+                self.own_tasks,
+                self.split,
+                data_dir=self.data_dir,
+                cache_dir=self.cache_dir,
+                catalogue=catalogue,
+            )
         for dataset, folder in self.also.items():
             names = [name for name, (owner, _, _) in self._tasks().items() if owner == dataset]
             opened |= open_tasks(
-                dataset, self._shared_settings(catalogue), names, self.split, data_dir=folder,
+                dataset,
+                self._shared_settings(catalogue),
+                names,
+                self.split,
+                data_dir=folder,
                 cache_dir=self.cache_dir,
-            )  # fmt: skip
+            )
         return opened
 
     def _shared_settings(self, catalogue: Catalogue | None) -> TaskSettings:
@@ -203,13 +222,16 @@ class DatasetConfig:
         stream = Stream(
             sources,
             Mixture(self.rates, self.temperature, self.cap),
-            seed=self.seed, shuffle=self.shuffle, repeat=self.repeat,
-        )  # fmt: skip
+            seed=self.seed,
+            shuffle=self.shuffle,
+            repeat=self.repeat,
+        )
         return Feed(stream, converter, wrap=isinstance(converter, AlignmentConverter))
 
     def _check(self, rows: Rows | None) -> None:
-        kinds = [spec.task for spec in self.specs()]
-        if not any(kind in KINDS for kind in kinds):
+        specs = self.specs()
+        kinds = [spec.task for spec in specs]
+        if not any(spec.answer == "pairs" for spec in specs):
             check_lengths(self.task_feature_lengths)
         elif len(set(kinds)) > 1:
             raise UserError(f"{', '.join(kinds)} cannot share a batch; give pairs a stream each")
@@ -217,16 +239,23 @@ class DatasetConfig:
             raise UserError(f"{kinds[0]} needs an embedding table; run ilm fit_cf")
 
     def _converter(self, rows: Rows | None, num_queries: int, tokenizer: Tokenizer) -> "Converter":
-        kind, lengths = self.specs()[0].task, self.task_feature_lengths
-        if kind in KINDS and rows is not None:
+        spec, lengths = self.specs()[0], self.task_feature_lengths
+        if spec.answer == "pairs" and rows is not None:
             return AlignmentConverter(
-                kind, rows, tokenizer, text_length=lengths.get("text", 64),
+                spec.task,
+                rows,
+                tokenizer,
+                text_length=lengths.get("text", 64),
                 truncate_text=self.truncate_targets,
-            )  # fmt: skip
+            )
         return PromptConverter(
-            lengths, tokenizer, num_queries=num_queries, max_entities=self.row_entities, rows=rows,
+            lengths,
+            tokenizer,
+            num_queries=num_queries,
+            max_entities=self.row_entities,
+            rows=rows,
             truncate_targets=self.truncate_targets,
-        )  # fmt: skip
+        )
 
     @property
     def row_entities(self) -> int:

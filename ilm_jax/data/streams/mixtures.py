@@ -1,32 +1,14 @@
 """Mixtures by name: which tasks belong together, and at what rates.
 
-A recipe names one ("openp5_random"), or gives {task: rate} itself; both can be overridden by one
-gin binding. Over several datasets the same names stand for the tasks of each.
+A recipe names one ("openp5_random", see `task_families.mixtures`), or gives {task: rate} itself;
+both can be overridden by one gin binding. Over several datasets the same names stand for the tasks
+of each.
 """
 
 from collections.abc import Mapping
 
-from ilm_jax.data.examples.task_specs import INDEXINGS, SPECS
+from ilm_jax.data.examples.task_families import mixtures
 from ilm_jax.errors import UserError
-
-
-def _named() -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {
-        f"openp5_{indexing}": (f"sequential_{indexing}", f"straightforward_{indexing}")
-        for indexing in INDEXINGS
-    }
-    for task in ("sequential", "straightforward"):
-        found[f"openp5_{task}_tasks"] = tuple(f"{task}_{indexing}" for indexing in INDEXINGS)
-    for family in ("elm24", "knowledge", "regen"):
-        tasks = tuple(spec.task for spec in SPECS.values() if spec.family == family)
-        if tasks:
-            found[family] = tasks
-    found["knowledge_auxiliary"] = ("mim", "mlm", "bpr")
-    found["knowledge_recommendation"] = ("retrieval", "ranking", "rating")
-    return found
-
-
-MIXTURES: dict[str, tuple[str, ...]] = _named()
 
 
 def rates_of(
@@ -44,6 +26,6 @@ def rates_of(
     if rates_by not in ("size", "equal"):
         raise UserError(f"rates_by={rates_by!r}: give 'size' or 'equal'")
     if isinstance(given, str):
-        given = dict.fromkeys(MIXTURES.get(given, (given,)))
+        given = dict.fromkeys(mixtures().get(given, (given,)))
     default = 1.0 if rates_by == "equal" else None
     return {name: default if rate is None else rate for name, rate in given.items()}

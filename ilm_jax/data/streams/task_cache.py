@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.data.examples.task_settings import CACHE_FORMAT
+from ilm_jax.data.examples.task_keys import CACHE_FORMAT
 from ilm_jax.data.streams.records import Features, decode_record, encode_record
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json, temporary_name

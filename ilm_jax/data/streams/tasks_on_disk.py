@@ -11,16 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from ilm_jax import user_modules
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.examples.task_settings import (
-    SPLITS,
-    TaskSettings,
-    find_spec,
-    settings_json,
-    task_key,
-    task_path,
-    tokenizer_path,
-)
+from ilm_jax.data.examples.settings_json import settings_json
+from ilm_jax.data.examples.task_families import find_spec
+from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
@@ -63,9 +59,13 @@ def open_tasks(
     catalogue = catalogue or load_catalogue(dataset, data_dir=data_dir, cache_dir=cache)
     specs = [find_spec(dataset, name) for name in names]
     ensure_cached(
-        dataset, settings, [spec.name(dataset) for spec in specs], catalogue,
-        data_dir=data_dir, cache_dir=cache,
-    )  # fmt: skip
+        dataset,
+        settings,
+        [spec.name(dataset) for spec in specs],
+        catalogue,
+        data_dir=data_dir,
+        cache_dir=cache,
+    )
     fingerprint = open_tokenizer(dataset, settings, catalogue, cache).fingerprint
     opened = {}
     for spec in specs:
@@ -119,10 +119,17 @@ def ensure_cached(
         if not missing:  # another process was faster
             return
         command = [
-            sys.executable, "-m", "ilm_jax", "cache_tasks", f"--dataset={dataset}",
-            f"--cache_dir={cache}", f"--settings={settings_json(settings)}",
-            f"--tasks={','.join(missing)}", "--nowith_text_only",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "ilm_jax",
+            "cache_tasks",
+            f"--dataset={dataset}",
+            f"--cache_dir={cache}",
+            f"--settings={settings_json(settings)}",
+            f"--tasks={','.join(missing)}",
+            "--nowith_text_only",
+            *user_modules.words(),
+        ]
         if data_dir is not None:
             command.append(f"--data_dir={data_dir}")
         _run(command)
@@ -175,9 +182,12 @@ def _run(command: list[str]) -> None:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     said: list[str] = []
     with subprocess.Popen(
-        command, env=os.environ | quiet, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        command,
+        env=os.environ | quiet | user_modules.environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             said.append(line)

@@ -1,0 +1,147 @@
+"""What a task reads of the settings, and where its cache lies.
+
+A training process computes from these where a cache lies; `tasks/` computes from the same what to
+write there.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from ilm_jax.data.examples.task_families import TASK_FAMILIES, family_of, spec_named
+from ilm_jax.data.examples.task_settings import FamilySettings, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.errors import UserError
+from ilm_jax.files import sha256_file, sha256_json
+
+CACHE_FORMAT = "ilm_jax.task_cache/1"
+# Settings of the trained tokenizer, and what holds other settings: no task reads them by name.
+_NOT_READ = ("vocab_size", "model_type", "tokenizer", "families", "split")
+
+
+def reads(spec: TaskSpec) -> tuple[str, ...]:
+    """Names of all settings that the task depends on, the split aside, see `TaskSpec.settings`.
+
+    Raises:
+      UserError: if its spec names a setting that does not exist.
+    """
+    shared = [f.name for f in dataclasses.fields(TaskSettings) if f.name not in _NOT_READ]
+    own = [f.name for f in dataclasses.fields(TASK_FAMILIES[spec.family].settings)]
+    if spec.settings is None:
+        return (*shared, *(f"{spec.family}.{name}" for name in own))
+    for name in spec.settings:
+        family, _, field = name.rpartition(".")
+        known = (
+            {f.name for f in dataclasses.fields(TASK_FAMILIES[family].settings)}
+            if family
+            else (shared)
+        )
+        if field not in known:
+            raise UserError(f"task {spec.full} reads the setting {name!r}, which does not exist")
+    return spec.settings
+
+
+def effective(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
+    """The settings as the task reads them.
+
+    What makes the task what it is is fixed, and all that it does not name is at its default.
+
+    Raises:
+      UserError: as `reads`, or for settings of a family that is not registered.
+    """
+    for own in settings.families:
+        family_of(type(own))
+    names = reads(spec)
+    kept = {name: getattr(settings, name) for name in names if "." not in name}
+    families: list[FamilySettings] = []
+    for family in dict.fromkeys(name.partition(".")[0] for name in names if "." in name):
+        kind: Any = TASK_FAMILIES[family].settings
+        own = settings.of(kind)
+        fields = [name.partition(".")[2] for name in names if name.startswith(f"{family}.")]
+        families.append(kind(**{field: getattr(own, field) for field in fields}))
+    read = TaskSettings(**kept, split=settings.split, families=tuple(families))
+    return read.replace(**spec.fixes(read))
+
+
+def naming(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
+    """The settings by which the task's prompts and answers name items; others stay as they are."""
+    return settings.replace(**spec.fixes(settings))
+
+
+def slots_at_most(spec: TaskSpec, settings: TaskSettings) -> int:
+    """Slots that one prompt of the task can have under these settings."""
+    settings = effective(spec, settings)
+    if settings.text_only:
+        return 0
+    return sum(times * ("slot" in mention.split("+")) for mention, times in spec.mentions(settings))
+
+
+def plain_settings(spec: TaskSpec, settings: TaskSettings) -> dict[str, Any]:
+    """The settings that a task depends on, as plain values; of a file, its SHA-256.
+
+    Raises:
+      UserError: if a file that the settings name is absent.
+    """
+    return dict(sorted(_plain(spec, effective(spec, settings))))
+
+
+def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, Any]]:
+    yield "split", dataclasses.asdict(read.split)
+    for name in reads(spec):
+        family, _, field = name.rpartition(".")
+        owner: object = read.of(TASK_FAMILIES[family].settings) if family else read
+        value = getattr(owner, field)
+        yield name, _file_hash(name, value) if field.endswith("_file") and value else value
+
+
+def _file_hash(name: str, path: str) -> str:
+    try:
+        return sha256_file(pathlib.Path(path).expanduser())
+    except OSError as error:
+        raise UserError(f"task setting {name}={path!r}: {error.strerror}") from error
+
+
+def tokenizer_key(settings: TaskSettings, catalogue_fingerprint: str) -> str:
+    """Hex key of the tokenizer that these settings train on a catalogue."""
+    corpus = spec_named("corpus/text")
+    trained = {"vocab_size": settings.vocab_size, "model_type": settings.model_type}
+    read = plain_settings(corpus, settings)
+    return sha256_json([CACHE_FORMAT, corpus.version, read, trained, catalogue_fingerprint])
+
+
+def tokenizer_path(
+    dataset: str, settings: TaskSettings, catalogue_fingerprint: str, cache_dir: str | pathlib.Path
+) -> pathlib.Path:
+    """Where the tokenizer of a dataset lies: the path given in the settings, or in the cache."""
+    if settings.tokenizer:
+        return pathlib.Path(settings.tokenizer).expanduser()
+    key = tokenizer_key(settings, catalogue_fingerprint)[:12]
+    return pathlib.Path(cache_dir) / "tokenizers" / f"{dataset.replace('/', '_')}-{key}.model"
+
+
+def task_key(
+    spec: TaskSpec, settings: TaskSettings, catalogue_fingerprint: str, tokenizer_fingerprint: str
+) -> str:
+    """Hex key of one task's cache: it changes with anything that its bytes depend on."""
+    uses_text = any(name in ("text", "targets") for name, _ in spec.features)
+    return sha256_json(
+        [
+            CACHE_FORMAT,
+            spec.family,
+            spec.task,
+            spec.version,
+            spec.features,
+            plain_settings(spec, settings),
+            catalogue_fingerprint,
+            tokenizer_fingerprint if uses_text else "",
+        ]
+    )
+
+
+def task_path(
+    name: str, key: str, cache_dir: str | pathlib.Path, split: str | None = None
+) -> pathlib.Path:
+    """Folder of a task's cache, or of one split of it."""
+    folder = pathlib.Path(cache_dir) / "tasks" / f"{name}-{key[:12]}"
+    return folder / split if split else folder
