@@ -52,10 +52,19 @@ class Choice:
         return f"one of {', '.join(self.names)}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """A text that names a file: what counts is what the file holds, not where it lies."""
+
+    def __str__(self) -> str:
+        return "a file's path"
+
+
 Count = Annotated[int, Range(1)]
 Number = Annotated[int, Range(0)]
 # Beyond 32 bits a key would be that of another seed; a seed's successor is used too.
 Seed = Annotated[int, Range(0, 2**32 - 2)]
+InputFile = Annotated[str, Content()]  # "" where there is none
 Positive = Annotated[float, Range(0, open_low=True)]
 Weight = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 
-from ilm_jax.checks import Choice, check
+from ilm_jax.checks import Choice, InputFile, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.neighbours import nearest
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, item_folds
@@ -47,7 +47,7 @@ class Elm24Settings:
       SettingError: for a value that makes no sense.
     """
 
-    texts_file: str = ""
+    texts_file: InputFile = ""
     neighbours: Annotated[str, Choice(("cf", "text"))] = "cf"
 
     def __post_init__(self) -> None:

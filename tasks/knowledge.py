@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ilm_jax.checks import Range, check
+from ilm_jax.checks import InputFile, Range, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import FOLDS
 from ilm_jax.data.examples.gaps import with_gaps, words_of
@@ -51,7 +51,7 @@ class KnowledgeSettings:
 
     mention: Named = "title"
     candidates: Annotated[int, Range(2)] = 20
-    candidates_file: str = ""
+    candidates_file: InputFile = ""
     negatives_may_be_held_out: bool = False
     mask_share: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.15
 

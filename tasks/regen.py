@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ilm_jax.checks import Count, check
+from ilm_jax.checks import Count, InputFile, check
 from ilm_jax.data.catalogue.splits import TRAIN, item_folds
 from ilm_jax.data.examples.narratives import Narratives
 from ilm_jax.data.examples.prompts import Segment
@@ -42,7 +42,7 @@ class RegenSettings:
       SettingError: for a value that makes no sense.
     """
 
-    texts_file: str = ""
+    texts_file: InputFile = ""
     similar: Count = 1
 
     def __post_init__(self) -> None:

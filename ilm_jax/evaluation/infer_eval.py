@@ -85,7 +85,7 @@ class InferEval:
                 raise UserError(
                     f"infer_eval names {task.name}, whose examples have no prompt to answer"
                 )
-            measured = EvaluationConfig((spec.task,), dataset.split, beams=config.beams)
+            measured = EvaluationConfig((spec.full,), dataset.split, beams=config.beams)
             numbers = task.sample_of_texts(config.examples).numbers
             self._evaluators.append((evaluator_of(task, measured), numbers))
 

@@ -86,7 +86,7 @@ class EvaluatedTask:
     @functools.cached_property
     def renderer(self) -> PromptRenderer:
         """Names the items as the task's answers do."""
-        return PromptRenderer(self.splits, self.dataset.naming(self.spec.task))
+        return PromptRenderer(self.splits, self.dataset.naming(self.spec.full))
 
     @functools.cached_property
     def trie(self) -> Trie:

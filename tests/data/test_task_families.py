@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from ilm_jax.checks import InputFile
 from ilm_jax.data.examples import task_families
 from ilm_jax.data.examples.task_families import (
     TASK_FAMILIES,
@@ -26,7 +27,7 @@ from ilm_jax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Own:
     depth: int = 2
-    list_file: str = ""
+    listed: InputFile = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def test_a_task_reads_all_of_its_family_unless_it_says_what(tmp_path):
         TaskFamily("mine", (spec(settings=None), spec("b", settings=("seed",))), Own)
     )
     plain = plain_settings(spec_named("mine/ranking"), settings)
-    assert plain["mine.depth"] == 3 and len(plain["mine.list_file"]) == 64
+    assert plain["mine.depth"] == 3 and len(plain["mine.listed"]) == 64
     assert {"history", "target", "seed", "split"} <= set(plain)
     assert set(plain_settings(spec_named("mine/b"), settings)) == {"seed", "split"}
     register_task_family(TaskFamily("odd", (spec("c", "odd", settings=("odd.dept",)),), Own))

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Any, Self
 
-from ilm_jax.checks import Choice, Count, Seed, check
+from ilm_jax.checks import Choice, Count, InputFile, Seed, check
 from ilm_jax.errors import UserError
 
 MENTIONS = (
@@ -60,7 +60,7 @@ class PromptSettings:
     cluster_tokens: Count = 200
     cluster_split: Count = 20
     history: Count = 10
-    prompt_file: str = ""
+    prompt_file: InputFile = ""
     text_only: bool = False
     seed: Seed = 0
 

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from ilm_jax.checks import InputFile, hints_of
 from ilm_jax.data.examples.task_families import TASK_FAMILIES, family_of, spec_named
 from ilm_jax.data.examples.task_settings import FamilySettings, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
@@ -90,9 +91,11 @@ def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, Any]]:
     yield "split", dataclasses.asdict(read.split)
     for name in reads(spec):
         family, _, field = name.rpartition(".")
-        owner: object = read.of(TASK_FAMILIES[family].settings) if family else read
+        owner: Any = read.of(TASK_FAMILIES[family].settings) if family else read
         value = getattr(owner, field)
-        yield name, _file_hash(name, value) if field.endswith("_file") and value else value
+        kind: Any = type(owner)
+        of_file = hints_of(kind)[field] == InputFile and value
+        yield name, _file_hash(name, value) if of_file else value
 
 
 def _file_hash(name: str, path: str) -> str:

@@ -100,9 +100,9 @@ class TaskSpec:
         and, in one kind, a text are aligned) or "none" (plain text to be modelled, no prompt).
       features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
       settings: what its examples depend on, the split aside: fields of TaskSettings, and of a
-        family's own settings as "family.field". None: all that a prompt may depend on, and all of
-        its family. Anything else reaches the task at its default, so no cache is read that a
-        setting would have changed.
+        family's own settings as "family.field"; of a file (`checks.InputFile`), its content. None:
+        all that a prompt may depend on, and all of its family. Anything else reaches the task at
+        its default, so no cache is read that another setting would have changed.
       fixes: settings that make the task what it is, whatever is set, from the settings.
       mentions: (form of a mention, how often at most) in a prompt, from the settings as the task
         reads them: how many slots it can have.
