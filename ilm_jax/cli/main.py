@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _quiet_libraries()
     try:
+        _find_modules_here()
         rest = _import_modules(rest)
         return importlib.import_module(f"ilm_jax.cli.{verb}").main(rest) or 0
     except UserError as error:
@@ -67,11 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _find_modules_here() -> None:
+    """Modules of the current folder are found last, in a recipe's imports too."""
+    if "" not in sys.path and not any(map(_is_here, sys.path)):
+        sys.path.append("")
+
+
 def _import_modules(words: Sequence[str]) -> list[str]:
     """Imports what `--import=MODULE` names, which may register what it adds; the other words.
 
-    Modules of the current folder are found too, as in `python -m`; a path that ends in ".py" is
-    one, too. Raises UserError for one that cannot be imported.
+    A path that ends in ".py" is a module, too. Raises UserError for one that cannot be imported.
     """
     from ilm_jax import user_modules
 
@@ -81,8 +87,6 @@ def _import_modules(words: Sequence[str]) -> list[str]:
         if option != "--import":
             rest.append(word)
             continue
-        if "" not in sys.path and not any(map(_is_here, sys.path)):
-            sys.path.append("")
         user_modules.load([module])
     return rest
 
