@@ -147,7 +147,8 @@ def _plain(value: Any, hint: Any) -> Any:
         return _taken(isinstance(value, hint), value, hint)
     if hint is type(None):
         return _taken(value is None, value, hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    protocol = getattr(hint, "_is_runtime_protocol", False)
+    if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or protocol):
         return _taken(isinstance(value, hint), value, hint)
     return value
 

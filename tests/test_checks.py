@@ -46,6 +46,8 @@ REQUIRED = {
     "RopeScaling": {"kind": "linear", "factor": 2.0},
     "Alignment": {"qformer": QFORMER},
     "LanguageModelling": {"lm": DecoderConfig(**SIZES)},
+    "QFormerReader": {"qformer": QFORMER},
+    "MLPReader": {"qformer": QFORMER},
     "Run": {
         "model_dir": "run",
         "objective": Alignment(QFORMER),
@@ -54,7 +56,8 @@ REQUIRED = {
     },
 }
 OTHERS = {"Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
-          "RopeScaling", "InitFrom", "FitCF", "Columns", "Run", "TaskSettings"}  # fmt: skip
+          "QFormerReader", "MLPReader", "TextHead", "RopeScaling", "InitFrom", "FitCF", "Columns",
+          "Run", "TaskSettings"}  # fmt: skip
 # 0 means something: none, all, never, or as the data have it.
 ZERO = {
     "Alignment": "itc_weight itm_weight itg_weight label_smoothing",
@@ -80,6 +83,7 @@ ZERO = {
     "SplitConfig": "held_out_items",
     "Sweep": "draws",
     "T5Config": "vocab_size lora_rank norm_eps start_id eos_id",
+    "TextHead": "weight",
     "TrainerConfig": "eval_every patience",
 }
 NEGATIVE = {
@@ -174,7 +178,7 @@ def test_every_configuration_of_the_recipes_is_walked():
         (lambda: dataclasses.replace(QFORMER, dtype="float64"), "one of float32, bfloat16"),
         (lambda: dataclasses.replace(QFORMER, embed_dim=5), "not divisible by num_heads=2"),
         (lambda: DecoderConfig(**{**SIZES, "embed_dim": 7}), "not divisible by num_heads=2"),
-        (lambda: LanguageModelling(lm=QFORMER), "DecoderConfig, as @DecoderConfig"),
+        (lambda: LanguageModelling(lm=QFORMER), "LanguageModelConfig, such as @DecoderConfig"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_name(make, message):

@@ -111,7 +111,7 @@ def _read_source(
     allow_fresh: Sequence[str],
     made_from: Record,
 ) -> tuple[FlatParams, str]:
-    target = getattr(objective, source.top, None)
+    target = objective.configs.get(source.top)
     opened = open_source(source.path, source.top, source.step, target)
     asked = {p: x for p, x in wanted.items() if matches(p, source.parameters)}
     reads_text = any(matches(path, TEXT_ONLY_PATTERNS) for path in asked)

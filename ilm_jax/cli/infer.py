@@ -149,9 +149,9 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
     from ilm_jax.errors import UserError
     from ilm_jax.serving import requests
 
-    objective, base = run.objective, run.dataset
-    queries = getattr(objective, "num_queries", 0)
-    text_only = getattr(objective, "qformer", None) is None
+    base = run.dataset
+    queries = run.objective.num_queries
+    text_only = not queries
     length = values.max_prompt_length or base.task_feature_lengths.get("inputs", 0)
     settings = base.settings.replace(text_only=text_only)
     if values.mention and values.mention not in MENTIONS:

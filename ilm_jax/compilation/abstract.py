@@ -6,23 +6,21 @@ They are the trainer's own compiled steps, so what is compiled here is what runs
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ilm_jax.data.streams.alignment_converter import KINDS as PAIRS
-from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops
 from ilm_jax.models.ilm import gather_vectors
-from ilm_jax.objectives.alignment import Alignment
-from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.objectives.objective import LanguageObjective, Objective
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.freezing import split_by_patterns
 from ilm_jax.sharding.partitioning import Partitioner
@@ -37,6 +35,7 @@ from ilm_jax.training.step import gradient, make_train_step
 from ilm_jax.training.timing import peak_flops
 
 Struct = jax.ShapeDtypeStruct
+AnyObjective = TypeVar("AnyObjective", bound=Objective)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,27 +67,26 @@ def needed_flops(program: Program) -> int:
     return count_dot_flops(program.products())
 
 
-def sized(run: Run, table_rows: int) -> tuple[Alignment | LanguageModelling, Struct]:
+def sized(run: Run, table_rows: int) -> tuple[Objective, Struct]:
     """The objective and the embedding table's shape, from the recipe alone.
 
     Raises:
       UserError: if the recipe leaves a size to the tokenizer or the table, which are not opened.
     """
     objective = run.objective
-    if isinstance(objective, LanguageModelling):
-        objective = dataclasses.replace(objective, target_length=run.target_length)
-    sizes = {"lm": getattr(objective, "lm", None), "qformer": objective.qformer}
-    for part, config in sizes.items():
+    for part, config in objective.configs.items():
         for field in ("vocab_size", "cf_dim"):
-            if config is not None and getattr(config, field, 1) == 0:
+            if getattr(config, field, 1) == 0:
                 kind = type(config).__name__
                 raise UserError(
                     f"{part}: {kind}.{field} = 0 leaves it to data that is not opened here: add "
                     f"--gin.{kind}.{field}=…"
                 )
-    width = objective.qformer.cf_dim if objective.qformer else 1
-    rows = table_rows if objective.qformer else 1
-    return objective, Struct((rows, width), jnp.float32)
+    if objective.needs_table and not objective.cf_dim:
+        raise UserError("the width of the vectors is left to a table that is not opened here")
+    objective = objective.with_sizes(target_length=run.target_length)
+    rows = table_rows if objective.needs_table else 1
+    return objective, Struct((rows, objective.cf_dim), jnp.float32)
 
 
 def abstract_state(
@@ -106,25 +104,10 @@ def abstract_state(
     return TrainState(step=step, trainable=trainable, frozen=frozen, opt_state=slots)
 
 
-def batch_shapes(dataset: DatasetConfig, num_queries: int) -> dict[str, Struct]:
+def batch_shapes(dataset: DatasetConfig, layout: Layout) -> dict[str, Struct]:
     """{name: shape of one row} of a dataset's batches, without opening it."""
-    kind, lengths = dataset.specs()[0].task, dataset.task_feature_lengths
-    one = Struct((), jnp.int32)
-    if kind in PAIRS:
-        other = {"text": Struct((lengths.get("text", 64),), jnp.int32)}
-        rest = other if kind == "item_text" else {"others": one}
-        return {"entities": one, "example_index": one, **rest}
-    converter = PromptConverter(
-        lengths, cast(Any, _NoTokenizer()), num_queries=max(1, num_queries),
-        max_entities=dataset.row_entities,
-    )  # fmt: skip
-    return {name: Struct(x.shape[1:], x.dtype) for name, x in converter([None]).items()}
-
-
-class _NoTokenizer:
-    """What a converter asks of a tokenizer to lay out a row of padding."""
-
-    pad_id, bos_id = 0, 1
+    row = layout.blank(dataset)
+    return {name: Struct(x.shape[1:], x.dtype) for name, x in row.items()}
 
 
 def _placed(
@@ -150,63 +133,88 @@ def programs(
       decode_rows: prompts decoded at once; 0 leaves decoding out.
       decode_steps: tokens decoded.
     """
-    objective, table = sized(run, table_rows)
-    table = Struct(table.shape, table.dtype, sharding=partitioner.replicated)
+    objective, shape = sized(run, table_rows)
+    table = Struct(shape.shape, shape.dtype, sharding=partitioner.replicated)
     schedule = Schedule(run.schedule or dict.fromkeys(run.train, 1))
-    size, queries = run.trainer.batch_size, getattr(objective, "num_queries", 0)
     optimizer = run.optimizer.build(run.trainer.total_steps)
     state = abstract_state(objective, run, partitioner, optimizer)
+    for kind in schedule.kinds:
+        share = schedule.shares[kind] / sum(schedule.shares.values())
+        yield _step(run, partitioner, objective, kind, optimizer, state, table, share)
+    language = objective.language
+    if language is not None and decode_rows:
+        dataset = run.train[schedule.kinds[0]]
+        yield _decode(language, dataset, partitioner, state, table, decode_rows, decode_steps)
 
-    def lower_step(kind: str) -> Any:
-        rows = _placed(
-            batch_shapes(run.train[kind], queries), size, partitioner.batch_sharding(size)
-        )
+
+def _step(
+    run: Run,
+    partitioner: Partitioner,
+    objective: Objective,
+    kind: str,
+    optimizer: Any,
+    state: TrainState,
+    table: Struct,
+    share: float,
+) -> Program:
+    """The training step of one batch kind."""
+    size, dataset = run.trainer.batch_size, run.train[kind]
+    shapes = batch_shapes(dataset, objective.layout(kind))
+
+    def lower() -> Any:
+        rows = _placed(shapes, size, partitioner.batch_sharding(size))
         step: Any = make_train_step(
-            objective, kind, optimizer, partitioner, state, size,
+            objective,
+            kind,
+            optimizer,
+            partitioner,
+            state,
+            size,
             microbatches=run.trainer.microbatches,
-        )  # fmt: skip
+        )
         with partitioner.context():
             return step.lower(state, rows, table, _key(partitioner))
 
-    def products(kind: str) -> Any:
-        plain = without_remat(objective)
-        rows = _placed(batch_shapes(run.train[kind], queries), size, None)
+    def products() -> Any:
+        rows = _placed(shapes, size, None)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.make_jaxpr(functools.partial(gradient, plain, kind))(
+        return jax.make_jaxpr(functools.partial(gradient, without_remat(objective), kind))(
             unplaced(state.trainable), unplaced(state.frozen), rows, unplaced(table), key
         )
 
-    for kind in schedule.kinds:
-        lengths = run.train[kind].task_feature_lengths
-        yield Program(
-            f"train {kind}", size, functools.partial(lower_step, kind),
-            functools.partial(products, kind),
-            4.0 * size * (lengths.get("inputs", 0) + lengths.get("targets", 0))
-            * matrix_entries(state.frozen),
-            schedule.shares[kind] / sum(schedule.shares.values()), state,
-        )  # fmt: skip
-    if isinstance(objective, LanguageModelling) and decode_rows:
-        dataset = run.train[schedule.kinds[0]]
-        everything = {**state.trainable, **state.frozen}
-        length = dataset.task_feature_lengths["inputs"]
-        call, shapes = decoding(objective, dataset, decode_steps)
-        plain_call, _ = decoding(without_remat(objective), dataset, decode_steps)
+    lengths = dataset.task_feature_lengths
+    tokens = size * (lengths.get("inputs", 0) + lengths.get("targets", 0))
+    frozen_flops = 4.0 * tokens * matrix_entries(state.frozen)
+    return Program(f"train {kind}", size, lower, products, frozen_flops, share, state)
 
-        def lower_decoding() -> Any:
-            rows = _placed(shapes, decode_rows, partitioner.batch_sharding(decode_rows))
-            with partitioner.context():
-                return jax.jit(call, out_shardings=partitioner.replicated).lower(
-                    everything, rows, table
-                )
 
-        def decoded_products() -> Any:
-            rows = _placed(shapes, decode_rows, None)
-            return jax.make_jaxpr(plain_call)(unplaced(everything), rows, unplaced(table))
+def _decode(
+    language: LanguageObjective,
+    dataset: DatasetConfig,
+    partitioner: Partitioner,
+    state: TrainState,
+    table: Struct,
+    size: int,
+    steps: int,
+) -> Program:
+    """Decoding of prompts of a dataset's lengths."""
+    everything = {**state.trainable, **state.frozen}
+    call, shapes = decoding(language, dataset, steps)
+    plain_call, _ = decoding(without_remat(language), dataset, steps)
 
-        yield Program(
-            "decode", decode_rows, lower_decoding, decoded_products,
-            2.0 * decode_rows * (length + decode_steps) * matrix_entries(state.frozen),
-        )  # fmt: skip
+    def lower() -> Any:
+        rows = _placed(shapes, size, partitioner.batch_sharding(size))
+        with partitioner.context():
+            jitted = jax.jit(call, out_shardings=partitioner.replicated)
+            return jitted.lower(everything, rows, table)
+
+    def products() -> Any:
+        rows = _placed(shapes, size, None)
+        return jax.make_jaxpr(plain_call)(unplaced(everything), rows, unplaced(table))
+
+    tokens = size * (dataset.task_feature_lengths["inputs"] + steps)
+    frozen_flops = 2.0 * tokens * matrix_entries(state.frozen)
+    return Program("decode", size, lower, products, frozen_flops)
 
 
 def step_flops(run: Run) -> dict[str, float]:
@@ -228,30 +236,28 @@ def unplaced(tree: Any) -> Any:
 def matrix_entries(params: Mapping[str, Any]) -> int:
     """Entries of the matrices that every token meets; tables of tokens are not among them."""
     return sum(
-        int(np.prod(x.shape)) for path, x in params.items()
+        int(np.prod(x.shape))
+        for path, x in params.items()
         if path.rsplit("/", 1)[-1] in ("kernel", "kernel_int8")
-    )  # fmt: skip
+    )
 
 
-def without_remat(objective: Any) -> Any:
+def without_remat(objective: AnyObjective) -> AnyObjective:
     """The objective that keeps all activations and computes attention by its formula."""
-    changes: dict[str, Any] = {}
-    for name in ("lm", "qformer"):
-        config = getattr(objective, name, None)
-        if config is not None:
-            plain = {"remat": "none"}
-            if hasattr(config, "attention_backend"):
-                plain["attention_backend"] = "xla"
-            changes[name] = dataclasses.replace(config, **plain)
-    return dataclasses.replace(objective, **changes)
+    plain = {"remat": "none", "attention_backend": "xla"}
+    configs = {
+        top: dataclasses.replace(config, **{n: v for n, v in plain.items() if hasattr(config, n)})
+        for top, config in objective.configs.items()
+    }
+    return objective.with_configs(configs)
 
 
 def decoding(
-    objective: LanguageModelling, dataset: DatasetConfig, steps: int
+    objective: LanguageObjective, dataset: DatasetConfig, steps: int
 ) -> tuple[Callable[..., jax.Array], dict[str, Struct]]:
     """Soft tokens, prompt and greedy continuation as one function, and the shapes of a row."""
     model = objective.model
-    shapes = batch_shapes(dataset, objective.num_queries)
+    shapes = batch_shapes(dataset, objective.layout(objective.kinds[0]))
     length = dataset.task_feature_lengths["inputs"]
     shapes = {
         name: Struct((length,), shapes[name].dtype)
@@ -261,9 +267,13 @@ def decoding(
     def decode(params: Any, batch: Any, table: Any) -> jax.Array:
         params = nested(params)
         x: Any = model.apply(
-            {"params": params}, batch["tokens"], batch["slot_entity"], batch["slot_query"],
-            gather_vectors(table, batch["entities"]), method="embed",
-        )  # fmt: skip
+            {"params": params},
+            batch["tokens"],
+            batch["slot_entity"],
+            batch["slot_query"],
+            gather_vectors(table, batch["entities"]),
+            method="embed",
+        )
         return greedy(model.lm, params["lm"], x, batch["lengths"], steps=steps, eos_id=1)
 
     return decode, shapes

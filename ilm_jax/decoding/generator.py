@@ -67,7 +67,7 @@ class Generator:
     @classmethod
     def for_lm(cls, lm: LanguageModel, params: Any, **others: Any) -> "Generator":
         """A generator of a language model without soft tokens; `params` are its own."""
-        return cls(ItemLanguageModel(None, None, lm), {"lm": params}, **others)
+        return cls(ItemLanguageModel(None, lm), {"lm": params}, **others)
 
     def generate(self, batch: Batch, config: DecodingConfig = GREEDY) -> Continuations:
         """Continuations of every prompt: one each, or `config.beams`, best first.

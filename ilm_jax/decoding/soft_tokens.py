@@ -44,9 +44,9 @@ class SoftTokenCache:
         """Starts empty.
 
         Args:
-          model: with an adaptor.
+          model: with a reader.
           partitioner: mesh to split the rows over; whole on the default device if None.
-          block: rows that the Q-Former reads at once.
+          block: rows that the reader reads at once.
         """
         self.computed = 0
         self._model, self._partitioner = model, partitioner
@@ -59,7 +59,7 @@ class SoftTokenCache:
         self, params: Mapping[str, Any], vectors: Float[Array | np.ndarray, "capacity cf"]
     ) -> SoftTokens:
         """Soft tokens of every row of `vectors` under `params` (the whole model's)."""
-        used = {name: params[name] for name in ("qformer", "adaptor") if name in params}
+        used = {name: part for name, part in params.items() if name != "lm"}
         sources = [vectors, *jax.tree.leaves(used)]
         same = len(sources) == len(self._sources)
         if self._kept is not None and same:

@@ -28,7 +28,7 @@ from ilm_jax.evaluation.measures.sampling import (
     user_mark,
 )
 from ilm_jax.evaluation.reports import seqio_files
-from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.objectives.objective import LanguageObjective
 from ilm_jax.sharding.partitioning import Partitioner
 
 
@@ -155,7 +155,7 @@ class TrainedModel:
 
     model_dir: str
     step: int
-    objective: LanguageModelling
+    objective: LanguageObjective
     params: dict[str, Any]
     partitioner: Partitioner
     data: DatasetConfig
@@ -181,7 +181,7 @@ class TrainedModel:
     @property
     def text_only(self) -> bool:
         """Whether prompts must do without slots."""
-        return self.objective.qformer is None
+        return self.objective.num_queries == 0
 
     @functools.cached_property
     def model(self) -> ModelOnMesh:

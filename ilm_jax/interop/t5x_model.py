@@ -6,7 +6,6 @@ model. What differs from our own trainer: the frozen language model is in T5X's 
 checkpoints (its gradients are cut, and it has no optimizer slots).
 """
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,6 @@ from optax import multi_transform, set_to_zero
 
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
-from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.runs.run import Run
 
 try:
@@ -45,7 +43,7 @@ def need_t5x() -> None:
 
 
 class ItemLanguageT5XModel(_Base):
-    """LanguageModelling with T5X's interface: initial variables, loss, predictions, scores."""
+    """A language objective with T5X's interface: initial variables, loss, predictions, scores."""
 
     if _MISSING is None:
         # Batches come as arrays from `get_dataset`; nothing is left to convert.
@@ -59,28 +57,23 @@ class ItemLanguageT5XModel(_Base):
           **settings: label_smoothing, z_loss, loss_normalizing_factor of T5X.
 
         Raises:
-          UserError: without T5X, or for an objective that is not LanguageModelling.
+          UserError: without T5X, or for an objective that answers no prompts.
         """
         need_t5x()
-        if not isinstance(run.objective, LanguageModelling):
-            raise UserError("ItemLanguageT5XModel.run.objective is not LanguageModelling (stage 2)")
-        self.run = run
+        if run.objective.language is None:
+            raise UserError("ItemLanguageT5XModel.run.objective answers no prompts: give stage 2")
+        objective = run.sized_objective.language
+        assert objective is not None
+        self.run, self.objective = run, objective
         self.trainable = run.trainer.trains
         updates = {"trains": run.optimizer.build(run.trainer.total_steps), "stays": set_to_zero()}
         super().__init__(
-            module=run.sized_objective.model,
+            module=objective.model,
             input_vocabulary=None,
             output_vocabulary=None,
             optimizer_def=optimizers.OptaxWrapper(multi_transform(updates, self._labels)),
             **settings,
         )
-
-    @functools.cached_property
-    def objective(self) -> LanguageModelling:
-        """With the tokenizer's vocabulary and the table's width."""
-        objective = self.run.sized_objective
-        assert isinstance(objective, LanguageModelling)
-        return objective
 
     def get_initial_variables(
         self, rng: jax.Array, input_shapes: Mapping[str, Any], input_types: Any = None

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,9 @@ from ilm_jax.models.attention import (
 )
 from ilm_jax.models.layers import Dense, RMSNorm, check_lora_targets, constrain, lora_rank_of
 from ilm_jax.models.rope import RopeScaling, rotary
+
+if TYPE_CHECKING:
+    from ilm_jax.models.decoder import Decoder
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
 # Kinds of layers: what their attention sees of the row.
@@ -156,6 +159,17 @@ class DecoderConfig:
     def kind(self, layer: int) -> str:
         """Whether a layer is "global" or "local"."""
         return self.layer_pattern[layer % self.period]
+
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder reads the prompt."""
+        return False
+
+    def build(self) -> "Decoder":
+        """The language model."""
+        from ilm_jax.models.decoder import Decoder  # which is made of what is defined here
+
+        return Decoder(self)
 
     @property
     def types(self) -> dict[str, Any]:

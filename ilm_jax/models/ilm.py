@@ -1,10 +1,9 @@
 """The item-language model: a language model that reads items and users as soft tokens.
 
-A Q-Former turns each collaborative-filtering vector into `num_queries` vectors, an adaptor (one
-linear layer) brings them to the decoder's width, and they stand in the prompt where a slot was
-(Yang et al. 2024, arXiv 2406.02844). Without the Q-Former the adaptor reads the vector itself
-(baselines.py); without both it is the bare language model: a decoder, or an encoder-decoder whose
-encoder reads the soft tokens.
+A reader turns each collaborative-filtering vector into `num_queries` vectors of the language
+model's width, and they stand in the prompt where a slot was: in ILM a Q-Former and a linear layer
+(Yang et al. 2024, arXiv 2406.02844), see readers.py. Without a reader it is the bare language
+model: a decoder, or an encoder-decoder whose encoder reads the soft tokens.
 """
 
 from typing import Any, cast
@@ -16,25 +15,27 @@ from jaxtyping import Array, Float, Int
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.layers import constrain
-from ilm_jax.models.qformer import QFormer
 from ilm_jax.models.t5 import T5
 
 
 class ItemLanguageModel(nn.Module):
-    """Q-Former, adaptor and language model; parameters under `qformer`, `adaptor` and `lm`.
+    """Reader and language model; parameters under the reader's own names, and `lm`.
 
     Initialising by `__call__` creates what stage 2 needs and nothing of stage 1's text branch.
 
     Attributes:
-      qformer: reads vectors; None for an adaptor that reads them itself.
-      adaptor: maps the queries [..., Q, embed] (or, without Q-Former, vectors [..., cf]) to soft
-        tokens [..., Q, lm_dim]; None for a text-only model.
+      reader: maps (vectors [..., cf], deterministic) to soft tokens [..., Q, lm_dim]; None for a
+        text-only model. Its parts (`qformer`, `adaptor`) are parts of this module.
       lm: the language model.
     """
 
-    qformer: QFormer | None
-    adaptor: nn.Module | None
+    reader: nn.Module | None
     lm: Decoder | T5
+
+    def setup(self) -> None:
+        """Takes the reader's parts for its own, so that their names are top keys."""
+        if self.reader is not None:
+            nn.share_scope(self, self.reader)
 
     def __call__(
         self,
@@ -57,15 +58,14 @@ class ItemLanguageModel(nn.Module):
         """The vectors that stand for each item or user in a prompt.
 
         Raises:
-          UserError: for a text-only model, or a Q-Former without an adaptor.
+          UserError: for a text-only model.
         """
-        if self.adaptor is None:
+        if self.reader is None:
             raise UserError(
-                "ItemLanguageModel.adaptor is None: a text-only model has no soft tokens"
+                "ItemLanguageModel.reader is None: a text-only model has no soft tokens"
             )
-        if self.qformer is None:
-            return self.adaptor(vectors)
-        return self.adaptor(self.qformer(vectors, deterministic))
+        soft: Array = self.reader(vectors, deterministic)
+        return soft
 
     def embed(
         self,
@@ -84,7 +84,7 @@ class ItemLanguageModel(nn.Module):
           entity_vectors: the row's entities, zeros for absent ones.
           deterministic: no dropout.
         """
-        if self.adaptor is None:
+        if self.reader is None:
             return self.lm.embed(tokens)
         soft = self.soft_tokens(entity_vectors, deterministic)
         return self.interleave(tokens, slot_entity, slot_query, soft)

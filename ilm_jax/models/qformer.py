@@ -15,7 +15,6 @@ from ilm_jax.models.bert import TextEmbedding, TextHead
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import Dense, LayerNorm, constrain, remat, unit
 from ilm_jax.models.qformer_layers import (
-    LogTemperature,
     QFormerConfig,
     QFormerLayer,
     QFormerPeriod,
@@ -78,7 +77,6 @@ class QFormer(nn.Module):
         self.text_projection = Dense(cfg.projection_dim, ("embed", None), True, **types)
         self.query_projection = Dense(cfg.projection_dim, ("embed", None), True, **types)
         self.match_head = Dense(2, ("embed", None), True, **types)
-        self.log_temperature = LogTemperature()
 
     def __call__(
         self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
@@ -201,17 +199,12 @@ class QFormer(nn.Module):
         logits = self.text_head(words[:, -1], self.text_embedding.token)
         return self._matches(queries[:, :-1]), logits
 
-    def temperature(self, kind: str) -> Float[Array, ""]:
-        """The trained temperature of "item_text", "item_item" or "user_item"; 0.07 at first."""
-        return self.log_temperature(kind)
-
     def init_all(self, vectors: Float[Array, "batch cf"], text: Int[Array, "batch length"]) -> None:
         """Touches every part, for initialisation before stage 1."""
         self.match_logits(vectors, text)
         self.caption_logits(vectors, text)
         self.entity_features(vectors)
         self.text_features(text)
-        self.temperature("item_text")
 
     def _matches(self, queries: Float[Array, "*batch queries embed"]) -> Float[Array, "*batch 2"]:
         return jnp.mean(self.match_head(queries).astype(jnp.float32), axis=-2)

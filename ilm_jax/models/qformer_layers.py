@@ -13,9 +13,6 @@ from ilm_jax.models.bert import BertAttention, BertMLP
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import DType, LayerNorm, constrain, make_param, normal_002
 
-TEMPERATURE_KINDS = ("item_text", "item_item", "user_item")
-INITIAL_TEMPERATURE = 0.07
-
 
 @dataclasses.dataclass(frozen=True)
 class QFormerConfig:
@@ -158,14 +155,22 @@ class QFormerPeriod(nn.Module):
         return streams, None
 
 
-class LogTemperature(nn.Module):
-    """log(temperature) of each contrastive loss: trained as a logarithm, so it stays positive."""
+class LogTemperatures(nn.Module):
+    """log(temperature) of each contrastive loss: trained as a logarithm, so it stays positive.
+
+    Attributes:
+      starts: (loss, temperature before training).
+    """
+
+    starts: tuple[tuple[str, float], ...]
 
     @nn.compact
     def __call__(self, kind: str) -> Float[Array, ""]:
-        """The temperature of one of TEMPERATURE_KINDS."""
-        start = nn.initializers.constant(jnp.log(INITIAL_TEMPERATURE))
-        logs = {name: make_param(self, name, start, (), ()) for name in TEMPERATURE_KINDS}
+        """The temperature of one of the losses."""
+        logs = {}
+        for name, start in self.starts:
+            initial = nn.initializers.constant(jnp.log(start))
+            logs[name] = make_param(self, name, initial, (), ())
         return jnp.exp(logs[kind])
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,9 @@ from ilm_jax.models.layers import (
     make_param,
     normal_002,
 )
+
+if TYPE_CHECKING:
+    from ilm_jax.models.t5 import T5
 
 # gelu is the tanh form here, as it is in T5 1.1.
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
@@ -109,6 +112,17 @@ class T5Config:
     def head_width(self) -> int:
         """head_dim, or its default."""
         return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder reads the prompt."""
+        return True
+
+    def build(self) -> "T5":
+        """The language model."""
+        from ilm_jax.models.t5 import T5  # which is made of what is defined here
+
+        return T5(self)
 
     @property
     def types(self) -> dict[str, Any]:

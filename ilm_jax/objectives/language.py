@@ -1,92 +1,136 @@
-"""Stages 0 and 2: next-token loss of a language model, alone or reading item vectors.
+"""Stages 0 and 2: a language model's losses, alone or reading item vectors.
 
-Which row of a comparison it is depends on the parts alone: no adaptor (`text-zero`, `text-full`),
+Which row of a comparison it is depends on the parts alone: no reader (`text-zero`, `text-full`),
 an MLP from vector to soft tokens (`mlp`, CoLLM's), or a Q-Former and a linear adaptor (`ilm-rand`,
 `ilm`). What trains is the trainer's choice.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ilm_jax.checks import Number, check
+from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer
-from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
-from ilm_jax.models.decoder import Decoder, DecoderConfig
+from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer, QFormerConfig
-from ilm_jax.models.t5 import T5, T5Config
-from ilm_jax.objectives.generation import token_cross_entropy, weighted
-from ilm_jax.objectives.objective import Sums, vocabulary
+from ilm_jax.models.language_model import LanguageModelConfig
+from ilm_jax.models.readers import Reader
+from ilm_jax.objectives.heads import Head, Read, TextHead, combined, text_logits, token_losses
+from ilm_jax.objectives.objective import Objective, Sums, vocabulary
+
+LanguageModelField = Annotated[LanguageModelConfig, "such as @DecoderConfig() or @T5Config()"]
+ReaderField = Annotated[Reader, "such as @QFormerReader() or @MLPReader()"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModelling:
-    """Next-token loss on target tokens. Parameters: `lm`, and `qformer`, `adaptor` where present.
+class LanguageModelling(Objective):
+    """Losses on target tokens. Parameters: `lm`, and those of the reader and the heads.
 
     Attributes:
       lm: sizes of the language model, a decoder or an encoder-decoder.
-      qformer: sizes of the Q-Former; None for a text-only model.
-      mlp: use an MLP in the Q-Former's place, with as many soft tokens, and as many parameters as
-        that Q-Former and its linear adaptor to within 10 %.
-      target_length: logits are computed for at most so many target tokens per row; None computes
-        them everywhere.
+      reader: what turns vectors into soft tokens (models/readers.py); None for a text-only model.
+      heads: what is learnt from the hidden states; the text alone unless a recipe says more.
+      target_length: hidden states are read at no more target tokens of a row than these; None
+        reads them everywhere.
     """
 
-    lm: DecoderConfig | T5Config
-    qformer: QFormerConfig | None = None
-    mlp: bool = False
+    lm: LanguageModelField
+    reader: ReaderField | None = None
+    heads: tuple[Head, ...] = (TextHead(),)
     target_length: Number | None = None
+
+    kinds = ("prompt",)
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.heads:
+            raise UserError("LanguageModelling.heads = (): nothing is learnt; give @TextHead()")
 
-    kinds = ("prompt",)
-    splits_batches = True
+    @property
+    def splits_batches(self) -> bool:
+        """With one head; means of several are over different numbers of tokens."""
+        return len(self.heads) == 1
 
-    def with_sizes(self, *, tokenizer: Tokenizer, cf_dim: int) -> "LanguageModelling":
-        """The same objective for a tokenizer's ids and a table's width.
+    @property
+    def needs_table(self) -> bool:
+        """Where there is a reader."""
+        return self.reader is not None
 
-        Raises:
-          UserError: if the language model has fewer token rows than the tokenizer's ids.
-        """
-        least = tokenizer.least_vocab_size
-        size = vocabulary(self.lm.vocab_size, tokenizer.vocab_size, least, self.lm)
-        lm = dataclasses.replace(self.lm, vocab_size=size)
-        qformer = self.qformer
-        if qformer is not None:  # its text branch, hence its vocabulary, is stage 1's alone
-            words = qformer.vocab_size or size
-            qformer = dataclasses.replace(qformer, vocab_size=words, cf_dim=cf_dim)
-        return dataclasses.replace(self, lm=lm, qformer=qformer)
+    @property
+    def cf_dim(self) -> int:
+        """Width of the vectors that the reader reads."""
+        return self.reader.cf_dim if self.reader else 1
 
     @property
     def num_queries(self) -> int:
         """Soft tokens per item; 0 for a text-only model."""
-        return self.qformer.num_queries if self.qformer else 0
+        return self.reader.num_queries if self.reader else 0
+
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """The language model's and the reader's."""
+        return {"lm": self.lm, **(self.reader.configs if self.reader else {})}
+
+    @property
+    def language(self) -> "LanguageModelling":
+        """Itself."""
+        return self
+
+    def layout(self, kind: str) -> Layout:
+        """Prompts whose slots take as many positions as there are soft tokens."""
+        return Prompts(max(1, self.num_queries))
+
+    def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
+        """See `Objective.with_configs`."""
+        others = {name: config for name, config in configs.items() if name != "lm"}
+        reader = self.reader.with_configs(others) if self.reader and others else self.reader
+        return dataclasses.replace(self, lm=configs.get("lm", self.lm), reader=reader)
+
+    def with_sizes(
+        self,
+        *,
+        tokenizer: Tokenizer | None = None,
+        cf_dim: int | None = None,
+        target_length: int = 0,
+    ) -> "LanguageModelling":
+        """The same objective for a tokenizer's ids, a table's width and a dataset's targets.
+
+        Raises:
+          UserError: if the language model has fewer token rows than the tokenizer's ids.
+        """
+        lm, reader = self.lm, self.reader
+        if tokenizer is not None:
+            least = tokenizer.least_vocab_size
+            size = vocabulary(lm.vocab_size, tokenizer.vocab_size, least, lm)
+            lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
+        if reader is not None:
+            width = self.cf_dim if cf_dim is None else cf_dim
+            reader = reader.with_sizes(cf_dim=width, vocab_size=lm.vocab_size)
+        length = target_length or self.target_length
+        return dataclasses.replace(self, lm=lm, reader=reader, target_length=length)
 
     @property
     def model(self) -> ItemLanguageModel:
-        """The module whose parameters `loss` reads."""
-        width = self.lm.embed_dim
-        lm = T5(self.lm) if isinstance(self.lm, T5Config) else Decoder(self.lm)
-        if self.qformer is None:
-            return ItemLanguageModel(qformer=None, adaptor=None, lm=lm)
-        if self.mlp:
-            hidden = matching_hidden(self.qformer, width)
-            reader = MLPAdaptor(hidden, self.qformer.num_queries, width, **self.qformer.types)
-            return ItemLanguageModel(qformer=None, adaptor=reader, lm=lm)
-        linear = Dense(width, ("embed", None), use_bias=True, **self.qformer.types)
-        return ItemLanguageModel(QFormer(self.qformer), linear, lm)
+        """Reader and language model, whose parameters `loss` reads."""
+        reader = self.reader.build(self.lm.embed_dim) if self.reader else None
+        return ItemLanguageModel(reader, self.lm.build())
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """All parameters, boxed with their logical axes."""
         ids = jnp.ones((1, 2), jnp.int32)
-        vectors = jnp.zeros((1, 1, self.qformer.cf_dim if self.qformer else 1))
-        return self.model.init(key, ids, ids, ids, 0 * ids, 0 * ids, vectors)["params"]
+        vectors = jnp.zeros((1, 1, self.cf_dim))
+        params = dict(self.model.init(key, ids, ids, ids, 0 * ids, 0 * ids, vectors)["params"])
+        for number, head in enumerate(self.heads):
+            own = head.init(jax.random.fold_in(key, number), self.lm.embed_dim, self.cf_dim)
+            if both := sorted(set(own) & set(params)):
+                raise UserError(f"{type(head).__name__}'s parameters {both} bear a name twice")
+            params |= own
+        return params
 
     def loss(
         self,
@@ -96,10 +140,8 @@ class LanguageModelling:
         table: Float[Array, "capacity cf"],
         key: jax.Array | None,
     ) -> dict[str, Sums]:
-        """Sums of `loss` (nll in nats per target token) and `nll_content`."""
-        losses, weights, content = self.token_losses(params, batch, table, key)
-        correct = weighted(losses, weights)
-        return {"loss": correct, "nll_content": weighted(losses, content)}
+        """Sums of `loss` and the heads' figures; of text, nll in nats and `nll_content`."""
+        return combined(self.heads, self.read(params, batch, table, key))
 
     def token_losses(
         self,
@@ -111,12 +153,7 @@ class LanguageModelling:
         Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
     ]:
         """(nll in nats, loss weight, content weight) of each target token."""
-        logits, at = self.target_logits(params, batch, table, key)
-        targets, weights, content = (
-            batch[name] if at is None else jnp.take_along_axis(batch[name], at, axis=1)
-            for name in ("targets", "loss_weights", "content_weights")
-        )
-        return token_cross_entropy(logits, targets), weights, content
+        return token_losses(self.read(params, batch, table, key))
 
     def target_logits(
         self,
@@ -126,14 +163,25 @@ class LanguageModelling:
         key: jax.Array | None = None,
     ) -> tuple[Float[Array, "batch targets vocab"], Int[Array, "batch targets"] | None]:
         """(logits, the positions of the row that they stand at; None for all of them)."""
+        read = self.read(params, batch, table, key)
+        return text_logits(read), read.at
+
+    def read(
+        self,
+        params: dict[str, Any],
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None = None,
+    ) -> Read:
+        """The language model's hidden states at the targets, for the heads."""
         weights = batch["loss_weights"]
         window = None
         if self.target_length is not None:
             window = target_window(weights, self.target_length)
-        encodes = isinstance(self.lm, T5Config)
         # An encoder reads no targets, and its decoder runs on the window alone.
-        others: Any = {"predicts": weights > 0, "window": window} if encodes else {}
-        hidden: Any = self.model.apply(
+        others: Any = {"predicts": weights > 0, "window": window} if self.lm.encodes else {}
+        model = self.model
+        hidden: Any = model.apply(
             {"params": params},
             tokens=batch["tokens"],
             positions=batch["positions"],
@@ -145,10 +193,9 @@ class LanguageModelling:
             rngs={} if key is None else {"dropout": key},
             **others,
         )
-        if window is not None and not encodes:
+        if window is not None and not self.lm.encodes:
             hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
-        logits: Any = self.model.apply({"params": params}, hidden, method="logits")
-        return logits, window
+        return Read(model, params, batch, table, hidden, window, key)
 
 
 def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:

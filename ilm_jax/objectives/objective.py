@@ -1,11 +1,17 @@
-"""What a trainer needs of an objective."""
+"""What everything above asks of an objective: training, compilation, evaluation, checkpoints."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from ilm_jax.data.streams.layouts import Layout
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ilm_jax.models.ilm import ItemLanguageModel
 
 
 class Sums(NamedTuple):
@@ -31,8 +37,13 @@ def vocabulary(given: int, ids: int, least: int, config: object) -> int:
     return given or ids
 
 
+@runtime_checkable
 class Objective(Protocol):
-    """A loss with the modules whose parameters it trains; a dataclass: a run records its fields."""
+    """A loss with the modules whose parameters it trains; a dataclass: a run records its fields.
+
+    Subclass it to answer only what differs from the defaults: `kinds`, `layout`, `init` and `loss`
+    are what every objective says itself.
+    """
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -44,6 +55,62 @@ class Objective(Protocol):
 
         Not so for contrastive losses, whose negatives are the whole global batch.
         """
+        return True
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether `loss` reads a table of vectors, which the run must then name."""
+        return False
+
+    @property
+    def cf_dim(self) -> int:
+        """Width of the vectors that it reads; 0: the table's, once it is opened."""
+        return 1
+
+    @property
+    def num_queries(self) -> int:
+        """Soft tokens that stand for an item in a prompt; 0 where items have none."""
+        return 0
+
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """Configurations of its models by top key of the parameters; checkpoints record them."""
+        return {}
+
+    @property
+    def language(self) -> "LanguageObjective | None":
+        """Itself, where it answers prompts and can be decoded and measured; else None."""
+        return None
+
+    def layout(self, kind: str) -> Layout:
+        """How a dataset's examples become the batches of a kind.
+
+        Raises:
+          UserError: for a kind that is none of `kinds`.
+        """
+
+    def with_sizes(
+        self,
+        *,
+        tokenizer: Tokenizer | None = None,
+        cf_dim: int | None = None,
+        target_length: int = 0,
+    ) -> Self:
+        """The same objective with the sizes that its recipe left to data.
+
+        Args:
+          tokenizer: of the run's tasks; None where it is not opened: sizes are the recipe's.
+          cf_dim: width of the table's vectors; None where it is not opened.
+          target_length: target tokens of a row at most; 0: not known, or rows are no prompts.
+
+        Raises:
+          UserError: for sizes of the recipe that do not fit.
+        """
+        return self
+
+    def with_configs(self, configs: Mapping[str, Any]) -> Self:
+        """The same objective with these in the place of some of `configs`."""
+        return self
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Parameters with their logical axes (boxed), nested, top keys as in the house style."""
@@ -57,3 +124,35 @@ class Objective(Protocol):
         key: jax.Array | None,
     ) -> dict[str, Sums]:
         """Sums by metric name; "loss" is what is minimised. `key` None: no dropout."""
+
+
+class LanguageObjective(Objective, Protocol):
+    """An objective whose model answers prompts: what evaluation and decoding read of it."""
+
+    @property
+    def target_length(self) -> int | None:
+        """Target tokens of a row at most; None: as many as its positions."""
+
+    @property
+    def model(self) -> "ItemLanguageModel":
+        """The module whose parameters `loss` reads."""
+
+    def target_logits(
+        self,
+        params: dict[str, Any],
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None = None,
+    ) -> tuple[Float[Array, "batch targets vocab"], Int[Array, "batch targets"] | None]:
+        """(logits, the positions of the row that they stand at; None for all of them)."""
+
+    def token_losses(
+        self,
+        params: dict[str, Any],
+        batch: dict[str, jax.Array],
+        table: Float[Array, "capacity cf"],
+        key: jax.Array | None = None,
+    ) -> tuple[
+        Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
+    ]:
+        """(nll in nats, loss weight, content weight) of each target token."""

@@ -23,8 +23,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.files import sha256_json
-from ilm_jax.objectives.alignment import Alignment
-from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.objectives.objective import Objective
 from ilm_jax.sharding.freezing import matches
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.processes import ProcessConfig
@@ -38,7 +37,7 @@ class Run:
 
     Attributes:
       model_dir: where everything that the run makes goes.
-      objective: `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); what it
+      objective: such as `Alignment` (stage 1) or `LanguageModelling` (stages 0 and 2); what it
         leaves open of vocabulary and vector width comes from the tokenizer and the table.
       train: dataset of each batch kind.
       train_eval: the same for validation during training; may leave kinds out.
@@ -53,7 +52,7 @@ class Run:
     """
 
     model_dir: str
-    objective: Alignment | LanguageModelling
+    objective: Objective
     train: Mapping[str, DatasetConfig]
     trainer: TrainerConfig
     train_eval: Mapping[str, DatasetConfig] = dataclasses.field(default_factory=dict)
@@ -110,7 +109,7 @@ class Run:
     def tables(self) -> TableSet | None:
         """The embedding table, checked against the splits; None for text-only models."""
         if not self.cf_table:
-            if isinstance(self.objective, Alignment) or self.objective.qformer is not None:
+            if self.objective.needs_table:
                 raise UserError("this model reads item vectors: give the file that `ilm fit_cf` "
                                 "wrote as --gin.CF_TABLE=…")  # fmt: skip
             return None
@@ -144,24 +143,24 @@ class Run:
         return self.tables.vectors if self.tables else np.zeros((1, 1), np.float32)
 
     @functools.cached_property
-    def sized_objective(self) -> Alignment | LanguageModelling:
+    def sized_objective(self) -> Objective:
         """The objective with the tokenizer's vocabulary and the table's width."""
-        sized = self.objective.with_sizes(tokenizer=self.tokenizer, cf_dim=self.vectors.shape[1])
-        if isinstance(sized, LanguageModelling):
-            sized = dataclasses.replace(sized, target_length=self.target_length)
-        return sized
+        return self.objective.with_sizes(
+            tokenizer=self.tokenizer,
+            cf_dim=self.vectors.shape[1],
+            target_length=self.target_length,
+        )
 
     @property
     def target_length(self) -> int:
-        """Target tokens of a row at most, where rows are prompts."""
-        return max(d.task_feature_lengths["targets"] for d in self.train.values())
+        """Target tokens of a row at most; 0 where rows are no prompts."""
+        return max(d.task_feature_lengths.get("targets", 0) for d in self.train.values())
 
-    def feed(self, dataset: DatasetConfig) -> Feed:
-        """Batches of a dataset for this run's model."""
-        queries = getattr(self.objective, "num_queries", 0)
+    def feed(self, dataset: DatasetConfig, kind: str | None = None) -> Feed:
+        """Batches of a dataset for this run's model, of one of its kinds; None: of its first."""
         return dataset.build(
             self.tables.rows if self.tables else None,
-            num_queries=max(1, queries),
+            layout=self.objective.layout(kind or self.objective.kinds[0]),
             catalogue=self.catalogue,
         )
 
@@ -194,14 +193,14 @@ class Run:
         # A mesh or batch size that does not fit should not wait for data to be opened.
         self.partitioner.batch_sharding(self.trainer.batch_size)
         evaluation = {
-            kind: self.feed(dataset.replace(shuffle=False, repeat=False))
+            kind: self.feed(dataset.replace(shuffle=False, repeat=False), kind)
             for kind, dataset in self.train_eval.items()
         }
         return Trainer(
             model_dir=self.model_dir,
             objective=self.sized_objective,
             table=self.vectors,
-            sources={kind: self.feed(dataset) for kind, dataset in self.train.items()},
+            sources={kind: self.feed(dataset, kind) for kind, dataset in self.train.items()},
             eval_sources={kind: (feed, feed.len_epoch) for kind, feed in evaluation.items()},
             schedule=Schedule(self.schedule or dict.fromkeys(self.train, 1)),
             config=self.trainer,
@@ -214,11 +213,11 @@ class Run:
         )
 
     def _inference(self) -> InferEval | None:
-        config, objective = self.infer_eval, self.sized_objective
+        config, objective = self.infer_eval, self.sized_objective.language
         if config is None or not config.every:
             return None
-        if not isinstance(objective, LanguageModelling):
-            raise UserError("infer_eval asks a stage-1 run for answers: it has no language model")
+        if objective is None:
+            raise UserError("infer_eval asks a run without a language model for answers")
         model = ModelOnMesh(objective, self.partitioner, self.vectors)
         folder = pathlib.Path(self.model_dir) / "infer_eval"
         return InferEval(

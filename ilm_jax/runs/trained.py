@@ -12,7 +12,6 @@ from ilm_jax.checkpoints.identity import of_meta
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.trained import TrainedModel
-from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.freezing import count, matches, split_by_patterns
 from ilm_jax.sharding.state import FlatParams, describe_variables, nested
@@ -22,12 +21,13 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     """Loads what a run trained, and the frozen weights that it names.
 
     Raises:
-      UserError: for a stage-1 run, a missing checkpoint, or frozen weights that have changed.
+      UserError: for a run without a language model, a missing checkpoint, or frozen weights that
+        have changed.
     """
-    objective = run.sized_objective
-    if not isinstance(objective, LanguageModelling):
+    objective = run.sized_objective.language
+    if objective is None:
         raise UserError(
-            f"{run.model_dir} is a stage-1 run, which has no language model: evaluate a stage-2 run"
+            f"{run.model_dir} has no language model, as a stage-1 run: evaluate a stage-2 run"
         )
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)

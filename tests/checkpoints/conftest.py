@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     lm = DecoderConfig(**{**config.__dict__, "lora_rank": 2, "lora_targets": (".*",)})
     reader = ("^qformer/", "^adaptor/")
     second = trainer(
-        folder / "run", LanguageModelling(lm, models.QFORMER), total_steps=4, trainable=reader,
+        folder / "run", LanguageModelling(lm, models.READER), total_steps=4, trainable=reader,
         adapters=("/lora_[ab]$",), init=(InitFrom(str(folder / "base")),), allow_fresh=reader,
     )  # fmt: skip
     second.fit()

@@ -170,7 +170,7 @@ def test_an_adapter_folder_gives_back_what_was_trained(run, tmp_path):
 def test_a_run_starts_from_an_adapter_folder(run, tmp_path):
     folder, lm = run
     converting.to_adapter(str(folder / "run"), str(tmp_path / "adapter"))
-    objective = LanguageModelling(lm, models.QFORMER)
+    objective = LanguageModelling(lm, models.READER)
     sources = [InitFrom(str(tmp_path / "adapter")), InitFrom(str(folder / "base"))]
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     variables = describe_variables(objective)

@@ -57,7 +57,7 @@ def test_a_frozen_reader_is_compared_by_where_it_came_from(run, tmp_path):
         InitFrom(f"{tmp_path}/reader", ("^qformer/",), allow_unused=(".*",)),
     )
     last = trainer(
-        tmp_path / "part", LanguageModelling(plain, models.QFORMER), total_steps=1,
+        tmp_path / "part", LanguageModelling(plain, models.READER), total_steps=1,
         trainable=("^adaptor/",), init=sources, allow_fresh=("^adaptor/",),
     )  # fmt: skip
     last.fit()
@@ -71,7 +71,7 @@ def test_a_frozen_reader_is_compared_by_where_it_came_from(run, tmp_path):
 def test_an_update_that_was_scaled_otherwise_is_another_model(run, tmp_path):
     folder, lm = run
     converting.to_adapter(str(folder / "run"), str(tmp_path / "adapter"))
-    objective = LanguageModelling(dataclasses.replace(lm, lora_alpha=32.0), models.QFORMER)
+    objective = LanguageModelling(dataclasses.replace(lm, lora_alpha=32.0), models.READER)
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     with pytest.raises(UserError, match=r"lora_alpha 16.0 \(here 32.0\)"):
         load_sources(
@@ -84,7 +84,7 @@ def test_an_adapter_on_other_weights_than_its_own_is_said(run, tmp_path):
     folder, lm = run
     converting.to_adapter(str(folder / "run"), str(tmp_path / "adapter"))
     publish(tmp_path / "hf", tensors={n: v + 0.01 for n, v in weights(LLAMA).items()})
-    objective = LanguageModelling(lm, models.QFORMER)
+    objective = LanguageModelling(lm, models.READER)
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     for base, said in ((folder / "base", 0), (tmp_path / "hf", 1)):
         sources = [InitFrom(f"{tmp_path}/adapter"), InitFrom(str(base))]

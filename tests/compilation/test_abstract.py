@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ilm_jax.compilation.abstract import abstract_state, batch_shapes, matrix_entries, sized
-from ilm_jax.data.streams.alignment_converter import KINDS, AlignmentConverter
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops
+from ilm_jax.objectives.alignment_kinds import KINDS
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.freezing import split_by_patterns
@@ -29,14 +30,17 @@ def build(recipe, *bindings):
     return gin_config.build(Run, [recipe], bindings, unnamed="nowhere")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_pairs_have_the_converters_shapes(kind):
-    converter = AlignmentConverter(kind, lambda _, rows: rows, Tokenizer(), text_length=12)
+    layout = KINDS[kind].layout
+    converter = AlignmentConverter(
+        layout.columns, lambda _, rows: rows, Tokenizer(), text_length=12
+    )
     numbers = {"row": 1, "other": 2, "user": 3}
     example = {**numbers, "catalogue": "toy", "text": np.array([7, 8]), "key": "0"}
     made = converter([example, example])
     dataset = DatasetConfig(kind, {"text": 12}, dataset="toy")
-    shapes = batch_shapes(dataset, 4)
+    shapes = batch_shapes(dataset, layout)
     assert {name: (x.shape[1:], x.dtype) for name, x in made.items()} == {
         name: (s.shape, s.dtype) for name, s in shapes.items()
     }
@@ -44,7 +48,7 @@ def test_pairs_have_the_converters_shapes(kind):
 
 def test_prompts_have_the_shapes_that_the_step_is_compiled_for():
     run = build("tiny/stage2_ilm_rand.gin", *SIZES, *LM)
-    shapes = batch_shapes(run.train["prompt"], 4)
+    shapes = batch_shapes(run.train["prompt"], run.objective.layout("prompt"))
     made = models.prompt_batch()
     assert set(made) | {"example_index"} == set(shapes)
     assert shapes["tokens"].shape == (136,) and shapes["entities"].shape == (5,)

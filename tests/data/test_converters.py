@@ -6,6 +6,7 @@ import pytest
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.errors import UserError
+from ilm_jax.objectives.alignment_kinds import KINDS
 
 BOS, EOS, CLS = 3, 1, 4
 IDS = types.SimpleNamespace(pad_id=0, bos_id=BOS, cls_id=CLS)
@@ -166,24 +167,27 @@ def test_a_slot_without_a_table_is_an_error():
         PromptConverter({"inputs": 20}, IDS)
 
 
+TEXTS = KINDS["item_text"].layout.columns
+
+
 def test_pairs():
     pair = {"catalogue": "toy", "key": "k", "row": 1, "other": 2, "user": 3}
 
     def converted(kind):
-        batch = AlignmentConverter(kind, rows, IDS)([pair], [6])
+        batch = AlignmentConverter(KINDS[kind].layout.columns, rows, IDS)([pair], [6])
         return {name: array.tolist() for name, array in batch.items()}
 
     assert converted("item_item") == {"entities": [101], "others": [102], "example_index": [6]}
     assert converted("user_item") == {"entities": [503], "others": [101], "example_index": [6]}
-    with pytest.raises(UserError, match="no kind of pair"):
-        AlignmentConverter("item_user", rows, IDS)
+    with pytest.raises(UserError, match="no stage-1 kind 'item_user'; there are "):
+        KINDS["item_user"]
 
 
 def test_item_texts():
     given = {"catalogue": "toy", "key": "k", "row": 1, "text": np.array([7, 8, 9], np.int32)}
-    batch = AlignmentConverter("item_text", rows, IDS, text_length=5)([given])
+    batch = AlignmentConverter(TEXTS, rows, IDS, text_length=5)([given])
     assert batch["text"].tolist() == [[CLS, 7, 8, 9, 0]] and batch["entities"].tolist() == [101]
     with pytest.raises(UserError, match="text takes 4 tokens"):
-        AlignmentConverter("item_text", rows, IDS, text_length=3)([given])
-    cut = AlignmentConverter("item_text", rows, IDS, text_length=3, truncate_text=True)
+        AlignmentConverter(TEXTS, rows, IDS, text_length=3)([given])
+    cut = AlignmentConverter(TEXTS, rows, IDS, text_length=3, truncate_text=True)
     assert cut([given])["text"].tolist() == [[CLS, 7, 8]] and cut.counts == {"text": 1}

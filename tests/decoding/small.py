@@ -16,8 +16,7 @@ from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.models.decoder import Decoder, DecoderConfig
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.readers import QFormerReader
 from ilm_jax.serving.answering import Answerer
 from tests.data.small_catalogue import small_catalogue
 from tests.models.small import init, qformer_config
@@ -45,7 +44,7 @@ def model():
             num_kv_heads=1, mlp_dim=32, tie_embeddings=False,
         )
     )  # fmt: skip
-    return ItemLanguageModel(QFormer(qformer_config(num_layers=2)), Dense(16, ("embed", None)), lm)
+    return ItemLanguageModel(QFormerReader(qformer_config(num_layers=2)).build(16), lm)
 
 
 @functools.cache

@@ -14,8 +14,7 @@ from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.readers import QFormerReader
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.decoding.test_beam import MODELS, SEQUENCES
 from tests.models.small import init, qformer_config
@@ -31,7 +30,8 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 @functools.cache
 def model():
     return ItemLanguageModel(
-        QFormer(qformer_config(vocab_size=20)), Dense(16, ("embed", None)), MODELS["decoder"]
+        QFormerReader(qformer_config(vocab_size=20)).build(16),
+        MODELS["decoder"],
     )
 
 

@@ -7,8 +7,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.baselines import MLPAdaptor, count_reader_params, matching_hidden
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.readers import QFormerReader
 from tests.models.small import qformer_config
 
 SIZES = {
@@ -36,7 +35,7 @@ def test_parameters_match_within_a_tenth(name):
     changes, width = SIZES[name]
     config = qformer_config(**changes)
     vectors = jnp.zeros((1, config.cf_dim))
-    target = count(Reader(QFormer(config), Dense(width, ("embed", None), True), None), vectors)
+    target = count(Reader(QFormerReader(config).build(width), None), vectors)
     assert target == count_reader_params(config, width)
     mlp = MLPAdaptor(matching_hidden(config, width), config.num_queries, width)
     assert abs(count(mlp, vectors) - target) <= 0.1 * target

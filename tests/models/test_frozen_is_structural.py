@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ilm_jax.models.baselines import MLPAdaptor
 from ilm_jax.models.counting import count_dot_flops, count_dots
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.readers import MLPSoftTokens, QFormerReader
 from tests.models.small import decoder_config, flat, init, qformer_config
 
 ROWS, LENGTH = 2, 8
@@ -34,8 +32,8 @@ def traced_gradient(model, params, trains):
 
 QFORMER = qformer_config(num_layers=2)
 READERS = {
-    "qformer": lambda lm: ItemLanguageModel(QFormer(QFORMER), Dense(32, ("embed", None)), lm),
-    "mlp": lambda lm: ItemLanguageModel(None, MLPAdaptor(16, 3, 32), lm),
+    "qformer": lambda lm: ItemLanguageModel(QFormerReader(QFORMER).build(32), lm),
+    "mlp": lambda lm: ItemLanguageModel(MLPSoftTokens(QFORMER, 16, 32), lm),
 }
 CASES = [
     ("qformer", dict(scan_layers=scan, remat=remat, tie_embeddings=scan))

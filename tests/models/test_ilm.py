@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.baselines import MLPAdaptor
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
-from ilm_jax.models.layers import Dense
-from ilm_jax.models.qformer import QFormer
+from ilm_jax.models.readers import MLPSoftTokens, QFormerReader
 from tests.models.small import decoder_config, flat, init, qformer_config
 
 TOKENS = jax.random.randint(jax.random.key(3), (2, 8), 1, 40)
@@ -29,9 +27,9 @@ VECTORS = gather_vectors(TABLE, ENTITIES)
 CONFIG = qformer_config(num_layers=2)
 LM = Decoder(decoder_config())
 MODELS = {
-    "qformer": ItemLanguageModel(QFormer(CONFIG), Dense(32, ("embed", None), True), LM),
-    "mlp": ItemLanguageModel(None, MLPAdaptor(16, 3, 32), LM),
-    "text": ItemLanguageModel(None, None, LM),
+    "qformer": ItemLanguageModel(QFormerReader(CONFIG).build(32), LM),
+    "mlp": ItemLanguageModel(MLPSoftTokens(CONFIG, 16, 32), LM),
+    "text": ItemLanguageModel(None, LM),
 }
 
 
@@ -126,5 +124,5 @@ def test_absent_entities_touch_neither_values_nor_gradients():
 
 def test_a_text_only_model_has_no_soft_tokens():
     model, params = make("text")
-    with pytest.raises(UserError, match="adaptor is None"):
+    with pytest.raises(UserError, match="reader is None"):
         model.apply({"params": params}, VECTORS, method="soft_tokens")

@@ -10,12 +10,12 @@ def test_fifteen_lines_read_an_item():
 
     from ilm_jax.models.decoder import Decoder, DecoderConfig
     from ilm_jax.models.ilm import ItemLanguageModel
-    from ilm_jax.models.layers import Dense
-    from ilm_jax.models.qformer import QFormer, QFormerConfig
+    from ilm_jax.models.qformer import QFormerConfig
+    from ilm_jax.models.readers import QFormerReader
 
     sizes = dict(vocab_size=100, num_layers=2, embed_dim=32, num_heads=4, mlp_dim=64)
-    qformer = QFormer(QFormerConfig(cf_dim=16, num_queries=2, **sizes))
-    model = ItemLanguageModel(qformer, Dense(32, ("embed", None)), Decoder(DecoderConfig(**sizes)))
+    reader = QFormerReader(QFormerConfig(cf_dim=16, num_queries=2, **sizes))
+    model = ItemLanguageModel(reader.build(32), Decoder(DecoderConfig(**sizes)))
     tokens = jnp.array([[7, 0, 0, 9]])  # "the <item> is", with two soft tokens for the item
     slot_entity, slot_query = jnp.array([[-1, 0, 0, -1]]), jnp.array([[-1, 0, 1, -1]])
     vectors = jax.random.normal(jax.random.key(0), (1, 1, 16))  # one item's CF vector

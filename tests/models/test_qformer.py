@@ -12,7 +12,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.layers import unit
 from ilm_jax.models.qformer import TEXT_ONLY_PATTERNS, QFormer
-from ilm_jax.models.qformer_layers import LogTemperature
+from ilm_jax.models.qformer_layers import LogTemperatures
 from ilm_jax.models.stacking import unstack_layers
 from tests.models.small import flat, init, nested, qformer_config
 
@@ -139,9 +139,10 @@ def test_matching_sees_the_whole_text_and_the_vector(params):
 
 
 def test_temperatures_start_at_their_published_value_and_train_apart():
-    model = LogTemperature()
+    kinds = ("item_text", "item_item", "user_item")
+    model = LogTemperatures(tuple((kind, 0.07) for kind in kinds))
     params = nn.unbox(model.init(jax.random.key(0), "item_text"))["params"]
-    for kind in ("item_text", "item_item", "user_item"):
+    for kind in kinds:
         value, grads = jax.value_and_grad(lambda p, kind=kind: model.apply({"params": p}, kind))(
             params
         )

@@ -44,22 +44,23 @@ FAULTS = (
         _APART,
     ),
     Fault(
-        "pairs are not smoothed as asked", "ilm_jax/objectives/alignment.py",
-        'batch["others"],\n            label_smoothing=self.label_smoothing,\n',
-        'batch["others"],\n', _SMOOTHED,
+        "pairs are not smoothed as asked", "ilm_jax/objectives/alignment_kinds.py",
+        'at.batch["others"],\n        label_smoothing=at.objective.label_smoothing,\n',
+        'at.batch["others"],\n', _SMOOTHED,
     ),
     Fault(
-        "captions are not smoothed as asked", "ilm_jax/objectives/alignment.py",
-        "text, self.qformer.pad_id, self.label_smoothing)", "text, self.qformer.pad_id)", _SMOOTHED,
+        "captions are not smoothed as asked", "ilm_jax/objectives/alignment_kinds.py",
+        "text, at.model.config.pad_id, weights.label_smoothing)", "text, at.model.config.pad_id)",
+        _SMOOTHED,
     ),
     Fault(
-        "wrong items and wrong texts change places", "ilm_jax/objectives/alignment.py",
+        "wrong items and wrong texts change places", "ilm_jax/objectives/alignment_kinds.py",
         "itc.negative_left, itc.negative_right)", "itc.negative_right, itc.negative_left)",
         _TEXTS,
     ),
     Fault(
         "users' pairs have the items' temperature", "ilm_jax/objectives/alignment.py",
-        "model.temperature(kind)", 'model.temperature("item_item")', _PAIRS,
+        'apply({"params": logs}, kind)', 'apply({"params": logs}, "item_item")', _PAIRS,
     ),
     Fault(
         "row 0 is no wrong item", "ilm_jax/objectives/matching.py",
@@ -86,7 +87,7 @@ FAULTS = (
         "    logits = logits.astype(jnp.float32)\n", "", _LANGUAGE,
     ),
     Fault(
-        "content is weighed as all targets are", "ilm_jax/objectives/language.py",
+        "content is weighed as all targets are", "ilm_jax/objectives/heads.py",
         '"nll_content": weighted(losses, content)', '"nll_content": weighted(losses, weights)',
         _LANGUAGE,
     ),

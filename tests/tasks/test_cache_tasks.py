@@ -9,16 +9,19 @@ from ilm_jax.data.examples.settings_json import settings_from
 from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.layouts import Prompts
 from ilm_jax.data.streams.tasks_on_disk import missing_tasks, open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
+from ilm_jax.objectives.alignment_kinds import KINDS
 from ilm_jax.tasks.caching import Caching
 from tests.data.cached_toy import cached_toy, toy_world, with_catalogue
 
 ON_DEMAND = """
 import sys
 from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.objectives.alignment_kinds import KINDS
 config = DatasetConfig("item_text", cache_dir=sys.argv[1])
-feed = config.build(lambda block, local: local)
+feed = config.build(lambda block, local: local, layout=KINDS["item_text"].layout)
 assert feed.rows([0, 1])["text"].shape == (2, 64)
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "seqio")]
 """
@@ -80,9 +83,10 @@ def test_the_table_shows_every_task_and_split(capsys):
 )
 def test_a_configuration_becomes_batches(task, lengths, queries):
     config = DatasetConfig(task, lengths, cache_dir=cached_toy())
-    feed = config.build(rows, num_queries=queries, catalogue=toy_world())
+    layout = KINDS[task].layout if task in KINDS else Prompts(queries)
+    feed = config.build(rows, layout=layout, catalogue=toy_world())
     batch = feed.rows(range(10, 14))
-    again = config.build(rows, num_queries=queries, catalogue=toy_world()).rows([13, 10])
+    again = config.build(rows, layout=layout, catalogue=toy_world()).rows([13, 10])
     assert all((again[name] == batch[name][[3, 0]]).all() for name in batch)
     assert not feed.converter.counts
 
@@ -93,7 +97,9 @@ def test_past_the_end_prompts_pad_and_pairs_start_over():
     feed = prompts.build(rows, catalogue=toy_world())
     last = feed.len_epoch - 1
     assert feed.rows([last, last + 1])["example_index"].tolist() == [last, -1]
-    texts = DatasetConfig("item_text", **finite).build(rows, catalogue=toy_world())
+    texts = DatasetConfig("item_text", **finite).build(
+        rows, layout=KINDS["item_text"].layout, catalogue=toy_world()
+    )
     batch = texts.rows([0, texts.len_epoch])
     assert batch["entities"][0] == batch["entities"][1]
 
@@ -102,6 +108,10 @@ def test_pairs_and_prompts_do_not_share_a_batch():
     mixed = DatasetConfig({"item_text": 1, "text": 1}, cache_dir=cached_toy())
     with pytest.raises(UserError, match="cannot share a batch"):
         mixed.build(rows, catalogue=toy_world())
+    with pytest.raises(
+        UserError, match="text cannot share a batch of entities and text: .* no row"
+    ):
+        mixed.build(rows, layout=KINDS["item_text"].layout, catalogue=toy_world())
     with pytest.raises(UserError, match="names a task twice"):
         DatasetConfig({"item_text": 1, "align_toy_item_text": 1}).build(rows)
 

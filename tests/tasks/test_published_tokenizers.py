@@ -9,7 +9,7 @@ from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import ITEM_SLOT
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.data.streams.alignment_converter import AlignmentConverter
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Entity, Text
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.tasks import common, registry
@@ -126,11 +126,14 @@ def test_answers_of_a_ranking_are_the_targets_of_training(kind):
         assert answers[example["target_item"]] == example["targets"].tolist()
 
 
+COLUMNS = {"entities": Entity("row"), "text": Text()}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_of_stage_1_open_with_cls_and_end_in_pads(kind):
     tokenizer = published(kind)
     examples = built(made("item_text", tokenizer), "test")
-    text = AlignmentConverter("item_text", rows_of, tokenizer, text_length=200)(examples)["text"]
+    text = AlignmentConverter(COLUMNS, rows_of, tokenizer, text_length=200)(examples)["text"]
     assert (text[:, 0] == tokenizer.cls_id).all()
     for row, example in zip(text, some(examples), strict=True):
         length = len(example["text"])

@@ -4,6 +4,7 @@ import numpy as np
 
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.models.readers import QFormerReader
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.language import LanguageModelling
 
@@ -17,7 +18,8 @@ LM = DecoderConfig(
     vocab_size=VOCAB, num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=2, mlp_dim=64
 )
 ALIGNMENT = Alignment(QFORMER)
-ILM = LanguageModelling(LM, QFORMER)
+READER = QFormerReader(QFORMER)
+ILM = LanguageModelling(LM, READER)
 TEXT_ONLY = LanguageModelling(LM)
 
 

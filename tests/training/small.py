@@ -9,20 +9,19 @@ import numpy as np
 
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig
 from ilm_jax.data.streams.schedule import Schedule
-from ilm_jax.objectives.objective import Sums
+from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.trainer import Trainer, TrainerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoLayers:
+class TwoLayers(Objective):
     """y = second(tanh(first(x + table[row]))) with dropout; two batch kinds."""
 
     width: int = 8
     blow_up_above: float = 1e9
     kinds = ("plain", "scaled")
-    splits_batches = True
 
     def init(self, key):
         keys = jax.random.split(key)

@@ -133,7 +133,7 @@ def test_five_sgd_steps_on_eight_devices_equal_those_on_one(kind):
 def test_dropout_drops_the_same_on_any_mesh():
     """Seen in the loss with a dropout key, which differs from the loss without."""
     qformer = dataclasses.replace(models.QFORMER, dropout=0.3)
-    objective = dataclasses.replace(models.ILM, qformer=qformer)
+    objective = models.ILM.with_configs({"qformer": qformer})
 
     def loss(sizes, key):
         partitioner = mesh(sizes)

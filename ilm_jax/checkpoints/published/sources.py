@@ -24,6 +24,7 @@ from ilm_jax.checkpoints.published.rules import Family
 from ilm_jax.checkpoints.published.shards import ADAPTERS, CONFIG, INDEX, SINGLE, refuse_pickles
 from ilm_jax.errors import UserError
 from ilm_jax.models.qformer_layers import QFormerConfig
+from ilm_jax.objectives.objective import Objective
 from ilm_jax.strict_json import parse_object
 
 # config.json's model_type of what `ilm convert --to=adapter` writes.
@@ -114,10 +115,9 @@ def describe(config: Any) -> tuple[str, dict[str, Any]]:
     return type(config).__name__, json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def describe_objective(objective: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+def describe_objective(objective: Objective) -> dict[str, tuple[str, dict[str, Any]]]:
     """{top key: description} of the models that an objective trains."""
-    parts = {top: getattr(objective, top, None) for top in ("lm", "qformer")}
-    return {top: describe(part) for top, part in parts.items() if dataclasses.is_dataclass(part)}
+    return {top: describe(config) for top, config in objective.configs.items()}
 
 
 def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

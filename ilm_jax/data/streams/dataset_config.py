@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,12 @@ from ilm_jax.data.examples.task_keys import (
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams.alignment_converter import AlignmentConverter
-from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.converters import Batch, Example, Rows
+from ilm_jax.data.streams.layouts import PROMPTS, Converter, Layout
 from ilm_jax.data.streams.mixtures import rates_of
-from ilm_jax.data.streams.packing import PackedSource, PackingConverter
-from ilm_jax.data.streams.streams import Mixture, Source, Stream
+from ilm_jax.data.streams.streams import Mixture, Stream
 from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
-from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 
@@ -192,33 +190,26 @@ class DatasetConfig:
         self,
         rows: Rows | None = None,
         *,
-        num_queries: int = 1,
+        layout: Layout = PROMPTS,
         catalogue: Catalogue | None = None,
     ) -> "Feed":
         """Batches of this configuration.
 
         Args:
           rows: (block, local rows) -> global rows, as `TableSet.rows`; None for text alone.
-          num_queries: positions that a slot takes.
+          layout: what becomes of the examples; an objective's, for one of its batch kinds.
           catalogue: the loaded catalogue, if the caller has it.
 
         Raises:
-          UserError: if pairs and prompts are mixed, or as `open_tasks` and the converters.
+          UserError: for tasks that the layout does not take, or as `open_tasks` and the converters.
         """
-        self._check(rows)  # before data is opened, which may take minutes
+        layout.check(self, rows)  # before data is opened, which may take minutes
         catalogue = catalogue or load_catalogue(
             self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
         )
         tasks = self.open(catalogue)
         tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
-        converter = self._converter(rows, num_queries, tokenizer)
-        sources: dict[str, Source] = dict(tasks)
-        if self.pack > 1 and self.repeat and isinstance(converter, PromptConverter):
-            sources = {
-                name: PackedSource(task, converter, self.pack, self.seed)
-                for name, task in tasks.items()
-            }
-            converter = PackingConverter(converter)
+        sources, converter = layout.open(self, dict(tasks), tokenizer, rows)
         stream = Stream(
             sources,
             Mixture(self.rates, self.temperature, self.cap),
@@ -226,36 +217,7 @@ class DatasetConfig:
             shuffle=self.shuffle,
             repeat=self.repeat,
         )
-        return Feed(stream, converter, wrap=isinstance(converter, AlignmentConverter))
-
-    def _check(self, rows: Rows | None) -> None:
-        specs = self.specs()
-        kinds = [spec.task for spec in specs]
-        if not any(spec.answer == "pairs" for spec in specs):
-            check_lengths(self.task_feature_lengths)
-        elif len(set(kinds)) > 1:
-            raise UserError(f"{', '.join(kinds)} cannot share a batch; give pairs a stream each")
-        elif rows is None:
-            raise UserError(f"{kinds[0]} needs an embedding table; run ilm fit_cf")
-
-    def _converter(self, rows: Rows | None, num_queries: int, tokenizer: Tokenizer) -> "Converter":
-        spec, lengths = self.specs()[0], self.task_feature_lengths
-        if spec.answer == "pairs" and rows is not None:
-            return AlignmentConverter(
-                spec.task,
-                rows,
-                tokenizer,
-                text_length=lengths.get("text", 64),
-                truncate_text=self.truncate_targets,
-            )
-        return PromptConverter(
-            lengths,
-            tokenizer,
-            num_queries=num_queries,
-            max_entities=self.row_entities,
-            rows=rows,
-            truncate_targets=self.truncate_targets,
-        )
+        return Feed(stream, converter, wrap=layout.wraps)
 
     @property
     def row_entities(self) -> int:
@@ -263,9 +225,6 @@ class DatasetConfig:
         if self.max_entities is not None:
             return self.max_entities
         return max(1, *(slots_at_most(spec, self.settings) for spec in self.specs()))
-
-
-Converter = Callable[[Sequence[Example], np.ndarray], Batch]
 
 
 class Feed:

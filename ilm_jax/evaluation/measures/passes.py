@@ -18,7 +18,7 @@ from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import Feed
 from ilm_jax.decoding.soft_tokens import SoftTokenCache, look_up
 from ilm_jax.errors import UserError
-from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.objectives.objective import LanguageObjective
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.feeding import global_batch
 from ilm_jax.training.host_memory import HOST_MEMORY
@@ -40,7 +40,7 @@ class ModelOnMesh:
       vectors: the embedding table, an argument of every step.
     """
 
-    objective: LanguageModelling
+    objective: LanguageObjective
     partitioner: Partitioner
     vectors: Float32[np.ndarray, "capacity cf"]
 
@@ -48,7 +48,7 @@ class ModelOnMesh:
     def soft_tokens(self) -> SoftTokenCache | None:
         """Shared by all measures, so that a model's are computed once; None if it has none."""
         model = self.objective.model
-        return None if model.adaptor is None else SoftTokenCache(model, self.partitioner)
+        return None if model.reader is None else SoftTokenCache(model, self.partitioner)
 
     def entities(self, params: Any, *, soft: bool) -> Float[Array, "capacity …"]:
         """What stands for items and users: soft tokens split over the mesh, or whole vectors."""
@@ -214,7 +214,7 @@ def check_numbers(values: np.ndarray, index: Int64[np.ndarray, " examples"], wha
 def embed(objective: Any, params: Any, batch: Any, soft: Any) -> Any:
     """Prompts as the language model reads them: words, and soft tokens in the slots."""
     model = objective.model
-    if model.adaptor is None:
+    if model.reader is None:
         return model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
     slots = batch["slot_entity"], batch["slot_query"]
     entities = look_up(soft, batch["entities"])

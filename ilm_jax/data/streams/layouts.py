@@ -1,0 +1,164 @@
+"""How a dataset's examples become the rows of a batch: what an objective says of each batch kind.
+
+A layout is data: an objective names one for each of its kinds (`Objective.layout`), and nothing
+else knows which tasks a kind is made of. Adding one needs no change here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Column
+from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.packing import PackedSource, PackingConverter
+from ilm_jax.data.streams.streams import Source
+from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ilm_jax.data.streams.dataset_config import DatasetConfig
+
+Converter = Callable[[Sequence[Example], np.ndarray], Batch]
+Sources = dict[str, Source]
+TEXT_LENGTH = 64
+
+
+class Layout(Protocol):
+    """How examples become the rows of a batch."""
+
+    @property
+    def wraps(self) -> bool:
+        """Whether a finite stream starts over past its end; else rows of padding follow."""
+
+    def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
+        """Raises UserError for what cannot be laid out so, before data is opened."""
+
+    def open(
+        self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
+    ) -> tuple[Sources, Converter]:
+        """The sources that are read, and what turns their examples into rows.
+
+        Args:
+          dataset: lengths, and what may be cut.
+          tasks: the dataset's, opened, by registered name.
+          tokenizer: of the tasks.
+          rows: (block, local rows) -> global rows, as `TableSet.rows`; None for text alone.
+        """
+
+    def blank(self, dataset: "DatasetConfig") -> Batch:
+        """A batch of one row of padding: the shapes and types of all, with no data opened."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Prompts and their targets, for a language model; may share rows (`DatasetConfig.pack`).
+
+    Attributes:
+      num_queries: positions that a slot takes.
+    """
+
+    num_queries: int = 1
+    wraps = False
+
+    def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
+        """See `Layout.check`."""
+        check_features(dataset.specs(), ("inputs", "targets"), "prompts")
+        check_lengths(dataset.task_feature_lengths)
+
+    def open(
+        self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
+    ) -> tuple[Sources, Converter]:
+        """See `Layout.open`."""
+        converter = self._converter(dataset, tokenizer, rows)
+        if dataset.pack <= 1 or not dataset.repeat:
+            return tasks, converter
+        packed: Sources = {
+            name: PackedSource(cast(Any, task), converter, dataset.pack, dataset.seed)
+            for name, task in tasks.items()
+        }
+        return packed, PackingConverter(converter)
+
+    def blank(self, dataset: "DatasetConfig") -> Batch:
+        """See `Layout.blank`."""
+        return self._converter(dataset, cast(Tokenizer, _NoTokenizer()), None)([None])
+
+    def _converter(
+        self, dataset: "DatasetConfig", tokenizer: Tokenizer, rows: Rows | None
+    ) -> PromptConverter:
+        return PromptConverter(
+            dataset.task_feature_lengths,
+            tokenizer,
+            num_queries=self.num_queries,
+            max_entities=dataset.row_entities,
+            rows=rows,
+            truncate_targets=dataset.truncate_targets,
+        )
+
+
+PROMPTS = Prompts()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Entities of the embedding table with each other, or with texts: contrastive batches.
+
+    A finite stream starts over past its end: contrastive losses need whole batches, and rows of one
+    item share soft targets.
+
+    Attributes:
+      columns: {array of the batch: what it is made of}.
+    """
+
+    columns: Mapping[str, Column]
+    wraps = True
+
+    def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
+        """See `Layout.check`."""
+        named = [column.feature for column in self.columns.values()]
+        check_features(dataset.specs(), named, " and ".join(self.columns))
+        if rows is None:
+            raise UserError(f"{dataset.specs()[0].task} needs an embedding table; run ilm fit_cf")
+
+    def open(
+        self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
+    ) -> tuple[Sources, Converter]:
+        """See `Layout.open`."""
+        assert rows is not None
+        length = dataset.task_feature_lengths.get("text", TEXT_LENGTH)
+        return tasks, AlignmentConverter(
+            self.columns,
+            rows,
+            tokenizer,
+            text_length=length,
+            truncate_text=dataset.truncate_targets,
+        )
+
+    def blank(self, dataset: "DatasetConfig") -> Batch:
+        """See `Layout.blank`."""
+        length = dataset.task_feature_lengths.get("text", TEXT_LENGTH)
+        shapes = {name: (1, *column.shape(length)) for name, column in self.columns.items()}
+        return {
+            name: np.zeros(shape, np.int32)
+            for name, shape in {"example_index": (1,), **shapes}.items()
+        }
+
+
+def check_features(specs: Sequence[TaskSpec], named: Sequence[str], what: str) -> None:
+    """Raises UserError for a task whose examples lack a feature that a layout reads."""
+    for spec in specs:
+        there = {name for name, _ in spec.features}
+        lacking = [name for name in named if name not in there]
+        if lacking:
+            raise UserError(
+                f"{spec.task} cannot share a batch of {what}: its examples have no "
+                f"{', '.join(lacking)}; give it a batch kind of its own"
+            )
+
+
+class _NoTokenizer:
+    """What a converter asks of a tokenizer to lay out a row of padding."""
+
+    pad_id, bos_id = 0, 1

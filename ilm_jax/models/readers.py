@@ -1,0 +1,150 @@
+"""What turns vectors of items and users into the soft tokens that a language model reads.
+
+A reader is a configuration, a dataclass, that builds its module; the names of the module's parts
+are the top keys of its parameters. One of your own needs no change here: a class that answers
+`Reader`, bound in a recipe (`language.LanguageModelling.reader = @my_reader.MyReader()`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, runtime_checkable
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from ilm_jax.checks import check
+from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
+from ilm_jax.models.layers import Dense
+from ilm_jax.models.qformer import QFormer, QFormerConfig
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """The configuration of a reader; subclass it to answer only what differs from the defaults."""
+
+    @property
+    def num_queries(self) -> int:
+        """Soft tokens per vector."""
+
+    @property
+    def cf_dim(self) -> int:
+        """Width of the vectors; 0: the embedding table's."""
+
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """Configurations of its parts by top key, as checkpoints record and compare them."""
+        return {}
+
+    def with_configs(self, configs: Mapping[str, Any]) -> Self:
+        """The same reader with these in the place of its `configs`."""
+        return self
+
+    def with_sizes(self, *, cf_dim: int, vocab_size: int) -> Self:
+        """The same reader for a table's width and a language model's vocabulary."""
+        return dataclasses.replace(self, cf_dim=cf_dim)  # type: ignore[type-var]
+
+    def build(self, lm_dim: int) -> nn.Module:
+        """The module: called with (vectors [..., cf], deterministic), it gives soft tokens
+        [..., num_queries, lm_dim]. It makes its parts itself; their names are top keys of the
+        parameters, of which `lm` is the language model's.
+        """
+
+
+class QFormerSoftTokens(nn.Module):
+    """A Q-Former, and a linear layer to the language model's width."""
+
+    config: QFormerConfig
+    lm_dim: int
+
+    def setup(self) -> None:
+        """Names the parts."""
+        self.qformer = QFormer(self.config)
+        self.adaptor = Dense(self.lm_dim, ("embed", None), use_bias=True, **self.config.types)
+
+    def __call__(
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries lm_dim"]:
+        """Soft tokens of each vector."""
+        return self.adaptor(self.qformer(vectors, deterministic))
+
+
+@dataclasses.dataclass(frozen=True)
+class _SizedByQFormer:
+    """What readers share whose sizes are those of a Q-Former."""
+
+    qformer: QFormerConfig
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def num_queries(self) -> int:
+        """The Q-Former's."""
+        return self.qformer.num_queries
+
+    @property
+    def cf_dim(self) -> int:
+        """The Q-Former's."""
+        return self.qformer.cf_dim
+
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """The Q-Former's."""
+        return {"qformer": self.qformer}
+
+    def with_configs(self, configs: Mapping[str, Any]) -> Self:
+        """See `Reader.with_configs`."""
+        return dataclasses.replace(self, **configs)
+
+    def with_sizes(self, *, cf_dim: int, vocab_size: int) -> Self:
+        """See `Reader.with_sizes`."""
+        # Its text branch, hence its vocabulary, is stage 1's alone.
+        words = self.qformer.vocab_size or vocab_size
+        sized = dataclasses.replace(self.qformer, cf_dim=cf_dim, vocab_size=words)
+        return dataclasses.replace(self, qformer=sized)
+
+
+@dataclasses.dataclass(frozen=True)
+class QFormerReader(_SizedByQFormer):
+    """ILM's reader (Yang et al. 2024): parameters under `qformer` and `adaptor`.
+
+    Attributes:
+      qformer: sizes; stage 2 has no use for its text branch.
+    """
+
+    def build(self, lm_dim: int) -> nn.Module:
+        """See `Reader.build`."""
+        return QFormerSoftTokens(self.qformer, lm_dim)
+
+
+class MLPSoftTokens(nn.Module):
+    """An MLP of a hidden width that reads the vector itself; the rest is as in a Q-Former."""
+
+    config: QFormerConfig
+    hidden_dim: int
+    lm_dim: int
+
+    def setup(self) -> None:
+        """Names the part."""
+        queries, types = self.config.num_queries, self.config.types
+        self.adaptor = MLPAdaptor(self.hidden_dim, queries, self.lm_dim, **types)
+
+    def __call__(
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries lm_dim"]:
+        """Soft tokens of each vector."""
+        return self.adaptor(vectors)
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPReader(_SizedByQFormer):
+    """CoLLM's MLP (see baselines.py) in a Q-Former's place: parameters under `adaptor`.
+
+    Attributes:
+      qformer: the Q-Former in whose place it stands: it has as many soft tokens, and as many
+        parameters as that and its linear layer to within 10 %.
+    """
+
+    def build(self, lm_dim: int) -> nn.Module:
+        """See `Reader.build`."""
+        return MLPSoftTokens(self.qformer, matching_hidden(self.qformer, lm_dim), lm_dim)

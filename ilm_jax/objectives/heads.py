@@ -1,0 +1,124 @@
+"""What is learnt from a language model's hidden states: the words that follow, now.
+
+A head is a configuration, a dataclass; its parameters, if it has any, stand under top keys of their
+own beside `lm`. One of your own needs no change here: a class that answers `Head`, bound in a
+recipe (`language.LanguageModelling.heads = (@heads.TextHead(), @my_head.MyHead())`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ilm_jax.checks import Weight, check
+from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.objectives.generation import token_cross_entropy, weighted
+from ilm_jax.objectives.objective import Sums
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Read:
+    """A batch that the language model has read.
+
+    Attributes:
+      model: reader and language model.
+      params: of everything, by top key.
+      batch: of the kind "prompt", whole rows.
+      table: vectors of all entities.
+      hidden: final hidden states at the targets.
+      at: their places in the row; None for all places.
+      key: of what is drawn; None in evaluation.
+    """
+
+    model: ItemLanguageModel
+    params: Mapping[str, Any]
+    batch: Mapping[str, jax.Array]
+    table: Float[Array, "capacity cf"]
+    hidden: Float[Array, "batch targets lm_dim"]
+    at: Int[Array, "batch targets"] | None
+    key: jax.Array | None
+
+    def column(self, name: str) -> Array:
+        """An array [batch, length] of the batch at the places of `hidden`: [batch, targets]."""
+        whole = self.batch[name]
+        return whole if self.at is None else jnp.take_along_axis(whole, self.at, axis=1)
+
+
+@runtime_checkable
+class Head(Protocol):
+    """The configuration of a head."""
+
+    @property
+    def weight(self) -> float:
+        """Of its loss in the sum of several heads' losses."""
+
+    def init(self, key: jax.Array, lm_dim: int, cf_dim: int) -> dict[str, Any]:
+        """Its parameters by top key, boxed with their logical axes; {} for none.
+
+        Args:
+          key: for what is drawn.
+          lm_dim: width of the hidden states.
+          cf_dim: width of the embedding table's vectors.
+        """
+
+    def sums(self, read: Read) -> dict[str, Sums]:
+        """Sums by metric name; "loss" is the head's own loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextHead:
+    """The next token, by the language model's own output layer; no parameters.
+
+    Attributes:
+      weight: of its loss, the nll in nats per target token.
+    """
+
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def init(self, key: jax.Array, lm_dim: int, cf_dim: int) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    def sums(self, read: Read) -> dict[str, Sums]:
+        """`loss`, the nll, and `nll_content`."""
+        losses, weights, content = token_losses(read)
+        return {"loss": weighted(losses, weights), "nll_content": weighted(losses, content)}
+
+
+def text_logits(read: Read) -> Float[Array, "batch targets vocab"]:
+    """Next-token logits in float32."""
+    logits: Any = read.model.apply({"params": read.params}, read.hidden, method="logits")
+    return logits
+
+
+def token_losses(
+    read: Read,
+) -> tuple[
+    Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
+]:
+    """(nll in nats, loss weight, content weight) of each target token."""
+    losses = token_cross_entropy(text_logits(read), read.column("targets"))
+    return losses, read.column("loss_weights"), read.column("content_weights")
+
+
+def combined(heads: tuple[Head, ...], read: Read) -> dict[str, Sums]:
+    """The sums of all heads; of several, "loss" is the weighted sum of their mean losses.
+
+    It is weighed by the first head's weight, so that batches of different size average as its do.
+    """
+    found = [head.sums(read) for head in heads]
+    if len(heads) == 1 and heads[0].weight == 1:
+        return found[0]
+    weight = found[0]["loss"].weight
+    total = sum(
+        head.weight * sums["loss"].total * (weight / jnp.maximum(sums["loss"].weight, 1))
+        for head, sums in zip(heads, found, strict=True)
+    )
+    merged = {name: value for sums in reversed(found) for name, value in sums.items()}
+    return {**merged, "loss": Sums(jnp.asarray(total), weight)}
