@@ -41,8 +41,8 @@ def vocabulary(given: int, ids: int, least: int, config: object) -> int:
 class Objective(Protocol):
     """A loss with the modules whose parameters it trains; a dataclass: a run records its fields.
 
-    Subclass it to answer only what differs from the defaults: `kinds`, `layout`, `init` and `loss`
-    are what every objective says itself.
+    Subclass it to answer only what differs from the defaults: `kinds`, `init` and `loss` are what
+    every objective says itself, and `layout` one that a recipe's datasets feed.
     """
 
     @property
@@ -86,8 +86,12 @@ class Objective(Protocol):
         """How a dataset's examples become the batches of a kind.
 
         Raises:
-          UserError: for a kind that is none of `kinds`.
+          UserError: for a kind that is none of `kinds`, or is not made from tasks' examples.
         """
+        raise UserError(
+            f"{type(self).__name__} makes no batches {kind!r} from tasks: answer its `layout`, or "
+            "give the trainer sources of your own"
+        )
 
     def with_sizes(
         self,
