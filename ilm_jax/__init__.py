@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ilm_jax.decoding.generator import Generator
     from ilm_jax.metrics.registry import Metric, register_metric
     from ilm_jax.models.ilm import ItemLanguageModel
+    from ilm_jax.objectives.alignment_kinds import register_alignment_kind
     from ilm_jax.runs.tables import fit_cf
     from ilm_jax.runs.training import train
     from ilm_jax.serving.opened import open_run
@@ -28,6 +29,7 @@ _FACE = {
     "fit_cf": "runs.tables",
     "load_catalogue": "data.sources.prepare",
     "open_run": "serving.opened",
+    "register_alignment_kind": "objectives.alignment_kinds",
     "register_dataset": "data.sources.registry",
     "register_language_model_family": "checkpoints.published.families",
     "register_metric": "metrics.registry",
@@ -42,6 +44,7 @@ __all__ = [
     "fit_cf",
     "load_catalogue",
     "open_run",
+    "register_alignment_kind",
     "register_dataset",
     "register_language_model_family",
     "register_metric",

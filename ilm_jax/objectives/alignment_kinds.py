@@ -1,7 +1,7 @@
 """Stage 1's kinds of batches, each declared once: its arrays, its loss, its temperature.
 
-A kind of one's own is one module: it calls `register_kind`, a recipe imports it and names the kind
-in `Alignment.kinds`, the schedule and `Run.train`.
+A kind of one's own is one module: it calls `register_alignment_kind`; a recipe imports it and names
+the kind in `Alignment.kinds`, the schedule and `Run.train`.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ class Kind:
 KINDS: Registry[Kind] = Registry("stage-1 kind")
 
 
-def register_kind(kind: Kind) -> None:
+def register_alignment_kind(kind: Kind) -> None:
     """Adds a kind under its name.
 
     Raises:
@@ -154,4 +154,4 @@ USER_ITEM = Kind(
     "user_item", Pairs({"entities": Entity("user", "user"), "others": Entity("row")}), pairs
 )
 for _kind in (ITEM_TEXT, ITEM_ITEM, USER_ITEM):
-    register_kind(_kind)
+    register_alignment_kind(_kind)

@@ -16,7 +16,7 @@ from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Entity
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Pairs
 from ilm_jax.errors import UserError
-from ilm_jax.objectives.alignment_kinds import Kind, pairs, register_kind
+from ilm_jax.objectives.alignment_kinds import Kind, pairs, register_alignment_kind
 from ilm_jax.objectives.heads import TextHead, combined
 from ilm_jax.objectives.objective import Objective, Sums
 from tests.training import models
@@ -63,7 +63,7 @@ USERS = Kind(
 
 
 def test_a_kind_of_stage_1_is_one_declaration():
-    register_kind(USERS)
+    register_alignment_kind(USERS)
     objective = dataclasses.replace(models.ALIGNMENT, kinds=("item_text", "test_user_user"))
     params = nn.unbox(jax.jit(objective.init)(jax.random.key(0)))
     logs = params["qformer"]["log_temperature"]
@@ -83,7 +83,7 @@ def test_a_kind_of_stage_1_is_one_declaration():
     sums = loss(params, batch=batch, table=models.table())
     assert {"loss", "test_user_user", "test_user_user_accuracy", "apart"} == set(sums)
     with pytest.raises(UserError, match="there is a stage-1 kind 'test_user_user' already"):
-        register_kind(dataclasses.replace(USERS, temperature=0.1))
+        register_alignment_kind(dataclasses.replace(USERS, temperature=0.1))
     with pytest.raises(UserError, match="no stage-1 kind 'user_usr'"):
         dataclasses.replace(models.ALIGNMENT, kinds=("user_usr",))
 
