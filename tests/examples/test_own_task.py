@@ -20,6 +20,7 @@ from ilm_jax.data.sources.registry import DATASETS
 from ilm_jax.errors import UserError
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
+from ilm_jax.tasks.corpus import CorpusSettings
 from tests.data.small_catalogue import small_catalogue
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
@@ -55,6 +56,14 @@ RECIPE = """
     TASK_FEATURE_LENGTHS = {"inputs": 96, "targets": 24}
     HELD_OUT_ITEMS = 0
     task_settings.TaskSettings.mention_history = "id"
+"""
+OWN_SETTINGS = """
+    from __gin__ import dynamic_registration
+    import own_task
+    include "tiny/stage0.gin"
+    MIXTURE_OR_TASK_NAME = "first"
+    FAMILY_SETTINGS = (@own_task.MemorySettings(),)
+    own_task.MemorySettings.shown = 2
 """
 
 
@@ -103,6 +112,17 @@ def test_an_import_alone_makes_the_family_known(forgotten, monkeypatch):
     assert str(EXAMPLES) in user_modules.environment()["PYTHONPATH"].split(os.pathsep)
     with pytest.raises(UserError, match="setting of memory 'shwon' does not exist"):
         settings_from({"memory": {"shwon": 4}})
+
+
+def test_a_recipe_sets_its_settings_beside_ours(forgotten, monkeypatch, tmp_path):
+    module = own_task(monkeypatch)
+    (tmp_path / "own.gin").write_text(textwrap.dedent(OWN_SETTINGS))
+    run = gin_config.build(Run, [str(tmp_path / "own.gin")], ["MODEL_DIR='/nowhere'"])
+    dataset = run.train["prompt"]
+    assert dataset.settings.of(module.MemorySettings).shown == 2
+    assert dataset.settings.of(CorpusSettings).word_variants == 8  # tiny/data.gin
+    ((name, task),) = dataset.record()["tasks"].items()
+    assert name == "memory_toy_first" and task["settings"]["memory.shown"] == 2
 
 
 def test_another_family_under_the_same_name_is_refused(forgotten, monkeypatch):

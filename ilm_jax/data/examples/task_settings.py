@@ -37,7 +37,7 @@ class TaskSettings(PromptSettings):
         `tokenizers.open_tokenizer_at`); "" trains.
       split: both splits.
       families: settings of single families, such as `knowledge.KnowledgeSettings()`, at most one of
-        each class, in any order.
+        each class, in any order; tuples of them are taken apart, since gin cannot join two.
     """
 
     variants: Count = 1
@@ -49,6 +49,9 @@ class TaskSettings(PromptSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        flat = [own for one in self.families for own in (one if isinstance(one, tuple) else (one,))]
+        flat.sort(key=lambda own: type(own).__name__)
+        object.__setattr__(self, "families", tuple(flat))
         kinds = [type(own) for own in self.families]
         for own, kind in zip(self.families, kinds, strict=True):
             if not dataclasses.is_dataclass(own) or isinstance(own, type):
@@ -58,8 +61,6 @@ class TaskSettings(PromptSettings):
                 )
             if kinds.count(kind) > 1:
                 raise UserError(f"TaskSettings.families holds {kind.__name__} twice: give it once")
-        in_order = sorted(self.families, key=lambda own: type(own).__name__)
-        object.__setattr__(self, "families", tuple(in_order))
 
     def of(self, kind: type[S]) -> S:
         """A family's settings: those that are given, else its defaults."""
