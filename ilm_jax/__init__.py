@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ilm_jax.metrics.registry import Metric, register_metric
     from ilm_jax.models.ilm import ItemLanguageModel
     from ilm_jax.objectives.alignment_kinds import register_alignment_kind
+    from ilm_jax.runs.converting import convert
     from ilm_jax.runs.tables import fit_cf
     from ilm_jax.runs.training import train
     from ilm_jax.serving.opened import open_run
@@ -26,6 +27,7 @@ _FACE = {
     "Generator": "decoding.generator",
     "ItemLanguageModel": "models.ilm",
     "Metric": "metrics.registry",
+    "convert": "runs.converting",
     "fit_cf": "runs.tables",
     "load_catalogue": "data.sources.prepare",
     "open_run": "serving.opened",
@@ -41,6 +43,7 @@ __all__ = [
     "Generator",
     "ItemLanguageModel",
     "Metric",
+    "convert",
     "fit_cf",
     "load_catalogue",
     "open_run",

@@ -1,16 +1,10 @@
 """`ilm convert`: a published model into the framework's frozen checkpoint, and runs back out."""
 
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from absl import flags
-
-if TYPE_CHECKING:
-    from ilm_jax.checkpoints.model_card import CardFacts
-    from ilm_jax.checkpoints.published.sources import Opened
 
 DTYPES = ("bfloat16", "float32", "float16")
 
@@ -55,55 +49,24 @@ def main(argv: Sequence[str]) -> int:
 
     if not values.source or not values.model_dir:
         raise UserError("name both folders: ilm convert --source=DIR --model_dir=OUT")
-    if values.to == "adapter" and values.dtype:
-        raise UserError("--to=adapter keeps the bits that were trained: leave --dtype out")
 
-    from ilm_jax.checkpoints import converting
-    from ilm_jax.locks import one_writer
+    from ilm_jax.runs.converting import convert
 
     source, out = values.source, values.model_dir
-    step = values.step or "best"
-    converting.refuse_existing(out)
     opening.say_template(source)
-    with one_writer(out, "ilm convert", beside=True):
-        if values.to == "adapter":
-            run = pathlib.Path(source)
-            converting.to_adapter(source, out, step, _tokenizer_saver(run), _facts(run))
-        elif values.to == "hugging_face":
-            converting.to_hugging_face(source, out, values.dtype, step, _progress)
-        else:
-            fingerprint = converting.to_frozen(
-                source,
-                out,
-                values.dtype or "bfloat16",
-                step,
-                _write_recipe(source, values.dtype),
-                _progress,
-            )
-            print(f"fingerprint {fingerprint}")
-            print(f"use it with --gin_file={out}/model.gin --gin.LM_FROM={out}")
+    fingerprint = convert(
+        source,
+        out,
+        to=values.to,
+        dtype=values.dtype,
+        step=values.step or "best",
+        on_total=_progress,
+    )
+    if fingerprint:
+        print(f"fingerprint {fingerprint}")
+        print(f"use it with --gin_file={out}/model.gin --gin.LM_FROM={out}")
     print(f"wrote {out}")
     return 0
-
-
-def _write_recipe(source: str, dtype: str | None) -> Callable[[pathlib.Path, "Opened", str], None]:
-    from ilm_jax.data.tokenizers import holds_tokenizer
-    from ilm_jax.runs.model_gin import model_gin
-
-    def write(folder: pathlib.Path, opened: "Opened", fingerprint: str) -> None:
-        kind, fields = opened.configs["lm"]
-        comment = f"{opened.where}, fingerprint {fingerprint}: name it after a stage-2 recipe."
-        if pathlib.Path(source, "config.gin").is_file():  # a run has its tokenizer in the cache
-            _tokenizer_saver(pathlib.Path(source))(folder)
-        tokenizer = "%LM_FROM" if holds_tokenizer(folder) else None
-        if tokenizer is None and opened.config is not None:
-            # One that is trained on the dataset would give this model the ids of other words.
-            tokenizer = "%gin.REQUIRED"
-            print(f"{opened.where} holds no tokenizer: name it to each run by --gin.TOKENIZER=…")
-        text = model_gin(kind, fields, dtype or "bfloat16", comment, tokenizer)
-        (folder / "model.gin").write_text(text)
-
-    return write
 
 
 def _progress(total: int) -> Callable[[str, int], None]:
@@ -123,28 +86,3 @@ def _progress(total: int) -> Callable[[str, int], None]:
         print(f"\r{line:<100.100}", end=end, file=sys.stderr, flush=True)
 
     return report
-
-
-def _facts(run: pathlib.Path) -> "CardFacts":
-    """What the run's recipe says of its data."""
-    from ilm_jax.checkpoints.model_card import CardFacts
-    from ilm_jax.errors import UserError
-    from ilm_jax.runs import gin_config
-    from ilm_jax.runs.run import Run
-
-    if not (run / "config.gin").is_file():
-        raise UserError(f"{run} holds no config.gin: is it the MODEL_DIR of a run?")
-    recipe = gin_config.build(Run, [str(run / "config.gin")], [f"MODEL_DIR={str(run)!r}"])
-    return CardFacts(dataset=recipe.dataset.dataset, tasks=recipe.dataset.rates)
-
-
-def _tokenizer_saver(run: pathlib.Path) -> Callable[[pathlib.Path], None]:
-    from ilm_jax.runs import gin_config
-    from ilm_jax.runs.run import Run
-
-    def save(folder: pathlib.Path) -> None:
-        recipe = gin_config.build(Run, [str(run / "config.gin")], [f"MODEL_DIR={str(run)!r}"])
-        own = getattr(recipe.tokenizer, "model", None)
-        recipe.tokenizer.save(folder / "tokenizer.model" if own else folder)
-
-    return save

@@ -98,7 +98,7 @@ def test_its_recipe_gives_stage_two_the_same_configuration(tmp_path):
 def test_no_other_tokenizer_takes_the_place_of_one_that_is_missing(tmp_path, capfd):
     publish(tmp_path / "hf")
     assert cli.main(["convert", f"--source={tmp_path}/hf", f"--model_dir={tmp_path}/out"]) == 0
-    assert "holds no tokenizer" in capfd.readouterr().out
+    assert "holds no tokenizer" in capfd.readouterr().err
     files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
     bindings = [
         f"LM_FROM={tmp_path}/out", "MODEL_DIR=m", "CF_TABLE=c", "QFORMER_FROM=q", "TRAIN_STEPS=1",

@@ -2,18 +2,22 @@
 
 import io
 import json
+import pathlib
+import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+import ilm_jax
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
 from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
@@ -297,3 +301,29 @@ def test_an_export_runs_without_the_library(world, tmp_path):
     subprocess.run([str(word) for word in command], check=True)
     with np.load(tmp_path / "results.npz") as results:
         assert results["tokens"].shape == (2, 4)
+
+
+def test_a_notebook_is_answered_as_the_command_line_is(world, tmp_path):
+    _, catalogue, model_dir = world
+    opened = ilm_jax.open_run(model_dir)
+    user, item = catalogue.user_ids[0], catalogue.item_ids[3]
+    listed = opened.recommend(user, count=4)
+    chosen = {catalogue.item_ids[row] for row in catalogue.sequence(0)}
+    assert len({item.id for item in listed}) == 4 and not chosen & {item.id for item in listed}
+    assert sorted((item.score for item in listed), reverse=True) == [i.score for i in listed]
+    assert opened.recommend(history=[item], count=4) != listed
+    prompt = f"Describe {{item:{item}}}."
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n")
+    run("infer", f"--model_dir={model_dir}", f"--input={tmp_path}/prompts.jsonl",
+        f"--output={tmp_path}/answers.jsonl", "--max_new_tokens=6")  # fmt: skip
+    assert opened.ask(prompt, max_new_tokens=6) == rows(tmp_path / "answers.jsonl")[0]["text"]
+    assert isinstance(opened.describe(item, max_new_tokens=2), str)
+    with pytest.raises(UserError, match="no user 'nobody'"):
+        opened.recommend("nobody")
+
+
+def test_the_example_that_asks_prints_lists_and_texts(world, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ask.py", str(world[2]), "--count=2"])
+    runpy.run_path(str(pathlib.Path(__file__).parents[2] / "examples/ask.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("log p" in line for line in lines) == 4

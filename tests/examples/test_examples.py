@@ -21,6 +21,14 @@ def test_own_data_goes_from_raw_files_to_a_recommendation_and_a_description(
     assert sum("log p" in line for line in lines) == 3
 
 
+@pytest.mark.slow
+def test_a_language_model_of_ones_own_is_read_by_a_family_of_ones_own(
+    monkeypatch, tmp_path, capsys
+):
+    run_example(monkeypatch, "own_lm.py", tmp_path, "--steps=2")
+    assert "nats per token after 2 steps" in capsys.readouterr().out
+
+
 def test_every_example_is_short_and_says_what_it_adds_and_how_long_it_takes():
     for path in sorted((ROOT / "examples").glob("*.py")):
         text = path.read_text()
