@@ -95,6 +95,10 @@ def fold_in(
             mine = np.isin(judged, new)
             for name, values in part.items():
                 folded[name] = folded.get(name, 0) + np.where(mine, values, 0.0) / seeds
+    _print_fold_in(folded, trained, folds, seeds)
+
+
+def _print_fold_in(folded: Figures, trained: Figures, folds: int, seeds: int) -> None:
     print(f"fold-in of all users, a fit without them for each of {folds} parts, mean of {seeds} "
           "seeds; relative to training with them:")  # fmt: skip
     for figures in (folded, trained):

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import ilm_jax
 from ilm_jax.cli import main as cli
+from tests.checkpoints.published import publish
 
 
 def test_every_name_of_the_face_is_there_and_listed():
@@ -34,10 +36,9 @@ def test_a_module_of_ones_own_is_imported_before_the_verb(tmp_path, monkeypatch,
         "ilm_jax.register_language_model_family("
         "Family(('a_family_of_mine',), llama.config, decoders.rules, **decoders.SHARED))\n"
     )
-    source = tmp_path / "published"
-    source.mkdir()
-    (source / "config.json").write_text('{"model_type": "a_family_of_mine"}')
-    words = ["convert", f"--source={source}", f"--model_dir={tmp_path}/out"]
+    config = {"model_type": "a_family_of_mine"}
+    publish(tmp_path / "published", config, {"lm_head.weight": np.zeros((2, 2), np.float32)})
+    words = ["convert", f"--source={tmp_path}/published", f"--model_dir={tmp_path}/out"]
     assert cli.main(words) == 2
     assert "--import=MODULE" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)

@@ -65,12 +65,7 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "generate", rest)
 
-    from ilm_jax.errors import UserError
-
-    if bool(values.model_dir) == bool(values.lm) or not values.output:
-        raise UserError(
-            "ilm generate takes --output=FILE, and either --model_dir=RUN or --lm=FOLDER"
-        )
+    _check(values)
     chosen = _chosen(values.instructions, values.tasks)
 
     from ilm_jax import progress
@@ -100,18 +95,28 @@ def main(argv: Sequence[str]) -> int:
         "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
     }  # fmt: skip
     with AnswerFile(values.output, corpus_writing.entry, settings, "ilm generate") as file:
-        there, empty = len(wanted & set(file.done)), 0
+        there = len(wanted & set(file.done))
         advance = progress.bar("texts", len(wanted), there)
         left = (request for request in prompts() if request.id not in file.done)
+        written = 0
         for batch in writer.batches(left, values.batch_size):
             rows = corpus_writing.write(writer, batch, config, source)
             file.write(rows)
-            empty += len(batch) - len(rows)
+            written += len(rows)
             advance(len(batch))
-    print(f"wrote {values.output}: {len(wanted) - there - empty} texts, {there} were there")
-    if empty:
-        print(f"{empty} came out empty, and are left out")
+    print(f"wrote {values.output}: {written} texts, {there} were there")
+    if written + there < len(wanted):
+        print(f"{len(wanted) - there - written} came out empty, and are left out")
     return 0
+
+
+def _check(values: flags.FlagValues) -> None:
+    from ilm_jax.errors import UserError
+
+    if bool(values.model_dir) == bool(values.lm) or not values.output:
+        raise UserError(
+            "ilm generate takes --output=FILE, and either --model_dir=RUN or --lm=FOLDER"
+        )
 
 
 def _chosen(path: str | None, tasks: Sequence[str]) -> "list[Instruction]":

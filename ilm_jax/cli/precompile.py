@@ -45,20 +45,17 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "precompile", rest)
 
+    if values.table:
+        print(_table(values.table), end="")
+        return 0
+
     import dataclasses
     import json
-    import pathlib
 
     from ilm_jax.compilation import report
     from ilm_jax.errors import UserError
     from ilm_jax.files import atomic_write
 
-    if values.table:
-        files = sorted(pathlib.Path(values.table).glob("*.json"))
-        if not files:
-            raise UserError(f"{values.table} holds no JSON files of `ilm precompile --output`")
-        print(report.markdown([json.loads(file.read_text()) for file in files]), end="")
-        return 0
     if not values.gin_file:
         raise UserError("name a recipe: ilm precompile --gin_file=pods/gemma2_9b_v5e_256.gin")
 
@@ -92,3 +89,17 @@ def main(argv: Sequence[str]) -> int:
             json.dump(record, stream, indent=1)
         print(f"wrote {values.output}")
     return 0 if record["fits"] else 1
+
+
+def _table(folder: str) -> str:
+    """One table of the records that were written into a folder."""
+    import json
+    import pathlib
+
+    from ilm_jax.compilation import report
+    from ilm_jax.errors import UserError
+
+    files = sorted(pathlib.Path(folder).glob("*.json"))
+    if not files:
+        raise UserError(f"{folder} holds no JSON files of `ilm precompile --output`")
+    return report.markdown([json.loads(file.read_text()) for file in files])

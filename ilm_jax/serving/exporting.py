@@ -164,16 +164,7 @@ def export(
 
     function = jax.jit(with_constants if closed else decode)
     made = jax.export.export(function, platforms=list(platforms))({} if closed else specs, prompts)
-    results = jax.tree.unflatten(made.out_tree, made.out_avals)
-    manifest = {
-        "format": FORMAT, "version": __version__, "jax": jax.__version__,
-        "calling_convention": made.calling_convention_version, "platforms": list(platforms),
-        "prompts": {n: {"shape": list(s), "dtype": "int32"} for n, s in arguments.items()},
-        "results": {n: {"shape": list(a.shape), "dtype": a.dtype.name} for n, a in results.items()},
-        "weights": {} if closed else {n: w.dtype.name for n, w in weights.items()},
-        "decoding": {**dataclasses.asdict(config), "stop_ids": list(config.stop_ids)},
-        **(notes or {}),
-    }  # fmt: skip
+    manifest = _manifest(made, arguments, {} if closed else weights, config) | dict(notes or {})
     with atomic_dir(folder) as new:
         (new / "function.jaxexport").write_bytes(made.serialize())
         if not closed:
@@ -186,6 +177,27 @@ def export(
             own = getattr(tokenizer, "model", None)
             tokenizer.save(new / "tokenizer.model" if own else new / "tokenizer")
     return manifest
+
+
+def _manifest(
+    made: jax.export.Exported,
+    arguments: Mapping[str, Sequence[int]],
+    weights: Mapping[str, np.ndarray],
+    config: DecodingConfig,
+) -> dict[str, Any]:
+    """What a reader of the folder must know: shapes and types, by name."""
+    results = jax.tree.unflatten(made.out_tree, made.out_avals)
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "jax": jax.__version__,
+        "calling_convention": made.calling_convention_version,
+        "platforms": list(made.platforms),
+        "prompts": {n: {"shape": list(s), "dtype": "int32"} for n, s in arguments.items()},
+        "results": {n: {"shape": list(a.shape), "dtype": a.dtype.name} for n, a in results.items()},
+        "weights": {n: w.dtype.name for n, w in weights.items()},
+        "decoding": {**dataclasses.asdict(config), "stop_ids": list(config.stop_ids)},
+    }
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

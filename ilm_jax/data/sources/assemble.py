@@ -87,11 +87,10 @@ def assemble(
     user_rows, item_rows = user_rows[order], np.searchsorted(rows, item_rows[order])
     counts = np.bincount(np.searchsorted(kept_users, user_rows), minlength=len(kept_users))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    described = [items[ids[row]].described() for row in rows]
-    titles = [items[ids[row]].title for row in rows]
+    chosen = [items[ids[row]] for row in rows]
+    described, titles = [item.described() for item in chosen], [item.title for item in chosen]
     text_checks.check(titles, [text for text, _ in described])
     timestamps = interactions.timestamp[order]
-    pairs = np.unique(user_rows * np.int64(len(rows)) + item_rows)
     return Catalogue(
         name=name,
         version=version,
@@ -99,7 +98,7 @@ def assemble(
         titles=titles,
         texts=[text for text, _ in described],
         content=[spans for _, spans in described],
-        categories=[list(items[ids[row]].categories) for row in rows],
+        categories=[list(item.categories) for item in chosen],
         user_ids=[users[row] for row in kept_users],
         offsets=offsets,
         items=item_rows.astype(np.int32),
@@ -107,7 +106,7 @@ def assemble(
         timestamps=timestamps,
         ties=count_ties(offsets, timestamps),
         extras={
-            "repeats": len(order) - len(pairs),
+            "repeats": _repeats(user_rows, item_rows),
             "left_out": {
                 "users": len(users) - len(kept_users),
                 "items": len(ids) - len(rows),
@@ -116,6 +115,12 @@ def assemble(
             "untimed": interactions.order is None,
         },
     )
+
+
+def _repeats(users: Int64[np.ndarray, " rows"], items: Int64[np.ndarray, " rows"]) -> int:
+    """Interactions with an item that the user has chosen before."""
+    pairs = np.stack([users, items], axis=1)
+    return len(pairs) - len(np.unique(pairs, axis=0))
 
 
 def k_core(

@@ -166,13 +166,7 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = processor.get_piece_size()
     added = said.added
-    for token, number in added.items():
-        piece = processor.piece_to_id(token)
-        if piece != number and processor.id_to_piece(piece) == token:
-            raise UserError(
-                f"{said.where}: {CONFIG} gives {token!r} the id {number}, and the model {piece}: "
-                "are they of one model?"
-            )
+    _check_added(processor, said)
     size = max([pieces, *(number + 1 for number in added.values())])
     sentinels = said.config.get("extra_ids", T5_SENTINELS * (said.tokenizer_class == "T5"))
     if type(sentinels) is not int or not 0 <= sentinels <= 10_000:
@@ -213,3 +207,14 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
         said.stops(roles.eos, size),
         hidden,
     )
+
+
+def _check_added(processor: sentencepiece.SentencePieceProcessor, said: Stated) -> None:
+    """Raises UserError if an added token has another id in the model."""
+    for token, number in said.added.items():
+        piece = processor.piece_to_id(token)
+        if piece != number and processor.id_to_piece(piece) == token:
+            raise UserError(
+                f"{said.where}: {CONFIG} gives {token!r} the id {number}, and the model {piece}: "
+                "are they of one model?"
+            )
