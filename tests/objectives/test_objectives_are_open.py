@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilm_jax.compilation.abstract import batch_shapes
+from ilm_jax.compilation.abstract import batch_shapes, needed_flops, programs
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Entity
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Pairs
@@ -19,6 +19,8 @@ from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment_kinds import Kind, pairs, register_alignment_kind
 from ilm_jax.objectives.heads import TextHead, combined
 from ilm_jax.objectives.objective import Objective, Sums
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
 from tests.training import models
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,6 +90,50 @@ def test_a_kind_of_stage_1_is_one_declaration():
         dataclasses.replace(models.ALIGNMENT, kinds=("user_usr",))
 
 
+MODULE = """
+from ilm_jax import register_alignment_kind
+from ilm_jax.data.streams.alignment_converter import Entity
+from ilm_jax.data.streams.layouts import Pairs
+from ilm_jax.objectives.alignment_kinds import Kind, pairs
+
+backwards = Pairs({"entities": Entity("other"), "others": Entity("row")})
+register_alignment_kind(Kind("backwards", backwards, pairs))
+"""
+RECIPE = """
+from __gin__ import dynamic_registration
+import my_kind
+from ilm_jax.data.streams import dataset_config
+from ilm_jax.objectives import alignment
+from ilm_jax.runs import run
+
+include "tiny/stage1.gin"
+
+SCHEDULE = {"item_text": 2, "item_item": 1, "user_item": 1, "backwards": 1}
+alignment.Alignment.kinds = ("item_text", "item_item", "user_item", "backwards")
+run.Run.train = {
+    "item_text": @item_text/dataset_config.DatasetConfig(),
+    "item_item": @item_item/dataset_config.DatasetConfig(),
+    "user_item": @user_item/dataset_config.DatasetConfig(),
+    "backwards": @backwards/dataset_config.DatasetConfig(),
+}
+backwards/dataset_config.DatasetConfig.mixture_or_task_name = "item_item"
+"""
+
+
+def test_a_recipe_adds_a_kind_by_importing_one_module(tmp_path, monkeypatch):
+    (tmp_path / "my_kind.py").write_text(MODULE)
+    (tmp_path / "my_kind.gin").write_text(RECIPE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sizes = ["qformer.QFormerConfig.vocab_size=64", "qformer.QFormerConfig.cf_dim=16"]
+    run = gin_config.build(Run, [str(tmp_path / "my_kind.gin")], sizes, unnamed="nowhere")
+    assert run.objective.kinds == tuple(run.train) == tuple(run.schedule)
+    found = programs(run, run.partitioner, table_rows=9, decode_rows=0, decode_steps=0)
+    steps = {program.name: program for program in found}
+    assert list(steps) == [f"train {kind}" for kind in run.objective.kinds]
+    assert "qformer/log_temperature/backwards" in steps["train backwards"].state.trainable
+    assert needed_flops(steps["train backwards"]) == needed_flops(steps["train item_item"]) > 0
+
+
 class IDS:
     pad_id, cls_id = 0, 4
 
@@ -110,11 +156,12 @@ class ItemHead:
 
 
 def test_a_head_of_ones_own_learns_beside_the_text():
-    text = dataclasses.replace(models.ILM, target_length=8)
+    lm = dataclasses.replace(models.LM, num_layers=1)
+    text = dataclasses.replace(models.TEXT_ONLY, lm=lm, target_length=8)
     both = dataclasses.replace(text, heads=(TextHead(), ItemHead()))
     params = nn.unbox(jax.jit(both.init)(jax.random.key(0)))
-    assert set(params) == {"lm", "qformer", "adaptor", "item_head"}
-    batch, table = models.prompt_batch(), models.table()
+    assert set(params) == {"lm", "item_head"}
+    batch, table = models.prompt_batch(slots=False), models.table()
 
     @jax.jit
     def run(params):
