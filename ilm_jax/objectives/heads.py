@@ -7,7 +7,7 @@ recipe (`language.LanguageModelling.heads = (@heads.TextHead(), @my_head.MyHead(
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -49,27 +49,39 @@ class Read:
 
 @runtime_checkable
 class Head(Protocol):
-    """The configuration of a head."""
+    """The configuration of a head; subclass it to answer only what differs from the defaults."""
 
     @property
     def weight(self) -> float:
         """Of its loss in the sum of several heads' losses."""
+        return 1.0
 
-    def init(self, key: jax.Array, lm_dim: int, cf_dim: int) -> dict[str, Any]:
+    @property
+    def cf_dim(self) -> int | None:
+        """Width of the embedding table's vectors; 0: the table's; None: it reads no table."""
+        return None
+
+    def with_sizes(self, *, cf_dim: int) -> Self:
+        """The same head for a table's width."""
+        if self.cf_dim is None:
+            return self
+        return dataclasses.replace(self, cf_dim=cf_dim)  # type: ignore[type-var]
+
+    def init(self, key: jax.Array, lm_dim: int) -> dict[str, Any]:
         """Its parameters by top key, boxed with their logical axes; {} for none.
 
         Args:
           key: for what is drawn.
           lm_dim: width of the hidden states.
-          cf_dim: width of the embedding table's vectors.
         """
+        return {}
 
     def sums(self, read: Read) -> dict[str, Sums]:
         """Sums by metric name; "loss" is the head's own loss."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TextHead:
+class TextHead(Head):
     """The next token, by the language model's own output layer; no parameters.
 
     Attributes:
@@ -80,10 +92,6 @@ class TextHead:
 
     def __post_init__(self) -> None:
         check(self)
-
-    def init(self, key: jax.Array, lm_dim: int, cf_dim: int) -> dict[str, Any]:
-        """No parameters."""
-        return {}
 
     def sums(self, read: Read) -> dict[str, Sums]:
         """`loss`, the nll, and `nll_content`."""

@@ -58,13 +58,16 @@ class LanguageModelling(Objective):
 
     @property
     def needs_table(self) -> bool:
-        """Where there is a reader."""
-        return self.reader is not None
+        """Where a reader or a head reads its vectors."""
+        heads = any(head.cf_dim is not None for head in self.heads)
+        return heads or self.reader is not None
 
     @property
     def cf_dim(self) -> int:
-        """Width of the vectors that the reader reads."""
-        return self.reader.cf_dim if self.reader else 1
+        """Width of the vectors that reader and heads read."""
+        if self.reader is not None:
+            return self.reader.cf_dim
+        return next((head.cf_dim for head in self.heads if head.cf_dim is not None), 1)
 
     @property
     def num_queries(self) -> int:
@@ -108,11 +111,16 @@ class LanguageModelling(Objective):
             least = tokenizer.least_vocab_size
             size = vocabulary(lm.vocab_size, tokenizer.vocab_size, least, lm)
             lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
+        width = self.cf_dim if cf_dim is None else cf_dim
         if reader is not None:
-            width = self.cf_dim if cf_dim is None else cf_dim
             reader = reader.with_sizes(cf_dim=width, vocab_size=lm.vocab_size)
-        length = target_length or self.target_length
-        return dataclasses.replace(self, lm=lm, reader=reader, target_length=length)
+        return dataclasses.replace(
+            self,
+            lm=lm,
+            reader=reader,
+            heads=tuple(head.with_sizes(cf_dim=width) for head in self.heads),
+            target_length=target_length or self.target_length,
+        )
 
     @property
     def model(self) -> ItemLanguageModel:
@@ -126,7 +134,7 @@ class LanguageModelling(Objective):
         vectors = jnp.zeros((1, 1, self.cf_dim))
         params = dict(self.model.init(key, ids, ids, ids, 0 * ids, 0 * ids, vectors)["params"])
         for number, head in enumerate(self.heads):
-            own = head.init(jax.random.fold_in(key, number), self.lm.embed_dim, self.cf_dim)
+            own = head.init(jax.random.fold_in(key, number), self.lm.embed_dim)
             if both := sorted(set(own) & set(params)):
                 raise UserError(f"{type(head).__name__}'s parameters {both} bear a name twice")
             params |= own

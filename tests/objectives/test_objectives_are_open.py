@@ -17,7 +17,7 @@ from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Pairs
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment_kinds import Kind, pairs, register_alignment_kind
-from ilm_jax.objectives.heads import TextHead, combined
+from ilm_jax.objectives.heads import Head, TextHead, combined
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
@@ -139,14 +139,15 @@ class IDS:
 
 
 @dataclasses.dataclass(frozen=True)
-class ItemHead:
+class ItemHead(Head):
     """Which item stands in the prompt, told from the mean hidden state of the targets."""
 
     weight: float = 0.5
+    cf_dim: int = 0
 
-    def init(self, key, lm_dim, cf_dim):
+    def init(self, key, lm_dim):
         kernel = nn.with_logical_partitioning(nn.initializers.normal(0.1), ("embed", "cf"))
-        return {"item_head": {"kernel": kernel(key, (lm_dim, cf_dim))}}
+        return {"item_head": {"kernel": kernel(key, (lm_dim, self.cf_dim))}}
 
     def sums(self, read):
         scores = read.hidden.mean(1) @ read.params["item_head"]["kernel"] @ read.table.T
@@ -158,7 +159,8 @@ class ItemHead:
 def test_a_head_of_ones_own_learns_beside_the_text():
     lm = dataclasses.replace(models.LM, num_layers=1)
     text = dataclasses.replace(models.TEXT_ONLY, lm=lm, target_length=8)
-    both = dataclasses.replace(text, heads=(TextHead(), ItemHead()))
+    both = dataclasses.replace(text, heads=(TextHead(), ItemHead())).with_sizes(cf_dim=models.CF)
+    assert both.needs_table and both.cf_dim == models.CF and not text.needs_table
     params = nn.unbox(jax.jit(both.init)(jax.random.key(0)))
     assert set(params) == {"lm", "item_head"}
     batch, table = models.prompt_batch(slots=False), models.table()
