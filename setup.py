@@ -33,20 +33,20 @@ setuptools.setup(
         "absl-py>=2.1",
         "array-record>=0.5",
         "flatbuffers>=24.3",  # jax.export writes with it without declaring it
-        "flax>=0.12",
+        "flax>=0.12.7",
         "gin-config>=0.5",
         "grain>=0.2.10",
         "importlib-resources>=5.10",  # tensorflow-datasets uses it without declaring it
-        "jax>=0.8",
+        "jax>=0.10.1",
         "jaxtyping>=0.2.36",
         "matplotlib>=3.8",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
-        "protobuf>=4.25",  # reads what sentencepiece says of spans
+        "protobuf>=5.28",  # reads what sentencepiece says of spans
         "safetensors>=0.4.5",
         "scikit-learn>=1.3",
-        "scipy>=1.11",
+        "scipy>=1.14",
         "sentencepiece>=0.2",
         "seqio>=0.0.20",
         "tensorboardX>=2.6",
@@ -67,8 +67,8 @@ setuptools.setup(
             "setuptools>=68",
             "wheel>=0.40",  # a test builds the wheel
         ],
-        "tpu": ["jax[tpu]>=0.8"],
-        "cuda": ["jax[cuda12]>=0.8"],
+        "tpu": ["jax[tpu]>=0.10.1"],
+        "cuda": ["jax[cuda12]>=0.10.1"],
         # implicit: the peer of `python -m tests.benchmarks.bench_cf`.
         "parity": ["implicit>=0.7", "torch>=2.4", "transformers>=4.46"],
         # The site: `mkdocs serve`.
