@@ -14,6 +14,8 @@ import re
 import pytest
 from absl import flags
 
+from ilm_jax import user_modules
+
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("ilm_jax", "tasks", "launch", "studies")
 PAGES = (
@@ -122,7 +124,7 @@ def macros():
 
 @functools.cache
 def known_flags():
-    found = set(OTHERS)
+    found = {*OTHERS, user_modules.FLAG}  # every verb takes that one
     for path in sorted((ROOT / "ilm_jax" / "cli").glob("*.py")):
         module = importlib.import_module(f"ilm_jax.cli.{path.stem}")
         if hasattr(module, "_flags"):
