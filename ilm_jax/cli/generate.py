@@ -31,7 +31,7 @@ def _flags() -> flags.FlagValues:
         "cache_dir": "Where prepared datasets lie.",
         "instructions": "JSON file of instructions, {task: {instruction, items, neighbour}}. "
         "Default: ours for ELM's tasks.",
-        "output": "File of the texts, for the setting elm_texts_file; what it holds is not "
+        "output": "File of the texts, for Elm24Settings.texts_file; what it holds is not "
         "written again.",
         "source": "Name of the model in the texts. Default: its folder's.",
     }
