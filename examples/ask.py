@@ -4,7 +4,7 @@ Adds nothing to the package; about half a minute on two CPU cores, most of it co
 
     python examples/ask.py MODEL_DIR [--user=ID] [--count=3]
 
-The folder is that of a run, such as `runs/ilm` of the quickstart.
+The folder is that of a run, such as `runs/toy/ilm` of the quickstart.
 """
 
 import argparse
