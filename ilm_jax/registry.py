@@ -26,13 +26,19 @@ class Registry(Generic[T]):
         self.what = what
         self._entries: dict[str, T | str] = {}
 
-    def register(self, name: str, entry: T | str) -> None:
+    def register(self, name: str, entry: T | str, *, again: bool = False) -> None:
         """Adds an entry, or "module:attribute" of one.
+
+        Args:
+          name, entry: of the kind.
+          again: it takes the place of an earlier form of itself, if there is one.
 
         Raises:
           UserError: if another entry has this name. The same entry may come again, as it does when
             a module is imported anew.
         """
+        if again:
+            self._entries[name] = entry
         known = self._entries.setdefault(name, entry)
         if known is not entry and known != entry:
             raise UserError(

@@ -89,10 +89,21 @@ def register_metric(metric: Metric) -> None:
         raise UserError(
             f"metric {metric.name!r} is of answers {metric.answer!r}: give {', '.join(UNITS)}"
         )
+    known = METRICS[metric.name] if metric.name in METRICS else None
+    again = known is not None and _origin(known.function) == _origin(metric.function)
     for name in metric.parts or (metric.name,):
         if not name or set(name) & set("|/"):
             raise UserError(f"metric {name!r}: give it a name without '/' and '|'")
-        METRICS.register(name, metric)
+        METRICS.register(name, metric, again=again)
+
+
+def _origin(function: Callable[..., Any]) -> object:
+    """What a function shares with itself when its module, or a notebook's cell, runs anew."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return function
+    here = function.__module__ == "__main__"
+    return function.__qualname__, *(() if here else (code.co_filename, code.co_firstlineno))
 
 
 def metrics_of(answer: str) -> list[Metric]:

@@ -12,6 +12,8 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.evaluation.trained import EvaluatedTask
+from ilm_jax.metrics import registry
+from ilm_jax.metrics.registry import Metric, register_metric
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 from tests.evaluation import small
@@ -44,8 +46,10 @@ def evaluation(tmp_path, monkeypatch):
     return build, one
 
 
-def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path):
+def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path, monkeypatch):
     build, one = evaluation
+    monkeypatch.setattr(registry.METRICS, "_entries", dict(registry.METRICS._entries))
+    register_metric(Metric("longest", "items", lambda lists, targets: lists.max(axis=1)))
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         measure = build("sequential_random", "long_description")
@@ -55,6 +59,8 @@ def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path):
         jax.config.update("jax_disable_most_optimizations", False)
     assert {f"{RANKS}/hr@10", f"{RANKS}/coverage@10", f"{WORDS}/exact_match"} <= set(found)
     lines = [json.loads(x) for x in (tmp_path / f"{RANKS}-000002.jsonl").read_text().splitlines()]
+    longest = [max(int(item[1:]) for item in line["prediction"]) for line in lines]
+    assert found[f"{RANKS}/longest"] == np.mean(longest), "a metric of one's own is measured too"
     assert len(lines) == 7 and all(len(line["prediction"]) == 10 for line in lines)
     hits = np.mean([line["target"] in line["prediction"] for line in lines])
     assert found[f"{RANKS}/hr@10"] == hits
