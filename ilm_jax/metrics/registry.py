@@ -89,11 +89,11 @@ def register_metric(metric: Metric) -> None:
         raise UserError(
             f"metric {metric.name!r} is of answers {metric.answer!r}: give {', '.join(UNITS)}"
         )
-    known = METRICS[metric.name] if metric.name in METRICS else None
-    again = known is not None and _origin(known.function) == _origin(metric.function)
     for name in metric.parts or (metric.name,):
         if not name or set(name) & set("|/"):
             raise UserError(f"metric {name!r}: give it a name without '/' and '|'")
+        known = METRICS[name] if name in METRICS else None
+        again = known is not None and _origin(known.function) == _origin(metric.function)
         METRICS.register(name, metric, again=again)
 
 
