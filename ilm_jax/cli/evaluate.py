@@ -25,33 +25,45 @@ def _flags() -> flags.FlagValues:
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     numbers = {
-        "users": (0, 0, "So many users are ranked, and have ratings predicted: those whose ids "
-                  "have the smallest hashes, whatever else is measured; 0: all."),
+        "users": (
+            0,
+            0,
+            "So many users are ranked, and have ratings predicted: those whose ids "
+            "have the smallest hashes, whatever else is measured; 0: all.",
+        ),
         "texts": (0, 0, "So many texts are scored and written, chosen likewise; 0: all."),
         "beams": (10, 1, "Length of the ranked lists."),
-    }  # fmt: skip
+    }
     for name, (default, least, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
     flags.DEFINE_list(
-        "tasks", ["long_description", "sequential_random"],
+        "tasks",
+        ["long_description", "sequential_random"],
         "What is measured, each task by the metrics of its kind of answers.",
         flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float("liked", 4.0, "Ratings from here on count as liked, for AUC.",
-                       flag_values=values)  # fmt: skip
-    flags.DEFINE_enum("split", "test", ["test", "validation"], "Whose targets are measured.",
-                      flag_values=values)  # fmt: skip
+    )
+    flags.DEFINE_float(
+        "liked", 4.0, "Ratings from here on count as liked, for AUC.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "split", "test", ["test", "validation"], "Whose targets are measured.", flag_values=values
+    )
     flags.DEFINE_bool(
-        "multiprocess", False, "This is one of several processes, as for `ilm train`.",
+        "multiprocess",
+        False,
+        "This is one of several processes, as for `ilm train`.",
         flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool("exclude_seen", False, "A user's earlier choices are no candidates.",
-                      flag_values=values)  # fmt: skip
+    )
+    flags.DEFINE_bool(
+        "exclude_seen", False, "A user's earlier choices are no candidates.", flag_values=values
+    )
     flags.DEFINE_bool("ranking", True, "Also rank; --noranking leaves it out.", flag_values=values)
     flags.DEFINE_bool(
-        "generation", True, "Also have descriptions written; --nogeneration leaves it out.",
+        "generation",
+        True,
+        "Also have descriptions written; --nogeneration leaves it out.",
         flag_values=values,
-    )  # fmt: skip
+    )
     return values
 
 
@@ -76,10 +88,16 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.sharding.processes import writing
 
     config = EvaluationConfig(
-        tasks=tuple(values.tasks), split=values.split, users=values.users or None,
-        texts=values.texts or None, beams=values.beams, exclude_seen=values.exclude_seen,
-        ranking=values.ranking, generation=values.generation, liked=values.liked,
-    )  # fmt: skip
+        tasks=tuple(values.tasks),
+        split=values.split,
+        users=values.users or None,
+        texts=values.texts or None,
+        beams=values.beams,
+        exclude_seen=values.exclude_seen,
+        ranking=values.ranking,
+        generation=values.generation,
+        liked=values.liked,
+    )
     from ilm_jax.errors import UserError
 
     run = opening.open_run(values.model_dir, bindings, "evaluate")
@@ -111,8 +129,11 @@ def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[st
             shown = str(part.get(unit, ""))
             if not shown or name.endswith("split"):
                 continue
-            more = f"; --{unit}={asked}: all are measured" if shown.isdigit() and (
-                asked > int(shown)) else ""  # fmt: skip
+            more = (
+                f"; --{unit}={asked}: all are measured"
+                if shown.isdigit() and (asked > int(shown))
+                else ""
+            )
             lines.append(f"{name}: {unit} {shown}{more}")
     return lines
 

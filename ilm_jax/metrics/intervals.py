@@ -1,7 +1,7 @@
 """Intervals for means over users, and whether two models differ: bootstrap and t-test, paired.
 
 The unit that is resampled is the user (or the example): two models are always compared on the
-same users, so only the differences matter. A per-token figure is a ratio of sums; it is given
+same users, so only the differences matter. A per-token metric is a ratio of sums; it is given
 here as values (sums of nll per example) and weights (tokens per example), and the pairs are
 resampled together.
 """
@@ -100,7 +100,7 @@ def mean_interval(
 
 
 def interval_over_users(
-    figure: Callable[[Int64[np.ndarray, " drawn"]], float],
+    metric: Callable[[Int64[np.ndarray, " drawn"]], float],
     users: Shaped[np.ndarray, " rows"],
     *,
     level: float = 0.95,
@@ -108,26 +108,26 @@ def interval_over_users(
     seed: int = 0,
     on_sample: Callable[[int], None] | None = None,
 ) -> Interval:
-    """Interval of a figure that is no mean (AUC, RMSE) over rows that belong to users.
+    """Interval of a metric that is no mean (AUC, RMSE) over rows that belong to users.
 
     Percentile bootstrap of whole users with all their rows, as rows of one user are not
-    independent. Samples in which the figure does not exist (NaN: no positive drawn) are left out.
+    independent. Samples in which the metric does not exist (NaN: no positive drawn) are left out.
 
     Args:
-      figure: of the rows with these numbers, in any order and with repeats.
+      metric: of the rows with these numbers, in any order and with repeats.
       users: of every row; `np.arange(rows)` resamples the rows themselves.
       level, samples, seed: as in `mean_interval`.
       on_sample: hears of every sample.
 
     Raises:
-      ValueError: without rows, or if the figure of all of them does not exist.
+      ValueError: without rows, or if the metric of all of them does not exist.
     """
     names, inverse, counts = np.unique(users, return_inverse=True, return_counts=True)
     if not len(names):
         raise ValueError("no row to measure")
-    mean = float(figure(np.arange(len(inverse))))
+    mean = float(metric(np.arange(len(inverse))))
     if not np.isfinite(mean):
-        raise ValueError(f"the figure of all {len(inverse)} rows is {mean}")
+        raise ValueError(f"the metric of all {len(inverse)} rows is {mean}")
     if len(names) == 1:
         return Interval(mean, -np.inf, np.inf, level, 1, "bootstrap")
     rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
@@ -135,7 +135,7 @@ def interval_over_users(
     drawn = []
     for _ in range(samples):
         chosen = draw.integers(len(names), size=len(names))
-        drawn.append(figure(np.concatenate([rows[user] for user in chosen])))
+        drawn.append(metric(np.concatenate([rows[user] for user in chosen])))
         if on_sample is not None:
             on_sample(1)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
@@ -153,7 +153,7 @@ def compare(
     samples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two models on the same units; "below" speaks of the figure, better or worse.
+    """Compares two models on the same units; "below" speaks of the metric, better or worse.
 
     The verdict names an order only if the interval of the difference excludes 0 and the paired
     t-test agrees (p < 1 - level).

@@ -2,7 +2,7 @@
 
 Ranks are [users], where each user has one relevant item, or [users, most], where they have
 several: NaN fills the rows of users with fewer. `ilm_jax.metrics.lists` makes either from ranked
-lists. A figure at k divides by what the ideal list could hold, never by the length of a short list.
+lists. A metric at k divides by what the ideal list could hold, never by the length of a short list.
 """
 
 from collections.abc import Sequence

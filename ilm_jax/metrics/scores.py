@@ -1,4 +1,4 @@
-"""Figures of real-valued scores: AUC, UAUC, RMSE, MAE and rank correlation; ties by mid-rank.
+"""Metrics of real-valued scores: AUC, UAUC, RMSE, MAE and rank correlation; ties by mid-rank.
 
 Scores that are equal share the mean of their ranks, so a model that scores everything alike has
 an AUC of exactly 1/2 and no rank correlation at all.
@@ -13,12 +13,12 @@ from jaxtyping import Float64, Shaped
 
 
 class ByUser(NamedTuple):
-    """A figure of every user that has one, in ascending order of the users.
+    """A metric of every user that has one, in ascending order of the users.
 
     Attributes:
       users: the users.
-      values: their figures.
-      rows: how many rows each one's figure rests on.
+      values: their metrics.
+      rows: how many rows each one's metric rests on.
     """
 
     users: Shaped[np.ndarray, " users"]
@@ -132,7 +132,7 @@ def behavioural_consistency(
 
     For each unit (a generated text, say) the scores that follow from it, such as the dot products
     of its vector with users' vectors, against what the behaviour says of the same users: Spearman's
-    correlation, after ELM's figure of that name (Tennenholtz et al. 2024, arXiv 2310.04475). NaN
+    correlation, after ELM's metric of that name (Tennenholtz et al. 2024, arXiv 2310.04475). NaN
     where one side is constant: leave such units out of the mean, and say how many.
     """
     if len(predicted) != len(observed):

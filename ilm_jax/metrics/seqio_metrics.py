@@ -1,7 +1,7 @@
 """Metric functions in seqio's signatures: (targets, predictions) and (targets, scores).
 
 They can be attached to a seqio Task (`metric_fns=[…]`) and are what our own evaluator's files can
-be measured again with. Each returns {figure: value}; a metric that is asked of an output that it
+be measured again with. Each returns {metric: value}; a metric that is asked of an output that it
 does not fit says so in one line.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ilm_jax.errors import UserError
 from ilm_jax.metrics import ranking as metrics
-from ilm_jax.metrics import scores as score_figures
+from ilm_jax.metrics import scores as score_metrics
 from ilm_jax.metrics import texts
 from ilm_jax.metrics.words import same_form
 
@@ -38,8 +38,13 @@ def ranking_metrics(
     """
     _paired("ranking_metrics", targets, predictions)
     _each("ranking_metrics", "target", targets, str, "an item's name")
-    _each("ranking_metrics", "prediction", predictions, list | tuple | np.ndarray,
-          "a list of items, best first (decode with beams)")  # fmt: skip
+    _each(
+        "ranking_metrics",
+        "prediction",
+        predictions,
+        list | tuple | np.ndarray,
+        "a list of items, best first (decode with beams)",
+    )
     ranks = np.full(len(targets), metrics.MISSED)
     for row, (target, listed) in enumerate(zip(targets, predictions, strict=True)):
         # Names are the same however their letters are composed.
@@ -58,7 +63,7 @@ def rating_metrics(targets: Sequence[float], predictions: Sequence[Any]) -> dict
     found = np.array(
         [_number("rating_metrics", "prediction", i, x) for i, x in enumerate(predictions)]
     )
-    return {"rmse": score_figures.rmse(found, wanted), "mae": score_figures.mae(found, wanted)}
+    return {"rmse": score_metrics.rmse(found, wanted), "mae": score_metrics.mae(found, wanted)}
 
 
 def auc_metrics(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:
@@ -73,14 +78,14 @@ def auc_metrics(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, fl
     try:
         labels = np.array([target["label"] if by_user else target for target in targets])
         users = np.array([str(target["user"]) for target in targets]) if by_user else None
-        found = {"auc": score_figures.auc(labels, given)}
+        found = {"auc": score_metrics.auc(labels, given)}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f'auc_metrics: targets are labels 0 and 1, or {{"label": 0, "user": …}} ({error})'
         ) from error
     if np.isnan(found["auc"]):
         raise UserError(f"auc_metrics: all {len(labels)} labels are {labels[0]}: nothing to rank")
-    return found if users is None else {**found, "uauc": score_figures.uauc(labels, given, users)}
+    return found if users is None else {**found, "uauc": score_metrics.uauc(labels, given, users)}
 
 
 def sequence_nll(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:
@@ -100,15 +105,22 @@ def sequence_nll(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, f
 
 # By the prefix of the names that a task lists (`TaskSpec.metrics`).
 _BY_NAME: Mapping[str, MetricFn] = {
-    "hr@": ranking_metrics, "ndcg@": ranking_metrics, "mrr@": ranking_metrics,
-    "nll": sequence_nll, "auc": auc_metrics, "uauc": auc_metrics,
-    "rmse": rating_metrics, "mae": rating_metrics,
-    "bleu": text_metrics, "rouge": text_metrics, "exact_match": text_metrics,
-}  # fmt: skip
+    "hr@": ranking_metrics,
+    "ndcg@": ranking_metrics,
+    "mrr@": ranking_metrics,
+    "nll": sequence_nll,
+    "auc": auc_metrics,
+    "uauc": auc_metrics,
+    "rmse": rating_metrics,
+    "mae": rating_metrics,
+    "bleu": text_metrics,
+    "rouge": text_metrics,
+    "exact_match": text_metrics,
+}
 
 
 def metric_fns(names: Sequence[str]) -> list[MetricFn]:
-    """The functions that give the named figures, each once.
+    """The functions that give the named metrics, each once.
 
     Raises:
       UserError: for a name that nothing here gives.

@@ -1,7 +1,7 @@
 """Exact match, BLEU and ROUGE of generated texts in any script, by sacrebleu and rouge-score.
 
-Both packages come with the extra `eval`; without them the figures read "not available" and
-nothing else changes. Every figure has an interval by resampling texts: BLEU, a figure of the whole
+Both packages come with the extra `eval`; without them the metrics read "not available" and
+nothing else changes. Every metric has an interval by resampling texts: BLEU, a metric of the whole
 corpus, by resampling the counts that each text adds to it. What a word is `words` says; how a text
 is cut depends on its reference alone, so all models are measured alike on the same texts.
 """
@@ -211,7 +211,7 @@ def _bleu(tokenizer: str) -> Any:
 
 
 def text_means(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """This module's figures by name, without intervals and without what is not available."""
+    """This module's metrics by name, without intervals and without what is not available."""
     found = {"exact_match": exact_match(generated, references)}
     found |= rouge(generated, references) or {}
     known = {name: values[np.isfinite(values)] for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""The words of a text in any script, for figures that compare texts word by word.
+"""The words of a text in any script, for metrics that compare texts word by word.
 
 A word is a run of letters, their marks and digits, case aside: on ASCII text exactly what
 rouge-score's own tokenizer gives. Scripts that put no spaces between words (Thai, Lao, Khmer,
@@ -13,9 +13,23 @@ from typing import Any
 
 # Of these scripts' letters each is a word. Korean and Tibetan set words or syllables apart.
 SPACELESS = (
-    "Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Thai", "Lao", "Khmer", "Myanmar", "Tai_Le",
-    "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom", "Javanese", "Balinese",
-)  # fmt: skip
+    "Han",
+    "Hiragana",
+    "Katakana",
+    "Bopomofo",
+    "Yi",
+    "Thai",
+    "Lao",
+    "Khmer",
+    "Myanmar",
+    "Tai_Le",
+    "New_Tai_Lue",
+    "Tai_Tham",
+    "Tai_Viet",
+    "Ahom",
+    "Javanese",
+    "Balinese",
+)
 NAME = "letters and digits of any script, by character where no spaces part words; no case; NFC"
 
 

@@ -61,7 +61,7 @@ def test_auc_and_rmse_have_intervals_over_users():
     assert 0.5 < interval.low < interval.mean < interval.high < 1
     root = interval_over_users(lambda r: scores.rmse(given[r], labels[r]), users, samples=200)
     assert root.low < scores.rmse(given, labels) < root.high
-    with pytest.raises(ValueError, match="figure of all 2 rows"):
+    with pytest.raises(ValueError, match="metric of all 2 rows"):
         interval_over_users(lambda r: scores.auc(np.ones(2), np.ones(2)), np.arange(2))
     with pytest.raises(ValueError, match="no row"):
         interval_over_users(lambda r: 0.0, np.array([], int))

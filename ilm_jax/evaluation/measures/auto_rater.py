@@ -186,11 +186,14 @@ class AutoRater:
         inputs, _, _ = words.prompt(Rendered((Segment(0, question),)))
         targets, _ = words.answer(answer)
         return {
-            "key": criterion.name, "catalogue": "", "history_bounds": [],
-            "inputs": np.array(inputs, np.int32), "slots": np.array([], np.int32),
+            "key": criterion.name,
+            "catalogue": "",
+            "history_bounds": [],
+            "inputs": np.array(inputs, np.int32),
+            "slots": np.array([], np.int32),
             "targets": np.array(targets, np.int32),
             "targets_content": np.ones(len(targets), np.int32),
-        }  # fmt: skip
+        }
 
 
 def _places(question: str) -> list[str]:

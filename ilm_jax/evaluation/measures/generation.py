@@ -57,9 +57,15 @@ class GenerationMeasure:
         def step(params: Any, batch: Any, soft: Any) -> Any:
             embeddings = embed(objective, params, batch, soft)
             return greedy(
-                objective.model.lm, params["lm"], embeddings, batch["lengths"],
-                steps=steps, eos_id=eos, pad_id=pad, stop_ids=self._stops[1:],
-            )  # fmt: skip
+                objective.model.lm,
+                params["lm"],
+                embeddings,
+                batch["lengths"],
+                steps=steps,
+                eos_id=eos,
+                pad_id=pad,
+                stop_ids=self._stops[1:],
+            )
 
         self._feed, self._tokenizer = feed, tokenizer
         self._pass = Pass(model, feed, step, prompts=True)
@@ -77,8 +83,9 @@ class GenerationMeasure:
         lengths = np.where(ended.any(1), ended.argmax(1), tokens.shape[1])
         written = [row[:end].tolist() for row, end in zip(tokens, lengths, strict=True)]
         return Generated(
-            index, examples,
+            index,
+            examples,
             predictions=[self._tokenizer.decode(ids).strip() for ids in written],
             targets=[example["target_text"] for example in examples],
             ended=float(ended.any(1).mean()),
-        )  # fmt: skip
+        )

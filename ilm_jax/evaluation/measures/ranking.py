@@ -144,9 +144,14 @@ class RankingMeasure:
         def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
             embeddings = embed(objective, params, batch, soft)
             return beam_search(
-                objective.model.lm, params["lm"], trie, embeddings, batch["lengths"], beams,
+                objective.model.lm,
+                params["lm"],
+                trie,
+                embeddings,
+                batch["lengths"],
+                beams,
                 excluded=batch.get("excluded"),
-            )  # fmt: skip
+            )
 
         columns: dict[str, Column] = {}
         self._feed, self._items = feed, trie.num_items

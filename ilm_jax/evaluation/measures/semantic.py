@@ -1,6 +1,6 @@
 """Semantic consistency: how near in meaning a generated text is to its reference.
 
-The cosine of the two texts' sentence vectors, after ELM's figure of that name (Tennenholtz et al.
+The cosine of the two texts' sentence vectors, after ELM's metric of that name (Tennenholtz et al.
 2024, arXiv 2310.04475), whose reference is the vector that the model was asked about instead of a
 text. It is given raw and between two marks that are measured with the same texts:
 
@@ -9,7 +9,7 @@ text. It is given raw and between two marks that are measured with the same text
     score    (raw - floor) / (ceiling - floor)
 
 so that 0 is a text about anything and 1 one as near as people's own. It needs a sentence encoder;
-without one the figure reads "not available", and nothing else changes.
+without one the metric reads "not available", and nothing else changes.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ Encode = Callable[[Sequence[str]], Float32[np.ndarray, "texts dim"]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SemanticConsistency:
-    """The figure of one set of generated texts.
+    """The metric of one set of generated texts.
 
     Attributes:
       cosines: of each text with its reference.
@@ -115,7 +115,7 @@ def semantic_consistency(
     second_references: Sequence[str] | None = None,
     **settings: Any,
 ) -> SemanticConsistency | None:
-    """The figure, or None without an encoder.
+    """The metric, or None without an encoder.
 
     Args:
       encoder: texts to vectors of any length, such as `SentenceEncoder`.

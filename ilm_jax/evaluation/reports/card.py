@@ -1,5 +1,5 @@
-"""The protocol card: what the figures of an evaluation mean. Two cards that differ in anything but
-what was found (`FOUND`) describe figures that may not be compared."""
+"""The protocol card: what the metrics of an evaluation mean. Two cards that differ in anything but
+what was found (`FOUND`) describe metrics that may not be compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def ranking_card(
       excludes_history: whether a user's earlier items are left out of the candidates.
       found: validity and collision rates of the generated ids.
       candidates: how many the prompt names, to be ranked alone; None: the full catalogue.
-      **more: whatever else decides the figures.
+      **more: whatever else decides the metrics.
     """
     if isinstance(users, int) and users != users_total:
         users = f"{users}, a fixed sample of {users_total}"

@@ -122,8 +122,10 @@ class Stored:
         """Intervals of the metrics by name."""
         found = {}
         for name, value in self.record["intervals"].items():
-            low, high = (-math.inf if value["low"] is None else value["low"],
-                         math.inf if value["high"] is None else value["high"])  # fmt: skip
+            low, high = (
+                -math.inf if value["low"] is None else value["low"],
+                math.inf if value["high"] is None else value["high"],
+            )
             found[name] = Interval(**{**value, "low": low, "high": high})
         return found
 
@@ -145,8 +147,9 @@ def read(folder: str | os.PathLike) -> Stored:
         )
     try:
         record = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        absent = [n for n in ("figures", "intervals", "not_available", "protocol")
-                  if n not in record]  # fmt: skip
+        absent = [
+            n for n in ("figures", "intervals", "not_available", "protocol") if n not in record
+        ]
         if absent:
             raise ValueError(f"{SUMMARY} has no {absent[0]!r}")
         arrays = read_arrays(folder / VALUES)

@@ -6,7 +6,7 @@ in float32, and equal scores by the item's name from the last to the first (trec
 likes. So the scores of a list fall strictly, in float32 too: where the model's do not, one is set
 to the next number below the one before it. What a TREC file cannot say is written with "#", which
 no encoded id holds: the second list of a user is the query `user#2`, an item that a list repeats
-is `item#2` (it keeps its place and wins nothing, as in our figures), and a list without items has
+is `item#2` (it keeps its place and wins nothing, as in our metrics), and a list without items has
 the one line of an item `#none`, so that its user counts.
 """
 
@@ -61,9 +61,12 @@ def write_ranks(
             # JSON knows no infinity: a score that is none is null.
             known = [score if math.isfinite(score) else None for score in one.scores]
             record = {
-                "user": one.user, "target": items[one.target], "rank": one.rank,
-                "items": [items[row] for row in one.rows], "scores": known,
-            }  # fmt: skip
+                "user": one.user,
+                "target": items[one.target],
+                "rank": one.rank,
+                "items": [items[row] for row in one.rows],
+                "scores": known,
+            }
             stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     queries = list(_numbered(_word(one.user) for one in lists))
     with atomic_write(folder / "ranks.trec") as stream:
@@ -102,9 +105,12 @@ def _lists(ranked: Ranked, users: Sequence[str]) -> Iterator[_List]:
     ):
         real = rows >= 0
         yield _List(
-            user, int(target), int(rank) if np.isfinite(rank) else None,
-            rows[real].tolist(), [float(score) for score in scores[real]],
-        )  # fmt: skip
+            user,
+            int(target),
+            int(rank) if np.isfinite(rank) else None,
+            rows[real].tolist(),
+            [float(score) for score in scores[real]],
+        )
 
 
 def _numbered(words: Iterator[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Figures and answers in the files of seqio's JSONLogger, written without TensorFlow.
+"""Metrics and answers in the files of seqio's JSONLogger, written without TensorFlow.
 
-`<task>-metrics.jsonl` gets one line per evaluation, {"step", figure: value, …};
+`<task>-metrics.jsonl` gets one line per evaluation, {"step", metric: value, …};
 `<task>-<step>.jsonl` one line per example, {"input", "target", "prediction" or "score"}.
 """
 
@@ -17,13 +17,13 @@ from ilm_jax.files import atomic_write
 
 
 def append_metrics(
-    folder: str | os.PathLike, task: str, step: int, figures: Mapping[str, float]
+    folder: str | os.PathLike, task: str, step: int, metrics: Mapping[str, float]
 ) -> None:
     """Adds a line; lines of this step and later ones, left by a run that was resumed, go."""
     path = pathlib.Path(folder) / f"{task}-metrics.jsonl"
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if json.loads(line)["step"] < step]
-    numbers = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     with atomic_write(path) as stream:
         stream.writelines(line + "\n" for line in kept)
         stream.write(json.dumps({"step": step, **numbers}) + "\n")
