@@ -179,21 +179,29 @@ class Partitioner:
         Taken from the sharding's index map: a slice by process index would be wrong wherever the
         batch is not split over processes.
         """
-        index_map = self.batch_sharding(batch_size).addressable_devices_indices_map((batch_size,))
-        slices = [index[0] for index in index_map.values() if index is not None]
-        rows = {row for part in slices for row in range(*part.indices(batch_size))}
-        return np.array(sorted(rows))
+        if batch_size not in self._local_rows:  # every batch asks
+            sharding = self.batch_sharding(batch_size)
+            index_map = sharding.addressable_devices_indices_map((batch_size,))
+            slices = [index[0] for index in index_map.values() if index is not None]
+            rows = {row for part in slices for row in range(*part.indices(batch_size))}
+            self._local_rows[batch_size] = np.array(sorted(rows))
+        return self._local_rows[batch_size]
+
+    @functools.cached_property
+    def _local_rows(self) -> dict[int, np.ndarray]:
+        return {}
 
     def global_batch(self, local: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
         """Assembles global arrays from this process's rows (in the order of `local_rows`)."""
         sharding = self.batch_sharding(batch_size)
-        where = {row: i for i, row in enumerate(self.local_rows(batch_size))}
+        here = self.local_rows(batch_size)
 
         def place(array: np.ndarray) -> jax.Array:
             def rows(index: tuple[slice, ...] | None) -> np.ndarray:
                 assert index is not None
                 start, stop, _ = index[0].indices(batch_size)
-                return array[where[start] : where[stop - 1] + 1]
+                first = int(np.searchsorted(here, start))
+                return array[first : first + stop - start]
 
             return jax.make_array_from_callback((batch_size, *array.shape[1:]), sharding, rows)
 

@@ -1,4 +1,4 @@
-"""One of two processes that fit iALS together: saves what it got.
+"""One of two processes that fit iALS, and sampled losses, together: saves what it got.
 
 usage: python -m tests.cf.one_process ADDRESS PROCESS GATHER FILE
 """
@@ -16,13 +16,20 @@ def main(address: str, process: int, gather: str, file: str) -> None:
     from jax.sharding import Mesh
 
     from ilm_jax.cf import ials
+    from ilm_jax.cf.interactions import Interactions
+    from ilm_jax.runs import sampled
     from tests.cf.test_ials import CONFIG, ITEMS, USERS, pairs
+    from tests.cf.test_two_processes import SAMPLED
 
     users, items = pairs()
     config = ials.IALSConfig(**{**vars(CONFIG), "gather": gather, "epochs": 2})
     factors = ials.fit(users, items, USERS, ITEMS, config, mesh=Mesh(jax.devices(), "data"))
     folded = ials.fold_in([np.array([1, 2])], factors.item, config)
-    np.savez(file, user=factors.user, item=factors.item, folded=folded)
+    found = {"user": factors.user, "item": factors.item, "folded": folded}
+    if gather == "whole":  # which is iALS's alone
+        trained = sampled.fit(Interactions.from_pairs(users, items, USERS, ITEMS), SAMPLED)
+        found |= {"trained_user": trained.user, "trained_item": trained.item}
+    np.savez(file, **found)
 
 
 if __name__ == "__main__":

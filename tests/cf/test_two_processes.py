@@ -6,11 +6,20 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from ilm_jax.cf import ials
+from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.negatives import SamplerConfig
+from ilm_jax.runs import sampled
+from ilm_jax.sharding.partitioning import Partitioner
 from tests.cf.test_ials import CONFIG, ITEMS, USERS, pairs
+
+SAMPLED = sampled.SampledConfig(
+    dim=4, epochs=2, batch_size=64, learning_rate=0.01, sampler=SamplerConfig("uniform", 8)
+)
 
 
 @pytest.mark.parametrize("gather", ["whole", "rows"])
@@ -41,3 +50,10 @@ def test_two_processes_fit_what_one_device_fits(tmp_path, gather):
         np.testing.assert_allclose(theirs["user"], one.user, atol=1e-5)
         np.testing.assert_allclose(theirs["item"], one.item, atol=1e-5)
         np.testing.assert_allclose(theirs["folded"], folded, atol=1e-5)
+    if gather == "whole":
+        alone = Partitioner(devices=(jax.devices()[0],))
+        trained = sampled.fit(Interactions.from_pairs(*pairs(), USERS, ITEMS), SAMPLED, alone)
+        for file in files:
+            theirs = np.load(file, allow_pickle=False)
+            np.testing.assert_allclose(theirs["trained_user"], trained.user, atol=1e-4)
+            np.testing.assert_allclose(theirs["trained_item"], trained.item, atol=1e-4)
