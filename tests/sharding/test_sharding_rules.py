@@ -10,6 +10,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
 from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.runs.sampled import SampledConfig
 from ilm_jax.sharding.partitioning import DEFAULT_RULES, MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables, initialise
 from tests.training import models
@@ -19,14 +20,19 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 T5_LM = LanguageModelling(
     T5Config(vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, mlp_dim=64)
 )
+FACTORIZATION = SampledConfig(dim=8, hidden=(4,)).objective(300, np.ones(50, np.int64))
 OBJECTIVES = {"stage 1": models.ALIGNMENT, "stage 2": models.ILM, "t5": T5_LM}
 
 # What a dimension of a parameter is split over, by its logical name: written down apart from the
 # rules. Where the words are split over both axes, "embed" beside them stays whole.
 SPLIT = {
-    "embed": ("fsdp",), "heads": ("tensor",), "mlp": ("tensor",), "vocab": ("tensor", "fsdp"),
-    "kv": (), "length": (), "layers": (), "queries": (), "cf": (), None: (),
-}  # fmt: skip
+    "rows": ("data", "fsdp", "tensor"),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor", "fsdp"),
+    **dict.fromkeys(("kv", "length", "layers", "queries", "cf", None), ()),
+}
 
 
 @functools.cache
@@ -60,6 +66,17 @@ def test_every_variable_of_the_real_models_lies_as_its_axes_say(name):
     assert met >= {"embed", "heads", "mlp", "vocab", "layers"}
 
 
+def test_tables_of_users_and_items_are_shared_by_their_rows():
+    """Whatever their number: they are filled up."""
+    variables, partitioner = describe_variables(FACTORIZATION), cube()
+    for name, rows in (("user_table", 512), ("item_table", 256)):
+        table = variables[f"two_tower/{name}"]
+        assert table.shape == (rows, 8)
+        assert partitioner.spec(table.axes, table.shape) == jax.P(SPLIT["rows"], None)
+    layers = [v for path, v in variables.items() if "layers" in path]
+    assert layers and all(set(layer.axes) == {None} for layer in layers)
+
+
 @pytest.mark.parametrize(
     ("axes", "want"),
     [
@@ -82,7 +99,7 @@ def test_every_logical_name_of_the_models_has_a_rule_of_its_own():
     """A misspelt name would stay whole in silence."""
     named = {name for name, _ in DEFAULT_RULES}
     used = {
-        axis for objective in OBJECTIVES.values()
+        axis for objective in (*OBJECTIVES.values(), FACTORIZATION)
         for variable in describe_variables(objective).values() for axis in variable.axes
     }  # fmt: skip
     assert used - {None} <= named
