@@ -10,6 +10,7 @@ whole lease, by the clock of the one who waits, is a dead process'.
 
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import os
@@ -81,6 +82,20 @@ def one_writer(
         for empty in made:  # nothing was written after all
             with contextlib.suppress(OSError):
                 empty.rmdir()
+
+
+@contextlib.contextmanager
+def taking_turns(path: str | os.PathLike) -> Iterator[None]:
+    """One process of this machine at a time holds the file; the others wait.
+
+    For work that the next process finds done, such as preparing data. The lock goes when its
+    process does.
+    """
+    file = pathlib.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _missing(folder: str | os.PathLike) -> list[pathlib.Path]:

@@ -5,15 +5,13 @@ anybody; parts that are there already are skipped, so a run that was stopped goe
 """
 
 import dataclasses
-import os
 import pathlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ilm_jax import user_modules
+from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.task_keys import plain_settings, task_key, task_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
@@ -161,20 +159,9 @@ def run_workers(words: Sequence[str], workers: int) -> None:
     Raises:
       UserError: what a worker says, if one fails.
     """
-    command = [sys.executable, "-m", "ilm_jax", "cache_tasks", *words]
-    running = [
-        subprocess.Popen(
-            [*command, f"--worker={number}/{workers}"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | user_modules.environment(),
-        )
-        for number in range(workers)
-    ]
-    failed = ""
-    for process in running:
-        _, said = process.communicate()
-        if process.returncode:
-            failed = failed or (said.strip().splitlines() or ["a worker was killed"])[-1]
-    if failed:
-        raise UserError(failed.removeprefix("ilm: error: "))
+    subprocesses.run_side_by_side(
+        [
+            ["ilm_jax", "cache_tasks", *words, f"--worker={number}/{workers}"]
+            for number in range(workers)
+        ]
+    )

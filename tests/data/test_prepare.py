@@ -61,7 +61,7 @@ def test_a_generated_dataset_refuses_raw_files(tmp_path):
 
 
 def test_a_missing_raw_file_is_found_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
     with pytest.raises(UserError, match="ratings.csv: no such file; --data_dir is the folder"):
         prepare.load_catalogue("movielens/25m", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -80,7 +80,7 @@ def snapshot(tmp_path, raw_files):
 
 def test_a_snapshot_of_the_same_files_is_loaded_as_it_is(snapshot, monkeypatch):
     raw, cache, catalogue = snapshot
-    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
     for data_dir in (raw, None):
         found = prepare.load_catalogue("movielens/latest_small", data_dir=data_dir, cache_dir=cache)
         assert found.fingerprint == catalogue.fingerprint
@@ -100,24 +100,6 @@ def test_a_changed_source_asks_for_preparation(snapshot, monkeypatch, change):
         with open(raw / change, "a") as stream:
             stream.write("5,13,odd,9\n")
     assert not prepare.is_fresh("movielens/latest_small", raw, path)
-
-
-def test_a_message_from_the_subprocess_is_relayed_as_one_line(tmp_path, monkeypatch):
-    def run(command, **_):
-        return subprocess.CompletedProcess(command, 2, stderr="noise\nfile:3: bad; mend it\n")
-
-    monkeypatch.setattr(prepare.subprocess, "run", run)
-    with pytest.raises(UserError, match="^file:3: bad; mend it$"):
-        prepare.load_catalogue("toy", cache_dir=tmp_path)
-
-
-def test_a_crash_of_the_subprocess_is_no_message_to_people(tmp_path, monkeypatch):
-    def run(command, **_):
-        return subprocess.CompletedProcess(command, -9, stderr="Killed")
-
-    monkeypatch.setattr(prepare.subprocess, "run", run)
-    with pytest.raises(RuntimeError, match="(?s)exited -9.*Killed"):
-        prepare.load_catalogue("toy", cache_dir=tmp_path)
 
 
 @pytest.mark.slow
@@ -141,7 +123,7 @@ def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypat
         wanted[name] = DATASETS[name.split("/")[0]].read(folder, name).fingerprint
         names.append(name)
     subprocess.run([sys.executable, "-c", PREPARE_ALL, tmp_path, *names], check=True)
-    monkeypatch.setattr(prepare.subprocess, "run", refuse)
+    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
     for name in names:
         folder = None if name == "toy" else tmp_path / "raw" / name
         found = prepare.load_catalogue(name, data_dir=folder, cache_dir=tmp_path)
@@ -166,7 +148,7 @@ def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw
 
 FROM_SITE = """
 import dataclasses, sys
-from ilm_jax.data import movielens, prepare
+from ilm_jax.data.sources import movielens, prepare
 cache, site = sys.argv[1:]
 release = dataclasses.replace(movielens.RELEASES["100k"], url=site + "/ml-100k.zip")
 movielens.RELEASES["100k"] = release
@@ -184,7 +166,7 @@ def test_without_a_network_the_remedy_is_a_folder(tmp_path):
     done = prepare_from("http://127.0.0.1:9", tmp_path)
     assert done.returncode == 2
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("http://127.0.0.1:9/ml-100k.zip: download failed")
+    assert message.startswith("ilm: error: http://127.0.0.1:9/ml-100k.zip: download failed")
     assert message.endswith("give its folder as --data_dir")
 
 

@@ -87,7 +87,7 @@ def test_a_binding_that_nothing_reads_is_refused_before_anything_starts(tmp_path
 
 FAKE = """
 import pathlib, sys
-from ilm_jax.cli import gin_config
+from ilm_jax.runs import gin_config
 from ilm_jax.training import finished
 from ilm_jax.runs.run import Run
 words = [w[6:] for w in sys.argv[1:] if w.startswith("--gin.")]

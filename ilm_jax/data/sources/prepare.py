@@ -6,23 +6,21 @@ made by another version of the builder or from other raw files, it runs
 """
 
 import argparse
-import contextlib
-import fcntl
 import importlib
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ilm_jax import user_modules
+from ilm_jax import subprocesses, user_modules
 from ilm_jax.data.catalogue.catalogue import Catalogue, stored_sources
 from ilm_jax.data.formats import notes
 from ilm_jax.data.sources import stale
 from ilm_jax.data.sources.registry import check_name, source_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import trouble
+from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
 
@@ -96,7 +94,7 @@ def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -
       UserError: as `load_catalogue`.
     """
     path = catalogue_dir(dataset, cache_dir)
-    with _locked(path):
+    with taking_turns(path.with_name(f"{path.name}.lock")):
         if is_fresh(dataset, data_dir, path):  # another process was faster
             return
         builder = _builder(dataset, _root(cache_dir) / "tfds")
@@ -146,36 +144,10 @@ def _download_and_prepare(builder, data_dir: StrPath | None) -> None:
         raise UserError(str(cause.args[0])) from error
 
 
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """One process at a time prepares the catalogue at `path`; the rest wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib.Path) -> None:
-    command = [sys.executable, "-m", "ilm_jax.data.sources.prepare", f"--dataset={dataset}"]
-    command += [f"--cache_dir={root}"]
-    command += [] if data_dir is None else [f"--data_dir={data_dir}"]
-    command += user_modules.words()
-    # Preparing needs no accelerator, and the caller may hold it.
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        command,
-        env=os.environ | quiet | user_modules.environment(),
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    for line in done.stderr.splitlines():
-        if line.startswith(notes.PREFIX):
-            print(line, file=sys.stderr, flush=True)
-    if done.returncode == 2 and done.stderr.strip():
-        raise UserError(done.stderr.strip().splitlines()[-1])
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited {done.returncode}:\n{done.stderr[-4000:]}")
+    words = ["ilm_jax.data.sources.prepare", f"--dataset={dataset}", f"--cache_dir={root}"]
+    words += [] if data_dir is None else [f"--data_dir={data_dir}"]
+    subprocesses.run(words, shown=[notes.PREFIX])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = str(error) if isinstance(error, UserError) else trouble(error)
         if told is None:
             raise
-        print(told, file=sys.stderr)
+        print(f"{subprocesses.ERROR}{told}", file=sys.stderr)
         return 2
     return 0
 

@@ -3,15 +3,11 @@
 TensorFlow-free: the whole of training goes through `open_tasks`.
 """
 
-import contextlib
-import fcntl
 import os
 import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ilm_jax import user_modules
+from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
@@ -21,9 +17,10 @@ from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
+from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
-PROGRESS, ERROR = "cache: ", "ilm: error: "
+PROGRESS = "cache: "
 
 
 def open_tasks(
@@ -114,13 +111,11 @@ def ensure_cached(
     cache = _cache_dir(cache_dir)
     if not missing_tasks(dataset, settings, names, catalogue, cache):
         return
-    with _locked(cache / "tasks"):
+    with taking_turns(cache / "tasks/.lock"):
         missing = missing_tasks(dataset, settings, names, catalogue, cache)
         if not missing:  # another process was faster
             return
-        command = [
-            sys.executable,
-            "-m",
+        words = [
             "ilm_jax",
             "cache_tasks",
             f"--dataset={dataset}",
@@ -128,11 +123,10 @@ def ensure_cached(
             f"--settings={settings_json(settings)}",
             f"--tasks={','.join(missing)}",
             "--nowith_text_only",
-            *user_modules.words(),
         ]
         if data_dir is not None:
-            command.append(f"--data_dir={data_dir}")
-        _run(command)
+            words.append(f"--data_dir={data_dir}")
+        subprocesses.run(words, shown=[PROGRESS])
 
 
 def missing_tasks(
@@ -165,38 +159,3 @@ def missing_tasks(
 
 def _cache_dir(cache_dir: StrPath | None) -> pathlib.Path:
     return default_cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """One process at a time; the lock goes when the process does."""
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _run(command: list[str]) -> None:
-    """Runs the command, its progress on our stderr; its one-line error becomes ours."""
-    # Caching needs no accelerator, and the caller may hold it.
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    said: list[str] = []
-    with subprocess.Popen(
-        command,
-        env=os.environ | quiet | user_modules.environment(),
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith(PROGRESS):
-                print(line, end="", file=sys.stderr, flush=True)
-    if not process.returncode:
-        return
-    errors = [line for line in said if line.startswith(ERROR)]
-    if process.returncode == 2 and errors:
-        raise UserError(errors[-1].removeprefix(ERROR).strip())
-    tail = "".join(said)[-4000:]
-    raise RuntimeError(f"{' '.join(command)} exited {process.returncode}:\n{tail}")
