@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 
 import ilm_jax
-from ilm_jax.evaluation.evaluate import EvaluationConfig, evaluate
+from ilm_jax.evaluation.evaluate import evaluate
+from ilm_jax.evaluation.evaluator import EvaluationConfig
 
 
 def alone(predictions: np.ndarray, targets: Sequence[int]) -> np.ndarray:

@@ -83,7 +83,8 @@ def main(argv: Sequence[str]) -> int:
     words.parse_flags(values, "evaluate", rest)
 
     from ilm_jax import progress
-    from ilm_jax.evaluation.evaluate import EvaluationConfig, Judges, evaluate
+    from ilm_jax.evaluation.evaluate import evaluate
+    from ilm_jax.evaluation.evaluator import EvaluationConfig, Judges
     from ilm_jax.evaluation.measures import semantic
     from ilm_jax.sharding.processes import writing
 

@@ -155,7 +155,7 @@ def _open(
             raise UserError("--dataset, --data_dir, --tokenizer and --dtype are of --lm")
         run = opening.open_run(values.model_dir, bindings, "generate")
 
-        from ilm_jax.runs.trained import load_trained
+        from ilm_jax.runs.opening import load_trained
 
         opening.say_template(*opening.folders_of(run))
         trained = load_trained(run, values.step)

@@ -75,7 +75,7 @@ def check_decoding(values: flags.FlagValues) -> None:
 def load(run: "Run", step: str) -> "TrainedModel":
     """The run's model with its parameters; says so, for it may take a while."""
     from ilm_jax import progress
-    from ilm_jax.runs.trained import load_trained
+    from ilm_jax.runs.opening import load_trained
 
     progress.note(f"loading {run.model_dir}, checkpoint {step}")
     return load_trained(run, step)

@@ -19,7 +19,8 @@ from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.evaluate import EvaluationConfig, Evaluator, evaluator_of
+from ilm_jax.evaluation.evaluate import evaluator_of
+from ilm_jax.evaluation.evaluator import EvaluationConfig, Evaluator
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.evaluation.reports import seqio_files
 from ilm_jax.evaluation.trained import EvaluatedTask

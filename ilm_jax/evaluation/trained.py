@@ -136,7 +136,7 @@ class EvaluatedTask:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """What measures, answers and exports take; `ilm_jax.runs.trained.load_trained` opens a run's.
+    """What measures, answers and exports take; `ilm_jax.runs.opening.load_trained` opens a run's.
 
     Attributes:
       model_dir: where it was trained.

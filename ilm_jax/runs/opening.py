@@ -1,12 +1,23 @@
-"""From a folder or recipes to a run, without the command line."""
+"""From a folder or recipes to a run, and to the model that it trained."""
 
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
+
+from ilm_jax.checkpoints import record
+from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
+from ilm_jax.checkpoints.identity import of_meta
+from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.trained import TrainedModel
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
+from ilm_jax.sharding.freezing import count, matches, split_by_patterns
+from ilm_jax.sharding.state import FlatParams, describe_variables, nested
 from ilm_jax.training.host_memory import keep_freed_memory
 
 Bindings = Mapping[str, object] | Sequence[str]
@@ -50,3 +61,60 @@ def as_texts(bindings: Bindings) -> list[str]:
         return list(bindings)
     plain = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in bindings.items()}
     return [f"{name}={value!r}" for name, value in plain.items()]
+
+
+def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
+    """Loads what a run trained, and the frozen weights that it names.
+
+    Raises:
+      UserError: for a run without a language model, a missing checkpoint, or frozen weights that
+        have changed.
+    """
+    objective = run.sized_objective.language
+    if objective is None:
+        raise UserError(
+            f"{run.model_dir} has no language model, as a stage-1 run: evaluate a stage-2 run"
+        )
+    variables = describe_variables(objective)
+    trainable, frozen = split_by_patterns(variables, run.trainer.trains)
+    checkpoints = Checkpoints(run.model_dir)
+    found = checkpoints.resolve(step)
+    sources = [InitFrom(run.model_dir, step=found)]
+    sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
+    meta = checkpoints.meta(found)
+    checkpoints.close()
+    for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):
+        print(line, file=sys.stderr)
+    params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
+    _check_bits(run.model_dir, meta, {p: params[p] for p in frozen},
+                {p: params[p] for p in trainable})  # fmt: skip
+    return TrainedModel(
+        model_dir=run.model_dir,
+        step=found,
+        objective=objective,
+        params=nested(params),
+        partitioner=run.partitioner,
+        data=run.dataset,
+        open_feed=run.feed,
+        splits=run.splits,
+        tokenizer=run.tokenizer,
+        stop_ids=run.stop_ids,
+        tables=run.tables,
+        trainable_params=count(trainable),
+        frozen_params=count(frozen),
+        identity=of_meta(meta),
+    )
+
+
+def _check_bits(
+    model_dir: str, meta: Mapping[str, Any], frozen: FlatParams, trained: FlatParams
+) -> None:
+    if meta["frozen"] != fingerprint(frozen):
+        raise UserError(
+            f"the frozen weights named in {model_dir}/config.gin are not those that it was "
+            "trained with: restore them, or train again"
+        )
+    if meta.get("weights", "") not in ("", fingerprint(trained)):
+        raise UserError(
+            f"{model_dir}: its checkpoint is damaged: the weights are not those that were saved"
+        )

@@ -9,9 +9,8 @@ from typing import Any
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.evaluation.trained import TrainedModel
-from ilm_jax.runs.opening import Bindings, run_of_folder
+from ilm_jax.runs.opening import Bindings, load_trained, run_of_folder
 from ilm_jax.runs.run import Run
-from ilm_jax.runs.trained import load_trained
 from ilm_jax.serving.answering import Answerer
 from ilm_jax.serving.conversation import Conversation
 

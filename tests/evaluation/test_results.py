@@ -8,7 +8,7 @@ import pytest
 from ilm_jax.cli import main as cli
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.evaluate import EvaluationConfig
+from ilm_jax.evaluation.evaluator import EvaluationConfig
 from ilm_jax.evaluation.infer_eval import InferEvalConfig
 from ilm_jax.evaluation.reports import results
 from ilm_jax.evaluation.reports.comparison import compare_content

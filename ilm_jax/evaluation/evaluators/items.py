@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.evaluate import CHOICES, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import CHOICES, NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.generation import GenerationMeasure
 from ilm_jax.evaluation.measures.ranking import Ranked, RankingMeasure, histories
 from ilm_jax.evaluation.reports import card, run_files

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from ilm_jax.evaluation.evaluate import NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.ratings import Rated, RatingMeasure, rating_scale, scale_trie
 from ilm_jax.evaluation.reports import card
 from ilm_jax.evaluation.trained import EvaluatedTask

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ilm_jax.data.catalogue.splits import TEST
-from ilm_jax.evaluation.evaluate import DESCRIPTIONS, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import DESCRIPTIONS, NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.generation import Generated, GenerationMeasure
 from ilm_jax.evaluation.measures.language import (
     LanguageMeasure,
