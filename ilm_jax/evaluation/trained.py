@@ -18,7 +18,8 @@ from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.trie import Trie
-from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.measures.passes import NO_PROMPTS, ModelOnMesh
 from ilm_jax.evaluation.measures.ranking import target_trie
 from ilm_jax.evaluation.measures.sampling import (
     Sample,
@@ -197,8 +198,14 @@ class TrainedModel:
         )
 
     def task(self, name: str, split: str) -> EvaluatedTask:
-        """A task to be measured, with its examples."""
+        """A task to be measured, with its examples.
+
+        Raises:
+          UserError: for a task that there is not, or that has no prompts.
+        """
         dataset = self.dataset(name, split)
+        if dataset.specs()[0].answer == "pairs":
+            raise UserError(NO_PROMPTS)
         return EvaluatedTask(
             dataset,
             self.open_feed(dataset),

@@ -24,6 +24,7 @@ from ilm_jax.training.feeding import global_batch
 from ilm_jax.training.host_memory import HOST_MEMORY
 
 BATCH = 64
+NO_PROMPTS = "this task has pairs of vectors, not prompts: no text to measure"
 Step = Callable[..., Any]
 OnBatch = Callable[[int], None] | None
 # Numbers of examples to a row for each.
@@ -158,7 +159,7 @@ class Pass:
 def check_prompts(feed: Feed) -> None:
     """Raises UserError if the feed holds pairs, which no language model can answer."""
     if not isinstance(feed.converter, PromptConverter):
-        raise UserError("this task has pairs of vectors, not prompts: no text to measure")
+        raise UserError(NO_PROMPTS)
 
 
 def _head(rows: int, array: np.ndarray) -> np.ndarray:
