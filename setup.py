@@ -42,7 +42,7 @@ setuptools.setup(
         "matplotlib>=3.8",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.11.20",
+        "orbax-checkpoint>=0.11.30",
         "protobuf>=5.28",  # reads what sentencepiece says of spans
         "safetensors>=0.4.5",
         "scikit-learn>=1.3",
