@@ -83,6 +83,10 @@ def in_small(command: str) -> str:
         extra = [*SMALL, *([LENGTHS] if "stage2" in command else [])]
     elif "ilm evaluate" in command:
         extra = ["--users=4", "--texts=2", "--beams=3", "--nogeneration"]
+    elif "cf_combined" in command:
+        extra = ["--gin.text_vectors.TextConfig.dim=4"]
+    elif "cf_sampled" in command:
+        extra = ["--gin.negatives.SamplerConfig.drawn=10"]
     elif "ilm infer" in command:
         extra = ["--beams=3"]
     given = {word.partition("=")[0] for word in shlex.split(command)}
