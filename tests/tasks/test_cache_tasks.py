@@ -83,7 +83,8 @@ def test_the_table_shows_every_task_and_split(capsys):
 )
 def test_a_configuration_becomes_batches(task, lengths, queries):
     config = DatasetConfig(task, lengths, cache_dir=cached_toy())
-    layout = KINDS[task].layout if task in KINDS else Prompts(queries)
+    pairs = isinstance(task, str) and task in KINDS
+    layout = KINDS[task].layout if pairs else Prompts(queries)
     feed = config.build(rows, layout=layout, catalogue=toy_world())
     batch = feed.rows(range(10, 14))
     again = config.build(rows, layout=layout, catalogue=toy_world()).rows([13, 10])
