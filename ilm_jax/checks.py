@@ -225,8 +225,13 @@ def describe(hint: Any) -> str:
         return f"a dictionary of {describe(inner[1])} each"
     if isinstance(origin, type) and issubclass(origin, collections.abc.Sequence):
         return f"a list of {', '.join(describe(one) for one in inner if one is not Ellipsis)}"
-    words = {int: "a whole number", float: "a finite number", bool: "True or False",
-             str: "a text", type(None): "None"}  # fmt: skip
+    words = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "True or False",
+        str: "a text",
+        type(None): "None",
+    }
     if hint in words:
         return words[hint]
     name = getattr(hint, "__name__", str(hint))

@@ -102,8 +102,10 @@ def is_there(path: str | os.PathLike) -> bool:
         told = trouble(error)
         if told is None:
             reason = " ".join(str(error).split())[:200]
-            told = (f"cannot find out whether {path} is there ({reason}): nothing was done; mend "
-                    "that, and try again")  # fmt: skip
+            told = (
+                f"cannot find out whether {path} is there ({reason}): nothing was done; mend "
+                "that, and try again"
+            )
         raise UserError(told) from error
     return True
 

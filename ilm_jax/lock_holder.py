@@ -44,9 +44,16 @@ class Holder:
         """With a nonce of its own."""
         job = next((f"{n}={os.environ[n]}" for n in _JOBS if os.environ.get(n)), "")
         return cls(
-            what, socket.gethostname(), os.getpid(), _state(os.getpid())[1], _boot(),
-            job, time.strftime("%Y-%m-%d %H:%M:%S %Z"), secrets.token_hex(8), lease,
-        )  # fmt: skip
+            what,
+            socket.gethostname(),
+            os.getpid(),
+            _state(os.getpid())[1],
+            _boot(),
+            job,
+            time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+            secrets.token_hex(8),
+            lease,
+        )
 
     @classmethod
     def parse(cls, content: bytes) -> "Holder | None":

@@ -58,8 +58,11 @@ def one_writer(
     """
     scheme = os.fspath(folder).partition("://")[0]
     if is_remote(folder) and scheme not in SCHEMES:
-        print(f"{folder}: {scheme}:// has no locks: that nobody else writes there is not checked",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"{folder}: {scheme}:// has no locks: that nobody else writes there is not checked",
+            file=sys.stderr,
+            flush=True,
+        )
         yield
         return
     made = _missing(folder)
@@ -156,8 +159,12 @@ class _Lock:
                 continue
             if not told:
                 who = holder or "another process"
-                print(f"{self._folder} was written by {who}: waiting at most {left:.0f} s for a "
-                      "sign of its life", file=sys.stderr, flush=True)  # fmt: skip
+                print(
+                    f"{self._folder} was written by {who}: waiting at most {left:.0f} s for a "
+                    "sign of its life",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 told = True
             time.sleep(min(left, lease / BEATS / 2))
 
@@ -175,9 +182,12 @@ class _Lock:
                 except UserError:
                     continue  # a full disk or a broken network is not a lost lock
             if lost:
-                print(f"ilm: error: {self._folder} is written by another process, since this one "
-                      f"gave no sign of life for {self._lease:.0f} s: it ends", file=sys.stderr,
-                      flush=True)  # fmt: skip
+                print(
+                    f"ilm: error: {self._folder} is written by another process, since this one "
+                    f"gave no sign of life for {self._lease:.0f} s: it ends",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 os._exit(2)  # nothing more may be written, not even a checkpoint
 
     def release(self) -> None:
@@ -221,8 +231,10 @@ class _Lock:
     def _refusal(self, holder: Holder | None) -> str:
         who = holder or "another process"
         end = f"kill {holder.pid} on {holder.host}" if holder else "its own terminal"
-        return (f"{self._folder} is being written by {who}: wait until it has ended, end it ({end} "
-                "lets training save first), or name another folder")  # fmt: skip
+        return (
+            f"{self._folder} is being written by {who}: wait until it has ended, end it ({end} "
+            "lets training save first), or name another folder"
+        )
 
 
 class _Watch:

@@ -114,9 +114,13 @@ class Runner:
             return Answer(0, dry)
         try:
             found = subprocess.run(
-                list(words), check=False, capture_output=True, text=True, errors="replace",
+                list(words),
+                check=False,
+                capture_output=True,
+                text=True,
+                errors="replace",
                 timeout=TIMEOUT,
-            )  # fmt: skip
+            )
         except subprocess.TimeoutExpired:
             return Answer(None)
         except OSError as error:
@@ -138,8 +142,10 @@ def patiently(
         if enough(answer) or attempt == TRIES:
             return answer
         seconds = pause(attempt)
-        say(f"{what} failed ({answer.reason}); again in {seconds:.0f} s "
-            f"(try {attempt + 1} of {TRIES})")  # fmt: skip
+        say(
+            f"{what} failed ({answer.reason}); again in {seconds:.0f} s "
+            f"(try {attempt + 1} of {TRIES})"
+        )
         wait(seconds)
 
 

@@ -38,14 +38,32 @@ def verb_words(verb: str, folder: pathlib.Path, out: pathlib.Path) -> list[str]:
     if verb == "cache_tasks":
         return ["cache_tasks", "--dataset=toy", f"--cache_dir={out}", f"--tasks={TASKS}"]
     if verb == "infer":
-        return ["infer", f"--model_dir={trained}", "--task=long_description", "--batch_size=4",
-                "--max_new_tokens=8", f"--output={out}/answers.jsonl"]  # fmt: skip
+        return [
+            "infer",
+            f"--model_dir={trained}",
+            "--task=long_description",
+            "--batch_size=4",
+            "--max_new_tokens=8",
+            f"--output={out}/answers.jsonl",
+        ]
     if verb == "evaluate":
-        return ["evaluate", f"--model_dir={trained}", "--users=16", "--texts=8", "--beams=4",
-                f"--output={out}"]  # fmt: skip
+        return [
+            "evaluate",
+            f"--model_dir={trained}",
+            "--users=16",
+            "--texts=8",
+            "--beams=4",
+            f"--output={out}",
+        ]
     words = train_words(2, out / "none", STEPS, **_sources(folder), CACHE_DIR=cache)
-    return ["--folder", str(out), "--jobs=1", "--grid", "SEED=0|1",
-            *(word for word in words[1:] if "MODEL_DIR" not in word)]  # fmt: skip
+    return [
+        "--folder",
+        str(out),
+        "--jobs=1",
+        "--grid",
+        "SEED=0|1",
+        *(word for word in words[1:] if "MODEL_DIR" not in word),
+    ]
 
 
 def _sources(folder: pathlib.Path) -> dict[str, object]:
@@ -126,8 +144,10 @@ def check_verb(verb: str, folder: pathlib.Path, kills: int, draw: random.Random)
 def prepare(folder: pathlib.Path) -> None:
     """Caches, a table, stages 0, 1 and 2 of a few steps."""
     cache = folder / "cache"
-    run(["fit_cf", "--dataset=toy", f"--cache_dir={cache}", f"--output={folder}/cf.safetensors"],
-        folder)  # fmt: skip
+    run(
+        ["fit_cf", "--dataset=toy", f"--cache_dir={cache}", f"--output={folder}/cf.safetensors"],
+        folder,
+    )
     table: dict[str, object] = {"CF_TABLE": folder / "cf.safetensors"}
     for stage, sources in ((0, {}), (1, table), (2, _sources(folder))):
         if not (folder / f"stage{stage}").exists():
@@ -150,8 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def check(folder: pathlib.Path) -> int:
         prepare(folder)
         shares = [len(range(i, flags.kills, len(flags.verbs))) for i in range(len(flags.verbs))]
-        verdicts = [check_verb(verb, folder, share, random.Random(f"{flags.seed} {verb}"))
-                    for verb, share in zip(flags.verbs, shares, strict=True)]  # fmt: skip
+        verdicts = [
+            check_verb(verb, folder, share, random.Random(f"{flags.seed} {verb}"))
+            for verb, share in zip(flags.verbs, shares, strict=True)
+        ]
         return 0 if all(verdicts) else 1
 
     try:

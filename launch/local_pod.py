@@ -37,8 +37,11 @@ def environment(
     process: int, processes: int, devices: int, port: int, given: Mapping[str, str]
 ) -> dict[str, str]:
     """Variables of one process: where the others are, and its virtual devices."""
-    flags = [word for word in given.get("XLA_FLAGS", "").split()
-             if "force_host_platform_device_count" not in word]  # fmt: skip
+    flags = [
+        word
+        for word in given.get("XLA_FLAGS", "").split()
+        if "force_host_platform_device_count" not in word
+    ]
     return {
         **given,
         "JAX_PLATFORMS": "cpu",
@@ -80,15 +83,19 @@ def watch(started: Sequence[subprocess.Popen], logs: pathlib.Path) -> int:
         if failed:
             end(started)
             first = failed[0]
-            print(f"local_pod: error: process {first} {_how(started[first].returncode)}; "
-                  f"the others were ended{_last_words(logs, first)}", file=sys.stderr)  # fmt: skip
+            print(
+                f"local_pod: error: process {first} {_how(started[first].returncode)}; "
+                f"the others were ended{_last_words(logs, first)}",
+                file=sys.stderr,
+            )
             return 1
         time.sleep(POLL)
     codes = [process.returncode for process in started]
     for i, code in enumerate(codes):
         if code:
-            print(f"local_pod: error: process {i} {_how(code)}{_last_words(logs, i)}",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                f"local_pod: error: process {i} {_how(code)}{_last_words(logs, i)}", file=sys.stderr
+            )
     return max(map(abs, codes))
 
 
@@ -119,8 +126,9 @@ def _last_words(logs: pathlib.Path, process: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the processes; 0 if all succeed, 1 if one fails, 2 for wrong input."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    own, words = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (
-        argv, [])  # fmt: skip
+    own, words = (
+        (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    )
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -138,8 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"local_pod: error: {trouble(error) or error}", file=sys.stderr)
         return 2
-    print(f"local_pod: {flags.processes} processes x {flags.devices_per_process} devices, "
-          f"logs in {logs}", file=sys.stderr)  # fmt: skip
+    print(
+        f"local_pod: {flags.processes} processes x {flags.devices_per_process} devices, "
+        f"logs in {logs}",
+        file=sys.stderr,
+    )
     started = start(words, flags.processes, flags.devices_per_process, logs)
 
     def forward(number: int, _: object) -> None:

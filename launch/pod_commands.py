@@ -66,10 +66,15 @@ class Pod:
         )
         account = [f"--service-account={self.service_account}"] if self.service_account else []
         words = [
-            "queued-resources", "create", self.name, *node,
+            "queued-resources",
+            "create",
+            self.name,
+            *node,
             f"--accelerator-type={self.topology.accelerator_type}",
-            f"--runtime-version={self.runtime}", *(["--spot"] if self.spot else []), *account,
-        ]  # fmt: skip
+            f"--runtime-version={self.runtime}",
+            *(["--spot"] if self.spot else []),
+            *account,
+        ]
         return self._gcloud(*words)
 
     def state(self) -> list[str]:

@@ -33,10 +33,15 @@ def look(
     """
     answer = patiently(
         lambda: runner.ask(pod.state(), dry or ""),
-        lambda got: bool(got.code == 0 and got.said) or got.absent(pod.name) or runner.dry_run
-        or (first and got.refused),
-        f"asking about the pod {pod.name}", wait,
-    )  # fmt: skip
+        lambda got: (
+            bool(got.code == 0 and got.said)
+            or got.absent(pod.name)
+            or runner.dry_run
+            or (first and got.refused)
+        ),
+        f"asking about the pod {pod.name}",
+        wait,
+    )
     if answer.code == 0 and answer.said:
         return answer.said
     if runner.dry_run or answer.absent(pod.name):
@@ -47,8 +52,10 @@ def look(
 
 def left(pod: Pod) -> str:
     """What a person has to know of a pod that the launcher leaves."""
-    return (f"A pod that is there costs money. The same command goes on with it; this deletes it: "
-            f"{shlex.join(pod.delete())}")  # fmt: skip
+    return (
+        f"A pod that is there costs money. The same command goes on with it; this deletes it: "
+        f"{shlex.join(pod.delete())}"
+    )
 
 
 def discard(pod: Pod, runner: Runner, wait: Wait) -> bool:
@@ -56,8 +63,9 @@ def discard(pod: Pod, runner: Runner, wait: Wait) -> bool:
     answer = patiently(
         lambda: runner.ask(pod.delete()),
         lambda got: got.code == 0 or got.absent(pod.name),
-        f"deleting the pod {pod.name}", wait,
-    )  # fmt: skip
+        f"deleting the pod {pod.name}",
+        wait,
+    )
     if answer.code == 0 or answer.absent(pod.name):
         return True
     say(f"WARNING: the pod {pod.name} could not be deleted ({answer.reason}). {left(pod)}")
@@ -95,8 +103,9 @@ def check_same(pod: Pod, runner: Runner) -> None:
     try:
         (spec,) = json.loads(answer.said)["tpu"]["nodeSpec"]
         node: dict[str, Any] = spec["node"]
-        slices = int(spec.get("multisliceParams", spec.get("multiNodeParams", {})).get(
-            "nodeCount", 1))  # fmt: skip
+        slices = int(
+            spec.get("multisliceParams", spec.get("multiNodeParams", {})).get("nodeCount", 1)
+        )
         shape = node.get("acceleratorConfig", {}).get("topology", "")
         kind = node.get("acceleratorType") or shape
     except (ValueError, KeyError, TypeError, AttributeError):

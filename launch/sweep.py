@@ -203,12 +203,17 @@ def _read(flags: argparse.Namespace, fixed: Sequence[str], search: Sequence[str]
     """The sweep of the recipe, if one is named, with what the command line adds."""
     sweep = gin_config.build(Sweep, [flags.sweep], [], search) if flags.sweep else Sweep()
     bound = dict(binding.split("=", 1) for binding in fixed)
-    grid = {n: [parse_value(v) for v in values.split("|")]
-            for n, values in _named(flags.grid, "grid").items()}  # fmt: skip
-    drawn = {n: [parse_value(v) for v in how.split("|")] if "|" in how else how
-             for n, how in _named(flags.random, "random").items()}  # fmt: skip
-    runs = [{n: parse_value(v) for n, v in _named(shlex.split(one), "run").items()}
-            for one in flags.run]  # fmt: skip
+    grid = {
+        n: [parse_value(v) for v in values.split("|")]
+        for n, values in _named(flags.grid, "grid").items()
+    }
+    drawn = {
+        n: [parse_value(v) for v in how.split("|")] if "|" in how else how
+        for n, how in _named(flags.random, "random").items()
+    }
+    runs = [
+        {n: parse_value(v) for n, v in _named(shlex.split(one), "run").items()} for one in flags.run
+    ]
     return dataclasses.replace(
         sweep,
         gin_file=(*sweep.gin_file, *flags.gin_file),

@@ -39,14 +39,26 @@ from pod_commands import (  # noqa: E402
 from pod_questions import Wait, check_same, create, discard, left, look  # noqa: E402
 
 __all__ = [
-    "CODE", "FOLLOW", "LOG", "RUN_STOPPED", "RUN_VANISHED", "Pod", "Runner", "acquire", "launch",
-    "main", "run", "run_line",
-]  # fmt: skip
+    "CODE",
+    "FOLLOW",
+    "LOG",
+    "RUN_STOPPED",
+    "RUN_VANISHED",
+    "Pod",
+    "Runner",
+    "acquire",
+    "launch",
+    "main",
+    "run",
+    "run_line",
+]
 
 RUNTIMES = {
-    "v4": "tpu-ubuntu2204-base", "v5e": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5",
+    "v4": "tpu-ubuntu2204-base",
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
     "v6e": "v2-alpha-tpuv6e",
-}  # fmt: skip
+}
 POLL = 30.0  # seconds between looks at a queued resource
 CREATIONS = 5  # of a pod that never comes to life, before a person has to look
 SETUPS = 3  # failures to install on a living pod, before a person has to look
@@ -77,8 +89,10 @@ def acquire(pod: Pod, runner: Runner, wait: Wait = time.sleep, first: bool = Tru
             return reused
         if state is None:
             if made == CREATIONS:
-                raise UserError(f"asked {made} times for the pod {pod.name}, which never came to "
-                                f"life. {left(pod)}")  # fmt: skip
+                raise UserError(
+                    f"asked {made} times for the pod {pod.name}, which never came to "
+                    f"life. {left(pod)}"
+                )
             ours, made = create(pod, runner, wait), made + 1
         wait(0 if runner.dry_run else POLL)
         state = look(pod, runner, wait)
@@ -150,8 +164,10 @@ def run(
         except CommandFailed as error:  # preempted while copying or installing looks like this
             say(str(error))
             code, failures = LOST_CONNECTION, failures + 1
-        if code == 0 or (code not in (LOST_CONNECTION, RUN_STOPPED, RUN_VANISHED)
-                         and _ended(pod, code, runner, wait)):  # fmt: skip
+        if code == 0 or (
+            code not in (LOST_CONNECTION, RUN_STOPPED, RUN_VANISHED)
+            and _ended(pod, code, runner, wait)
+        ):
             if not keep:
                 discard(pod, runner, wait)
             return code
@@ -160,8 +176,10 @@ def run(
         state = look(pod, runner, wait)
         if state == "ACTIVE" and failures == SETUPS:
             raise UserError(f"{failures} failures in a row on a living pod: see above. {left(pod)}")
-        say(f"the pod is {state or 'gone'} (attempt {attempt + 1} of {retries + 1}); the run goes "
-            "on from its last checkpoint")  # fmt: skip
+        say(
+            f"the pod is {state or 'gone'} (attempt {attempt + 1} of {retries + 1}); the run goes "
+            "on from its last checkpoint"
+        )
     raise UserError(
         f"gave up after {retries + 1} attempts; the same command resumes the run. {left(pod)}"
     )
@@ -219,19 +237,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{topology.generation} comes through Kubernetes Engine, not as queued resources: "
                 "see docs/pods.md"
             )
-        pod = Pod(flags.name, flags.zone, topology, runtime, flags.project, flags.spot,
-                  flags.service_account)  # fmt: skip
+        pod = Pod(
+            flags.name,
+            flags.zone,
+            topology,
+            runtime,
+            flags.project,
+            flags.spot,
+            flags.service_account,
+        )
         archive = f"{tempfile.gettempdir()}/{flags.name}-{ARCHIVE}"
         signal.signal(signal.SIGTERM, _interrupt)
-        return run(pod, words, Runner(flags.dry_run), retries=flags.retries, keep=flags.keep,
-                   archive=archive, setup=flags.setup)  # fmt: skip
+        return run(
+            pod,
+            words,
+            Runner(flags.dry_run),
+            retries=flags.retries,
+            keep=flags.keep,
+            archive=archive,
+            setup=flags.setup,
+        )
     except (UserError, OSError) as error:
         print(f"tpu_pod: error: {trouble(error) or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"tpu_pod: interrupted; the run and the pod go on; the same command starts it anew "
-              f"from its last checkpoint, and this ends both: {shlex.join(pod.delete())}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"tpu_pod: interrupted; the run and the pod go on; the same command starts it anew "
+            f"from its last checkpoint, and this ends both: {shlex.join(pod.delete())}",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -42,8 +42,11 @@ def devices(train: Interactions, config: IALSConfig, one: Factors) -> None:
         many = ials.fit_interactions(train, dataclasses.replace(config, gather=gather), mesh=mesh)
         gaps = [np.abs(a - b).max() for a, b in ((many.user, one.user), (many.item, one.item))]
         largest = np.abs(one.item).max()
-        print(f"{mesh.size} devices, gather={gather}, {config.epochs} epochs: largest difference "
-              f"{max(gaps):.1e} of entries up to {largest:.2f}", flush=True)  # fmt: skip
+        print(
+            f"{mesh.size} devices, gather={gather}, {config.epochs} epochs: largest difference "
+            f"{max(gaps):.1e} of entries up to {largest:.2f}",
+            flush=True,
+        )
 
 
 Figures = dict[str, np.ndarray]
@@ -99,8 +102,10 @@ def fold_in(
 
 
 def _print_fold_in(folded: Figures, trained: Figures, folds: int, seeds: int) -> None:
-    print(f"fold-in of all users, a fit without them for each of {folds} parts, mean of {seeds} "
-          "seeds; relative to training with them:")  # fmt: skip
+    print(
+        f"fold-in of all users, a fit without them for each of {folds} parts, mean of {seeds} "
+        "seeds; relative to training with them:"
+    )
     for figures in (folded, trained):
         for k in (10, 100):
             figures[f"mean of both targets@{k}"] = (
@@ -109,10 +114,13 @@ def _print_fold_in(folded: Figures, trained: Figures, folds: int, seeds: int) ->
     for name in (n for n in folded if not n.startswith("validation")):
         gap, whole = mean_interval(folded[name] - trained[name]), trained[name].mean()
         low, middle, high = (100 * x / whole for x in (gap.low, gap.mean, gap.high))
-        print(f"  NDCG, {name}: {folded[name].mean():.4f} and {whole:.4f}: {middle:+.1f} % "
-              f"[{low:+.1f}, {high:+.1f}]; within 2 %: "
-              f"{_decided(low >= -2 and high <= 2, low > 2 or high < -2)}; no worse than "
-              f"-2 %: {_decided(low >= -2, high < -2)}", flush=True)  # fmt: skip
+        print(
+            f"  NDCG, {name}: {folded[name].mean():.4f} and {whole:.4f}: {middle:+.1f} % "
+            f"[{low:+.1f}, {high:+.1f}]; within 2 %: "
+            f"{_decided(low >= -2 and high <= 2, low > 2 or high < -2)}; no worse than "
+            f"-2 %: {_decided(low >= -2, high < -2)}",
+            flush=True,
+        )
 
 
 def _decided(yes: bool, no: bool) -> str:
@@ -134,16 +142,20 @@ def user_vectors(splits: Splits, train: Interactions, config: IALSConfig, one: F
         scorer = evaluation.vector_scorer(user, one.item)
         ranks = evaluation.rank_targets(scorer, seen, users.astype(np.int32), targets)
         figures[name] = ndcg(ranks, 10)
-    print("last training item, NDCG@10 by user vector:",
-          ", ".join(f"{name} {mean_interval(v)}" for name, v in figures.items()))  # fmt: skip
+    print(
+        "last training item, NDCG@10 by user vector:",
+        ", ".join(f"{name} {mean_interval(v)}" for name, v in figures.items()),
+    )
     print(f"  {compare('prefix', figures['prefix'], 'full', figures['full'])}", flush=True)
 
 
 def sampled_metrics(splits: Splits, one: Factors, folder: pathlib.Path) -> None:
     """Test NDCG@10 and @50, full and by candidates."""
     seen, users, targets = evaluation.held_back(splits, TEST)
-    scorers = {"iALS": evaluation.vector_scorer(one.user, one.item),
-               "popularity": popularity_scorer(splits.train_counts())}  # fmt: skip
+    scorers = {
+        "iALS": evaluation.vector_scorer(one.user, one.item),
+        "popularity": popularity_scorer(splits.train_counts()),
+    }
     for drawn in (100, 500):
         path = folder / f"candidates_{drawn}.safetensors"
         if not path.exists():
@@ -177,8 +189,12 @@ def main() -> int:
     arguments = parser.parse_args()
     splits, train = cf_data.load(arguments)
     cf_data.claim(arguments.folder, splits)
-    config = IALSConfig(dim=arguments.dim, alpha=arguments.alpha, epochs=arguments.epochs,
-                        regularisation=arguments.regularisation)  # fmt: skip
+    config = IALSConfig(
+        dim=arguments.dim,
+        alpha=arguments.alpha,
+        epochs=arguments.epochs,
+        regularisation=arguments.regularisation,
+    )
 
     @functools.cache
     def one() -> Factors:

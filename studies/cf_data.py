@@ -47,8 +47,9 @@ def claim(folder: pathlib.Path, splits: Splits, **settings: Any) -> None:
     about = {"split": splits.fingerprint, "version": __version__, **settings}
     if path.exists() and (kept := json.loads(path.read_text())) != about:
         differing = sorted(name for name in kept | about if kept.get(name) != about.get(name))
-        raise UserError(f"{folder} holds results of another {', '.join(differing)}: "
-                        "give another --folder")  # fmt: skip
+        raise UserError(
+            f"{folder} holds results of another {', '.join(differing)}: give another --folder"
+        )
     with atomic_write(path) as stream:
         json.dump(about, stream)
 

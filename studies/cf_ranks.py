@@ -73,18 +73,27 @@ class Bench:
             start = time.monotonic()
             sampler = SamplerConfig("uniform", drawn) if drawn else SamplerConfig("all")
             config = sampled.SampledConfig(
-                loss=loss, rank=rank, sampler=sampler, dim=32, epochs=epochs, batch_size=2048,
-                cutoff=10 if loss == "lambdarank" else None, learning_rate=rate, schedule="linear",
+                loss=loss,
+                rank=rank,
+                sampler=sampler,
+                dim=32,
+                epochs=epochs,
+                batch_size=2048,
+                cutoff=10 if loss == "lambdarank" else None,
+                learning_rate=rate,
+                schedule="linear",
                 seed=seed,
-            )  # fmt: skip
+            )
             factors = sampled.fit(self.train, config)
             scorer = evaluation.vector_scorer(factors.user, factors.item)
             valid, test = (evaluation.evaluate(scorer, self.splits, fold) for fold in (VALID, TEST))
             with atomic_write(path, "wb") as stream:
                 np.savez_compressed(stream, valid=valid.ranks, ranks=test.ranks, users=test.users)
-            print(f"{path.stem}: NDCG@10 validation {valid.ndcg(10).mean():.4f}, test "
-                  f"{test.ndcg(10).mean():.4f}, {time.monotonic() - start:.0f} s",
-                  flush=True)  # fmt: skip
+            print(
+                f"{path.stem}: NDCG@10 validation {valid.ndcg(10).mean():.4f}, test "
+                f"{test.ndcg(10).mean():.4f}, {time.monotonic() - start:.0f} s",
+                flush=True,
+            )
         kept = np.load(path, allow_pickle=False)
         return float(ndcg(kept["valid"], 10).mean()), kept["ranks"]
 
@@ -109,8 +118,11 @@ def study(bench: Bench) -> PerUser:
         for loss in LOSSES:
             for rank in RANKS if drawn else ("corrected",):
                 rate = bench.rate(loss, rank)
-                seeds = [seed for seed in bench.seeds if not bench.only_kept
-                         or bench.path(loss, rank, drawn, rate, seed).exists()]  # fmt: skip
+                seeds = [
+                    seed
+                    for seed in bench.seeds
+                    if not bench.only_kept or bench.path(loss, rank, drawn, rate, seed).exists()
+                ]
                 runs = [bench.run(loss, rank, drawn, rate, seed)[1] for seed in seeds]
                 if runs:
                     found[loss, rank, drawn] = [ndcg(ranks, 10) for ranks in runs]
@@ -132,8 +144,9 @@ def convergence(bench: Bench) -> list[str]:
             longer = bench.run(loss, rank, TUNED_AT, rate, 0, longer=2)
             once = ndcg(bench.run(loss, rank, TUNED_AT, rate, 0)[1], 10)
             test = compare("twice", ndcg(longer[1], 10), "once", once)
-            lines.append(f"  {loss} {rank}: {shown}; twice at {rate:g} {longer[0]:.4f}, on test "
-                         f"{test}")  # fmt: skip
+            lines.append(
+                f"  {loss} {rank}: {shown}; twice at {rate:g} {longer[0]:.4f}, on test {test}"
+            )
     return [head, *lines] if lines else []
 
 
@@ -155,9 +168,14 @@ def table(mean: dict, per_user: PerUser, bench: Bench) -> list[str]:
     ]
     for loss in LOSSES:
         for drawn in (*DRAWN, FULL):
-            cells = [_cell(mean.get((loss, rank, drawn)), per_user.get((loss, rank, drawn)),
-                           len(bench.seeds))
-                     for rank in RANKS]  # fmt: skip
+            cells = [
+                _cell(
+                    mean.get((loss, rank, drawn)),
+                    per_user.get((loss, rank, drawn)),
+                    len(bench.seeds),
+                )
+                for rank in RANKS
+            ]
             lines.append(f"{loss:<11} {drawn or 'full':>5}  {cells[0]:<34} {cells[1]:<34}".rstrip())
     lines.append("paired by user:")
     for loss in LOSSES:
@@ -168,8 +186,10 @@ def table(mean: dict, per_user: PerUser, bench: Bench) -> list[str]:
                 "full": mean.get((loss, "corrected", FULL)),
             }
             there = {name: values for name, values in named.items() if values is not None}
-            lines += [f"  {loss} m={drawn}: {compare(a, there[a], b, there[b])}"
-                      for a, b in itertools.combinations(there, 2)]  # fmt: skip
+            lines += [
+                f"  {loss} m={drawn}: {compare(a, there[a], b, there[b])}"
+                for a, b in itertools.combinations(there, 2)
+            ]
     return lines
 
 
@@ -217,15 +237,27 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/cf_ranks", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--rates", type=float, nargs="+", default=[5e-3, 1e-2, 2e-2],
-                        help="learning rates tried for each loss and kind of rank")  # fmt: skip
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[5e-3, 1e-2, 2e-2],
+        help="learning rates tried for each loss and kind of rank",
+    )
     parser.add_argument("--only_kept", action="store_true", help="table of finished runs")
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
     cf_data.claim(arguments.folder, splits)
-    bench = Bench(splits, train, arguments.folder, arguments.seeds, arguments.epochs,
-                  arguments.rates, arguments.only_kept)  # fmt: skip
+    bench = Bench(
+        splits,
+        train,
+        arguments.folder,
+        arguments.seeds,
+        arguments.epochs,
+        arguments.rates,
+        arguments.only_kept,
+    )
     found = study(bench)
     report(found, bench, convergence(bench))
     print((arguments.folder / "table.txt").read_text())

@@ -31,8 +31,11 @@ from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import compare, mean_interval
 
-NEIGHBOURS = [item_knn.ItemKNNConfig(number, shrinkage)
-              for number in (50, 200) for shrinkage in (0.0, 10.0, 50.0)]  # fmt: skip
+NEIGHBOURS = [
+    item_knn.ItemKNNConfig(number, shrinkage)
+    for number in (50, 200)
+    for shrinkage in (0.0, 10.0, 50.0)
+]
 
 
 class Setting(NamedTuple):
@@ -69,8 +72,11 @@ class Study:
             self.results[name] = measure()
             with atomic_write(self.path) as stream:
                 json.dump(self.results, stream)
-            print(f"{name}: NDCG@10 {np.mean(self.results[name]):.4f}, "
-                  f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+            print(
+                f"{name}: NDCG@10 {np.mean(self.results[name]):.4f}, "
+                f"{time.monotonic() - start:.0f} s",
+                flush=True,
+            )
         return self.results[name]
 
     def valid(self, name: str, make: Callable[[], evaluation.Scorer]) -> float:
@@ -110,8 +116,10 @@ def sweep(study: Study, settings: list[Setting], seeds: int, grid_only: bool) ->
     # A mean of fewer seeds than others have would win by luck.
     most = max(map(len, found.values()))
     best = max((s for s in found if len(found[s]) == most), key=lambda s: np.mean(found[s]))
-    lines.append(f"best of those with {most} seeds: dim {best.dim}, alpha {best.alpha:g}, "
-                 f"lambda {best.regularisation:g}, nu {best.nu:g}")  # fmt: skip
+    lines.append(
+        f"best of those with {most} seeds: dim {best.dim}, alpha {best.alpha:g}, "
+        f"lambda {best.regularisation:g}, nu {best.nu:g}"
+    )
     return lines if grid_only else lines + _tests(study, best)
 
 
@@ -127,11 +135,16 @@ def _table(found: dict[Setting, list[float]]) -> list[str]:
 
 def _tests(study: Study, best: Setting) -> list[str]:
     """Test figures of the best setting and of the baselines."""
-    fits = [study.test(f"{best}/seed{seed}", functools.partial(study.fit, best, seed))
-            for seed in (0, 1, 2)]  # fmt: skip
-    makers = {f"item-kNN/{config.neighbours}/{config.shrinkage:g}":
-              functools.partial(item_knn.fit, study.train, config)
-              for config in NEIGHBOURS}  # fmt: skip
+    fits = [
+        study.test(f"{best}/seed{seed}", functools.partial(study.fit, best, seed))
+        for seed in (0, 1, 2)
+    ]
+    makers = {
+        f"item-kNN/{config.neighbours}/{config.shrinkage:g}": functools.partial(
+            item_knn.fit, study.train, config
+        )
+        for config in NEIGHBOURS
+    }
     valid = {name: study.valid(name, make) for name, make in makers.items()}
     nearest = max(valid, key=lambda name: valid[name])
     popular = functools.partial(popularity_scorer, study.splits.train_counts())
@@ -140,11 +153,15 @@ def _tests(study: Study, best: Setting) -> list[str]:
         "popularity": study.test("popularity", popular),
         "item-kNN": study.test(nearest, makers[nearest]),
     }
-    lines = ["  ".join(f"{name} {value:.4f}" for name, value in valid.items()),
-             "test NDCG@10 (iALS: mean of seeds 0, 1, 2):"]  # fmt: skip
+    lines = [
+        "  ".join(f"{name} {value:.4f}" for name, value in valid.items()),
+        "test NDCG@10 (iALS: mean of seeds 0, 1, 2):",
+    ]
     lines += [f"  {name:<11}{mean_interval(values)}" for name, values in figures.items()]
-    lines += [f"  {compare(name, figures[name], 'iALS', figures['iALS'])}"
-              for name in ("popularity", "item-kNN")]  # fmt: skip
+    lines += [
+        f"  {compare(name, figures[name], 'iALS', figures['iALS'])}"
+        for name in ("popularity", "item-kNN")
+    ]
     return lines
 
 

@@ -64,13 +64,16 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
     ]
     first = next(iter(stored.values()))
     ceiling = first.record["ceiling"]
-    comparisons = [
-        compare_content(a, [stored[a]], b, [stored[b]]) for a, b in ORDER
-    ]  # fmt: skip
+    comparisons = [compare_content(a, [stored[a]], b, [stored[b]]) for a, b in ORDER]
     reports.write_report(
-        study.folder / "report.json", study.dataset, study.seed, table,
-        protocol=first.record["protocol"], comparisons=comparisons, ceiling=ceiling,
-    )  # fmt: skip
+        study.folder / "report.json",
+        study.dataset,
+        study.seed,
+        table,
+        protocol=first.record["protocol"],
+        comparisons=comparisons,
+        ceiling=ceiling,
+    )
     draw_curves(study, ("stage0", "stage1"), "pretraining.png")
     draw_curves(study, rows, "stage2.png")
     lines = [

@@ -123,15 +123,26 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
     """(name, words after `ilm`, file that says it is done) of every step, in order."""
     folder = study.folder
     steps = [
-        ("data", ["cache_tasks", *study.data_flags(), f"--settings={SETTINGS}"],
-         folder / "data_is_ready"),
-        ("cf", ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
-         study.table),
+        (
+            "data",
+            ["cache_tasks", *study.data_flags(), f"--settings={SETTINGS}"],
+            folder / "data_is_ready",
+        ),
+        (
+            "cf",
+            ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
+            study.table,
+        ),
         ("stage0", study.train("stage0", "tiny/stage0.gin"), folder / "stage0/last_run.json"),
-    ]  # fmt: skip
+    ]
     if "ilm" in rows:
-        steps.append(("stage1", study.train("stage1", "tiny/stage1.gin", CF_TABLE=str(study.table)),
-                      folder / "stage1/last_run.json"))  # fmt: skip
+        steps.append(
+            (
+                "stage1",
+                study.train("stage1", "tiny/stage1.gin", CF_TABLE=str(study.table)),
+                folder / "stage1/last_run.json",
+            )
+        )
     for row in rows:
         recipe = RECIPES[row]
         if recipe is not None:

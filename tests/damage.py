@@ -95,8 +95,9 @@ def _vectors(folder: pathlib.Path) -> Any:
 
 
 def _make_cache(folder: pathlib.Path) -> None:
-    rows = [{"key": f"k{i}", "tokens": np.arange(i % 9, dtype=np.int32), "row": i}
-            for i in range(40)]  # fmt: skip
+    rows = [
+        {"key": f"k{i}", "tokens": np.arange(i % 9, dtype=np.int32), "row": i} for i in range(40)
+    ]
     task_cache.write(folder / "t-1" / "train", FEATURES, iter(rows), {"dataset": "toy"}, len(rows))
 
 

@@ -130,12 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         begin = time.monotonic()
         tally, said = run(name, count, flags.seed)
         all_of_them += tally
-        print(f"{name:20} {tally['read']:6} read {tally['refused']:6} refused {tally['fault']:4} "
-              f"faults  {time.monotonic() - begin:5.0f} s", flush=True)  # fmt: skip
+        print(
+            f"{name:20} {tally['read']:6} read {tally['refused']:6} refused {tally['fault']:4} "
+            f"faults  {time.monotonic() - begin:5.0f} s",
+            flush=True,
+        )
         print("\n".join(said[:5]), end="\n" if said else "", flush=True)
     read, refused, faults = (all_of_them[name] for name in ("read", "refused", "fault"))
-    print(f"{read + refused + faults} mutants: {read} read right, {refused} refused in one line, "
-          f"{faults} faults")  # fmt: skip
+    print(
+        f"{read + refused + faults} mutants: {read} read right, {refused} refused in one line, "
+        f"{faults} faults"
+    )
     return int(faults > 0)
 
 

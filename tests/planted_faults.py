@@ -93,16 +93,23 @@ def run_tests(tree: pathlib.Path, words: str) -> tuple[int, str]:
     """(pytest's exit code, its output), in a copy of the tree."""
     cache = tempfile.gettempdir() + "/planted_faults_compiled"  # programs are the same but for one
     environment = os.environ | {
-        "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "JAX_COMPILATION_CACHE_DIR": cache,
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(
-            [*command, *shlex.split(words)], cwd=tree, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*command, *shlex.split(words)],
+            cwd=tree,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             timeout=TIMEOUT,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired as error:
         return 124, str(error)
     return done.returncode, done.stdout

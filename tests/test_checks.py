@@ -55,9 +55,23 @@ REQUIRED = {
         "trainer": TRAINER,
     },
 }
-OTHERS = {"Sweep", "Schedule", "Mixture", "Buckets", "Alignment", "LanguageModelling",
-          "QFormerReader", "MLPReader", "TextHead", "RopeScaling", "InitFrom", "FitCF", "Columns",
-          "Run", "TaskSettings"}  # fmt: skip
+OTHERS = {
+    "Sweep",
+    "Schedule",
+    "Mixture",
+    "Buckets",
+    "Alignment",
+    "LanguageModelling",
+    "QFormerReader",
+    "MLPReader",
+    "TextHead",
+    "RopeScaling",
+    "InitFrom",
+    "FitCF",
+    "Columns",
+    "Run",
+    "TaskSettings",
+}
 # 0 means something: none, all, never, or as the data have it.
 ZERO = {
     "Alignment": "itc_weight itm_weight itg_weight label_smoothing",
@@ -199,8 +213,9 @@ def test_a_setting_error_is_a_value_error_for_callers_in_python():
     assert issubclass(SettingError, UserError)
 
 
-@pytest.mark.parametrize("how", ["uniform(a,1)", "uniform(0,inf)", "log(0,1)", "uniform(2,1)",
-                                 "log(nan,1)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "how", ["uniform(a,1)", "uniform(0,inf)", "log(0,1)", "uniform(2,1)", "log(nan,1)"]
+)
 def test_a_sweep_draws_between_two_finite_numbers_alone(how):
     sweep = Sweep(gin_file=["x.gin"], draws=1, random={"LEARNING_RATE": how})
     with pytest.raises(UserError, match="give two finite numbers, the smaller first"):

@@ -7,11 +7,30 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up: a package imports those before it alone. Files of `ilm_jax/` itself and the
 # draws stand on the ground; `data` is ordered inside as well; `tasks` installs as ilm_jax.tasks.
 ORDER = (
-    "", "metrics", "data.draws", "data.catalogue", "data.formats", "data.sources",
-    "data.tokenizers", "data.examples", "data.streams", "cf", "models", "objectives", "sharding",
-    "checkpoints", "training", "decoding", "evaluation", "runs", "serving", "compilation",
-    "interop", "tasks", "cli",
-)  # fmt: skip
+    "",
+    "metrics",
+    "data.draws",
+    "data.catalogue",
+    "data.formats",
+    "data.sources",
+    "data.tokenizers",
+    "data.examples",
+    "data.streams",
+    "cf",
+    "models",
+    "objectives",
+    "sharding",
+    "checkpoints",
+    "training",
+    "decoding",
+    "evaluation",
+    "runs",
+    "serving",
+    "compilation",
+    "interop",
+    "tasks",
+    "cli",
+)
 # What may name the packages above it: the face, lazily, and what starts the command line.
 FACE = ("ilm_jax", "ilm_jax.__main__")
 

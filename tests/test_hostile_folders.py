@@ -124,8 +124,9 @@ def test_checkpoints_that_are_listed_and_cannot_be_opened_are_said(tmp_path, mon
 def test_a_tilde_behind_an_equals_sign_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/a b")
     assert split_bindings(["--gin.MODEL_DIR=~/run", "--gin.A=x~/y"])[0] == [
-        "MODEL_DIR=/home/a b/run", "A=x~/y"
-    ]  # fmt: skip
+        "MODEL_DIR=/home/a b/run",
+        "A=x~/y",
+    ]
     assert folder_path("~/run") == pathlib.Path("/home/a b/run")
 
 

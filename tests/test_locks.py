@@ -35,8 +35,10 @@ def hold():
     def start(folder, seconds=60.0, lease=2.0, wait=True):
         process = subprocess.Popen(
             [sys.executable, "-c", HOLD, str(folder), str(lease), str(seconds)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         started.append(process)
         if wait:
             assert process.stdout.readline() == "held\n", process.communicate()

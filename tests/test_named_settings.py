@@ -29,10 +29,18 @@ BOUND = re.compile(r"--gin\.([\w./]*\w)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][\w-]++)(?!␣)")
 # Flags of other programs that messages and pages name.
 OTHERS = {
-    "xla_force_host_platform_device_count", "xla_gpu_deterministic_ops", "help", "upgrade",
-    "version", "break-system-packages", "no-deps", "force-reinstall",
-    "user", "allow-existing", "python",
-}  # fmt: skip
+    "xla_force_host_platform_device_count",
+    "xla_gpu_deterministic_ops",
+    "help",
+    "upgrade",
+    "version",
+    "break-system-packages",
+    "no-deps",
+    "force-reinstall",
+    "user",
+    "allow-existing",
+    "python",
+}
 # Tensors and functions of others, and what a page shows as a mistake.
 NO_SETTINGS = {
     "GenerationMixin._beam_search",

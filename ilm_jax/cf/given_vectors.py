@@ -38,24 +38,34 @@ def given_table(splits: "Splits", item_path: str, user_path: str = "") -> "Embed
     if item is None:
         raise UserError(f"{item_path}: no tensor 'item' in it")
     users, items = splits.train_interactions()
-    user = _read(user_path or item_path, "user", catalogue.user_ids) if (
-        user_path or item_path.endswith(".safetensors")
-    ) else None  # fmt: skip
+    user = (
+        _read(user_path or item_path, "user", catalogue.user_ids)
+        if (user_path or item_path.endswith(".safetensors"))
+        else None
+    )
     if user is None:
         user = np.zeros((catalogue.num_users, item.shape[1]), np.float32)
         np.add.at(user, users, item[items])
         user /= np.maximum(np.bincount(users, minlength=len(user)), 1)[:, None]
     if user.shape[1] != item.shape[1]:
-        raise UserError(f"{user_path}: vectors of {user.shape[1]} numbers, items have "
-                        f"{item.shape[1]}")  # fmt: skip
+        raise UserError(
+            f"{user_path}: vectors of {user.shape[1]} numbers, items have {item.shape[1]}"
+        )
     return EmbeddingTable(
-        catalogue=catalogue.name, item=item, user=user,
-        item_cold=np.asarray(~item.any(1)), user_cold=np.asarray(~user.any(1)),
-        item_ids=list(catalogue.item_ids), user_ids=list(catalogue.user_ids),
+        catalogue=catalogue.name,
+        item=item,
+        user=user,
+        item_cold=np.asarray(~item.any(1)),
+        user_cold=np.asarray(~user.any(1)),
+        item_ids=list(catalogue.item_ids),
+        user_ids=list(catalogue.user_ids),
         split_fingerprint=splits.fingerprint,
-        settings={"method": "given", "item": pathlib.Path(item_path).name,
-                  "user": pathlib.Path(user_path).name or "mean of training items"},
-    )  # fmt: skip
+        settings={
+            "method": "given",
+            "item": pathlib.Path(item_path).name,
+            "user": pathlib.Path(user_path).name or "mean of training items",
+        },
+    )
 
 
 def _listed(metadata: dict[str, str], name: str) -> list[str] | None:

@@ -77,23 +77,29 @@ class IALSConfig:
         if self.solver not in ("cholesky", "cg"):
             raise ValueError(f"solver={self.solver!r}; choose 'cholesky' or 'cg'")
         if self.dtype not in ("float32", "bfloat16") or self.gather not in ("whole", "rows"):
-            raise ValueError(f"dtype={self.dtype!r}, gather={self.gather!r}; choose 'float32' or "
-                             "'bfloat16', 'whole' or 'rows'")  # fmt: skip
+            raise ValueError(
+                f"dtype={self.dtype!r}, gather={self.gather!r}; choose 'float32' or "
+                "'bfloat16', 'whole' or 'rows'"
+            )
 
     def placed(self, mesh: Mesh, side: Side) -> list[PlacedBlock]:
         """`ials_solve.placed` with these settings."""
-        return placed(
-            mesh, side, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu
-        )  # fmt: skip
+        return placed(mesh, side, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu)
 
     def solve(
         self, mesh: Mesh, blocks: list[PlacedBlock], other: jax.Array, start: jax.Array
     ) -> jax.Array:
         """`ials_solve.solve_side` with these settings."""
         return solve_side(
-            mesh, blocks, other, start, alpha=self.alpha, dtype=self.dtype, gather=self.gather,
+            mesh,
+            blocks,
+            other,
+            start,
+            alpha=self.alpha,
+            dtype=self.dtype,
+            gather=self.gather,
             cg_steps=self.cg_steps if self.solver == "cg" else 0,
-        )  # fmt: skip
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +149,10 @@ def fit_interactions(
     turned = train.transposed()
     places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
     copies = line.size if config.gather == "rows" else 1  # every device answers every other
-    sides = (make_side(train, places[0], places[1], config.dim, copies),
-             make_side(turned, places[1], places[0], config.dim, copies))  # fmt: skip
+    sides = (
+        make_side(train, places[0], places[1], config.dim, copies),
+        make_side(turned, places[1], places[0], config.dim, copies),
+    )
     user_side, item_side = (config.placed(line, side) for side in sides)
     first = np.array(jax.random.normal(jax.random.key(config.seed), (train.num_items, config.dim)))
     first *= config.init_stddev / np.sqrt(config.dim)

@@ -127,12 +127,14 @@ def conjugate_gradients(
     """The same by `steps` of conjugate gradients from `start`; no matrix is formed."""
 
     def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows length"]:
-        return jnp.einsum("bld,bd->bl", met, x, precision=_HIGHEST,
-                          preferred_element_type=jnp.float32)  # fmt: skip
+        return jnp.einsum(
+            "bld,bd->bl", met, x, precision=_HIGHEST, preferred_element_type=jnp.float32
+        )
 
     def back(weights: Float32[Array, "rows length"]) -> Float32[Array, "rows dim"]:
-        return jnp.einsum("bld,bl->bd", met, weights, precision=_HIGHEST,
-                          preferred_element_type=jnp.float32)  # fmt: skip
+        return jnp.einsum(
+            "bld,bl->bd", met, weights, precision=_HIGHEST, preferred_element_type=jnp.float32
+        )
 
     def others(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
         return jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x

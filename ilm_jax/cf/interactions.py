@@ -213,10 +213,18 @@ def catalogue_from_sequences(path: str | os.PathLike, name: str) -> Catalogue:
         rows[item] = len(rows)
     met = np.array([rows[item] for items in sequences.values() for item in items], np.int32)
     return Catalogue(
-        name=name, version="1.0.0", item_ids=list(rows), user_ids=list(sequences),
-        titles=[""] * len(rows), texts=[""] * len(rows),
-        content=[[] for _ in rows], categories=[[] for _ in rows],
-        offsets=np.cumsum([0, *map(len, sequences.values())]).astype(np.int64), items=met,
-        ratings=np.full(len(met), np.nan, np.float32), timestamps=np.full(len(met), -1, np.int64),
-        ties=0, extras={},
-    )  # fmt: skip
+        name=name,
+        version="1.0.0",
+        item_ids=list(rows),
+        user_ids=list(sequences),
+        titles=[""] * len(rows),
+        texts=[""] * len(rows),
+        content=[[] for _ in rows],
+        categories=[[] for _ in rows],
+        offsets=np.cumsum([0, *map(len, sequences.values())]).astype(np.int64),
+        items=met,
+        ratings=np.full(len(met), np.nan, np.float32),
+        timestamps=np.full(len(met), -1, np.int64),
+        ties=0,
+        extras={},
+    )

@@ -107,8 +107,9 @@ def history_bitmap(interactions: Interactions) -> UInt32[np.ndarray, "users word
     words = -(-interactions.num_items // 32)
     size = 4 * words * interactions.num_users
     if size > _BITMAP_BYTES:
-        raise ValueError(f"a bitmap of all histories takes {size / 2**30:.1f} GiB; "
-                         "set exclude='target'")  # fmt: skip
+        raise ValueError(
+            f"a bitmap of all histories takes {size / 2**30:.1f} GiB; set exclude='target'"
+        )
     bitmap = np.zeros((interactions.num_users, words), np.uint32)
     bits = np.uint32(1) << (interactions.items % 32).astype(np.uint32)
     np.bitwise_or.at(bitmap, (interactions.users, interactions.items // 32), bits)

@@ -52,8 +52,10 @@ def fit(splits: Splits, config: TextConfig | None = None) -> Factors:
         w: i for i, w in enumerate(sorted(w for w in spread if spread[w] >= config.least_items))
     }
     if min(len(column), len(shown)) <= config.dim:
-        raise ValueError(f"{len(shown)} texts share {len(column)} words: too few for "
-                         f"{config.dim} text dimensions")  # fmt: skip
+        raise ValueError(
+            f"{len(shown)} texts share {len(column)} words: too few for "
+            f"{config.dim} text dimensions"
+        )
     rows, columns, values = [], [], []
     for row, bag in enumerate(bags):
         for word, count in bag.items():

@@ -89,10 +89,12 @@ class Checkpoints:
             if config.keep_best:
                 keep.append(
                     preservation_policy.BestN(
-                        get_metric_fn=loss_of, reverse=True, n=config.keep_best,
+                        get_metric_fn=loss_of,
+                        reverse=True,
+                        n=config.keep_best,
                         keep_checkpoints_without_metrics=False,
                     )
-                )  # fmt: skip
+                )
         with one_line(self._folder), quiet():  # metrics of all steps are read here
             self._manager = open_manager(
                 self._folder, keep, asynchronous=bool(config and config.asynchronous)
@@ -100,8 +102,10 @@ class Checkpoints:
         # Orbax takes a question that fails for "no", and a run would start anew over the old one.
         unseen = sorted({*(listed or ())} - {*self._manager.all_steps()})
         if unseen:
-            raise UserError(f"{self._folder} holds the checkpoints {unseen}, which cannot be "
-                            "opened: try again, or delete them if they are damaged")  # fmt: skip
+            raise UserError(
+                f"{self._folder} holds the checkpoints {unseen}, which cannot be "
+                "opened: try again, or delete them if they are damaged"
+            )
 
     def save(
         self,

@@ -27,10 +27,19 @@ from ilm_jax.sharding.freezing import matches
 from ilm_jax.strict_json import parse_object
 
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.model",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
-    "vocab.json", "merges.txt", "generation_config.json", "chat_template.jinja",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 # What `ilm convert` says of its result, beside the checkpoint.
 CONVERSION = "conversion.json"
 Progress = Callable[[str, int], None]
@@ -42,10 +51,13 @@ def tokenizer_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def to_frozen(
-    source: str, model_dir: str, dtype: str, step: int | str = "best",
+    source: str,
+    model_dir: str,
+    dtype: str,
+    step: int | str = "best",
     write_recipe: Callable[[pathlib.Path, Opened, str], None] = lambda *_: None,
     progress: Callable[[int], Progress] = lambda total: lambda name, size: None,
-) -> str:  # fmt: skip
+) -> str:
     """Writes the framework's frozen checkpoint of a language model.
 
     Args:
@@ -61,8 +73,10 @@ def to_frozen(
     """
     opened = open_language_model(source, step)
     _say(opened)
-    sizes = {n: int(np.prod(e.shape)) * stored_dtype(e, dtype).itemsize
-             for n, e in opened.entries.items()}  # fmt: skip
+    sizes = {
+        n: int(np.prod(e.shape)) * stored_dtype(e, dtype).itemsize
+        for n, e in opened.entries.items()
+    }
     report = progress(sum(sizes.values()))
     checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
 
@@ -99,9 +113,12 @@ def to_frozen(
 
 
 def to_hugging_face(
-    source: str, model_dir: str, dtype: str | None = None, step: int | str = "best",
+    source: str,
+    model_dir: str,
+    dtype: str | None = None,
+    step: int | str = "best",
     progress: Callable[[int], Progress] = lambda total: lambda name, size: None,
-) -> None:  # fmt: skip
+) -> None:
     """Writes a run's language model, adapters merged, in the layout that its base was published in.
 
     Args:
@@ -144,10 +161,12 @@ def to_hugging_face(
 
 
 def to_adapter(
-    source: str, model_dir: str, step: int | str = "best",
+    source: str,
+    model_dir: str,
+    step: int | str = "best",
     tokenizer: Callable[[pathlib.Path], None] | None = None,
     facts: CardFacts | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Writes what a run trained as a Hugging-Face-style folder, which `open_source` reads again.
 
     Args:
@@ -177,10 +196,14 @@ def to_adapter(
         **{key: opened.meta[key] for key in ("made_from", "tokenizer") if key in opened.meta},
     }
     facts = dataclasses.replace(
-        facts or CardFacts(), name=pathlib.Path(model_dir).name, base=name,
-        fingerprint=fingerprint, run=opened.where, evaluation=_evaluation(source, opened.where),
+        facts or CardFacts(),
+        name=pathlib.Path(model_dir).name,
+        base=name,
+        fingerprint=fingerprint,
+        run=opened.where,
+        evaluation=_evaluation(source, opened.where),
         parameters=sum(int(np.prod(entry.shape)) for entry in opened.entries.values()),
-    )  # fmt: skip
+    )
     copies = tokenizer_files(base) if base else []
     recipe = pathlib.Path(source) / "config.gin"
     facts = dataclasses.replace(facts, recipe=recipe.read_text() if recipe.is_file() else "")

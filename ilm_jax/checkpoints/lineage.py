@@ -31,16 +31,31 @@ def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: 
     reads_vectors = [p for p in paths if not p.startswith("lm/")]
     if reads_words and here.get("tokenizer"):
         other = _tokenizer(opened, source.path)
-        _same(source, "tokenizer", other, here["tokenizer"],
-              "its ids are other words: set TOKENIZER to what it was trained with")  # fmt: skip
+        _same(
+            source,
+            "tokenizer",
+            other,
+            here["tokenizer"],
+            "its ids are other words: set TOKENIZER to what it was trained with",
+        )
     if reads_vectors and here.get("table"):
-        _same(source, "table", there.get("table"), here["table"],
-              "it has learnt to read other vectors: set CF_TABLE to the table it was trained "
-              "with, or train it again")  # fmt: skip
+        _same(
+            source,
+            "table",
+            there.get("table"),
+            here["table"],
+            "it has learnt to read other vectors: set CF_TABLE to the table it was trained "
+            "with, or train it again",
+        )
     for name, split in here.get("data", {}).items():
-        _same(source, "data", there.get("data", {}).get(name), split,
-              f"it was trained on another split of {name}, and may have seen what is held out "
-              "here: train it again on this one")  # fmt: skip
+        _same(
+            source,
+            "data",
+            there.get("data", {}).get(name),
+            split,
+            f"it was trained on another split of {name}, and may have seen what is held out "
+            "here: train it again on this one",
+        )
 
 
 def _same(source: InitFrom, name: str, there: str | None, here: str, remedy: str) -> None:

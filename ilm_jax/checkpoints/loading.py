@@ -89,9 +89,10 @@ def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
     there = opened.meta.get("base_model", {}).get("fingerprint")
     names = disk_names(params)
     base = {
-        path: x for path, x in params.items()
+        path: x
+        for path, x in params.items()
         if path.startswith("lm/") and not any(name in opened.entries for name in names[path])
-    }  # fmt: skip
+    }
     if not there or not base or not any("/lora_" in name for name in opened.entries):
         return []
     here = fingerprint(base)

@@ -23,20 +23,31 @@ Changes = dict[str, tuple[Any, Any]]
 # What may change when a run is gone on with. How a model is computed changes its rounding only;
 # another validation makes its earlier figures, and with them the best checkpoint, less comparable.
 MAY_CHANGE = (
-    r"steps", r"batch\..*", r"code", r"optimizer\.decay_steps", r"init\.\d+\.path",
-    r"objective(\..*)?\.(dtype|remat|scan_layers|attention_backend)", r"validation(\..*)?",
-)  # fmt: skip
+    r"steps",
+    r"batch\..*",
+    r"code",
+    r"optimizer\.decay_steps",
+    r"init\.\d+\.path",
+    r"objective(\..*)?\.(dtype|remat|scan_layers|attention_backend)",
+    r"validation(\..*)?",
+)
 # What must be the same where a trained run is asked, measured or written out; and what may differ
 # but shows in figures.
 USED = (r"data(\..*)?", r"table", r"tokenizer")
 SHOWN = (r"train\..*\.settings\..*",)
 # The binding that a person would look at, by the first part of a name.
 _BINDINGS = {
-    "data": "DATASET, DATA_DIR, SplitConfig", "table": "CF_TABLE", "tokenizer": "TOKENIZER",
-    "train": "MIXTURE_OR_TASK_NAME, DatasetConfig, TaskSettings", "schedule": "SCHEDULE",
-    "frozen": "LM_FROM", "init": "TrainerConfig.init", "trains": "TrainerConfig.trainable",
-    "seed": "SEED", "steps": "TRAIN_STEPS",
-}  # fmt: skip
+    "data": "DATASET, DATA_DIR, SplitConfig",
+    "table": "CF_TABLE",
+    "tokenizer": "TOKENIZER",
+    "train": "MIXTURE_OR_TASK_NAME, DatasetConfig, TaskSettings",
+    "schedule": "SCHEDULE",
+    "frozen": "LM_FROM",
+    "init": "TrainerConfig.init",
+    "trains": "TrainerConfig.trainable",
+    "seed": "SEED",
+    "steps": "TRAIN_STEPS",
+}
 _ABSENT = "nothing"
 
 

@@ -28,8 +28,9 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     opening.define_run(values)
     opening.define_decoding(values, 48)
-    flags.DEFINE_integer("items", 3, "Items of a recommendation.", lower_bound=1,
-                         flag_values=values)  # fmt: skip
+    flags.DEFINE_integer(
+        "items", 3, "Items of a recommendation.", lower_bound=1, flag_values=values
+    )
     return values
 
 

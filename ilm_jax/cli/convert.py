@@ -19,17 +19,21 @@ def _flags() -> flags.FlagValues:
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_enum(
-        "to", "frozen", ["frozen", "adapter", "hugging_face"],
+        "to",
+        "frozen",
+        ["frozen", "adapter", "hugging_face"],
         "frozen: a language model as the framework's checkpoint, for LM_FROM, with its bindings in "
         "model.gin. adapter: what a run trained, as a Hugging-Face-style folder with a model card. "
         "hugging_face: a run's language model in its base's layout, low-rank updates merged.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_enum(
-        "dtype", None, DTYPES,
+        "dtype",
+        None,
+        DTYPES,
         "Of the weights written (default: bfloat16 for frozen; hugging_face: as they are).",
         flag_values=values,
-    )  # fmt: skip
+    )
     return values
 
 

@@ -5,8 +5,17 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "seqio", "tensorflow",
-            "libtpu")  # fmt: skip
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "seqio",
+    "tensorflow",
+    "libtpu",
+)
 OPTIONAL = {
     "libtpu": "`ilm precompile` and TPUs need it: pip install libtpu",
     "tensorflow": "preparing data needs it: pip install tensorflow-cpu",
@@ -28,15 +37,20 @@ class Finding(NamedTuple):
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_multi_string(
-        "gin_file", [], "Also check a recipe: whether its mesh and batch fit, and its folders.",
+        "gin_file",
+        [],
+        "Also check a recipe: whether its mesh and batch fit, and its folders.",
         flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list("gin_search_paths", [], "Folders in which recipes are looked for.",
-                      flag_values=values)  # fmt: skip
-    flags.DEFINE_list("folders", [], "Further folders that must be readable and writable.",
-                      flag_values=values)  # fmt: skip
-    flags.DEFINE_bool("multiprocess", False, "As of `ilm train`: join the processes of a pod.",
-                      flag_values=values)  # fmt: skip
+    )
+    flags.DEFINE_list(
+        "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "folders", [], "Further folders that must be readable and writable.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "multiprocess", False, "As of `ilm train`: join the processes of a pod.", flag_values=values
+    )
     return values
 
 
@@ -76,15 +90,21 @@ def versions() -> Iterator[Finding]:
 
     from ilm_jax import __version__
 
-    yield Finding("ok", f"ilm_jax {__version__}, Python {platform.python_version()}, "
-                        f"{platform.system()} {platform.machine()}")  # fmt: skip
+    yield Finding(
+        "ok",
+        f"ilm_jax {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}",
+    )
     for name in PACKAGES:
         try:
             yield Finding("ok", f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             lacks = OPTIONAL.get(name)
-            yield Finding("note" if lacks else "fail", f"{name} is not installed",
-                          lacks or f"pip install {name}")  # fmt: skip
+            yield Finding(
+                "note" if lacks else "fail",
+                f"{name} is not installed",
+                lacks or f"pip install {name}",
+            )
     try:
         ours, theirs = (importlib.metadata.version(name) for name in ("jax", "jaxlib"))
     except importlib.metadata.PackageNotFoundError:
@@ -101,18 +121,24 @@ def devices() -> Iterator[Finding]:
         seen = jax.devices()
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        yield Finding("fail", f"JAX finds no device ({reason})",
-                      "JAX_PLATFORMS=cpu runs on the processor")  # fmt: skip
+        yield Finding(
+            "fail", f"JAX finds no device ({reason})", "JAX_PLATFORMS=cpu runs on the processor"
+        )
         return
     kind = seen[0].device_kind
-    yield Finding("ok", f"{len(seen)} x {kind} ({len(jax.local_devices())} here), process "
-                        f"{jax.process_index()} of {jax.process_count()}")  # fmt: skip
+    yield Finding(
+        "ok",
+        f"{len(seen)} x {kind} ({len(jax.local_devices())} here), process "
+        f"{jax.process_index()} of {jax.process_count()}",
+    )
     from ilm_jax.training.chips import GIB, of_kind
 
     chip = of_kind(kind)
     if chip:
-        yield Finding("ok", f"per chip {chip.hbm_bytes / GIB:.0f} GiB, "
-                            f"{chip.flops / 1e12:.0f} TFLOP/s in bfloat16")  # fmt: skip
+        yield Finding(
+            "ok",
+            f"per chip {chip.hbm_bytes / GIB:.0f} GiB, {chip.flops / 1e12:.0f} TFLOP/s in bfloat16",
+        )
 
 
 def environment() -> Iterator[Finding]:
@@ -124,19 +150,27 @@ def environment() -> Iterator[Finding]:
 
     platform = jax.default_backend()
     if platform != "tpu" and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
-        yield Finding("note", f"this machine has accelerators and JAX uses the {platform}",
-                      "unset JAX_PLATFORMS, pip install 'jax[tpu]', and end who holds them "
-                      "(sudo lsof /dev/accel* /dev/vfio/*)")  # fmt: skip
+        yield Finding(
+            "note",
+            f"this machine has accelerators and JAX uses the {platform}",
+            "unset JAX_PLATFORMS, pip install 'jax[tpu]', and end who holds them "
+            "(sudo lsof /dev/accel* /dev/vfio/*)",
+        )
     hosts = [h for h in os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if h]
     if len(hosts) > 1 and jax.process_count() == 1:
-        yield Finding("fail", f"one process on a pod of {len(hosts)} hosts",
-                      "start the same command on all of them with --multiprocess "
-                      "(launch/tpu_pod.py does)")  # fmt: skip
+        yield Finding(
+            "fail",
+            f"one process on a pod of {len(hosts)} hosts",
+            "start the same command on all of them with --multiprocess (launch/tpu_pod.py does)",
+        )
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         yield Finding("note", "XLA_FLAGS asks for virtual CPU devices")
     if os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "true"):
-        yield Finding("fail", "JAX_ENABLE_X64 is set: every float literal becomes float64",
-                      "unset JAX_ENABLE_X64")  # fmt: skip
+        yield Finding(
+            "fail",
+            "JAX_ENABLE_X64 is set: every float literal becomes float64",
+            "unset JAX_ENABLE_X64",
+        )
 
 
 def mesh_fit(run: Any) -> Iterator[Finding]:
@@ -158,8 +192,11 @@ def mesh_fit(run: Any) -> Iterator[Finding]:
 
         chips = Topology.parse(run.topology).chips
         if chips != jax.device_count():
-            yield Finding("note", f"the recipe is for {run.topology} ({chips} chips), here are "
-                          f"{jax.device_count()} devices")  # fmt: skip
+            yield Finding(
+                "note",
+                f"the recipe is for {run.topology} ({chips} chips), here are "
+                f"{jax.device_count()} devices",
+            )
 
 
 def run_folders(run: Any) -> Iterator[Finding]:
@@ -173,8 +210,11 @@ def run_folders(run: Any) -> Iterator[Finding]:
         if pathlib.Path(path).exists():
             yield Finding("ok", f"{path} is there")
         else:
-            yield Finding("fail", f"{path} is not there",
-                          "`ilm fit_cf`, `ilm convert` or an earlier stage makes it")  # fmt: skip
+            yield Finding(
+                "fail",
+                f"{path} is not there",
+                "`ilm fit_cf`, `ilm convert` or an earlier stage makes it",
+            )
 
 
 def folder_fit(folder: str) -> Iterator[Finding]:
@@ -189,13 +229,19 @@ def folder_fit(folder: str) -> Iterator[Finding]:
     path = pathlib.Path(folder)
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.R_OK | os.X_OK):
-        yield Finding("fail", f"{folder} cannot be written to ({there} forbids it)",
-                      "name another folder, or change its owner or mode")  # fmt: skip
+        yield Finding(
+            "fail",
+            f"{folder} cannot be written to ({there} forbids it)",
+            "name another folder, or change its owner or mode",
+        )
         return
     free = shutil.disk_usage(there).free / 2**30
     if free < 1:
-        yield Finding("fail", f"{folder}: {free:.2f} GiB free",
-                      "make room, or lower CheckpointConfig.keep_last")  # fmt: skip
+        yield Finding(
+            "fail",
+            f"{folder}: {free:.2f} GiB free",
+            "make room, or lower CheckpointConfig.keep_last",
+        )
     else:
         yield Finding("ok", f"{folder} can be written to, {free:.0f} GiB free")
 
@@ -212,8 +258,11 @@ def _bucket_fit(folder: str) -> Iterator[Finding]:
         probe.unlink()
     except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
         reason = " ".join(str(error).split())[:160]
-        yield Finding("fail", f"{folder} cannot be written to ({reason})",
-                      "pip install gcsfs, and log in: gcloud auth application-default login, or "
-                      "give the TPU's service account storage.objectAdmin")  # fmt: skip
+        yield Finding(
+            "fail",
+            f"{folder} cannot be written to ({reason})",
+            "pip install gcsfs, and log in: gcloud auth application-default login, or "
+            "give the TPU's service account storage.objectAdmin",
+        )
     else:
         yield Finding("ok", f"{folder} can be written to")

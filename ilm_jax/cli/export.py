@@ -13,16 +13,22 @@ def _flags() -> flags.FlagValues:
     opening.define_decoding(values, 64)
     flags.DEFINE_string("output", None, "Folder to be made, or replaced.", flag_values=values)
     flags.DEFINE_enum(
-        "answer", "text", ["text", "items"],
+        "answer",
+        "text",
+        ["text", "items"],
         "text: greedily, or by --beams. items: --beams of the catalogue, best first.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_enum(
-        "weights", "arguments", ["arguments", "constants"],
-        "Whether the weights lie beside the function or inside it.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list("platforms", ["cpu"], "Lowered for: cpu, cuda, rocm, tpu.",
-                      flag_values=values)  # fmt: skip
+        "weights",
+        "arguments",
+        ["arguments", "constants"],
+        "Whether the weights lie beside the function or inside it.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "platforms", ["cpu"], "Lowered for: cpu, cuda, rocm, tpu.", flag_values=values
+    )
     numbers = {
         "batch_size": (1, 1, "Prompts at once."),
         "prompt_length": (0, 0, "Positions of a prompt, bos included. 0: as in training."),
@@ -80,19 +86,26 @@ def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
     answerer = Answerer.of_trained(trained, length=length, slots=base.row_entities)
     progress.note(f"lowering for {', '.join(values.platforms)}")
     manifest = exporting.export(
-        values.output, answerer.generator,
+        values.output,
+        answerer.generator,
         opening.decoding(values, run.stop_ids, tokenizer.pad_id),
         exporting.Shape(values.batch_size, length, base.row_entities, values.max_excluded),
-        trie=answerer.trie if ranks else None, platforms=values.platforms,
-        closed=values.weights == "constants", tokenizer=tokenizer,
+        trie=answerer.trie if ranks else None,
+        platforms=values.platforms,
+        closed=values.weights == "constants",
+        tokenizer=tokenizer,
         item_ids=run.catalogue.item_ids,
         notes={
-            "model": str(values.model_dir), "step": trained.step, "bos_id": tokenizer.bos_id,
-            "tokenizer": tokenizer.fingerprint, "num_queries": trained.objective.num_queries,
+            "model": str(values.model_dir),
+            "step": trained.step,
+            "bos_id": tokenizer.bos_id,
+            "tokenizer": tokenizer.fingerprint,
+            "num_queries": trained.objective.num_queries,
             "blocks": {name: [block.start, block.size] for name, block in run.tables.blocks.items()}
-            if run.tables else {},
+            if run.tables
+            else {},
         },
-    )  # fmt: skip
+    )
     shown = ", ".join(f"{name} {x['shape']}" for name, x in manifest["prompts"].items())
     print(f"takes {shown}; for {', '.join(manifest['platforms'])}")
     print(f"wrote {values.output}")

@@ -160,12 +160,16 @@ def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
     from ilm_jax.runs import gin_config
     from ilm_jax.runs.fitting import FitCF
 
-    given = [name for name in values if values[name].present and name not in ("gin_file",
-             "gin_search_paths", *_DATA)]  # fmt: skip
+    given = [
+        name
+        for name in values
+        if values[name].present and name not in ("gin_file", "gin_search_paths", *_DATA)
+    ]
     if given:
         raise UserError(f"--{given[0]} and a recipe: bind it in the recipe's names (--gin.…=…)")
-    named = [f"fitting.FitCF.{name}={values[name].value!r}" for name in _DATA
-             if values[name].present]  # fmt: skip
+    named = [
+        f"fitting.FitCF.{name}={values[name].value!r}" for name in _DATA if values[name].present
+    ]
     return gin_config.build(FitCF, values.gin_file, [*named, *bindings], values.gin_search_paths)
 
 

@@ -37,10 +37,12 @@ def _flags() -> flags.FlagValues:
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_list("tasks", ["long_description"], "Whose texts are written; 'all' for all.",
-                      flag_values=values)  # fmt: skip
-    flags.DEFINE_enum("neighbours", "cf", ["cf", "text"], "Where neighbours are near.",
-                      flag_values=values)  # fmt: skip
+    flags.DEFINE_list(
+        "tasks", ["long_description"], "Whose texts are written; 'all' for all.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "neighbours", "cf", ["cf", "text"], "Where neighbours are near.", flag_values=values
+    )
     numbers = {
         "limit": (0, "Texts per task at most; 0 for all."),
         "batch_size": (32, "Prompts that are read at once."),
@@ -48,8 +50,12 @@ def _flags() -> flags.FlagValues:
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
-    flags.DEFINE_list("stop_ids", [], "Ids that end a text, beside those of the model's own files.",
-                      flag_values=values)  # fmt: skip
+    flags.DEFINE_list(
+        "stop_ids",
+        [],
+        "Ids that end a text, beside those of the model's own files.",
+        flag_values=values,
+    )
     return values
 
 
@@ -78,22 +84,31 @@ def main(argv: Sequence[str]) -> int:
 
     def prompts() -> "Iterator[Request]":
         return corpus_writing.requests(
-            chosen, splits, writer.tokenizer, values.max_prompt_length,
-            limit=values.limit or None, space=values.neighbours,
-        )  # fmt: skip
+            chosen,
+            splits,
+            writer.tokenizer,
+            values.max_prompt_length,
+            limit=values.limit or None,
+            space=values.neighbours,
+        )
 
     wanted = {request.id for request in prompts()}
     source = values.source or pathlib.Path(values.lm or values.model_dir).resolve().name
     stops = (*stops, *_stop_ids(values.stop_ids, writer.tokenizer.vocab_size))
     config = opening.decoding(values, stops, writer.tokenizer.pad_id)
     settings = {
-        "source": source, "dataset": splits.catalogue.name, "instructions": values.instructions,
-        "neighbours": values.neighbours, "decoding": opening.plain(config),
+        "source": source,
+        "dataset": splits.catalogue.name,
+        "instructions": values.instructions,
+        "neighbours": values.neighbours,
+        "decoding": opening.plain(config),
         # What lies at a path or bears a name may be another one by the time that this goes on.
-        "model": identity(values.lm or values.model_dir, values.step), "dtype": values.dtype,
-        "tokenizer": writer.tokenizer.fingerprint, "data": splits.fingerprint,
+        "model": identity(values.lm or values.model_dir, values.step),
+        "dtype": values.dtype,
+        "tokenizer": writer.tokenizer.fingerprint,
+        "data": splits.fingerprint,
         "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
-    }  # fmt: skip
+    }
     with AnswerFile(values.output, corpus_writing.entry, settings, "ilm generate") as file:
         there = len(wanted & set(file.done))
         advance = progress.bar("texts", len(wanted), there)

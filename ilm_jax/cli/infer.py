@@ -27,21 +27,33 @@ def _flags() -> flags.FlagValues:
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Of --task.",
-                      flag_values=values)  # fmt: skip
     flags.DEFINE_enum(
-        "answer", "text", ["text", "items"],
+        "split", "test", ["train", "validation", "test"], "Of --task.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "answer",
+        "text",
+        ["text", "items"],
         "text: as the model writes it. items: --beams of the catalogue, best first, by beams that "
-        "are constrained to its strings.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool("exclude_mentioned", False, "Of items: those that the prompt names are none.",
-                      flag_values=values)  # fmt: skip
-    flags.DEFINE_integer("batch_size", 32, "Prompts that are read at once.", lower_bound=1,
-                         flag_values=values)  # fmt: skip
+        "are constrained to its strings.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "exclude_mentioned",
+        False,
+        "Of items: those that the prompt names are none.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
-        "max_prompt_length", 0, "Positions of a prompt at most. 0: as in training.",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
+        "batch_size", 32, "Prompts that are read at once.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "max_prompt_length",
+        0,
+        "Positions of a prompt at most. 0: as in training.",
+        lower_bound=0,
+        flag_values=values,
+    )
     return values
 
 
@@ -82,13 +94,17 @@ def main(argv: Sequence[str]) -> int:
     )
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     settings = {
-        "model": str(values.model_dir), "step": trained.step,
-        "weights": trained.identity, "data": run.splits.fingerprint, "answer": values.answer,
+        "model": str(values.model_dir),
+        "step": trained.step,
+        "weights": trained.identity,
+        "data": run.splits.fingerprint,
+        "answer": values.answer,
         "source": values.input or f"{values.task}/{values.split}",
         "decoding": {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
         | ({"length_penalty": penalty} if penalty else {})
-        if values.answer == "items" else opening.plain(config),
-    }  # fmt: skip
+        if values.answer == "items"
+        else opening.plain(config),
+    }
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
         if values.answer == "text":
@@ -162,10 +178,14 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
         if values.mention:
             raise UserError("--mention is of --input; a task's prompts are made already")
         dataset = base.replace(
-            mixture_or_task_name=values.task, split=values.split, shuffle=False, repeat=False,
-            settings=settings, task_feature_lengths={"inputs": length, "targets": 1},
+            mixture_or_task_name=values.task,
+            split=values.split,
+            shuffle=False,
+            repeat=False,
+            settings=settings,
+            task_feature_lengths={"inputs": length, "targets": 1},
             truncate_targets=True,
-        )  # fmt: skip
+        )
         feed = run.feed(dataset)
         prompts = requests.TaskPrompts(feed, run.tokenizer)
         return prompts, feed.len_epoch, dataset.row_entities, length

@@ -23,13 +23,17 @@ def define_run(values: flags.FlagValues) -> None:
         "model_dir", None, "Folder of the run (its config.gin says the rest).", flag_values=values
     )
     flags.DEFINE_string(
-        "step", "best", "Checkpoint: a step, 'best' (lowest validation loss) or 'last'.",
+        "step",
+        "best",
+        "Checkpoint: a step, 'best' (lowest validation loss) or 'last'.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.register_validator(
-        "step", lambda step: step in ("best", "last") or (step.isascii() and step.isdigit()),
-        "give the number of a checkpoint, 'best' or 'last'", flag_values=values,
-    )  # fmt: skip
+        "step",
+        lambda step: step in ("best", "last") or (step.isascii() and step.isdigit()),
+        "give the number of a checkpoint, 'best' or 'last'",
+        flag_values=values,
+    )
 
 
 def define_decoding(values: flags.FlagValues, max_new_tokens: int) -> None:
@@ -49,8 +53,9 @@ def define_decoding(values: flags.FlagValues, max_new_tokens: int) -> None:
     }
     for name, (number, text) in floats.items():
         flags.DEFINE_float(name, number, text, flag_values=values)
-    flags.DEFINE_bool("sample", False, "Draw tokens instead of taking the likeliest.",
-                      flag_values=values)  # fmt: skip
+    flags.DEFINE_bool(
+        "sample", False, "Draw tokens instead of taking the likeliest.", flag_values=values
+    )
 
 
 def decoding(values: flags.FlagValues, stop_ids: Sequence[int], pad_id: int) -> "DecodingConfig":
@@ -103,8 +108,9 @@ def say_template(*folders: str) -> None:
             print(
                 f"{folder} has a chat template, which is not applied: prompts are sent as plain "
                 "text",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                file=sys.stderr,
+                flush=True,
+            )
             return
 
 

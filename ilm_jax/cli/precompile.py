@@ -8,11 +8,14 @@ from absl import flags
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_multi_string(
-        "gin_file", [], "Recipe, as for `ilm train`, such as pods/gemma2_9b_v5e_256.gin.",
+        "gin_file",
+        [],
+        "Recipe, as for `ilm train`, such as pods/gemma2_9b_v5e_256.gin.",
         flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list("gin_search_paths", [], "Folders in which recipes are looked for.",
-                      flag_values=values)  # fmt: skip
+    )
+    flags.DEFINE_list(
+        "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
+    )
     texts = {
         "topology": "Pod, such as v5e:16x16, v5p-128 or v5e:8x8*2. Default: the recipe's TOPOLOGY.",
         "output": "JSON file for the figures.",
@@ -74,9 +77,12 @@ def main(argv: Sequence[str]) -> int:
     partitioner = dataclasses.replace(run.partitioner, devices=topology.devices())
     devices = list(partitioner.mesh.devices.flat)
     wanted = programs(
-        run, partitioner, table_rows=values.table_rows, decode_rows=values.decode_rows,
+        run,
+        partitioner,
+        table_rows=values.table_rows,
+        decode_rows=values.decode_rows,
         decode_steps=values.decode_steps,
-    )  # fmt: skip
+    )
     chosen = [program for program in wanted if (values.only or "") in program.name]
     if not chosen:
         raise UserError(f"no program's name contains --only={values.only}")

@@ -8,25 +8,36 @@ from absl import flags
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_multi_string(
-        "gin_file", [], "Recipe; found in the current folder, --gin_search_paths or among the "
+        "gin_file",
+        [],
+        "Recipe; found in the current folder, --gin_search_paths or among the "
         "shipped ones (such as tiny/stage1.gin). Repeatable; later ones override.",
         flag_values=values,
-    )  # fmt: skip
+    )
     flags.DEFINE_list(
         "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
     )
     flags.DEFINE_bool(
-        "multiprocess", False, "This is one of several processes that the cluster knows of (Cloud "
-        "TPU pods, Slurm): start the same command on every host.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "profile_steps", "", "Trace these steps into MODEL_DIR/profile, such as 10:15.",
+        "multiprocess",
+        False,
+        "This is one of several processes that the cluster knows of (Cloud "
+        "TPU pods, Slurm): start the same command on every host.",
         flag_values=values,
-    )  # fmt: skip
+    )
+    flags.DEFINE_string(
+        "profile_steps",
+        "",
+        "Trace these steps into MODEL_DIR/profile, such as 10:15.",
+        flag_values=values,
+    )
     flags.DEFINE_float(
-        "lease", 45.0, "Seconds without a sign of life after which a process on another host that "
-        "wrote into MODEL_DIR is taken for dead.", lower_bound=1.0, flag_values=values,
-    )  # fmt: skip
+        "lease",
+        45.0,
+        "Seconds without a sign of life after which a process on another host that "
+        "wrote into MODEL_DIR is taken for dead.",
+        lower_bound=1.0,
+        flag_values=values,
+    )
     return values
 
 

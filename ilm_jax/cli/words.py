@@ -47,8 +47,10 @@ def parse_flags(
         raise SystemExit(0)
     try:
         # Shells leave ~ alone behind an equals sign.
-        argv = ["=".join([name, *map(expanded, value)]) for name, *value in
-                (word.split("=", 1) for word in argv)]  # fmt: skip
+        argv = [
+            "=".join([name, *map(expanded, value)])
+            for name, *value in (word.split("=", 1) for word in argv)
+        ]
         rest = flags([f"ilm {verb}", *argv])[1:]
     except absl_flags.Error as error:
         raise UserError(f"{error}; `ilm {verb} --help` lists the flags") from error

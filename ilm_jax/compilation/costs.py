@@ -114,9 +114,13 @@ def _collective(scope: Scope, one: Instruction, times: int) -> Collective:
     )
     where = re.search(r'op_name="([^"]*)"', one.rest)
     return Collective(
-        base_opcode(one.opcode), max(sent, got), times, groups.group(1) if groups else "",
-        where.group(1) if where else "", largest.dims,
-    )  # fmt: skip
+        base_opcode(one.opcode),
+        max(sent, got),
+        times,
+        groups.group(1) if groups else "",
+        where.group(1) if where else "",
+        largest.dims,
+    )
 
 
 def _kernel(one: Instruction, times: int) -> Kernel:

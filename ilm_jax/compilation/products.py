@@ -42,9 +42,14 @@ def _convolution_flops(scope: Scope, one: Instruction) -> float:
 
         low = int(window["pad"].split("x")[number].split("_")[0]) if "pad" in window else 0
         pairs *= _hits(
-            result[out.index(axis)], kernel[right.index(axis)], image[left.index(axis)],
-            value("stride", 1), value("rhs_dilate", 1), value("lhs_dilate", 1), low,
-        )  # fmt: skip
+            result[out.index(axis)],
+            kernel[right.index(axis)],
+            image[left.index(axis)],
+            value("stride", 1),
+            value("rhs_dilate", 1),
+            value("lhs_dilate", 1),
+            low,
+        )
     return 2.0 * result[out.index("b")] * result[out.index("f")] * features * pairs
 
 

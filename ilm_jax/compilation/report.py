@@ -54,10 +54,11 @@ def compile_program(
         if not too_much:
             raise
         return record | {
-            "fits": False, "lowering_seconds": lowering,
+            "fits": False,
+            "lowering_seconds": lowering,
             "compile_seconds": time.monotonic() - start - lowering,
             "hbm": too_much,
-        }  # fmt: skip
+        }
     seconds = time.monotonic() - start - lowering
     costs = analyse(compiled.as_text())
     limits = roofline(costs, chip, devices)
@@ -75,13 +76,18 @@ def compile_program(
         },
         "collectives": _by_kind(costs.collectives),
         "kernels": sorted({re.sub(r"[.\d]+$", "", kernel.name) for kernel in costs.kernels}),
-        "seconds": {"matmul": limits.matmul, "hbm": limits.hbm, "ici": limits.ici,
-                    "dcn": limits.dcn, "step": limits.seconds},
+        "seconds": {
+            "matmul": limits.matmul,
+            "hbm": limits.hbm,
+            "ici": limits.ici,
+            "dcn": limits.dcn,
+            "step": limits.seconds,
+        },
         "limit": limits.limit,
         "mfu_bound": needed / (limits.seconds * chip.flops * len(devices)),
         "shardings_kept": shardings_kept(compiled, program.state),
         "warnings": [*_large_gathers(costs.collectives, program.state), *_stored(program.state)],
-    }  # fmt: skip
+    }
 
 
 def compile_programs(
@@ -144,8 +150,10 @@ def _by_kind(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
     for one in collectives:
         totals[one.opcode][0] += one.times
         totals[one.opcode][1] += one.times * one.bytes
-    return [{"operation": name, "runs": runs, "bytes": size}
-            for name, (runs, size) in sorted(totals.items(), key=lambda x: -x[1][1])]  # fmt: skip
+    return [
+        {"operation": name, "runs": runs, "bytes": size}
+        for name, (runs, size) in sorted(totals.items(), key=lambda x: -x[1][1])
+    ]
 
 
 def shardings_kept(compiled: Any, state: TrainState | None) -> bool:
@@ -164,14 +172,17 @@ def whole_stacks(
     if state is None:
         return []
     stacks = {
-        leaf.shape: path for path, leaf in state.frozen.items()
+        leaf.shape: path
+        for path, leaf in state.frozen.items()
         if "/layers/" in path and leaf.shape[0] > 1 and leaf.ndim > 2
-    }  # fmt: skip
+    }
     return [
-        (one, path) for one in collectives if one.opcode == "all-gather"
+        (one, path)
+        for one in collectives
+        if one.opcode == "all-gather"
         for shape, path in stacks.items()
         if one.shape[:1] == shape[:1] and math.prod(one.shape) == math.prod(shape)
-    ]  # fmt: skip
+    ]
 
 
 def _large_gathers(collectives: Sequence[Collective], state: TrainState | None) -> list[str]:
@@ -243,8 +254,10 @@ def summary(
 
 def lines(record: Mapping[str, Any]) -> list[str]:
     """What a person reads."""
-    out = [f"{record['recipe']} on {record['topology']} ({record['chips']} chips), "
-           f"batch {record['batch']}"]  # fmt: skip
+    out = [
+        f"{record['recipe']} on {record['topology']} ({record['chips']} chips), "
+        f"batch {record['batch']}"
+    ]
     for p in record["programs"]:
         hbm = p["hbm"]
         if not p["fits"]:
@@ -265,40 +278,70 @@ def lines(record: Mapping[str, Any]) -> list[str]:
             f"    at least {s['step'] * 1e3:.1f} ms per step, limit {p['limit']} (matmul "
             f"{s['matmul'] * 1e3:.1f}, HBM {s['hbm'] * 1e3:.1f}, ICI {s['ici'] * 1e3:.1f}, DCN "
             f"{s['dcn'] * 1e3:.1f}); MFU at most {p['mfu_bound']:.0%}",
-            "    " + ", ".join(f"{c['operation']} {c['runs']} x, {c['bytes'] / GIB:.2f} GiB"
-                               for c in p["collectives"]),
+            "    "
+            + ", ".join(
+                f"{c['operation']} {c['runs']} x, {c['bytes'] / GIB:.2f} GiB"
+                for c in p["collectives"]
+            ),
             f"    kernels: {', '.join(p['kernels']) or 'none'}",
-        ]  # fmt: skip
+        ]
         if not p["shardings_kept"]:
             out.append("    warning: parameters leave the step with other shardings")
         out += [f"    warning: {text}" for text in p["warnings"]]
     took = record["compiling"]
-    out.append(f"  compiled in {took['seconds']:.0f} s ({took['cpu_seconds']:.0f} s of CPU), host "
-               f"memory {took['host_peak_bytes'] / GIB:.1f} GiB")  # fmt: skip
+    out.append(
+        f"  compiled in {took['seconds']:.0f} s ({took['cpu_seconds']:.0f} s of CPU), host "
+        f"memory {took['host_peak_bytes'] / GIB:.1f} GiB"
+    )
     if "hours" in record:
-        out.append(f"  {record['steps']} steps: at least {record['hours']:.1f} hours, "
-                   f"{record['chip_hours']:.0f} chip-hours")  # fmt: skip
+        out.append(
+            f"  {record['steps']} steps: at least {record['hours']:.1f} hours, "
+            f"{record['chip_hours']:.0f} chip-hours"
+        )
     return out
 
 
 def markdown(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of docs/pods-compiled.md: one row per compiled program."""
-    head = ("recipe", "topology", "program", "rows", "HBM / chip", "PFLOPs", "collectives",
-            "limit", "ms", "MFU ≤", "compiled in (CPU)", "host")  # fmt: skip
+    head = (
+        "recipe",
+        "topology",
+        "program",
+        "rows",
+        "HBM / chip",
+        "PFLOPs",
+        "collectives",
+        "limit",
+        "ms",
+        "MFU ≤",
+        "compiled in (CPU)",
+        "host",
+    )
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for record in records:
         took = record["compiling"]
-        whole = [f"{took['seconds']:.0f} s ({took['cpu_seconds']:.0f} s)",
-                 f"{took['host_peak_bytes'] / GIB:.1f} GiB"]  # fmt: skip
+        whole = [
+            f"{took['seconds']:.0f} s ({took['cpu_seconds']:.0f} s)",
+            f"{took['host_peak_bytes'] / GIB:.1f} GiB",
+        ]
         for p in record["programs"]:
             hbm = p["hbm"]
-            first = [record["recipe"], record["topology"], p["program"], f"{p['rows']:,}",
-                     f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.2f} GiB"]  # fmt: skip
+            first = [
+                record["recipe"],
+                record["topology"],
+                p["program"],
+                f"{p['rows']:,}",
+                f"{hbm['peak'] / GIB:.1f} / {hbm['room'] / GIB:.2f} GiB",
+            ]
             if p["fits"]:
                 total = sum(c["bytes"] for c in p["collectives"])
-                rest = [f"{p['flops']['needed'] / 1e15:.3g}", f"{total / GIB:.1f} GiB",
-                        p["limit"], f"{p['seconds']['step'] * 1e3:.0f}",
-                        f"{p['mfu_bound']:.0%}"]  # fmt: skip
+                rest = [
+                    f"{p['flops']['needed'] / 1e15:.3g}",
+                    f"{total / GIB:.1f} GiB",
+                    p["limit"],
+                    f"{p['seconds']['step'] * 1e3:.0f}",
+                    f"{p['mfu_bound']:.0%}",
+                ]
             else:
                 rest = ["does not fit"] + [""] * 4
             rows.append("| " + " | ".join(first + rest + whole) + " |")

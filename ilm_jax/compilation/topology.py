@@ -16,9 +16,15 @@ from ilm_jax.errors import UserError
 # Numbers in accelerator types count chips, or two cores per chip (v4, v5p).
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBES = {
-    8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4", 256: "4x4x8", 512: "4x8x8",
+    8: "2x2x1",
+    16: "2x2x2",
+    32: "2x2x4",
+    64: "2x4x4",
+    128: "4x4x4",
+    256: "4x4x8",
+    512: "4x8x8",
     1024: "8x8x8",
-}  # fmt: skip
+}
 SHAPES = {"v5e": _FLAT, "v6e": _FLAT, "v4": _CUBES, "v5p": _CUBES}
 GENERATIONS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
 _CLOUD_NAMES = {"v5e": "v5litepod", "tpu7x": "tpu7x"}

@@ -13,9 +13,20 @@ from ilm_jax.compilation.hlo import (
 
 # Their results are other names for what is there, or are counted where they are computed.
 _FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-    "call", "after-all", "partition-id", "replica-id", "iota", "opt-barrier",
-}  # fmt: skip
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "iota",
+    "opt-barrier",
+}
 
 
 def hbm_traffic(module: Module, scope: Scope, one: Instruction) -> float:

@@ -69,9 +69,17 @@ def beam_search(
     if not 1 <= beams <= trie.num_items:
         raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
     return _search(
-        lm, params, trie, embeddings, lengths, excluded, catalogue,
-        beams=beams, length_penalty=length_penalty, early_stopping=early_stopping,
-    )  # fmt: skip
+        lm,
+        params,
+        trie,
+        embeddings,
+        lengths,
+        excluded,
+        catalogue,
+        beams=beams,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+    )
 
 
 class _State(NamedTuple):

@@ -108,10 +108,15 @@ def _block(
     columns = np.array(list(edges.values()))
     ends = [low[node] if node not in place else leaves for node in edges]
     return {
-        "token": token[nodes], "depth": depth, "sees": sees, "source": columns[:, 0],
-        "target": token[list(edges)], "upon": columns[:, 1], "leaf": np.array(ends),
+        "token": token[nodes],
+        "depth": depth,
+        "sees": sees,
+        "source": columns[:, 0],
+        "target": token[list(edges)],
+        "upon": columns[:, 1],
+        "leaf": np.array(ends),
         "length": columns[:, 2],
-    }  # fmt: skip
+    }
 
 
 def _stacked(blocks: list[dict[str, np.ndarray]], size: int) -> dict[str, Array]:
@@ -164,8 +169,16 @@ def score_strings(
             total = gained + jnp.where(upon >= 0, total[:, upon], 0)
         return total / norm(length, length_penalty), leaf
 
-    fields = (blocks.token, blocks.depth, blocks.sees, blocks.source, blocks.target, blocks.upon,
-              blocks.leaf, blocks.length)  # fmt: skip
+    fields = (
+        blocks.token,
+        blocks.depth,
+        blocks.sees,
+        blocks.source,
+        blocks.target,
+        blocks.upon,
+        blocks.leaf,
+        blocks.length,
+    )
     totals, leaves = jax.lax.map(one, fields)
     totals = jnp.moveaxis(totals, 0, 1).reshape(batch, -1)
     scores = jnp.full((batch, trie.num_leaves), -jnp.inf)

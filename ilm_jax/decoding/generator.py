@@ -144,10 +144,16 @@ class Generator:
             with self._mesh():
                 parts.append(
                     _rank(
-                        self.model, self.params, self.soft, prompts, trie,
-                        beams=beams, length_penalty=length_penalty, early_stopping=early_stopping,
+                        self.model,
+                        self.params,
+                        self.soft,
+                        prompts,
+                        trie,
+                        beams=beams,
+                        length_penalty=length_penalty,
+                        early_stopping=early_stopping,
                     )
-                )  # fmt: skip
+                )
         return Ranked(*self._join(parts, batch))
 
     def rank_exhaustively(
@@ -179,10 +185,16 @@ class Generator:
             with self._mesh():
                 parts.append(
                     _rank_all(
-                        self.model, self.params, self.soft, prompts, trie, blocks,
-                        keep=keep, length_penalty=length_penalty,
+                        self.model,
+                        self.params,
+                        self.soft,
+                        prompts,
+                        trie,
+                        blocks,
+                        keep=keep,
+                        length_penalty=length_penalty,
                     )
-                )  # fmt: skip
+                )
         return Ranked(*self._join(parts, batch))
 
     def score(
@@ -303,10 +315,17 @@ def _rank(
     early_stopping: EarlyStopping,
 ) -> tuple[Array, Array]:
     return beam_search(
-        model.lm, params["lm"], trie, _embed(model, params, soft, prompts), prompts.lengths, beams,
-        excluded=prompts.excluded, catalogue=prompts.catalogue,
-        length_penalty=length_penalty, early_stopping=early_stopping,
-    )  # fmt: skip
+        model.lm,
+        params["lm"],
+        trie,
+        _embed(model, params, soft, prompts),
+        prompts.lengths,
+        beams,
+        excluded=prompts.excluded,
+        catalogue=prompts.catalogue,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "keep", "length_penalty"))
@@ -322,6 +341,13 @@ def _rank_all(
     length_penalty: float,
 ) -> tuple[Array, Array]:
     return rank_exhaustively(
-        model.lm, params["lm"], trie, blocks, _embed(model, params, soft, prompts),
-        prompts.lengths, keep, excluded=prompts.excluded, length_penalty=length_penalty,
-    )  # fmt: skip
+        model.lm,
+        params["lm"],
+        trie,
+        blocks,
+        _embed(model, params, soft, prompts),
+        prompts.lengths,
+        keep,
+        excluded=prompts.excluded,
+        length_penalty=length_penalty,
+    )

@@ -83,9 +83,14 @@ def start(
     prompt = reader.prefill(embeddings, lengths, config.max_new_tokens - 1)
     zero = jnp.zeros(len(lengths), jnp.int32)
     state = Writing(
-        jnp.int32(0), zero, zero == 0, jnp.zeros(len(lengths)),
-        prompt.cache, prompt.begin, prompt.seen,
-    )  # fmt: skip
+        jnp.int32(0),
+        zero,
+        zero == 0,
+        jnp.zeros(len(lengths)),
+        prompt.cache,
+        prompt.begin,
+        prompt.seen,
+    )
     return _choose(state, reader.logits(prompt.hidden), rows, config)
 
 

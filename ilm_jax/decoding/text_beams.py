@@ -57,9 +57,14 @@ def text_beams(
     blank = jnp.full((batch, beams, steps), config.pad_id, jnp.int32)
     pool = Pool(nothing, (blank, jnp.zeros((batch, beams), jnp.int32)))
     state = _State(
-        jnp.int32(0), blank[:, :1], jnp.zeros((batch, 1)), prompt.seen[:, None], pool,
-        jnp.zeros(batch, bool), prompt.cache,
-    )  # fmt: skip
+        jnp.int32(0),
+        blank[:, :1],
+        jnp.zeros((batch, 1)),
+        prompt.seen[:, None],
+        pool,
+        jnp.zeros(batch, bool),
+        prompt.cache,
+    )
     state = _branch(state, reader.log_probs(prompt.hidden[:, None]), config)
     end = jax.lax.while_loop(lambda state: ~jnp.all(state.done), step, state)
     texts, sizes = end.pool.what

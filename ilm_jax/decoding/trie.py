@@ -169,11 +169,16 @@ def _from_sorted(
         stem += 1
     arrays = (np.concatenate(levels) for levels in (token, first, count, low, high))
     return _trie(
-        *arrays, leaf_items, item_leaves, [0],
-        stem=padded[:1, :stem], start=[bounds[stem]], items=(len(item_leaves),),
+        *arrays,
+        leaf_items,
+        item_leaves,
+        [0],
+        stem=padded[:1, :stem],
+        start=[bounds[stem]],
+        items=(len(item_leaves),),
         open_nodes=tuple(open_nodes[stem:-1]),
         widths=tuple(int(level.max()) for level in count[stem:-1]),
-    )  # fmt: skip
+    )
 
 
 def _trie(*arrays: Any, stem: Any, start: Any, **static: Any) -> Trie:
@@ -217,13 +222,20 @@ def join_tries(tries: Sequence[Trie]) -> Trie:
         return tuple(max((r[d] for r in rows if d < len(r)), default=0) for d in range(levels))
 
     return _trie(
-        joined("token"), joined("first_child", nodes), joined("num_children"),
-        joined("low", leaves), joined("high", leaves), joined("leaf_items"),
-        joined("item_leaves", leaves), items[:-1],
-        stem=joined("stem"), start=joined("start", nodes),
+        joined("token"),
+        joined("first_child", nodes),
+        joined("num_children"),
+        joined("low", leaves),
+        joined("high", leaves),
+        joined("leaf_items"),
+        joined("item_leaves", leaves),
+        items[:-1],
+        stem=joined("stem"),
+        start=joined("start", nodes),
         items=tuple(size for part in parts for size in part.items),
-        open_nodes=most("open_nodes"), widths=most("widths"),
-    )  # fmt: skip
+        open_nodes=most("open_nodes"),
+        widths=most("widths"),
+    )
 
 
 def _single(trie: Trie) -> list[Trie]:
@@ -239,9 +251,12 @@ def _shorten(trie: Trie, stem: int) -> Trie:
         return trie
     # Above the end of a stem every level is one node: a node's number is its depth.
     return dataclasses.replace(
-        trie, stem=trie.stem[:, :stem], start=jnp.full_like(trie.start, stem),
-        open_nodes=(1,) * extra + trie.open_nodes, widths=(1,) * extra + trie.widths,
-    )  # fmt: skip
+        trie,
+        stem=trie.stem[:, :stem],
+        start=jnp.full_like(trie.start, stem),
+        open_nodes=(1,) * extra + trie.open_nodes,
+        widths=(1,) * extra + trie.widths,
+    )
 
 
 def closed_leaves(

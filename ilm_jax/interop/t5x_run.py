@@ -29,9 +29,16 @@ else:
 
 # Of our batches; `entity_vectors` replaces the row numbers of a table that T5X knows nothing of.
 FEATURES = (
-    "tokens", "targets", "loss_weights", "content_weights", "positions", "segment_ids",
-    "slot_entity", "slot_query", "entity_vectors",
-)  # fmt: skip
+    "tokens",
+    "targets",
+    "loss_weights",
+    "content_weights",
+    "positions",
+    "segment_ids",
+    "slot_entity",
+    "slot_query",
+    "entity_vectors",
+)
 
 
 def batches(
@@ -134,10 +141,14 @@ class SourcesInitializer(_Base):
         # Only where they lie is asked of those that were drawn.
         jax.tree.map(lambda leaf: leaf.delete(), state.params)
         loaded, report = load_sources(
-            objective, describe_variables(objective), config.init,
-            (*config.allow_fresh, *config.adapters), self._run.partitioner,
-            jax.random.key(config.seed), self._run.made_from(),
-        )  # fmt: skip
+            objective,
+            describe_variables(objective),
+            config.init,
+            (*config.allow_fresh, *config.adapters),
+            self._run.partitioner,
+            jax.random.key(config.seed),
+            self._run.made_from(),
+        )
         print(f"parameters:\n{report}", file=sys.stderr)
 
         def place(keys: Any, sharding: Any) -> jax.Array:

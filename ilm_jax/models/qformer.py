@@ -187,13 +187,16 @@ class QFormer(nn.Module):
         captions = jnp.arange(pairs + 1) == pairs
         seen = seen & (self._causal(length) | ~captions[:, None, None])
         read = jnp.where(
-            captions[:, None] & (jnp.arange(length) == 0), self.config.dec_id,
+            captions[:, None] & (jnp.arange(length) == 0),
+            self.config.dec_id,
             read.reshape(batch, pairs + 1, length),
-        )  # fmt: skip
+        )
         queries, words = self._encode(
-            self._project(with_first(vectors)), read.reshape(-1, length),
-            seen.reshape(-1, positions, positions), deterministic,
-        )  # fmt: skip
+            self._project(with_first(vectors)),
+            read.reshape(-1, length),
+            seen.reshape(-1, positions, positions),
+            deterministic,
+        )
         assert queries is not None and words is not None
         queries, words = (x.reshape(batch, pairs + 1, *x.shape[1:]) for x in (queries, words))
         logits = self.text_head(words[:, -1], self.text_embedding.token)

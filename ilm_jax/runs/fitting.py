@@ -77,8 +77,9 @@ class FitCF:
             raise UserError("no method to fit: set fitting.FitCF.methods")
         others = [m for m in self.methods if not isinstance(m, IALSConfig)]
         if self.user_vector == "prefix" and others:
-            raise UserError("user_vector='prefix' folds users into iALS; other methods have only "
-                            "'full' vectors")  # fmt: skip
+            raise UserError(
+                "user_vector='prefix' folds users into iALS; other methods have only 'full' vectors"
+            )
         if self.model_dir and not any(isinstance(m, SampledConfig) for m in self.methods):
             raise UserError(
                 f"FitCF.model_dir={self.model_dir!r}: only methods that are trained step by step "
@@ -230,11 +231,16 @@ def _table(
     if isinstance(method, TextConfig):  # cold where no text was read, whoever met the item
         cold = ~factors.item.any(1), ~factors.user.any(1)
     return EmbeddingTable(
-        catalogue=catalogue.name, item=factors.item, user=factors.user,
-        item_cold=cold[0], user_cold=cold[1],
-        item_ids=list(catalogue.item_ids), user_ids=list(catalogue.user_ids),
-        split_fingerprint=splits.fingerprint, settings=settings,
-    )  # fmt: skip
+        catalogue=catalogue.name,
+        item=factors.item,
+        user=factors.user,
+        item_cold=cold[0],
+        user_cold=cold[1],
+        item_ids=list(catalogue.item_ids),
+        user_ids=list(catalogue.user_ids),
+        split_fingerprint=splits.fingerprint,
+        settings=settings,
+    )
 
 
 def side_by_side(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
@@ -257,10 +263,14 @@ def side_by_side(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
                 f"{table.split_fingerprint[:12]}) cannot stand side by side; fit them again on one"
             )
     parts = [
-        {**table.settings, "dim": table.dim, "item_cold": int(table.item_cold.sum()),
-         "user_cold": int(table.user_cold.sum())}
+        {
+            **table.settings,
+            "dim": table.dim,
+            "item_cold": int(table.item_cold.sum()),
+            "user_cold": int(table.user_cold.sum()),
+        }
         for table in tables
-    ]  # fmt: skip
+    ]
     return dataclasses.replace(
         first,
         item=np.concatenate([unit_rms(t.item, t.item_cold) for t in tables], axis=1),

@@ -142,8 +142,12 @@ def _quoted(binding: str) -> str:
 
 def _check_macros() -> None:
     """Each macro that is bound must be referred to somewhere: catches BATCH_SIZ=3 before a call."""
-    referred = {name for values in gin_internals._CONFIG.values() for value in values.values()
-                for name in _macros_in(value)}  # fmt: skip
+    referred = {
+        name
+        for values in gin_internals._CONFIG.values()
+        for value in values.values()
+        for name in _macros_in(value)
+    }
     for scope, selector in gin_internals._CONFIG:
         if selector == MACRO and scope not in referred:
             raise UserError(f"nothing reads the macro {scope}{_nearest(scope, referred)}")

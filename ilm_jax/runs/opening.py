@@ -86,8 +86,9 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):
         print(line, file=sys.stderr)
     params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
-    _check_bits(run.model_dir, meta, {p: params[p] for p in frozen},
-                {p: params[p] for p in trainable})  # fmt: skip
+    _check_bits(
+        run.model_dir, meta, {p: params[p] for p in frozen}, {p: params[p] for p in trainable}
+    )
     return TrainedModel(
         model_dir=run.model_dir,
         step=found,

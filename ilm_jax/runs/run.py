@@ -90,9 +90,13 @@ class Run:
         """The tokenizer of the tasks; cached with them on first use."""
         at = self.dataset
         ensure_cached(
-            at.dataset, at.settings, at.own_tasks, self.catalogue,
-            data_dir=at.data_dir, cache_dir=at.cache_dir,
-        )  # fmt: skip
+            at.dataset,
+            at.settings,
+            at.own_tasks,
+            self.catalogue,
+            data_dir=at.data_dir,
+            cache_dir=at.cache_dir,
+        )
         return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
 
     @property
@@ -110,8 +114,10 @@ class Run:
         """The embedding table, checked against the splits; None for text-only models."""
         if not self.cf_table:
             if self.objective.needs_table:
-                raise UserError("this model reads item vectors: give the file that `ilm fit_cf` "
-                                "wrote as --gin.CF_TABLE=…")  # fmt: skip
+                raise UserError(
+                    "this model reads item vectors: give the file that `ilm fit_cf` "
+                    "wrote as --gin.CF_TABLE=…"
+                )
             return None
         paths = self.cf_table.split(",")
         for path in paths:

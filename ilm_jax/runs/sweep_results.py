@@ -22,11 +22,15 @@ def collect(
     metrics = sorted({key for row in rows for key in row["validation"]})
     head = ["run", *sweep.varied, "state", *metrics, "seconds"]
     table = [
-        [row["run"], *(_shown(row["bindings"].get(name, "")) for name in sweep.varied),
-         row["state"], *(_shown(row["validation"].get(m, "")) for m in metrics),
-         _shown(row["seconds"])]
+        [
+            row["run"],
+            *(_shown(row["bindings"].get(name, "")) for name in sweep.varied),
+            row["state"],
+            *(_shown(row["validation"].get(m, "")) for m in metrics),
+            _shown(row["seconds"]),
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     with atomic_write(here / "results.csv") as stream:
         csv.writer(stream).writerows([head, *table])
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *table)]
@@ -65,8 +69,11 @@ def averages(rows: list[dict[str, Any]], sweep: Sweep) -> dict[str, tuple[float,
 
 def label(bindings: Mapping[str, Any], sweep: Sweep) -> str:
     """What differs, but for the seed."""
-    parts = [f"{name.rsplit('.', 1)[-1]}={_shown(value)}" for name, value in bindings.items()
-             if name != sweep.seed_name]  # fmt: skip
+    parts = [
+        f"{name.rsplit('.', 1)[-1]}={_shown(value)}"
+        for name, value in bindings.items()
+        if name != sweep.seed_name
+    ]
     return "  ".join(parts) or "all"
 
 

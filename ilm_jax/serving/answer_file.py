@@ -63,8 +63,12 @@ class AnswerFile:
                     key, value = entry(json.loads(line))
                     self.done[key] = value
                 except (ValueError, KeyError, TypeError):
-                    raw_lines.fail(self.path, number, "no answer of ours",
-                                   "name another output, or mend the line")  # fmt: skip
+                    raw_lines.fail(
+                        self.path,
+                        number,
+                        "no answer of ours",
+                        "name another output, or mend the line",
+                    )
         self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
 
     def write(self, rows: Iterable[Row]) -> None:

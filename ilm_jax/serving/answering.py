@@ -72,10 +72,12 @@ class Answerer:
             with trained.partitioner.context():
                 soft = cache(trained.params, trained.vectors).values
         converter = PromptConverter(
-            {"inputs": length, "targets": 1}, trained.tokenizer,
-            num_queries=max(1, trained.objective.num_queries), max_entities=slots,
+            {"inputs": length, "targets": 1},
+            trained.tokenizer,
+            num_queries=max(1, trained.objective.num_queries),
+            max_entities=slots,
             rows=trained.tables.rows if trained.tables else None,
-        )  # fmt: skip
+        )
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
         return cls(
             Generator(model, trained.params, soft, buckets, trained.partitioner),

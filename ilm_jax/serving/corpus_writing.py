@@ -28,11 +28,14 @@ def writer_of_run(trained: TrainedModel, length: int, batch_size: int) -> Answer
     """The language model of a run, as it was frozen or trained; it reads no slots."""
     return _writer(
         Generator.for_lm(
-            trained.objective.model.lm, trained.params["lm"], buckets=Buckets(rows=(batch_size,)),
+            trained.objective.model.lm,
+            trained.params["lm"],
+            buckets=Buckets(rows=(batch_size,)),
             partitioner=trained.partitioner,
         ),
-        trained.tokenizer, length,
-    )  # fmt: skip
+        trained.tokenizer,
+        length,
+    )
 
 
 def writer_of_model(model: LoadedModel, length: int, batch_size: int) -> Answerer:
@@ -44,9 +47,11 @@ def writer_of_model(model: LoadedModel, length: int, batch_size: int) -> Answere
       batch_size: prompts that are read at once.
     """
     generator = Generator.for_lm(
-        model.objective.model.lm, model.params["lm"], buckets=Buckets(rows=(batch_size,)),
+        model.objective.model.lm,
+        model.params["lm"],
+        buckets=Buckets(rows=(batch_size,)),
         partitioner=model.partitioner,
-    )  # fmt: skip
+    )
     return _writer(generator, model.tokenizer, length)
 
 

@@ -111,9 +111,15 @@ def decoding_function(
         x, lengths = embed(params, weights.get(SOFT), prompts), prompts["lengths"]
         if trie is not None:
             items, scores = beam_search(
-                lm, params["lm"], trie, x, lengths, config.beams, excluded=prompts["excluded"],
+                lm,
+                params["lm"],
+                trie,
+                x,
+                lengths,
+                config.beams,
+                excluded=prompts["excluded"],
                 length_penalty=config.length_penalty,
-            )  # fmt: skip
+            )
             return {"items": items, "scores": scores}
         write = sample if config.beams == 1 else text_beams
         return write(lm, params["lm"], x, lengths, config)._asdict()

@@ -112,8 +112,12 @@ class PromptFile:
             record = _record(self.path, line, text)
             key = record.get("id", line)
             if key in first:
-                raw_lines.fail(self.path, line, f"id {key!r} is that of line {first[key]} too",
-                               "ids tell answers apart")  # fmt: skip
+                raw_lines.fail(
+                    self.path,
+                    line,
+                    f"id {key!r} is that of line {first[key]} too",
+                    "ids tell answers apart",
+                )
             first[key] = line
             try:
                 yield self.writer.request(line, key, record["prompt"])

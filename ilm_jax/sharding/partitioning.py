@@ -139,9 +139,10 @@ class Partitioner:
         """
         sizes = list(zip(axes, shape, strict=True))
         rules = [
-            (name, mesh_axes) for name, mesh_axes in self.rules
+            (name, mesh_axes)
+            for name, mesh_axes in self.rules
             if not mesh_axes or all(s % self._size(mesh_axes) == 0 for n, s in sizes if n == name)
-        ]  # fmt: skip
+        ]
         return PartitionSpec(*(nn.logical_to_mesh_axes(tuple(axes), rules) or ()))
 
     def sharding(self, axes: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:

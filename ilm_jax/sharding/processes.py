@@ -92,8 +92,9 @@ def writing(folder: str, what: str, lease: float = LEASE) -> Iterator[None]:
             except UserError as error:
                 refused = error
         if not alone and not _agreed(refused is None) and refused is None:
-            refused = UserError(f"{folder}: the first process of this run says why it may not "
-                                "write there")  # fmt: skip
+            refused = UserError(
+                f"{folder}: the first process of this run says why it may not write there"
+            )
         if refused is not None:
             raise refused
         yield

@@ -135,11 +135,16 @@ def model_info(
         spec = partitioner.spec(v.axes, v.shape)
         rows.append((path, str(v.shape), jnp.dtype(v.dtype).name, " ".join(names), str(spec), kind))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-             for row in rows]  # fmt: skip
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     train = {path: variables[path] for path in trainable}
     total = count(variables)
-    lines += ["", f"total {total:,}  trains {count(train):,}  frozen {total - count(train):,}",
-              f"bytes per parameter {bytes_each(variables):.2f}",
-              f"mesh {dict(partitioner.mesh.shape)}"]  # fmt: skip
+    lines += [
+        "",
+        f"total {total:,}  trains {count(train):,}  frozen {total - count(train):,}",
+        f"bytes per parameter {bytes_each(variables):.2f}",
+        f"mesh {dict(partitioner.mesh.shape)}",
+    ]
     return "\n".join(lines) + "\n"

@@ -42,9 +42,13 @@ CHIPS = {
 
 # Names that JAX gives to devices.
 _KINDS = {
-    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e", "TPU7x": "tpu7x",
-}  # fmt: skip
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU7x": "tpu7x",
+}
 
 
 def of_kind(kind: str) -> Chip | None:
@@ -58,6 +62,9 @@ def described(generation: str, devices_per_chip: float) -> Chip:
     if generation != "v4" or devices_per_chip == 1:
         return chip
     return dataclasses.replace(
-        chip, hbm_bytes=chip.hbm_bytes // 2, flops=chip.flops / 2,
-        hbm_bandwidth=chip.hbm_bandwidth / 2, dcn_bandwidth=chip.dcn_bandwidth / 2,
-    )  # fmt: skip
+        chip,
+        hbm_bytes=chip.hbm_bytes // 2,
+        flops=chip.flops / 2,
+        hbm_bandwidth=chip.hbm_bandwidth / 2,
+        dcn_bandwidth=chip.dcn_bandwidth / 2,
+    )

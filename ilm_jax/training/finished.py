@@ -54,9 +54,13 @@ def write(
       inputs: {what: identity} of all that it was made from (`Run.inputs`).
     """
     facts = {
-        "seconds": seconds, "step": step, "validation": dict(validation), "version": __version__,
-        "inputs": dict(inputs), "recipe": dict(recipe),
-    }  # fmt: skip
+        "seconds": seconds,
+        "step": step,
+        "validation": dict(validation),
+        "version": __version__,
+        "inputs": dict(inputs),
+        "recipe": dict(recipe),
+    }
     with atomic_write(folder_path(model_dir) / FILE) as stream:
         json.dump(facts, stream, indent=1)
 

@@ -59,15 +59,24 @@ class Loop:
         self._key = jax.device_put(jax.random.key(config.seed + 1), partitioner.replicated)
         self._steps = {
             kind: make_train_step(
-                trainer.objective, kind, optimizer, partitioner, state, config.batch_size,
+                trainer.objective,
+                kind,
+                optimizer,
+                partitioner,
+                state,
+                config.batch_size,
                 microbatches=config.microbatches,
             )
             for kind in trainer.schedule.kinds
-        }  # fmt: skip
+        }
         self._validation = Validation(
-            trainer.objective, trainer.eval_sources, partitioner, self._table, config.batch_size,
+            trainer.objective,
+            trainer.eval_sources,
+            partitioner,
+            self._table,
+            config.batch_size,
             config.eval_batches,
-        )  # fmt: skip
+        )
         self._rate = trainer.optimizer.learning_rate_at(config.total_steps)
         meta = checkpoints.latest_meta or {}
         self.patience = Patience(config.patience, meta.get("patience"))
@@ -92,9 +101,14 @@ class Loop:
         run = WriterRun(trainer.model_dir, step, trainer.config_text)
         self._writer = MetricWriters(run, trainer.config.metric_writers, active=writes)
         batches = training_batches(
-            trainer.sources, trainer.schedule, positions, step, self._total,
-            trainer.config.batch_size, trainer.partitioner,
-        )  # fmt: skip
+            trainer.sources,
+            trainer.schedule,
+            positions,
+            step,
+            self._total,
+            trainer.config.batch_size,
+            trainer.partitioner,
+        )
         profile = Profile(trainer.profile_steps, trainer.model_dir)
         try:
             for kind, batch, positions in self._clock.batches(batches):

@@ -60,8 +60,11 @@ def check_bits(
             "not those that were saved; delete its folder to go on from the one before"
         )
     before, here = meta["environment"], environment()
-    changed = [f"{name}: {before.get(name)} -> {value}" for name, value in here.items()
-               if before.get(name) != value]  # fmt: skip
+    changed = [
+        f"{name}: {before.get(name)} -> {value}"
+        for name, value in here.items()
+        if before.get(name) != value
+    ]
     if not changed:
         return []
     return [f"warning: resumed elsewhere, so equal to rounding only ({'; '.join(changed)})"]

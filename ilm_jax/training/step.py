@@ -55,9 +55,14 @@ def accumulated_gradient(
     def body(carry: Any, xs: Any) -> tuple[Any, None]:
         part, index = xs
         grads = gradient(
-            objective, kind, state.trainable, state.frozen, part, table,
+            objective,
+            kind,
+            state.trainable,
+            state.frozen,
+            part,
+            table,
             jax.random.fold_in(key, index),
-        )  # fmt: skip
+        )
         return jax.tree.map(jnp.add, carry, grads), None
 
     first = jax.tree.map(lambda x: x[0], parts)

@@ -217,10 +217,14 @@ class Trainer:
         """The state before the first step, and the report of what was restored from where."""
         variables = describe_variables(self.objective)
         params, report = load_sources(
-            self.objective, variables, self.config.init,
-            (*self.config.allow_fresh, *self.config.adapters), self.partitioner,
-            jax.random.key(self.config.seed), self.made_from,
-        )  # fmt: skip
+            self.objective,
+            variables,
+            self.config.init,
+            (*self.config.allow_fresh, *self.config.adapters),
+            self.partitioner,
+            jax.random.key(self.config.seed),
+            self.made_from,
+        )
         trainable, frozen = split_by_patterns(params, self.config.trains)
         return make_state(trainable, frozen, optimizer), report
 
@@ -300,20 +304,24 @@ class Trainer:
     def _made_from(self) -> dict[str, Any]:
         """The run's record, but for the frozen weights: those are not loaded yet."""
         config = self.config
-        init = [{**dataclasses.asdict(source), "identity": identity(source.path, source.step)}
-                for source in config.init]  # fmt: skip
-        return record.plain({
-            **self.made_from,
-            "objective": dict([describe(self.objective)]),
-            "schedule": dict(self.schedule.shares),
-            "optimizer": dataclasses.asdict(self.optimizer),
-            "steps": config.total_steps,
-            "batch": {"size": config.batch_size, "microbatches": config.microbatches},
-            "trains": {"trainable": config.trainable, "adapters": config.adapters},
-            "init": init,
-            "seed": config.seed,
-            "code": record.code_version(),
-        })  # fmt: skip
+        init = [
+            {**dataclasses.asdict(source), "identity": identity(source.path, source.step)}
+            for source in config.init
+        ]
+        return record.plain(
+            {
+                **self.made_from,
+                "objective": dict([describe(self.objective)]),
+                "schedule": dict(self.schedule.shares),
+                "optimizer": dataclasses.asdict(self.optimizer),
+                "steps": config.total_steps,
+                "batch": {"size": config.batch_size, "microbatches": config.microbatches},
+                "trains": {"trainable": config.trainable, "adapters": config.adapters},
+                "init": init,
+                "seed": config.seed,
+                "code": record.code_version(),
+            }
+        )
 
     def meta(self, state: TrainState) -> dict[str, Any]:
         """What every checkpoint says beside its arrays."""

@@ -47,15 +47,23 @@ def peer_fits(folder: pathlib.Path) -> None:
         shape = (len(data["offsets"]) - 1, int(data["num_items"]))
         matrix = scipy.sparse.csr_matrix((ones, data["items"], data["offsets"]), shape=shape)
         model = implicit.als.AlternatingLeastSquares(
-            factors=job["dim"], regularization=job["ridge"] * (1 + job["alpha"]) / job["alpha"],
-            alpha=(1 + job["alpha"]) / job["alpha"], use_cg=job["solver"] == "cg",
-            iterations=job["epochs"], num_threads=2, random_state=job["seed"],
-        )  # fmt: skip
+            factors=job["dim"],
+            regularization=job["ridge"] * (1 + job["alpha"]) / job["alpha"],
+            alpha=(1 + job["alpha"]) / job["alpha"],
+            use_cg=job["solver"] == "cg",
+            iterations=job["epochs"],
+            num_threads=2,
+            random_state=job["seed"],
+        )
         times: list[float] = []
         model.fit_callback = lambda _, seconds, *__, times=times: times.append(seconds)
         model.fit(matrix, show_progress=False)
-        np.savez(folder / f"fit{number}.npz", user=model.user_factors, item=model.item_factors,
-                 seconds=min(times))  # fmt: skip
+        np.savez(
+            folder / f"fit{number}.npz",
+            user=model.user_factors,
+            item=model.item_factors,
+            seconds=min(times),
+        )
 
 
 class Bench:
@@ -76,8 +84,9 @@ class Bench:
         self.parts = {"leave_one_out": train, "rest": rest, "inner": inner}
         self.held = {"rest": held, "inner": inner_held}
         for name, part in self.parts.items():
-            np.savez(folder / f"{name}.npz", offsets=part.offsets, items=part.items,
-                     num_items=sizes[1])  # fmt: skip
+            np.savez(
+                folder / f"{name}.npz", offsets=part.offsets, items=part.items, num_items=sizes[1]
+            )
 
     def peer(self, jobs: list[Job]) -> list[Any]:
         """The peer's fits, made in its interpreter."""
@@ -94,9 +103,14 @@ class Bench:
 
         def fit(job: Job) -> dict[str, Any]:
             config = ials.IALSConfig(
-                dim=job["dim"], alpha=job["alpha"], regularisation=job["ridge"], nu=job["nu"],
-                epochs=job["epochs"], solver=job["solver"], seed=job["seed"],
-            )  # fmt: skip
+                dim=job["dim"],
+                alpha=job["alpha"],
+                regularisation=job["ridge"],
+                nu=job["nu"],
+                epochs=job["epochs"],
+                solver=job["solver"],
+                seed=job["seed"],
+            )
             times = [time.monotonic()]
             factors = ials.fit_interactions(
                 self.parts[job["data"]], config, lambda *_: times.append(time.monotonic())
@@ -125,11 +139,18 @@ def quality(arguments: argparse.Namespace, bench: Bench) -> int:
     from ilm_jax.data.catalogue.splits import TEST, VALID
 
     grid: list[Job] = [
-        {"dim": dim, "alpha": alpha, "ridge": ridge, "nu": 0, "epochs": arguments.epochs,
-         "solver": arguments.solvers[0]}
+        {
+            "dim": dim,
+            "alpha": alpha,
+            "ridge": ridge,
+            "nu": 0,
+            "epochs": arguments.epochs,
+            "solver": arguments.solvers[0],
+        }
         for dim, alpha, ridge in itertools.product(
-            arguments.dims, arguments.alphas, arguments.ridges)
-    ]  # fmt: skip
+            arguments.dims, arguments.alphas, arguments.ridges
+        )
+    ]
 
     def mean(who: str, job: Job, data: str, judge: Judge) -> np.ndarray:
         """By user, the mean of all seeds."""
@@ -154,10 +175,16 @@ def quality(arguments: argparse.Namespace, bench: Bench) -> int:
             print(f"{title}: ours at {_name(job)}, implicit at {_name(theirs)}")
             print(f"  {_gap(mean('ours', job, *test), peer)}", flush=True)
 
-    contest("leave-one-out, NDCG@10", ("leave_one_out", lambda fit: bench.ndcg10(fit, VALID)),
-            ("leave_one_out", lambda fit: bench.ndcg10(fit, TEST)))  # fmt: skip
-    contest("random 80/20, NDCG@20", ("inner", lambda fit: bench.ndcg20(fit, "inner")),
-            ("rest", lambda fit: bench.ndcg20(fit, "rest")))  # fmt: skip
+    contest(
+        "leave-one-out, NDCG@10",
+        ("leave_one_out", lambda fit: bench.ndcg10(fit, VALID)),
+        ("leave_one_out", lambda fit: bench.ndcg10(fit, TEST)),
+    )
+    contest(
+        "random 80/20, NDCG@20",
+        ("inner", lambda fit: bench.ndcg20(fit, "inner")),
+        ("rest", lambda fit: bench.ndcg20(fit, "rest")),
+    )
     return 0
 
 
@@ -182,21 +209,37 @@ def seconds(arguments: argparse.Namespace, bench: Bench) -> int:
 
     pairs = len(bench.parts["leave_one_out"].items)
     for dim, solver in itertools.product(arguments.dims, arguments.solvers):
-        job = {"dim": dim, "epochs": arguments.epochs, "seed": 0, "nu": 0, "alpha": 0.3,
-               "ridge": 1.6, "solver": solver, "data": "leave_one_out"}  # fmt: skip
+        job = {
+            "dim": dim,
+            "epochs": arguments.epochs,
+            "seed": 0,
+            "nu": 0,
+            "alpha": 0.3,
+            "ridge": 1.6,
+            "solver": solver,
+            "data": "leave_one_out",
+        }
         mine, theirs = np.inf, np.inf
         for _ in range(arguments.turns):
             own, fit = bench.ours([job])[0], bench.peer([job])[0]
             mine = min(mine, float(own["seconds"]))
             theirs = min(theirs, float(fit["seconds"]))
         per_pair = 2 * dim**2 if solver == "cholesky" else 4 * 4 * dim
-        print(json.dumps({
-            "benchmark": f"ials_epoch_{solver}_dim{dim}", "peer": "implicit, 2 threads",
-            "ours_s": round(mine, 4), "peer_s": round(theirs, 4),
-            "ratio": round(theirs / mine, 3), "floor_s": round(2 * pairs * per_pair / 1e11, 4),
-            "ours_ndcg10": round(float(bench.ndcg10(own, TEST).mean()), 4),
-            "peer_ndcg10": round(float(bench.ndcg10(fit, TEST).mean()), 4),
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "benchmark": f"ials_epoch_{solver}_dim{dim}",
+                    "peer": "implicit, 2 threads",
+                    "ours_s": round(mine, 4),
+                    "peer_s": round(theirs, 4),
+                    "ratio": round(theirs / mine, 3),
+                    "floor_s": round(2 * pairs * per_pair / 1e11, 4),
+                    "ours_ndcg10": round(float(bench.ndcg10(own, TEST).mean()), 4),
+                    "peer_ndcg10": round(float(bench.ndcg10(fit, TEST).mean()), 4),
+                }
+            ),
+            flush=True,
+        )
     return 0
 
 
@@ -212,8 +255,9 @@ def main() -> int:
         both.add_argument("--peer_python", default=sys.executable)
         both.add_argument("--dims", type=int, nargs="+", default=[32])
         both.add_argument("--epochs", type=int, default=8)
-        both.add_argument("--solvers", nargs="+", default=["cholesky", "cg"],
-                          help="quality: the first alone")  # fmt: skip
+        both.add_argument(
+            "--solvers", nargs="+", default=["cholesky", "cg"], help="quality: the first alone"
+        )
     speed.add_argument("--turns", type=int, default=3)
     tuned.add_argument("--alphas", type=float, nargs="+", default=[0.03, 0.1, 0.3, 1.0, 3.0])
     tuned.add_argument("--ridges", type=float, nargs="+", default=[1.6, 5.0, 16.0, 50.0])

@@ -53,8 +53,11 @@ def memory(arguments: argparse.Namespace) -> int:
         return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
     seen = generated(USERS, ITEMS, PAIRS)
-    print(f"generated {seen.num_users} users, {seen.num_items} items, {len(seen.items)} "
-          f"interactions, longest history {seen.lengths.max()}", flush=True)  # fmt: skip
+    print(
+        f"generated {seen.num_users} users, {seen.num_items} items, {len(seen.items)} "
+        f"interactions, longest history {seen.lengths.max()}",
+        flush=True,
+    )
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     # One item of everybody with two or more is the target.
     last = (seen.offsets[1:] - 1)[seen.lengths >= 2]
@@ -71,8 +74,10 @@ def memory(arguments: argparse.Namespace) -> int:
     part = slice(0, arguments.judged or None)
     scorer = evaluation.vector_scorer(factors.user, factors.item)
     ranks = evaluation.rank_targets(scorer, train, held_users[part], targets[part])
-    print(f"{len(ranks)} full ranks: {time.monotonic() - start:.0f} s, peak {peak():.2f} GiB",
-          flush=True)  # fmt: skip
+    print(
+        f"{len(ranks)} full ranks: {time.monotonic() - start:.0f} s, peak {peak():.2f} GiB",
+        flush=True,
+    )
     start = time.monotonic()
     held = Interactions.from_pairs(held_users, targets, USERS, ITEMS)
     lists = best_items(factors.user, factors.item, train, 20)

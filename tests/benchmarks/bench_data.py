@@ -67,9 +67,12 @@ def main() -> None:
 
 
 def measure(
-    examples: Any, settings: TaskSettings, tokenizer: Any, folder: pathlib.Path,
+    examples: Any,
+    settings: TaskSettings,
+    tokenizer: Any,
+    folder: pathlib.Path,
     flags: argparse.Namespace,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """One task's line."""
     spec = examples.spec
     index = examples.index("train")
@@ -116,9 +119,13 @@ def batches(
 
 def _converter(lengths: dict[str, int], entities: int, tokenizer: Any) -> PromptConverter:
     return PromptConverter(
-        lengths, tokenizer, max_entities=entities, rows=lambda block, local: local, num_queries=4,
+        lengths,
+        tokenizer,
+        max_entities=entities,
+        rows=lambda block, local: local,
+        num_queries=4,
         truncate_targets=True,
-    )  # fmt: skip
+    )
 
 
 def _padding(made: Sequence[Any]) -> float:
@@ -141,8 +148,9 @@ def peer(name: str, spec: TaskSpec, count: int, folder: pathlib.Path) -> tuple[f
 
     kinds = {
         "ints": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
-        "int": tf.io.FixedLenFeature([], tf.int64), "text": tf.io.FixedLenFeature([], tf.string),
-    }  # fmt: skip
+        "int": tf.io.FixedLenFeature([], tf.int64),
+        "text": tf.io.FixedLenFeature([], tf.string),
+    }
     described = {feature: kinds[kind] for feature, kind in spec.features}
     source = seqio.TFExampleDataSource({"train": file}, described)
 

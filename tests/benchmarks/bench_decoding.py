@@ -100,11 +100,17 @@ def peer_ranks(
     ids = torch.from_numpy(np.pad(tokens, ((0, 0), (0, 1)), constant_values=EOS)).long()
     with torch.inference_mode():
         out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), num_beams=beams,
-            num_return_sequences=beams, do_sample=False, max_new_tokens=5, length_penalty=0.0,
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            num_beams=beams,
+            num_return_sequences=beams,
+            do_sample=False,
+            max_new_tokens=5,
+            length_penalty=0.0,
             prefix_allowed_tokens_fn=lambda _, sent: trie.get(tuple(sent[1:].tolist()), [0]),
-            output_scores=True, return_dict_in_generate=True,
-        )  # fmt: skip
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
     size = len(tokens)
     return (
         out.sequences[:, 1:].numpy().reshape(size, beams, -1),
@@ -199,17 +205,22 @@ def main() -> None:
 
     flops, speed, floor_s = floor(args.users)
     print(f"floor: the encoder alone, {flops / 1e9:.2f} GFLOP a user at {speed:.0f} GFLOP/s")
-    print(f"ours twice {ours_s}, with exclusion {excluded_s}; fraction of the floor "
-          f"{floor_s / min(ours_s):.2f}")  # fmt: skip
+    print(
+        f"ours twice {ours_s}, with exclusion {excluded_s}; fraction of the floor "
+        f"{floor_s / min(ours_s):.2f}"
+    )
     for name, mine, theirs in (
         (f"transformers, batch {best}", float(np.mean(ours_s)), peer_s),
         ("one user at a time, filtered", float(np.mean(excluded_s)), one_s),
     ):
         line = {
-            "benchmark": "decoding", "peer": name, "ours_s": round(mine, 2),
-            "peer_s": round(theirs, 2), "ratio": round(theirs / mine, 2),
+            "benchmark": "decoding",
+            "peer": name,
+            "ours_s": round(mine, 2),
+            "peer_s": round(theirs, 2),
+            "ratio": round(theirs / mine, 2),
             "floor_s": round(floor_s, 2),
-        }  # fmt: skip
+        }
         print(json.dumps(line))
 
 
@@ -223,8 +234,10 @@ def check(found: Any, parts: list[Any], strings: list[list[int]]) -> None:
         for texts, items in zip(sequences, found.items, strict=False)
         for text, item in zip(texts, items, strict=True)
     ]
-    print(f"items at the same place: {np.mean(same):.4f}; largest difference of scores "
-          f"{np.abs(found.scores[: len(scores)] - scores).max():.1e}")  # fmt: skip
+    print(
+        f"items at the same place: {np.mean(same):.4f}; largest difference of scores "
+        f"{np.abs(found.scores[: len(scores)] - scores).max():.1e}"
+    )
     assert np.mean(same) > 0.98
 
 

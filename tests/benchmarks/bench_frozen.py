@@ -37,8 +37,9 @@ SECONDS_BOUND = 0.78
 FLOOR = {"none": 4 / 6, "full": 6 / 8}
 TRAINS = {"frozen": ("^qformer/", "^adaptor/"), "full": (".*",)}
 LM = DecoderConfig(VOCAB, num_layers=4, embed_dim=512, num_heads=8, mlp_dim=2048)
-QFORMER = QFormerConfig(CF, 64, num_layers=2, num_queries=QUERIES, embed_dim=64, num_heads=4,
-                        mlp_dim=128, dropout=0.0)  # fmt: skip
+QFORMER = QFormerConfig(
+    CF, 64, num_layers=2, num_queries=QUERIES, embed_dim=64, num_heads=4, mlp_dim=128, dropout=0.0
+)
 
 
 def batch(rows: int) -> dict[str, np.ndarray]:
@@ -71,9 +72,9 @@ class Case:
         trainable, frozen = split_by_patterns(params, TRAINS[name])
         optimizer = OptimizerConfig(learning_rate=1e-4).build(100)
         self._table, self._key = jnp.ones((40, CF)), jax.random.key(1)
-        traced = jax.make_jaxpr(lambda t, f, b: gradient(
-            objective, "prompt", t, f, b, self._table, self._key
-        ))(trainable, frozen, batch(rows))  # fmt: skip
+        traced = jax.make_jaxpr(
+            lambda t, f, b: gradient(objective, "prompt", t, f, b, self._table, self._key)
+        )(trainable, frozen, batch(rows))
         self.flops = count_dot_flops(traced)
         self._state = make_state(trainable, frozen, optimizer)
         self._step: Any = make_train_step(
@@ -109,15 +110,20 @@ def main() -> int:
         ratio = seconds["frozen"] / seconds["full"]
         held = flops <= FLOPS_BOUND[remat] and ratio <= SECONDS_BOUND
         good = good and held
-        print(f"remat {remat}: FLOPs {flops:.3f} of full training (at most {FLOPS_BOUND[remat]}), "
-              f"seconds {ratio:.3f} (at most {SECONDS_BOUND}): {seconds['frozen']:.3f} against "
-              f"{seconds['full']:.3f}: {'held' if held else 'NOT held'}")  # fmt: skip
+        print(
+            f"remat {remat}: FLOPs {flops:.3f} of full training (at most {FLOPS_BOUND[remat]}), "
+            f"seconds {ratio:.3f} (at most {SECONDS_BOUND}): {seconds['frozen']:.3f} against "
+            f"{seconds['full']:.3f}: {'held' if held else 'NOT held'}"
+        )
         if remat == "none":
             record = {
-                "benchmark": "frozen", "peer": "full fine-tuning", "ours_s": seconds["frozen"],
-                "peer_s": seconds["full"], "ratio": 1 / ratio,
+                "benchmark": "frozen",
+                "peer": "full fine-tuning",
+                "ours_s": seconds["frozen"],
+                "peer_s": seconds["full"],
+                "ratio": 1 / ratio,
                 "floor_s": FLOOR[remat] * seconds["full"],
-            }  # fmt: skip
+            }
     print(json.dumps(record))
     return 0 if good else 1
 

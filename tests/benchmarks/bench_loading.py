@@ -29,10 +29,15 @@ WIDTH, MLP, VOCAB = 1024, 4096, 48_000
 def config(layers: int) -> dict[str, Any]:
     """Of a decoder whose token table is its largest tensor."""
     return {
-        "model_type": "llama", "vocab_size": VOCAB, "num_hidden_layers": layers,
-        "hidden_size": WIDTH, "intermediate_size": MLP, "num_attention_heads": 16,
-        "num_key_value_heads": 16, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "model_type": "llama",
+        "vocab_size": VOCAB,
+        "num_hidden_layers": layers,
+        "hidden_size": WIDTH,
+        "intermediate_size": MLP,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "tie_word_embeddings": False,
+    }
 
 
 def generate(folder: pathlib.Path, layers: int) -> int:
@@ -185,18 +190,30 @@ def main() -> int:
         floor_s = floor(pathlib.Path(folder))
     for how, result in results.items():
         beyond = result["beyond"] / largest
-        print(f"{how}: {result['params'] / 1e6:.0f} MB of parameters in {result['seconds']:.2f} s, "
-              f"beyond them {result['beyond'] / 1e6:.0f} MB = {beyond:.2f} of the largest tensor "
-              f"({floor_s / result['seconds']:.0%} of the floor's speed)")  # fmt: skip
+        print(
+            f"{how}: {result['params'] / 1e6:.0f} MB of parameters in {result['seconds']:.2f} s, "
+            f"beyond them {result['beyond'] / 1e6:.0f} MB = {beyond:.2f} of the largest tensor "
+            f"({floor_s / result['seconds']:.0%} of the floor's speed)"
+        )
     ours, peer = results["ours"], results["peer"]
-    print(json.dumps({
-        "benchmark": "loading", "peer": "safetensors.numpy.load_file, stack, jax.device_put",
-        "ours_s": ours["seconds"], "peer_s": peer["seconds"],
-        "ratio": peer["seconds"] / ours["seconds"], "floor_s": floor_s,
-        "ours_beyond_per_largest": ours["beyond"] / largest,
-        "peer_beyond_per_largest": peer["beyond"] / largest, "bound": BOUND,
-        "parameters_bytes": ours["params"], "devices": args.devices, "dtype": args.dtype,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "loading",
+                "peer": "safetensors.numpy.load_file, stack, jax.device_put",
+                "ours_s": ours["seconds"],
+                "peer_s": peer["seconds"],
+                "ratio": peer["seconds"] / ours["seconds"],
+                "floor_s": floor_s,
+                "ours_beyond_per_largest": ours["beyond"] / largest,
+                "peer_beyond_per_largest": peer["beyond"] / largest,
+                "bound": BOUND,
+                "parameters_bytes": ours["params"],
+                "devices": args.devices,
+                "dtype": args.dtype,
+            }
+        )
+    )
     return 0 if ours["beyond"] <= BOUND * largest else 1
 
 

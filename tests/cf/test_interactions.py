@@ -92,9 +92,12 @@ def test_sequences_get_rows_that_say_nothing_of_held_out_items(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1 2 3\n4\n", "line 2: a user without items"), ("", "empty"),
-     ("1 2\n1 3\n", "line 2: user '1' has a line already")],
-)  # fmt: skip
+    [
+        ("1 2 3\n4\n", "line 2: a user without items"),
+        ("", "empty"),
+        ("1 2\n1 3\n", "line 2: user '1' has a line already"),
+    ],
+)
 def test_malformed_sequences_fail_with_file_and_line(tmp_path, text, message):
     path = tmp_path / "sequences.txt"
     path.write_text(text)

@@ -75,11 +75,16 @@ def test_shrunk_ranks_have_the_least_squared_error_under_their_prior():
         violators = draw.binomial(drawn, p)
         errors = {
             how: np.mean(
-                (np.asarray(ranks.estimated_rank(how, violators, np.full(len(p), drawn), ITEMS - 1))
-                 - rank) ** 2
+                (
+                    np.asarray(
+                        ranks.estimated_rank(how, violators, np.full(len(p), drawn), ITEMS - 1)
+                    )
+                    - rank
+                )
+                ** 2
             )
             for how in ("sampled", "corrected", "shrunk")
-        }  # fmt: skip
+        }
         assert errors["shrunk"] < errors["corrected"] < errors["sampled"]
         a, b = ranks.fit_prior(violators, np.full(len(p), drawn))
         assert float(a) == pytest.approx(0.5, rel=0.1) and float(b) == pytest.approx(4.0, rel=0.1)
@@ -130,9 +135,11 @@ def test_bias_and_variance_of_the_weights_are_within_their_bounds(negatives):
         cases = [(lambda r: phi(r - 1), rank_weights.warp_bounds)]
         for cutoff in (None, 5, 10, 100):
             cases.append(
-                (discount(cutoff),
-                 lambda r, m, n, cutoff=cutoff: rank_weights.ndcg_bounds(r, m, n, cutoff))
-            )  # fmt: skip
+                (
+                    discount(cutoff),
+                    lambda r, m, n, cutoff=cutoff: rank_weights.ndcg_bounds(r, m, n, cutoff),
+                )
+            )
         for rank in positions(negatives):
             for curve, bounds in cases:
                 found = rank_weights.moments(curve, int(rank), drawn, negatives, estimate)

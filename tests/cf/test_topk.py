@@ -28,8 +28,9 @@ def vectors(step: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     return user.astype(np.float32), item.astype(np.float32)
 
 
-@pytest.mark.parametrize(("step", "user_block", "item_block"),
-                         [(0, 64, 128), (0, 5, 16), (1, 64, 128), (1, 7, 11)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("step", "user_block", "item_block"), [(0, 64, 128), (0, 5, 16), (1, 64, 128), (1, 7, 11)]
+)
 def test_lists_equal_a_dense_sort(seen, step, user_block, item_block):
     user, item = vectors(step)
     found = best_items(user, item, seen, K, user_block=user_block, item_block=item_block)

@@ -27,16 +27,22 @@ def test_two_processes_fit_what_one_device_fits(tmp_path, gather):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu",
-                   "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
     files = [tmp_path / f"{process}.npz" for process in range(2)]
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.cf.one_process", address, str(i), gather, str(file)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for i, file in enumerate(files)
-    ]  # fmt: skip
+    ]
     try:
         outputs = [process.communicate(timeout=120)[0] for process in started]
     finally:

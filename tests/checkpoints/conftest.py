@@ -24,9 +24,14 @@ def run(tmp_path_factory):
     lm = DecoderConfig(**{**config.__dict__, "lora_rank": 2, "lora_targets": (".*",)})
     reader = ("^qformer/", "^adaptor/")
     second = trainer(
-        folder / "run", LanguageModelling(lm, models.READER), total_steps=4, trainable=reader,
-        adapters=("/lora_[ab]$",), init=(InitFrom(str(folder / "base")),), allow_fresh=reader,
-    )  # fmt: skip
+        folder / "run",
+        LanguageModelling(lm, models.READER),
+        total_steps=4,
+        trainable=reader,
+        adapters=("/lora_[ab]$",),
+        init=(InitFrom(str(folder / "base")),),
+        allow_fresh=reader,
+    )
     second.fit()
     # What a run through the command line leaves beside.
     (folder / "run" / "config.gin").write_text("# the recipe\nBATCH_SIZE = 16\n")

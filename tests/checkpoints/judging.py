@@ -30,12 +30,17 @@ SMALL = {**LLAMA, "num_hidden_layers": 1, "max_position_embeddings": 128, "bos_t
 KINDS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 # {option: (field of DecoderConfig, its value where the file does not say)}.
 FIELDS = {
-    "vocab_size": ("vocab_size", None), "num_hidden_layers": ("num_layers", None),
-    "hidden_size": ("embed_dim", None), "intermediate_size": ("mlp_dim", None),
-    "num_attention_heads": ("num_heads", None), "num_key_value_heads": ("num_kv_heads", None),
-    "head_dim": ("head_dim", None), "rms_norm_eps": ("norm_eps", 1e-6),
-    "rope_theta": ("rope_theta", 1e4), "tie_word_embeddings": ("tie_embeddings", False),
-}  # fmt: skip
+    "vocab_size": ("vocab_size", None),
+    "num_hidden_layers": ("num_layers", None),
+    "hidden_size": ("embed_dim", None),
+    "intermediate_size": ("mlp_dim", None),
+    "num_attention_heads": ("num_heads", None),
+    "num_key_value_heads": ("num_kv_heads", None),
+    "head_dim": ("head_dim", None),
+    "rms_norm_eps": ("norm_eps", 1e-6),
+    "rope_theta": ("rope_theta", 1e4),
+    "tie_word_embeddings": ("tie_embeddings", False),
+}
 TEXTS = ("a red boat", "  two\nlines", "Ünïcode ☃", "numbers 1234567", "<|x|>")
 
 

@@ -16,8 +16,26 @@ from flax.serialization import msgpack_restore, msgpack_serialize
 
 Rng = np.random.Generator
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 3, 7, 64, 10**9, 1e30, 2.5, "", "3", "x", [], [1], {}, {"a": 1},
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    3,
+    7,
+    64,
+    10**9,
+    1e30,
+    2.5,
+    "",
+    "3",
+    "x",
+    [],
+    [1],
+    {},
+    {"a": 1},
+)
 LETTERS = string.ascii_letters + string.digits + '{}[]",:.-_ \\\n'
 
 

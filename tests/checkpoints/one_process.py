@@ -33,17 +33,25 @@ def main(address: str, process: int, folder: str, mesh: str) -> None:
     objective = LanguageModelling(open_source(folder).config)
     config = {"split": MeshConfig(1, 2, 1), "columns": MeshConfig(1, 1, 2)}[mesh]
     params, _ = loading.load_sources(
-        objective, describe_variables(objective), [InitFrom(folder)], (), Partitioner(config),
+        objective,
+        describe_variables(objective),
+        [InitFrom(folder)],
+        (),
+        Partitioner(config),
         jax.random.key(0),
-    )  # fmt: skip
+    )
     kernel = params["lm/layers/sub_0/mlp/up/kernel"].addressable_shards[0]
-    print(json.dumps({
-        "read": opened[0].source.bytes_read,
-        "held": sum(s.data.nbytes for x in params.values() for s in x.addressable_shards),
-        "total": sum(x.nbytes for x in params.values()),
-        "fingerprint": loading.fingerprint(params),
-        "sum": float(np.asarray(kernel.data, np.float64).sum()),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "read": opened[0].source.bytes_read,
+                "held": sum(s.data.nbytes for x in params.values() for s in x.addressable_shards),
+                "total": sum(x.nbytes for x in params.values()),
+                "fingerprint": loading.fingerprint(params),
+                "sum": float(np.asarray(kernel.data, np.float64).sum()),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -26,31 +26,47 @@ LLAMA: dict[str, Any] = {
 
 
 T5: dict[str, Any] = {
-    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "vocab_size": 64,
-    "num_layers": 2, "d_model": 32, "d_ff": 48, "num_heads": 4, "d_kv": 8,
-    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "torch_dtype": "float32",
-}  # fmt: skip
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "vocab_size": 64,
+    "num_layers": 2,
+    "d_model": 32,
+    "d_ff": 48,
+    "num_heads": 4,
+    "d_kv": 8,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
 
 
 def _llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     width, heads, vocab = (config[n] for n in ("hidden_size", "num_attention_heads", "vocab_size"))
     keys, mlp = width // heads * config["num_key_value_heads"], config["intermediate_size"]
     return {
-        "q_proj": (width, width), "k_proj": (keys, width), "v_proj": (keys, width),
-        "o_proj": (width, width), "gate_proj": (mlp, width), "up_proj": (mlp, width),
-        "down_proj": (width, mlp), "embed_tokens": (vocab, width), "lm_head": (vocab, width),
-    }  # fmt: skip
+        "q_proj": (width, width),
+        "k_proj": (keys, width),
+        "v_proj": (keys, width),
+        "o_proj": (width, width),
+        "gate_proj": (mlp, width),
+        "up_proj": (mlp, width),
+        "down_proj": (width, mlp),
+        "embed_tokens": (vocab, width),
+        "lm_head": (vocab, width),
+    }
 
 
 def _t5_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     width, mlp, heads, vocab = (config[n] for n in ("d_model", "d_ff", "num_heads", "vocab_size"))
     inner = heads * config["d_kv"]
     return {
-        **dict.fromkeys("qkv", (inner, width)), "o": (width, inner), "wo": (width, mlp),
+        **dict.fromkeys("qkv", (inner, width)),
+        "o": (width, inner),
+        "wo": (width, mlp),
         **dict.fromkeys(("wi", "wi_0", "wi_1"), (mlp, width)),
         **dict.fromkeys(("shared", "lm_head"), (vocab, width)),
         "relative_attention_bias": (32, heads),
-    }  # fmt: skip
+    }
 
 
 def weights(config: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:

@@ -114,8 +114,11 @@ def _write_array(folder: pathlib.Path, name: str, leaf: np.ndarray, form: str) -
         base = {"driver": "file", "path": f"{folder}/"}
         store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
     spec = {
-        "driver": "zarr", "dtype": leaf.dtype.name, "kvstore": store, "metadata": metadata,
-    }  # fmt: skip
+        "driver": "zarr",
+        "dtype": leaf.dtype.name,
+        "kvstore": store,
+        "metadata": metadata,
+    }
     tensorstore.open(spec, create=True, open=True).result().write(leaf).result()
     if form in ("orbax", "ocdbt"):
         return f"PLACEHOLDER://{name}"

@@ -26,19 +26,26 @@ from tests.training import models
 SCALED = {
     **LLAMA,
     "rope_scaling": {
-        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
         "original_max_position_embeddings": 16,
     },
-}  # fmt: skip
+}
 
 
 def load(path, config, mesh=None, step="best"):
     objective = LanguageModelling(config)
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     return load_sources(
-        objective, describe_variables(objective), [InitFrom(str(path), step=step)], (),
-        mesh or one, jax.random.key(0),
-    )[0]  # fmt: skip
+        objective,
+        describe_variables(objective),
+        [InitFrom(str(path), step=step)],
+        (),
+        mesh or one,
+        jax.random.key(0),
+    )[0]
 
 
 def same(a, b):
@@ -79,9 +86,15 @@ def test_its_recipe_gives_stage_two_the_same_configuration(tmp_path):
     assert cli.main(["convert", f"--source={tmp_path}/hf", f"--model_dir={tmp_path}/out"]) == 0
     files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
     bindings = [
-        f"LM_FROM={tmp_path}/out", "MODEL_DIR=m", "CF_TABLE=c", "QFORMER_FROM=q", "TRAIN_STEPS=1",
-        "BATCH_SIZE=8", "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}", "LEARNING_RATE=0.1",
-    ]  # fmt: skip
+        f"LM_FROM={tmp_path}/out",
+        "MODEL_DIR=m",
+        "CF_TABLE=c",
+        "QFORMER_FROM=q",
+        "TRAIN_STEPS=1",
+        "BATCH_SIZE=8",
+        "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}",
+        "LEARNING_RATE=0.1",
+    ]
     run = gin_config.build(Run, files, bindings)
     published = open_source(str(tmp_path / "hf")).config
     half = {"dtype": "bfloat16", "param_dtype": "bfloat16"}
@@ -101,9 +114,15 @@ def test_no_other_tokenizer_takes_the_place_of_one_that_is_missing(tmp_path, cap
     assert "holds no tokenizer" in capfd.readouterr().err
     files = ["runs/stage2_ilm.gin", "models/qformer_base.gin", f"{tmp_path}/out/model.gin"]
     bindings = [
-        f"LM_FROM={tmp_path}/out", "MODEL_DIR=m", "CF_TABLE=c", "QFORMER_FROM=q", "TRAIN_STEPS=1",
-        "BATCH_SIZE=8", "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}", "LEARNING_RATE=0.1",
-    ]  # fmt: skip
+        f"LM_FROM={tmp_path}/out",
+        "MODEL_DIR=m",
+        "CF_TABLE=c",
+        "QFORMER_FROM=q",
+        "TRAIN_STEPS=1",
+        "BATCH_SIZE=8",
+        "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}",
+        "LEARNING_RATE=0.1",
+    ]
     with pytest.raises(UserError, match="TOKENIZER has no value: add --gin.TOKENIZER"):
         gin_config.build(Run, files, bindings)
     run = gin_config.build(Run, files, [*bindings, "TOKENIZER=there"])

@@ -33,9 +33,13 @@ def decoder(folder, **changes):
 def load(folder, mesh="split", allow_fresh=(), source=None, **changes):
     objective = LanguageModelling(decoder(folder, **changes))
     return load_sources(
-        objective, describe_variables(objective), [source or InitFrom(str(folder))], allow_fresh,
-        partitioner(mesh), jax.random.key(0),
-    )  # fmt: skip
+        objective,
+        describe_variables(objective),
+        [source or InitFrom(str(folder))],
+        allow_fresh,
+        partitioner(mesh),
+        jax.random.key(0),
+    )
 
 
 @pytest.fixture

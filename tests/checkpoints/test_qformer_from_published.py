@@ -31,9 +31,18 @@ ONE, SPLIT = MeshConfig(1, 1, 1), MeshConfig(1, 4, 2)
 RECIPE = pathlib.Path(__file__).parents[2] / "gin" / "models" / "qformer_bert.gin"
 # The sizes of the small BERT; 37 words, and [DEC] after them.
 SIZES = QFormerConfig(
-    cf_dim=6, vocab_size=38, num_layers=2, num_queries=3, embed_dim=16, num_heads=4, mlp_dim=24,
-    max_text_length=8, projection_dim=8, norm_eps=1e-5, dec_id=37,
-)  # fmt: skip
+    cf_dim=6,
+    vocab_size=38,
+    num_layers=2,
+    num_queries=3,
+    embed_dim=16,
+    num_heads=4,
+    mlp_dim=24,
+    max_text_length=8,
+    projection_dim=8,
+    norm_eps=1e-5,
+    dec_id=37,
+)
 
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -44,9 +53,13 @@ def load(folder, config=SIZES, allow_fresh=FRESH_AFTER_BERT, mesh=SPLIT):
     objective = Alignment(config)
     source = InitFrom(str(folder), ("^qformer/",), top="qformer")
     return load_sources(
-        objective, describe_variables(objective), [source], allow_fresh,
-        Partitioner(mesh, devices=devices), jax.random.key(0),
-    )  # fmt: skip
+        objective,
+        describe_variables(objective),
+        [source],
+        allow_fresh,
+        Partitioner(mesh, devices=devices),
+        jax.random.key(0),
+    )
 
 
 def test_bert_gives_the_text_branch_and_the_queries_blocks():

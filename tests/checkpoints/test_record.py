@@ -63,7 +63,7 @@ def files(folder):
         ({"config": {"seed": 1}}, r"seed \(SEED\) 0, now 1"),
         ({"config": {"total_steps": 2}}, "has made 4 steps, more than TRAIN_STEPS = 2"),
     ],
-)  # fmt: skip
+)
 def test_what_a_run_was_made_from_may_not_change_and_a_refusal_leaves_it_whole(
     tmp_path, changes, words
 ):
@@ -90,9 +90,11 @@ def test_more_steps_go_on_at_the_rate_where_the_schedule_ended_unless_it_is_stre
             make_trainer(tmp_path / "b", steps=8, config={"log_every": 1}, **still).fit()
         optimizer = dataclasses.replace(slow, decay_steps=stretched)
         trainer = make_trainer(
-            tmp_path / folder, steps=16, config={"log_every": 1, "batch_size": 16},
+            tmp_path / folder,
+            steps=16,
+            config={"log_every": 1, "batch_size": 16},
             **{**still, "optimizer": optimizer},
-        )  # fmt: skip
+        )
         finished.write(trainer.model_dir, seconds=1, step=8, validation={}, recipe={}, inputs={})
         trainer.fit()
         said = capsys.readouterr().err

@@ -61,8 +61,9 @@ def test_shards_of_an_older_save_are_said_and_not_read(folder):
 
 
 def test_the_makers_own_file_beside_the_shards_is_not_the_model(folder, tmp_path_factory):
-    safetensors.numpy.save_file({"tok_embeddings.weight": np.ones((2, 2))},
-                                folder / "consolidated.safetensors")  # fmt: skip
+    safetensors.numpy.save_file(
+        {"tok_embeddings.weight": np.ones((2, 2))}, folder / "consolidated.safetensors"
+    )
     assert any("consolidated.safetensors is not read" in n for n in open_source(str(folder)).notes)
     alone = tmp_path_factory.mktemp("alone")
     (alone / "consolidated.safetensors").write_bytes(
@@ -96,8 +97,12 @@ def test_one_file_and_an_index_of_others_are_two_models(folder):
     with pytest.raises(UserError, match="so two models"):
         open_source(str(folder))
     # An index of that one file is one model.
-    edit(folder, lambda index: index["weight_map"].update(
-        dict.fromkeys(index["weight_map"], "model.safetensors")))  # fmt: skip
+    edit(
+        folder,
+        lambda index: index["weight_map"].update(
+            dict.fromkeys(index["weight_map"], "model.safetensors")
+        ),
+    )
     assert not open_source(str(folder)).lacking
 
 

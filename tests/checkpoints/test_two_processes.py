@@ -32,10 +32,13 @@ def both(folder, mesh):
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.checkpoints.one_process", address, str(i), folder, mesh],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     try:
         outputs = [process.communicate(timeout=120) for process in started]
     finally:
@@ -55,9 +58,13 @@ def test_each_process_reads_what_its_devices_hold(tmp_path, mesh):
     objective = LanguageModelling(open_source(str(tmp_path)).config)
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     params, _ = load_sources(
-        objective, describe_variables(objective), [InitFrom(str(tmp_path))], (), one,
+        objective,
+        describe_variables(objective),
+        [InitFrom(str(tmp_path))],
+        (),
+        one,
         jax.random.key(0),
-    )  # fmt: skip
+    )
     # Together they hold the whole, and say so with one fingerprint.
     assert {result["fingerprint"] for result in results} == {fingerprint(params)}
     theirs = weights(LLAMA)

@@ -57,9 +57,13 @@ def test_a_frozen_reader_is_compared_by_where_it_came_from(run, tmp_path):
         InitFrom(f"{tmp_path}/reader", ("^qformer/",), allow_unused=(".*",)),
     )
     last = trainer(
-        tmp_path / "part", LanguageModelling(plain, models.READER), total_steps=1,
-        trainable=("^adaptor/",), init=sources, allow_fresh=("^adaptor/",),
-    )  # fmt: skip
+        tmp_path / "part",
+        LanguageModelling(plain, models.READER),
+        total_steps=1,
+        trainable=("^adaptor/",),
+        init=sources,
+        allow_fresh=("^adaptor/",),
+    )
     last.fit()
     assert open_language_model(f"{tmp_path}/part").notes == []
     meta = tmp_path / "reader/checkpoints/4/meta/metadata"
@@ -75,9 +79,13 @@ def test_an_update_that_was_scaled_otherwise_is_another_model(run, tmp_path):
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     with pytest.raises(UserError, match=r"lora_alpha 16.0 \(here 32.0\)"):
         load_sources(
-            objective, describe_variables(objective), [InitFrom(f"{tmp_path}/adapter")], (".*",),
-            one, jax.random.key(0),
-        )  # fmt: skip
+            objective,
+            describe_variables(objective),
+            [InitFrom(f"{tmp_path}/adapter")],
+            (".*",),
+            one,
+            jax.random.key(0),
+        )
 
 
 def test_an_adapter_on_other_weights_than_its_own_is_said(run, tmp_path):
@@ -138,8 +146,9 @@ def test_a_converted_model_names_its_tokenizer(tmp_path, capfd):
     (source / "chat_template.jinja").write_text("{{ messages }}")
     assert cli.main(["convert", f"--source={source}", f"--model_dir={tmp_path}/out"]) == 0
     said = [line for line in capfd.readouterr().err.splitlines() if "chat template" in line]
-    assert said == [f"{source} has a chat template, which is not applied: prompts are sent as "
-                    "plain text"]  # fmt: skip
+    assert said == [
+        f"{source} has a chat template, which is not applied: prompts are sent as plain text"
+    ]
     fingerprint = open_tokenizer_at(source).fingerprint
     assert open_source(f"{tmp_path}/out").meta["tokenizer"] == fingerprint
     # Converted again it is the same; beside another tokenizer it is refused.
@@ -170,10 +179,16 @@ def test_a_run_stops_where_its_frozen_model_does(tmp_path, through_convert):
         files.append(f"{tmp_path}/again/model.gin")
         more = [f"TOKENIZER={elsewhere}"]
     bindings = [
-        f"LM_FROM={lm}", "MODEL_DIR=m", "CF_TABLE=c", "QFORMER_FROM=q", "TRAIN_STEPS=1",
-        "BATCH_SIZE=8", "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}", "LEARNING_RATE=0.1",
+        f"LM_FROM={lm}",
+        "MODEL_DIR=m",
+        "CF_TABLE=c",
+        "QFORMER_FROM=q",
+        "TRAIN_STEPS=1",
+        "BATCH_SIZE=8",
+        "TASK_FEATURE_LENGTHS={'inputs': 8, 'targets': 8}",
+        "LEARNING_RATE=0.1",
         *more,
-    ]  # fmt: skip
+    ]
     recipe = gin_config.build(Run, files, bindings)
     assert recipe.language_model_folders == [str(lm)]
     recipe.__dict__["tokenizer"] = open_tokenizer_at(recipe.dataset.settings.tokenizer)

@@ -14,10 +14,12 @@ from ilm_jax.data.sources.prepare import catalogue_dir
 from tests.data.small_catalogue import small_catalogue
 
 SMALL = (
-    "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", "--gin.WARMUP_STEPS=0",
+    "--gin.BATCH_SIZE=8",
+    "--gin.TRAIN_STEPS=1",
+    "--gin.WARMUP_STEPS=0",
     "--gin.dataset_config.DatasetConfig.truncate_targets=True",
     "--gin.trainer.TrainerConfig.eval_batches=1",
-)  # fmt: skip
+)
 DECODER = ("--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderConfig.mlp_dim=8")
 SETTINGS = {"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}
 
@@ -33,15 +35,26 @@ def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetenso
 
 def cache(root, tasks, *words, name="toy", settings=None):
     """`ilm cache_tasks` of these tasks."""
-    cache_tasks.main([
-        f"--dataset={name}", f"--cache_dir={root / 'cache'}", f"--tasks={','.join(tasks)}",
-        f"--settings={json.dumps(settings or SETTINGS)}", *words,
-    ])  # fmt: skip
+    cache_tasks.main(
+        [
+            f"--dataset={name}",
+            f"--cache_dir={root / 'cache'}",
+            f"--tasks={','.join(tasks)}",
+            f"--settings={json.dumps(settings or SETTINGS)}",
+            *words,
+        ]
+    )
 
 
 def train(root, recipe, name, *words):
     """`ilm train` of a tiny recipe into root/name; returns the exit code."""
-    return cli.main([
-        "train", f"--gin_file=tiny/{recipe}.gin", f"--gin.CACHE_DIR={root / 'cache'}",
-        f"--gin.MODEL_DIR={root / name}", *SMALL, *words,
-    ])  # fmt: skip
+    return cli.main(
+        [
+            "train",
+            f"--gin_file=tiny/{recipe}.gin",
+            f"--gin.CACHE_DIR={root / 'cache'}",
+            f"--gin.MODEL_DIR={root / name}",
+            *SMALL,
+            *words,
+        ]
+    )

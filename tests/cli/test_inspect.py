@@ -89,8 +89,13 @@ def test_what_is_wrong_is_one_line_at_once_and_nothing_is_written(
         "user,item,timestamp\n" + "".join(f"u,{k},1\n" for k in "abc")
     )
     (folder / name).write_text(content)
-    words = ["inspect", "--dataset=custom", f"--data_dir={folder}", f"--cache_dir={cache}",
-             '--settings={"split": {"held_out_items": 0.0}}']  # fmt: skip
+    words = [
+        "inspect",
+        "--dataset=custom",
+        f"--data_dir={folder}",
+        f"--cache_dir={cache}",
+        '--settings={"split": {"held_out_items": 0.0}}',
+    ]
     assert cli.main(words) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) == 1 and re.match(rf"ilm: error: .*{message}", lines[0]), lines
@@ -111,8 +116,9 @@ def test_it_says_which_column_is_read_as_what(tmp_path):
 def test_wrong_words_are_one_line(cache):
     base = ["--dataset=toy", f"--cache_dir={cache}"]
     for words, message in (
-        (["--split=valid"], "no split 'valid'"), (["--task=sumary"], "near it: summary"),
+        (["--split=valid"], "no split 'valid'"),
+        (["--task=sumary"], "near it: summary"),
         (["--task=rating"], "split 'train' has no examples"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UserError, match=message):
             inspect.main([*base, *words])

@@ -33,8 +33,9 @@ def place(tmp_path_factory, compile_quickly):
         names = [task for name in tasks for task in mixtures().get(name, (name,))]
         small_world.cache(root, names, "--nowith_text_only", name=name, settings=settings)
         if not number:
-            path = tokenizer_path("toy", settings_from(settings), catalogue.fingerprint,
-                                  root / "cache")  # fmt: skip
+            path = tokenizer_path(
+                "toy", settings_from(settings), catalogue.fingerprint, root / "cache"
+            )
             settings["tokenizer"] = str(path)
     assert small_world.train(root, "stage0", "0", *DECODER) == 0
     return root
@@ -42,9 +43,14 @@ def place(tmp_path_factory, compile_quickly):
 
 def words_of(place, mixture, *more):
     return [
-        f"--gin.LM_FROM={place / '0'}", f"--gin.MIXTURE_OR_TASK_NAME={mixture!r}",
-        "--gin.BATCH_SIZE=16", f"--gin.TRAIN_STEPS={STEPS}", LENGTHS, *DECODER, *more,
-    ]  # fmt: skip
+        f"--gin.LM_FROM={place / '0'}",
+        f"--gin.MIXTURE_OR_TASK_NAME={mixture!r}",
+        "--gin.BATCH_SIZE=16",
+        f"--gin.TRAIN_STEPS={STEPS}",
+        LENGTHS,
+        *DECODER,
+        *more,
+    ]
 
 
 def train(place, name, words):

@@ -21,14 +21,23 @@ def train(tmp_path):
 
     def start(steps):
         words = [
-            "train", "--gin_file=tiny/stage0.gin", f"--gin.MODEL_DIR={tmp_path / 'run'}",
-            f"--gin.CACHE_DIR={tmp_path / 'cache'}", *small_world.SMALL, *small_world.DECODER,
-            f"--gin.TRAIN_STEPS={steps}", "--gin.checkpoints.CheckpointConfig.every=2",
-        ]  # fmt: skip
+            "train",
+            "--gin_file=tiny/stage0.gin",
+            f"--gin.MODEL_DIR={tmp_path / 'run'}",
+            f"--gin.CACHE_DIR={tmp_path / 'cache'}",
+            *small_world.SMALL,
+            *small_world.DECODER,
+            f"--gin.TRAIN_STEPS={steps}",
+            "--gin.checkpoints.CheckpointConfig.every=2",
+        ]
         process = subprocess.Popen(
-            [sys.executable, "-m", "ilm_jax", *words], cwd=ROOT, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "XLA_FLAGS": ""},
-        )  # fmt: skip
+            [sys.executable, "-m", "ilm_jax", *words],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": ""},
+        )
         started.append(process)
         return process
 

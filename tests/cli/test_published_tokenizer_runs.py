@@ -56,11 +56,19 @@ def test_stages_0_and_2_and_evaluation(place, capsys):
     kind = "llama3"
     cache(place, kind, "text", "long_description", "sequential_random")
     assert train(place, kind, "stage0", "0", *DECODER) == 0
-    assert train(
-        place, kind, "stage2_mlp", "2", *DECODER, f"--gin.LM_FROM={place}/0",
-        f"--gin.CF_TABLE={place}/cf.safetensors", '--gin.TASK_FEATURE_LENGTHS={"inputs": 150, '
-        '"targets": 60}',
-    ) == 0  # fmt: skip
+    assert (
+        train(
+            place,
+            kind,
+            "stage2_mlp",
+            "2",
+            *DECODER,
+            f"--gin.LM_FROM={place}/0",
+            f"--gin.CF_TABLE={place}/cf.safetensors",
+            '--gin.TASK_FEATURE_LENGTHS={"inputs": 150, "targets": 60}',
+        )
+        == 0
+    )
     words = ["evaluate", f"--model_dir={place}/2", "--users=4", "--beams=2"]
     assert cli.main(words) == 0
     assert "nll_content" in capsys.readouterr().out

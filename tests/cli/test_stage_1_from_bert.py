@@ -36,10 +36,15 @@ def bert(tmp_path_factory):
     root = tmp_path_factory.mktemp("bert") / "folder"
     shutil.copytree(folder() / "bert", root)
     config = {
-        "model_type": "bert", "vocab_size": published("bert").vocab_size, "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 24,
-        "max_position_embeddings": 64, "hidden_act": "gelu",
-    }  # fmt: skip
+        "model_type": "bert",
+        "vocab_size": published("bert").vocab_size,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 64,
+        "hidden_act": "gelu",
+    }
     (root / "config.json").write_text(json.dumps(config))
     shapes = {
         "word_embeddings.weight": (config["vocab_size"], WIDTH),
@@ -65,9 +70,13 @@ def load(run):
     """What the trainer does before its first step."""
     objective = run.sized_objective
     return load_sources(
-        objective, describe_variables(objective), run.trainer.init, run.trainer.allow_fresh,
-        Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1])), jax.random.key(0),
-    )  # fmt: skip
+        objective,
+        describe_variables(objective),
+        run.trainer.init,
+        run.trainer.allow_fresh,
+        Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1])),
+        jax.random.key(0),
+    )
 
 
 @pytest.mark.slow
@@ -76,10 +85,12 @@ def test_the_recipe_starts_from_bert_with_its_tokenizer(bert, tmp_path):
     catalogue.save(catalogue_dir("toy", tmp_path / "cache"), {"builder": toy.VERSION})
     fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(tmp_path / "cf.safetensors")
     bindings = [
-        f"BERT_FROM={bert}", f"CACHE_DIR={tmp_path / 'cache'}", "MODEL_DIR=/none",
+        f"BERT_FROM={bert}",
+        f"CACHE_DIR={tmp_path / 'cache'}",
+        "MODEL_DIR=/none",
         f"CF_TABLE={tmp_path / 'cf.safetensors'}",
         *[f"qformer.QFormerConfig.{name}={value}" for name, value in SIZES.items()],
-    ]  # fmt: skip
+    ]
     files = ["tiny/stage1.gin", "models/qformer_bert.gin"]
     with pytest.raises(UserError, match="qformer/text_head"):
         load(gin_config.build(Run, files, bindings))

@@ -25,9 +25,12 @@ QUICK = 6.0
 def python(*words, **environment):
     """What a fresh process prints."""
     return subprocess.run(
-        [sys.executable, *words], env=os.environ | environment, check=True, text=True,
+        [sys.executable, *words],
+        env=os.environ | environment,
+        check=True,
+        text=True,
         capture_output=True,
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 def test_importing_the_package_is_quick_and_imports_neither_tensorflow_nor_jax():
@@ -51,12 +54,19 @@ def test_a_whole_training_run_imports_no_tensorflow(tmp_path):
         catalogue_dir("toy", cache_dir), {"builder": toy.VERSION}
     )
     printed = python(
-        "-c", TELL, "train", "--gin_file=tiny/stage0.gin",
-        f"--gin.MODEL_DIR={tmp_path}/model", f"--gin.CACHE_DIR={cache_dir}",
-        "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=2", "--gin.WARMUP_STEPS=0",
-        "--gin.decoder.DecoderConfig.num_layers=1", "--gin.trainer.TrainerConfig.eval_batches=1",
+        "-c",
+        TELL,
+        "train",
+        "--gin_file=tiny/stage0.gin",
+        f"--gin.MODEL_DIR={tmp_path}/model",
+        f"--gin.CACHE_DIR={cache_dir}",
+        "--gin.BATCH_SIZE=8",
+        "--gin.TRAIN_STEPS=2",
+        "--gin.WARMUP_STEPS=0",
+        "--gin.decoder.DecoderConfig.num_layers=1",
+        "--gin.trainer.TrainerConfig.eval_batches=1",
         "--gin.dataset_config.DatasetConfig.truncate_targets=True",
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-    )  # fmt: skip
+    )
     assert printed.splitlines()[-1] == "imported [] code 0"
     assert (tmp_path / "model/checkpoints/2").is_dir()

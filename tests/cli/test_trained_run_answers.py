@@ -24,8 +24,15 @@ from tests.cli.small_world import DECODER
 from tests.serving.test_exporting import READER
 from tests.some import some
 
-TASKS = ("text", "long_description", "sequential_random", "sequential_sequential", "rating",
-         "ranking", "user_profile")  # fmt: skip
+TASKS = (
+    "text",
+    "long_description",
+    "sequential_random",
+    "sequential_sequential",
+    "rating",
+    "ranking",
+    "user_profile",
+)
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -37,10 +44,18 @@ def world(tmp_path_factory, compile_quickly):
     catalogue = small_world.save_world(root)
     small_world.cache(root, TASKS, "--nowith_text_only")
     assert small_world.train(root, "stage0", "0", *DECODER) == 0
-    assert small_world.train(
-        root, "stage2_mlp", "2", *DECODER, f"--gin.LM_FROM={root}/0", LENGTHS,
-        f"--gin.CF_TABLE={root}/cf.safetensors",
-    ) == 0  # fmt: skip
+    assert (
+        small_world.train(
+            root,
+            "stage2_mlp",
+            "2",
+            *DECODER,
+            f"--gin.LM_FROM={root}/0",
+            LENGTHS,
+            f"--gin.CF_TABLE={root}/cf.safetensors",
+        )
+        == 0
+    )
     return root, catalogue, root / "2"
 
 
@@ -60,9 +75,16 @@ def refused(capsys, *words):
 
 def test_every_task_has_the_figures_of_its_kind(world, tmp_path, capsys):
     _, catalogue, model_dir = world
-    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=6", "--texts=3",
-        "--beams=5", "--nogeneration",
-        "--tasks=rating,ranking,sequential_sequential,user_profile")  # fmt: skip
+    run(
+        "evaluate",
+        f"--model_dir={model_dir}",
+        f"--output={tmp_path}",
+        "--users=6",
+        "--texts=3",
+        "--beams=5",
+        "--nogeneration",
+        "--tasks=rating,ranking,sequential_sequential,user_profile",
+    )
     record = json.loads((tmp_path / "evaluation.json").read_text())
     figures, intervals = record["figures"], record["intervals"]
     for name in ("rating/rmse", "rating/mae", "ranking/ndcg@5", "user_profile/nll"):
@@ -84,8 +106,14 @@ def test_every_task_has_the_figures_of_its_kind(world, tmp_path, capsys):
 def test_a_language_model_judges_the_texts(world, tmp_path):
     root, _, model_dir = world
     run("convert", f"--source={root / '0'}", f"--model_dir={tmp_path / 'judge'}")
-    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--texts=3",
-        "--tasks=long_description", f"--rater={tmp_path / 'judge'}")  # fmt: skip
+    run(
+        "evaluate",
+        f"--model_dir={model_dir}",
+        f"--output={tmp_path}",
+        "--texts=3",
+        "--tasks=long_description",
+        f"--rater={tmp_path / 'judge'}",
+    )
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert 0 < record["figures"]["rater_fluency"] < 1 and 0 < record["figures"]["rater_item"] < 1
     assert "rater_history" not in record["figures"], "nobody chose before a description"
@@ -94,8 +122,14 @@ def test_a_language_model_judges_the_texts(world, tmp_path):
 
 def test_lists_hold_only_the_candidates_that_the_prompt_names(world, tmp_path):
     _, catalogue, model_dir = world
-    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=5", "--beams=20",
-        "--tasks=ranking")  # fmt: skip
+    run(
+        "evaluate",
+        f"--model_dir={model_dir}",
+        f"--output={tmp_path}",
+        "--users=5",
+        "--beams=20",
+        "--tasks=ranking",
+    )
     lists = rows(tmp_path / "ranking" / "ranks.jsonl")
     assert {len(row["items"]) for row in lists} == {20}
     assert all(row["target"] in row["items"] for row in some(lists))
@@ -105,9 +139,16 @@ def test_lists_hold_only_the_candidates_that_the_prompt_names(world, tmp_path):
 def test_earlier_choices_are_no_candidates_where_the_plan_says_so(world, tmp_path):
     _, catalogue, model_dir = world
     every = set(catalogue.item_ids)
-    run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path}", "--users=4",
-        f"--beams={len(every)}", "--tasks=sequential_random", "--split=validation",
-        "--exclude_seen")  # fmt: skip
+    run(
+        "evaluate",
+        f"--model_dir={model_dir}",
+        f"--output={tmp_path}",
+        "--users=4",
+        f"--beams={len(every)}",
+        "--tasks=sequential_random",
+        "--split=validation",
+        "--exclude_seen",
+    )
     lists = rows(tmp_path / "ranks.jsonl")
     assert len(lists) == 4
     for row in lists:
@@ -122,8 +163,14 @@ def test_earlier_choices_are_no_candidates_where_the_plan_says_so(world, tmp_pat
 def test_a_run_compared_with_itself_ties(world, tmp_path, capsys):
     _, _, model_dir = world
     for name in ("a", "b"):
-        run("evaluate", f"--model_dir={model_dir}", f"--output={tmp_path / name}", "--users=6",
-            "--tasks=sequential_random", "--beams=5")  # fmt: skip
+        run(
+            "evaluate",
+            f"--model_dir={model_dir}",
+            f"--output={tmp_path / name}",
+            "--users=6",
+            "--tasks=sequential_random",
+            "--beams=5",
+        )
     capsys.readouterr()
     run("compare", tmp_path / "a", tmp_path / "b")
     table = capsys.readouterr().out
@@ -134,8 +181,14 @@ def test_a_sample_limits_scoring_writing_and_ranking_alike(world, tmp_path, caps
     _, _, model_dir = world
     folders = [tmp_path / "few", tmp_path / "more"]
     for folder, size in zip(folders, (2, 5), strict=True):
-        run("evaluate", f"--model_dir={model_dir}", f"--output={folder}", f"--users={size}",
-            f"--texts={size}", "--beams=5")  # fmt: skip
+        run(
+            "evaluate",
+            f"--model_dir={model_dir}",
+            f"--output={folder}",
+            f"--users={size}",
+            f"--texts={size}",
+            "--beams=5",
+        )
     shown = capsys.readouterr()
     few, more = (results.read(folder) for folder in folders)
     for name, stored, size in (("few", few, 2), ("more", more, 5)):
@@ -152,20 +205,29 @@ def test_a_sample_limits_scoring_writing_and_ranking_alike(world, tmp_path, caps
     assert "nll.ids" in refused(capsys, "compare", *folders)
 
 
-@pytest.mark.parametrize("words, said", [
-    (("evaluate", "--users=-1"), "users"), (("evaluate", "--beams=0"), "beams"),
-    (("evaluate", "--beams=81"), "beams=81: give a number from 1 to 80"),
-    (("evaluate", "--liked=nan"), "liked=nan"), (("evaluate", "--step=1e1"), "--step=1e1"),
-    (("evaluate", "--step=7"), "no checkpoint '7'"),
-    (("infer", "--temperature=-1"), "temperature=-1.0"), (("infer", "--top_p=nan"), "top_p=nan"),
-    (("infer", "--top_p=0"), "top_p=0.0"), (("infer", "--length_penalty=nan"), "length_penalty"),
-    (("infer", "--answer=items", "--beams=0"), "beams=0"),
-    (("infer", "--answer=items", "--beams=81"), "from 1 to 80"),
-    (("infer", "--answer=items", "--sample"), "--sample draws texts"),
-    (("chat", "--items=81"), "from 1 to 80"), (("chat", "--max_new_tokens=0"), "max_new_tokens=0"),
-    (("export", "--answer=items", "--beams=81"), "from 1 to 80"),
-    (("export", "--batch_size=0"), "batch_size"), (("export", "--step=newest"), "--step=newest"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("evaluate", "--users=-1"), "users"),
+        (("evaluate", "--beams=0"), "beams"),
+        (("evaluate", "--beams=81"), "beams=81: give a number from 1 to 80"),
+        (("evaluate", "--liked=nan"), "liked=nan"),
+        (("evaluate", "--step=1e1"), "--step=1e1"),
+        (("evaluate", "--step=7"), "no checkpoint '7'"),
+        (("infer", "--temperature=-1"), "temperature=-1.0"),
+        (("infer", "--top_p=nan"), "top_p=nan"),
+        (("infer", "--top_p=0"), "top_p=0.0"),
+        (("infer", "--length_penalty=nan"), "length_penalty"),
+        (("infer", "--answer=items", "--beams=0"), "beams=0"),
+        (("infer", "--answer=items", "--beams=81"), "from 1 to 80"),
+        (("infer", "--answer=items", "--sample"), "--sample draws texts"),
+        (("chat", "--items=81"), "from 1 to 80"),
+        (("chat", "--max_new_tokens=0"), "max_new_tokens=0"),
+        (("export", "--answer=items", "--beams=81"), "from 1 to 80"),
+        (("export", "--batch_size=0"), "batch_size"),
+        (("export", "--step=newest"), "--step=newest"),
+    ],
+)
 def test_numbers_that_make_no_sense_are_refused_in_one_line(world, tmp_path, capsys, words, said):
     given = [f"--model_dir={world[2]}"]
     given += [] if words[0] == "chat" else [f"--output={tmp_path / 'none'}"]
@@ -190,9 +252,17 @@ def test_a_run_is_used_with_what_it_was_made_from_and_refused_with_anything_else
     root, catalogue, model_dir = world
     other = tmp_path / "other.safetensors"
     fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=2)).save(other)
-    again = ("train", "--gin_file=tiny/stage2_mlp.gin", f"--gin.CACHE_DIR={root / 'cache'}",
-             f"--gin.MODEL_DIR={model_dir}", *small_world.SMALL, *DECODER, LENGTHS,
-             f"--gin.LM_FROM={root}/0", f"--gin.CF_TABLE={root}/cf.safetensors")  # fmt: skip
+    again = (
+        "train",
+        "--gin_file=tiny/stage2_mlp.gin",
+        f"--gin.CACHE_DIR={root / 'cache'}",
+        f"--gin.MODEL_DIR={model_dir}",
+        *small_world.SMALL,
+        *DECODER,
+        LENGTHS,
+        f"--gin.LM_FROM={root}/0",
+        f"--gin.CF_TABLE={root}/cf.safetensors",
+    )
     kept = {f: f.read_bytes() for f in model_dir.iterdir() if f.suffix in (".gin", ".json", ".txt")}
     assert len(kept) == 4
     run(*again)
@@ -200,9 +270,11 @@ def test_a_run_is_used_with_what_it_was_made_from_and_refused_with_anything_else
     assert "table (CF_TABLE)" in refused(capsys, *again, f"--gin.CF_TABLE={other}")
     assert "optimizer.learning_rate" in refused(capsys, *again, "--gin.LEARNING_RATE=0.5")
     assert kept == {file: file.read_bytes() for file in kept}
-    for verb in (("evaluate", f"--output={tmp_path / 'e'}"),
-                 ("infer", "--task=sequential_random", f"--output={tmp_path / 'i'}"),
-                 ("export", f"--output={tmp_path / 'x'}")):  # fmt: skip
+    for verb in (
+        ("evaluate", f"--output={tmp_path / 'e'}"),
+        ("infer", "--task=sequential_random", f"--output={tmp_path / 'i'}"),
+        ("export", f"--output={tmp_path / 'x'}"),
+    ):
         words = (verb[0], f"--model_dir={model_dir}", *verb[1:])
         line = refused(capsys, *words, f"--gin.CF_TABLE={other}")
         assert "was trained with something else: table (CF_TABLE)" in line
@@ -214,8 +286,13 @@ def test_prompts_of_a_file_are_answered_once(world, tmp_path, capsys):
     asked, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     prompts = ["Describe {item:i5}.", "{user:u7} chose {item:i1}, {item:i2}:", "Tell a story."]
     asked.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    words = ("infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={answers}",
-             "--max_new_tokens=4")  # fmt: skip
+    words = (
+        "infer",
+        f"--model_dir={model_dir}",
+        f"--input={asked}",
+        f"--output={answers}",
+        "--max_new_tokens=4",
+    )
     run(*words)
     found = rows(answers)
     assert sorted(row["prompt"] for row in found if "prompt" in row) == sorted(prompts)
@@ -230,8 +307,15 @@ def test_prompts_of_a_file_are_answered_once(world, tmp_path, capsys):
 def test_a_task_is_answered_with_items_that_were_not_mentioned(world, tmp_path):
     _, catalogue, model_dir = world
     answers = tmp_path / "items.jsonl"
-    run("infer", f"--model_dir={model_dir}", "--task=sequential_random", f"--output={answers}",
-        "--answer=items", "--beams=4", "--exclude_mentioned")  # fmt: skip
+    run(
+        "infer",
+        f"--model_dir={model_dir}",
+        "--task=sequential_random",
+        f"--output={answers}",
+        "--answer=items",
+        "--beams=4",
+        "--exclude_mentioned",
+    )
     found = [row for row in rows(answers) if "items" in row]
     assert len(found) == sum(len(catalogue.sequence(user)) >= 3 for user in range(60))
     for row in found:
@@ -244,8 +328,14 @@ def test_a_task_is_answered_with_items_that_were_not_mentioned(world, tmp_path):
 def test_a_task_is_answered_by_its_own_ids(world, tmp_path):
     _, catalogue, model_dir = world
     answers = tmp_path / "items.jsonl"
-    run("infer", f"--model_dir={model_dir}", "--task=sequential_sequential",
-        f"--output={answers}", "--answer=items", "--beams=3")  # fmt: skip
+    run(
+        "infer",
+        f"--model_dir={model_dir}",
+        "--task=sequential_sequential",
+        f"--output={answers}",
+        "--answer=items",
+        "--beams=3",
+    )
     splits = make_splits(catalogue)
     names = {
         order: PromptRenderer(splits, TaskSettings(item_index=order))
@@ -278,8 +368,14 @@ def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
         converted = tmp_path / "lm"
         run("convert", f"--source={root / '0'}", f"--model_dir={converted}")
         given = [f"--lm={converted}", "--dataset=toy", f"--cache_dir={root / 'cache'}"]
-    run("generate", *given, "--tasks=summary", "--limit=5", "--max_new_tokens=6",
-        f"--output={texts}")  # fmt: skip
+    run(
+        "generate",
+        *given,
+        "--tasks=summary",
+        "--limit=5",
+        "--max_new_tokens=6",
+        f"--output={texts}",
+    )
     written = [row for row in rows(texts) if "target" in row]
     assert 0 < len(written) <= 5
     assert all(row["task"] == "summary" and row["target"].strip() for row in some(written))
@@ -290,11 +386,18 @@ def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
 def test_an_export_runs_without_the_library(world, tmp_path):
     _, _, model_dir = world
     folder = tmp_path / "exported"
-    run("export", f"--model_dir={model_dir}", f"--output={folder}", "--batch_size=2",
-        "--prompt_length=24", "--max_new_tokens=4")  # fmt: skip
+    run(
+        "export",
+        f"--model_dir={model_dir}",
+        f"--output={folder}",
+        "--batch_size=2",
+        "--prompt_length=24",
+        "--max_new_tokens=4",
+    )
     manifest = json.loads((folder / "manifest.json").read_text())
-    prompts = {name: np.ones(spec["shape"], spec["dtype"])
-               for name, spec in manifest["prompts"].items()}  # fmt: skip
+    prompts = {
+        name: np.ones(spec["shape"], spec["dtype"]) for name, spec in manifest["prompts"].items()
+    }
     assert prompts["tokens"].shape == (2, 24)
     np.savez(tmp_path / "prompts.npz", **prompts)
     command = [sys.executable, READER, folder, tmp_path / "prompts.npz", tmp_path / "results.npz"]
@@ -314,8 +417,13 @@ def test_a_notebook_is_answered_as_the_command_line_is(world, tmp_path):
     assert opened.recommend(history=[item], count=4) != listed
     prompt = f"Describe {{item:{item}}}."
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": prompt}) + "\n")
-    run("infer", f"--model_dir={model_dir}", f"--input={tmp_path}/prompts.jsonl",
-        f"--output={tmp_path}/answers.jsonl", "--max_new_tokens=6")  # fmt: skip
+    run(
+        "infer",
+        f"--model_dir={model_dir}",
+        f"--input={tmp_path}/prompts.jsonl",
+        f"--output={tmp_path}/answers.jsonl",
+        "--max_new_tokens=6",
+    )
     assert opened.ask(prompt, max_new_tokens=6) == rows(tmp_path / "answers.jsonl")[0]["text"]
     assert isinstance(opened.describe(item, max_new_tokens=2), str)
     with pytest.raises(UserError, match="no user 'nobody'"):

@@ -31,10 +31,20 @@ def checkout(tmp_path_factory):
 def wheel(checkout):
     """The wheel that pip builds from it."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", checkout.parent, checkout],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            checkout.parent,
+            checkout,
+        ],
         check=True,
-    )  # fmt: skip
+    )
     (path,) = checkout.parent.glob("ilm_jax-*.whl")
     return path
 

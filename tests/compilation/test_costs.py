@@ -149,8 +149,9 @@ def test_neighbours_exchange_in_both_directions_at_once():
     assert permute_seconds([turn([(0, 2), (1, 3)])], chip, line)[0] == pytest.approx(2 * once)
     slices = [Device(0, 0, 0, slice_index=s) for s in range(2)]
     assert permute_seconds([turn([(0, 1), (1, 0)])], chip, slices) == (
-        0.0, pytest.approx(2**20 / chip.dcn_bandwidth),
-    )  # fmt: skip
+        0.0,
+        pytest.approx(2**20 / chip.dcn_bandwidth),
+    )
 
 
 def test_places_that_meet_are_counted_as_one_by_one():

@@ -26,16 +26,28 @@ def test_the_larger_of_what_is_allocated_and_what_is_live_counts():
 def test_both_figures_are_shown():
     memory = hbm(analysis(argument=1.5, temp=13, output=1.25, alias=1, live=12), 16 * GIB)
     program = {
-        "program": "train prompt", "fits": True, "hbm": memory, "rows": 4, "limit": "HBM",
+        "program": "train prompt",
+        "fits": True,
+        "hbm": memory,
+        "rows": 4,
+        "limit": "HBM",
         "seconds": dict.fromkeys(("matmul", "hbm", "ici", "dcn", "step"), 1.0),
-        "flops": dict.fromkeys(("needed", "frozen_4n", "compiled"), 1.0), "collectives": [],
-        "compile_seconds": 1.0, "kernels": [],
-        "mfu_bound": 0.5, "shardings_kept": True, "warnings": [],
-    }  # fmt: skip
+        "flops": dict.fromkeys(("needed", "frozen_4n", "compiled"), 1.0),
+        "collectives": [],
+        "compile_seconds": 1.0,
+        "kernels": [],
+        "mfu_bound": 0.5,
+        "shardings_kept": True,
+        "warnings": [],
+    }
     record = {
-        "recipe": "r", "topology": "v5e:4x4", "chips": 16, "batch": 4, "programs": [program] * 2,
+        "recipe": "r",
+        "topology": "v5e:4x4",
+        "chips": 16,
+        "batch": 4,
+        "programs": [program] * 2,
         "compiling": {"seconds": 7.0, "cpu_seconds": 13.0, "host_peak_bytes": 2 * GIB},
-    }  # fmt: skip
+    }
     shown = lines(record)[1]
     assert "14.75 of 16.00 GiB" in shown and "in use at a time 12.00" in shown
     assert "compiled in 7 s (13 s of CPU), host memory 2.0 GiB" in lines(record)[-1]
@@ -49,10 +61,12 @@ def test_both_figures_are_shown():
         ("Ran out of memory in memory space hbm. Used 40.25G of 15.75G hbm.", 40.25, 15.75),
         (
             "E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
-            "temporaries (1.50T) exceeds available HBM (31.24G). HLO module: jit_step", 1536, 31.24,
+            "temporaries (1.50T) exceeds available HBM (31.24G). HLO module: jit_step",
+            1536,
+            31.24,
         ),
     ],
-)  # fmt: skip
+)
 def test_the_compilers_refusals_are_read(words, peak, room):
     assert exceeded(words) == {"peak": int(peak * GIB), "room": int(room * GIB)}
     assert exceeded("INTERNAL: something else of 3.00G") is None

@@ -10,12 +10,18 @@ from ilm_jax.cli.main import main
 pytest.importorskip("libtpu")
 
 SMALL = [
-    "--gin_file=tiny/stage2_ilm_rand.gin", "--topology=v5e:2x2", "--table_rows=1000",
-    "--gin.decoder.DecoderConfig.vocab_size=512", "--gin.qformer.QFormerConfig.vocab_size=64",
-    "--gin.qformer.QFormerConfig.cf_dim=16", "--gin.decoder.DecoderConfig.num_layers=4",
-    "--gin.decoder.DecoderConfig.embed_dim=128", "--gin.decoder.DecoderConfig.mlp_dim=256",
-    "--gin.partitioning.MeshConfig.fsdp=4", "--gin.partitioning.MeshConfig.data=1",
-]  # fmt: skip
+    "--gin_file=tiny/stage2_ilm_rand.gin",
+    "--topology=v5e:2x2",
+    "--table_rows=1000",
+    "--gin.decoder.DecoderConfig.vocab_size=512",
+    "--gin.qformer.QFormerConfig.vocab_size=64",
+    "--gin.qformer.QFormerConfig.cf_dim=16",
+    "--gin.decoder.DecoderConfig.num_layers=4",
+    "--gin.decoder.DecoderConfig.embed_dim=128",
+    "--gin.decoder.DecoderConfig.mlp_dim=256",
+    "--gin.partitioning.MeshConfig.fsdp=4",
+    "--gin.partitioning.MeshConfig.data=1",
+]
 
 
 @pytest.mark.slow
@@ -41,8 +47,12 @@ def test_a_steps_figures(tmp_path, capfd):
 
 
 def test_a_model_that_cannot_fit_is_told_by_how_much(capfd):
-    words = ["--gin_file=pods/gemma2_27b_v5p_128.gin", "--topology=v5e:4x4", "--only=train",
-             "--gin.partitioning.MeshConfig.fsdp=1"]  # fmt: skip
+    words = [
+        "--gin_file=pods/gemma2_27b_v5p_128.gin",
+        "--topology=v5e:4x4",
+        "--only=train",
+        "--gin.partitioning.MeshConfig.fsdp=1",
+    ]
     assert main(["precompile", *words]) == 1
     out = capfd.readouterr().out
     assert "DOES NOT FIT: 51.49 GiB per chip, 35.74 GiB more than its 15.75" in out

@@ -6,8 +6,12 @@ import pytest
 
 from ilm_jax.data.sources import movielens
 
-MOVIES = ["10,Blue Hill (1999),Drama|War", '11,"Fog, The (2001)",(no genres listed)',
-          "12,Unseen (2002),Comedy", "13,Nameless,Comedy"]  # fmt: skip
+MOVIES = [
+    "10,Blue Hill (1999),Drama|War",
+    '11,"Fog, The (2001)",(no genres listed)',
+    "12,Unseen (2002),Comedy",
+    "13,Nameless,Comedy",
+]
 RATINGS = ["7,11,3.5,100", "7,10,4.0,90", "7,13,0.5,100", "5,10,5.0,50", "5,13,2.0,40"]
 TAGS = ["7,10,Slow  burn,1", "5,10,slow burn,2", "5,10,war,3", "5,10,art,3", '5,11,"a, ""b""",4']
 
@@ -52,6 +56,10 @@ def replaced(rows, number, row):
 def raw_files():
     """`csv(folder, …)` and `older(folder, release)` write files; the rows of the former."""
     return types.SimpleNamespace(
-        csv=write_csv, older=write_older, replaced=replaced,
-        movies=MOVIES, ratings=RATINGS, tags=TAGS,
-    )  # fmt: skip
+        csv=write_csv,
+        older=write_older,
+        replaced=replaced,
+        movies=MOVIES,
+        ratings=RATINGS,
+        tags=TAGS,
+    )

@@ -32,15 +32,21 @@ def small_catalogue(
     sequences = [draw.permutation(items)[:length] for length in lengths]
     total = int(lengths.sum())
     return Catalogue(
-        name=name, version="0",
+        name=name,
+        version="0",
         item_ids=[f"i{row}" for row in range(items)],
-        titles=titles, texts=texts, content=content, categories=[[] for _ in range(items)],
+        titles=titles,
+        texts=texts,
+        content=content,
+        categories=[[] for _ in range(items)],
         user_ids=[f"u{user}" for user in range(users)],
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items=np.concatenate(sequences).astype(np.int32),
-        ratings=np.full(total, np.nan, np.float32), timestamps=np.full(total, -1, np.int64),
-        ties=0, extras={},
-    )  # fmt: skip
+        ratings=np.full(total, np.nan, np.float32),
+        timestamps=np.full(total, -1, np.int64),
+        ties=0,
+        extras={},
+    )
 
 
 def words_of(catalogue: Catalogue, row: int) -> list[str]:

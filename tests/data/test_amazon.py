@@ -9,26 +9,38 @@ from ilm_jax.data.sources import amazon
 from ilm_jax.errors import UserError
 
 META = [
-    {"asin": "A1", "title": "Soap &amp; <b>Water</b>", "description": "Cleans. ", "brand": "Acme",
-     "categories": [["Beauty"], ["Beauty", "Bath"]], "price": 4.5},
+    {
+        "asin": "A1",
+        "title": "Soap &amp; <b>Water</b>",
+        "description": "Cleans. ",
+        "brand": "Acme",
+        "categories": [["Beauty"], ["Beauty", "Bath"]],
+        "price": 4.5,
+    },
     {"asin": "A2", "title": "Brush", "categories": [["Beauty", "Hair"]]},
     {"asin": "A9", "title": "Never reviewed"},
-]  # fmt: skip
+]
 
 
 def reviews(users=6):
     return [
-        {"reviewerID": f"U{u}", "asin": f"A{i}", "overall": float(1 + (u + i) % 5),
-         "unixReviewTime": 1000 + 10 * (5 - i) + u}
-        for u in range(users) for i in range(1, 6)
-    ]  # fmt: skip
+        {
+            "reviewerID": f"U{u}",
+            "asin": f"A{i}",
+            "overall": float(1 + (u + i) % 5),
+            "unixReviewTime": 1000 + 10 * (5 - i) + u,
+        }
+        for u in range(users)
+        for i in range(1, 6)
+    ]
 
 
 def write(folder, rows, meta, *, year=2018, packed=True):
     meta_lines = [repr(row) if year == 2014 else json.dumps(row) for row in meta]
     for name, lines in (
-        ("reviews_X", [json.dumps(row) for row in rows]), ("meta_X", meta_lines),
-    ):  # fmt: skip
+        ("reviews_X", [json.dumps(row) for row in rows]),
+        ("meta_X", meta_lines),
+    ):
         content = "".join(line + "\n" for line in lines).encode()
         if packed:
             (folder / f"{name}.json.gz").write_bytes(gzip.compress(content))

@@ -12,15 +12,21 @@ from ilm_jax.errors import UserError
 
 def small(**changes):
     fields = {
-        "name": "small", "version": "1.0.0",
-        "item_ids": ["a", "b", "c"], "titles": ["A", "Bé", "C"],
-        "texts": ["It is red.", "It is ☃.", ""], "content": [[(6, 9)], [(6, 7)], []],
-        "categories": [["x", "y"], [], ["x"]], "user_ids": ["u", "v", "w"],
-        "offsets": np.array([0, 3, 3, 5], np.int64), "items": np.array([0, 1, 2, 2, 0], np.int32),
+        "name": "small",
+        "version": "1.0.0",
+        "item_ids": ["a", "b", "c"],
+        "titles": ["A", "Bé", "C"],
+        "texts": ["It is red.", "It is ☃.", ""],
+        "content": [[(6, 9)], [(6, 7)], []],
+        "categories": [["x", "y"], [], ["x"]],
+        "user_ids": ["u", "v", "w"],
+        "offsets": np.array([0, 3, 3, 5], np.int64),
+        "items": np.array([0, 1, 2, 2, 0], np.int32),
         "ratings": np.array([1, np.nan, 3, 4, 5], np.float32),
         "timestamps": np.array([1, 2, 2, -1, -1], np.int64),
-        "ties": 1, "extras": {"k": [1, None, "é"]},
-    }  # fmt: skip
+        "ties": 1,
+        "extras": {"k": [1, None, "é"]},
+    }
     return Catalogue(**(fields | changes))
 
 
@@ -44,13 +50,21 @@ def test_save_and_load_give_the_same_catalogue(tmp_path):
 
 def test_fingerprint_sees_every_field():
     changes = {
-        "name": "other", "version": "2", "item_ids": ["a", "b", "d"], "titles": ["A", "B", "D"],
-        "texts": ["It is bad.", "It is ☃.", ""], "content": [[(0, 9)], [(6, 7)], []],
-        "categories": [["x"], [], ["x"]], "user_ids": ["u", "v", "x"],
-        "offsets": np.array([0, 2, 3, 5], np.int64), "items": np.array([0, 1, 2, 0, 2], np.int32),
-        "ratings": np.zeros(5, np.float32), "timestamps": np.zeros(5, np.int64),
-        "ties": 0, "extras": {},
-    }  # fmt: skip
+        "name": "other",
+        "version": "2",
+        "item_ids": ["a", "b", "d"],
+        "titles": ["A", "B", "D"],
+        "texts": ["It is bad.", "It is ☃.", ""],
+        "content": [[(0, 9)], [(6, 7)], []],
+        "categories": [["x"], [], ["x"]],
+        "user_ids": ["u", "v", "x"],
+        "offsets": np.array([0, 2, 3, 5], np.int64),
+        "items": np.array([0, 1, 2, 0, 2], np.int32),
+        "ratings": np.zeros(5, np.float32),
+        "timestamps": np.zeros(5, np.int64),
+        "ties": 0,
+        "extras": {},
+    }
     assert set(changes) == {field.name for field in dataclasses.fields(Catalogue)}
     prints = {small(**{name: value}).fingerprint for name, value in changes.items()}
     assert len(prints | {small().fingerprint}) == len(changes) + 1

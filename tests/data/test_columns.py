@@ -8,10 +8,20 @@ from ilm_jax.data.sources import amazon, custom, movielens
 from ilm_jax.errors import UserError
 
 ROWS = [("u0", "i0", 4, 1), ("u0", "i1", 3, 2), ("u1", "i0", 5, 3)]
-ITEMS = [{"pid": f"i{k}", "label": f"Lamp {k}", "blurb": "Shines.", "kinds": "A|B",
-          "brand": "Acme"} for k in range(2)]  # fmt: skip
-NAMES = {"user": "who", "item": "what", "rating": "mark", "timestamp": "when", "id": "pid",
-         "title": "label", "text": "blurb", "categories": "kinds"}  # fmt: skip
+ITEMS = [
+    {"pid": f"i{k}", "label": f"Lamp {k}", "blurb": "Shines.", "kinds": "A|B", "brand": "Acme"}
+    for k in range(2)
+]
+NAMES = {
+    "user": "who",
+    "item": "what",
+    "rating": "mark",
+    "timestamp": "when",
+    "id": "pid",
+    "title": "label",
+    "text": "blurb",
+    "categories": "kinds",
+}
 INTERACTION_FORMS = ("csv", "tsv", "inter", "parquet")
 ITEM_FORMS = ("csv", "tsv", "jsonl", "parquet", "item")
 
@@ -106,8 +116,10 @@ def test_a_lost_id_is_refused_and_a_lost_title_counted(tmp_path, lost):
 
 
 def test_a_null_time_is_refused_and_a_null_rating_counted(tmp_path):
-    rows = [{"user": "u", "item": f"i{k}", "rating": None if k else 4.0, "timestamp": k}
-            for k in range(3)]  # fmt: skip
+    rows = [
+        {"user": "u", "item": f"i{k}", "rating": None if k else 4.0, "timestamp": k}
+        for k in range(3)
+    ]
     table(tmp_path / "interactions.parquet", "parquet", rows)
     assert custom.read(tmp_path).extras["notes"] == [
         "2 of 3 ratings in interactions.parquet are empty"
@@ -120,10 +132,13 @@ def test_a_null_time_is_refused_and_a_null_rating_counted(tmp_path):
 
 HISTORIES = [
     ("x.inter", "user_id:token\titem_id_list:token_seq\titem_id:token\n", "u1\ta b\tc\n"),
-    ("x.inter", "user_id:token\titem_id:token\trating_list:float_seq\ttimestamp:float\n",
-     "u1\ta\t1 2\t3\n"),
+    (
+        "x.inter",
+        "user_id:token\titem_id:token\trating_list:float_seq\ttimestamp:float\n",
+        "u1\ta\t1 2\t3\n",
+    ),
     ("interactions.csv", "user,item,item_seq,timestamp\n", "u,a,b c,1\n"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "header", "row"), HISTORIES)
@@ -136,10 +151,22 @@ def test_rows_that_hold_histories_are_no_interactions(tmp_path, name, header, ro
 
 
 def test_amazon_2023_is_known_by_name(tmp_path):
-    review = {"rating": 5.0, "title": "ok", "asin": "A", "parent_asin": "B", "user_id": "u",
-              "timestamp": 1588615855070}  # fmt: skip
-    meta = {"main_category": "X", "title": "Mug", "description": ["Holds tea.", "Blue."],
-            "parent_asin": "B", "categories": ["Home"], "price": None}  # fmt: skip
+    review = {
+        "rating": 5.0,
+        "title": "ok",
+        "asin": "A",
+        "parent_asin": "B",
+        "user_id": "u",
+        "timestamp": 1588615855070,
+    }
+    meta = {
+        "main_category": "X",
+        "title": "Mug",
+        "description": ["Holds tea.", "Blue."],
+        "parent_asin": "B",
+        "categories": ["Home"],
+        "price": None,
+    }
     table(tmp_path / "X.jsonl", "jsonl", [review])
     table(tmp_path / "meta_X.jsonl", "jsonl", [meta])
     with pytest.raises(UserError, match="Amazon Reviews 2023, which is not read yet: .*custom"):

@@ -19,18 +19,23 @@ def rows(block, local):
 
 def example(inputs, targets, slots=(), bounds=(), content=None, catalogue="toy"):
     return {
-        "key": "k", "catalogue": catalogue,
-        "inputs": np.array(inputs, np.int32), "targets": np.array(targets, np.int32),
+        "key": "k",
+        "catalogue": catalogue,
+        "inputs": np.array(inputs, np.int32),
+        "targets": np.array(targets, np.int32),
         "targets_content": np.array(content or [1] * len(targets), np.int32),
-        "slots": np.array(slots, np.int32), "history_bounds": np.array(bounds, np.int32),
-    }  # fmt: skip
+        "slots": np.array(slots, np.int32),
+        "history_bounds": np.array(bounds, np.int32),
+    }
 
 
 # user slot, then three elements of an id (2 tokens), a slot and a comma; then a question.
 HISTORY = example(
     [50, -2, 51, 10, 11, -1, 9, 20, 21, -1, 9, 30, 31, -1, 60, 61],
-    [40, 41, EOS], slots=[7, 1, 2, 3], bounds=[3, 7, 11, 14],
-)  # fmt: skip
+    [40, 41, EOS],
+    slots=[7, 1, 2, 3],
+    bounds=[3, 7, 11, 14],
+)
 
 
 def convert(given, inputs, targets=4, queries=2, entities=4, tokenizer=IDS, **options):
@@ -135,9 +140,7 @@ def test_over_long_targets_are_an_error_unless_cut_and_counted():
 
 def test_several_catalogues_share_a_batch():
     converter = PromptConverter({"inputs": 3, "targets": 1}, IDS, max_entities=1, rows=rows)
-    given = [
-        example([-1], [EOS], [2], catalogue=name) for name in ("toy", "film", "toy")
-    ]  # fmt: skip
+    given = [example([-1], [EOS], [2], catalogue=name) for name in ("toy", "film", "toy")]
     assert converter(given)["entities"].tolist() == [[102], [1002], [102]]
 
 
@@ -150,8 +153,9 @@ def test_padding_rows_weigh_nothing_and_say_so():
 
 
 def test_prompts_stop_where_the_answer_begins():
-    converter = PromptConverter({"inputs": 22, "targets": 3}, IDS, num_queries=2, max_entities=4,
-                                rows=rows)  # fmt: skip
+    converter = PromptConverter(
+        {"inputs": 22, "targets": 3}, IDS, num_queries=2, max_entities=4, rows=rows
+    )
     whole, prompt = converter([HISTORY, None]), converter.prompts([HISTORY, None])
     assert prompt["lengths"].tolist() == [21, 0]
     for name in ("tokens", "slot_entity", "slot_query", "positions"):

@@ -9,9 +9,13 @@ from ilm_jax.data.sources import custom, user_sequences
 from ilm_jax.errors import UserError
 
 ROWS = [  # user, item, rating, timestamp; u2 ties on 30
-    ("u2", "b", 4.0, 30), ("u1", "a", 5.0, 10), ("u2", "a", 3.0, 30), ("u2", "c", 1.5, 20),
-    ("u1", "c", 2.0, 12), ("u1", "b", 4.5, 11),
-]  # fmt: skip
+    ("u2", "b", 4.0, 30),
+    ("u1", "a", 5.0, 10),
+    ("u2", "a", 3.0, 30),
+    ("u2", "c", 1.5, 20),
+    ("u1", "c", 2.0, 12),
+    ("u1", "b", 4.5, 11),
+]
 ITEMS = [("a", "Alpha, the", "x|y"), ("b", 'Beta "two"', ""), ("c", "", "z"), ("d", "Delta", "")]
 
 
@@ -91,8 +95,9 @@ def test_items_in_json_lines_and_in_recboles_format(tmp_path):
     table(tmp_path)
     rows = [
         {"asin": "a", "title": "A", "description": "A long  one.", "category": ["x", "y z"]},
-        {"asin": "b", "brand": "Acme", "color": None}, {"asin": "c", "title": 7},
-    ]  # fmt: skip
+        {"asin": "b", "brand": "Acme", "color": None},
+        {"asin": "c", "title": 7},
+    ]
     (tmp_path / "columns.gin").write_text(
         '# mine\nColumns.attributes = ("brand", "color")\nid = "asin"\n'
     )
@@ -126,15 +131,21 @@ def test_columns_go_by_the_names_that_are_given(tmp_path):
 
 def test_columns_are_recognised_however_they_are_written(tmp_path):
     table(tmp_path, header="User ID,ITEM_ID,Rating,TimeStamp")
-    (tmp_path / "items.csv").write_text("ItemId,Movie Title\n" + "".join(
-        f"{raw},{raw}!\n" for raw in "abc"))  # fmt: skip
+    (tmp_path / "items.csv").write_text(
+        "ItemId,Movie Title\n" + "".join(f"{raw},{raw}!\n" for raw in "abc")
+    )
     found = custom.read(tmp_path)
     assert found.titles == ["a!", "b!", "c!"] and found.sequence(0).tolist() == [2, 1, 0]
 
 
 def test_dates_are_times(tmp_path):
-    rows = ["1970-01-02", "1970-01-01 00:00:30", "1970-01-01T00:00:07.5", "1970-01-01T02:00:00Z",
-            "1970-01-01 02:00:00+02:00"]  # fmt: skip
+    rows = [
+        "1970-01-02",
+        "1970-01-01 00:00:30",
+        "1970-01-01T00:00:07.5",
+        "1970-01-01T02:00:00Z",
+        "1970-01-01 02:00:00+02:00",
+    ]
     lines = [f"u,{raw},{when}\n" for raw, when in zip("abcde", rows, strict=True)]
     (tmp_path / "interactions.csv").write_text("user,item,date\n" + "".join(lines))
     found = custom.read(tmp_path)

@@ -78,8 +78,14 @@ def test_what_fits_no_encoding_or_two_is_refused_with_its_line(tmp_path, content
 @pytest.mark.parametrize(("codec", "title"), [("cp1251", "Привет"), ("cp1250", "Řeka")])
 def test_an_encoding_that_is_named_is_obeyed(tmp_path, codec, title):
     gin = f'Columns.encoding = "{codec}"\n'
-    found = custom.read(folder(tmp_path, ITEMS.replace(TITLES[0], title).replace(
-        TITLES[1], "A").replace(TITLES[3], "B"), codec, gin=gin))  # fmt: skip
+    found = custom.read(
+        folder(
+            tmp_path,
+            ITEMS.replace(TITLES[0], title).replace(TITLES[1], "A").replace(TITLES[3], "B"),
+            codec,
+            gin=gin,
+        )
+    )
     assert found.titles[0] == title
     (tmp_path / "columns.gin").write_text('Columns.encoding = "cp99999"\n')
     with pytest.raises(UserError, match="columns.gin: no encoding 'cp99999'"):

@@ -49,8 +49,9 @@ def test_a_file_gives_others(tmp_path):
         )
     )
     assert instructions.read(str(path)) == {
-        "short": Instruction("short", "One word."), "near": Instruction("near", "Why?", 2, True),
-    }  # fmt: skip
+        "short": Instruction("short", "One word."),
+        "near": Instruction("near", "Why?", 2, True),
+    }
 
 
 @pytest.mark.parametrize(

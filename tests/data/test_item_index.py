@@ -15,10 +15,12 @@ from tests.data.small_catalogue import small_catalogue
 
 KINDS = [
     TaskSettings(item_index="random"),
-    *(TaskSettings(item_index="sequential", index_order=o)
-      for o in ("original", "short2long", "long2short")),
+    *(
+        TaskSettings(item_index="sequential", index_order=o)
+        for o in ("original", "short2long", "long2short")
+    ),
     TaskSettings(item_index="collaborative", cluster_tokens=8, cluster_split=3),
-]  # fmt: skip
+]
 NAMES = [f"{s.item_index}-{s.index_order}" for s in KINDS]
 
 
@@ -27,14 +29,21 @@ def with_sequences(sequences, items=60):
     base = small_catalogue(items=items)
     total = sum(map(len, sequences))
     return Catalogue(
-        name=base.name, version="0", item_ids=base.item_ids, titles=base.titles, texts=base.texts,
-        content=base.content, categories=base.categories,
+        name=base.name,
+        version="0",
+        item_ids=base.item_ids,
+        titles=base.titles,
+        texts=base.texts,
+        content=base.content,
+        categories=base.categories,
         user_ids=[f"u{user}" for user in range(len(sequences))],
         offsets=np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64),
         items=np.concatenate(sequences).astype(np.int32),
-        ratings=np.full(total, np.nan, np.float32), timestamps=np.full(total, -1, np.int64),
-        ties=0, extras={},
-    )  # fmt: skip
+        ratings=np.full(total, np.nan, np.float32),
+        timestamps=np.full(total, -1, np.int64),
+        ties=0,
+        extras={},
+    )
 
 
 def sequences_of(catalogue):
@@ -54,9 +63,10 @@ def test_ids_do_not_change_with_what_users_choose_last(settings):
     draw = np.random.default_rng(1)
     other = [
         s[:-2] + draw.permutation(sorted({*range(60)} - {*s[:-2]}))[:2].tolist()
-        if len(s) >= 3 else s
+        if len(s) >= 3
+        else s
         for s in sequences_of(catalogue)
-    ]  # fmt: skip
+    ]
     assert other != sequences_of(catalogue)
     found = item_index.item_names(make_splits(catalogue), settings)
     assert found == item_index.item_names(make_splits(with_sequences(other)), settings)

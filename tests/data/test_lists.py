@@ -14,10 +14,15 @@ INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(
 TOYS, ARTS, HOME = "Toys & Games", "Arts & Crafts", "Home"
 WANTED = [[TOYS, ARTS], [HOME], []]
 SPELLED = {
-    "quoted": f"'{TOYS}', '{ARTS}'", "double": f'"{TOYS}", "{ARTS}"', "list":
-    f"['{TOYS}', \"{ARTS}\"]", "numpy": f"['{TOYS}' '{ARTS}']", "comma": f"{TOYS}, {ARTS}",
-    "bar": f"{TOYS}|{ARTS}", "bar and spaces": f"{TOYS} | {ARTS}", "semicolon": f"{TOYS};{ARTS}",
-}  # fmt: skip
+    "quoted": f"'{TOYS}', '{ARTS}'",
+    "double": f'"{TOYS}", "{ARTS}"',
+    "list": f"['{TOYS}', \"{ARTS}\"]",
+    "numpy": f"['{TOYS}' '{ARTS}']",
+    "comma": f"{TOYS}, {ARTS}",
+    "bar": f"{TOYS}|{ARTS}",
+    "bar and spaces": f"{TOYS} | {ARTS}",
+    "semicolon": f"{TOYS};{ARTS}",
+}
 ONE = {"quoted": f"'{HOME}'", "double": f'"{HOME}"', "list": f"['{HOME}']", "numpy": f"['{HOME}']"}
 
 
@@ -70,8 +75,9 @@ def test_the_setting_is_obeyed_in_every_form(tmp_path, spelling, gin, form):
 def test_a_comma_that_may_belong_to_the_name_is_kept_and_said(tmp_path, form):
     found = custom.read(write(tmp_path, "comma", form))
     assert found.categories[0] == [f"{TOYS}, {ARTS}"]
-    assert any("1 of 2 genres hold ',' and are taken whole" in note
-               for note in found.extras["notes"])  # fmt: skip
+    assert any(
+        "1 of 2 genres hold ',' and are taken whole" in note for note in found.extras["notes"]
+    )
 
 
 def test_spaces_cut_words_and_leave_names_with_signs_alone(tmp_path):
@@ -112,10 +118,14 @@ def test_a_setting_without_use_and_cells_of_two_forms_are_refused(tmp_path):
 def test_lists_of_a_parquet_file_are_read(tmp_path):
     pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
     (tmp_path / "x.inter").write_text(INTER)
-    table = pyarrow.table({
-        "id": ["i0", "i1", "i2"], "title": ["A", None, "C"], "genres": [[TOYS, ARTS], [HOME], []],
-        "description": [["Holds tea.", "Blue."], [], None],
-    })  # fmt: skip
+    table = pyarrow.table(
+        {
+            "id": ["i0", "i1", "i2"],
+            "title": ["A", None, "C"],
+            "genres": [[TOYS, ARTS], [HOME], []],
+            "description": [["Holds tea.", "Blue."], [], None],
+        }
+    )
     parquet.write_table(table, tmp_path / "items.parquet")
     found = custom.read(tmp_path)
     assert found.categories == WANTED and found.titles == ["A", "i1", "C"]

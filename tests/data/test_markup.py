@@ -11,11 +11,20 @@ from ilm_jax.data.sources import amazon, custom, regen
 SCRIPT = "var tStart = new Date().getTime();\nwindow.on && window.on('load', function(){ue('x');});"
 STYLE = ".box-inner{background-color:#fff}#buyWidget .chosen{color:#555}.x{margin:1em}"
 GONE = [
-    SCRIPT, STYLE, f"<script>{SCRIPT}</script>", f"<style>{STYLE}</style>", "</span></span>",
-    "amznJQ.onReady('x', function() {});", "$(document).ready(function() { x(); })",
-    "if (window.ue) { ue('x'); }", "<script>var cut = 1; off", "// <![CDATA[\nfoo();\n// ]]>",
-    "@media (max-width: 9px) { .a { b: c } }", "<!-- made by hand -->", "<img src='a.png'>",
-]  # fmt: skip
+    SCRIPT,
+    STYLE,
+    f"<script>{SCRIPT}</script>",
+    f"<style>{STYLE}</style>",
+    "</span></span>",
+    "amznJQ.onReady('x', function() {});",
+    "$(document).ready(function() { x(); })",
+    "if (window.ue) { ue('x'); }",
+    "<script>var cut = 1; off",
+    "// <![CDATA[\nfoo();\n// ]]>",
+    "@media (max-width: 9px) { .a { b: c } }",
+    "<!-- made by hand -->",
+    "<img src='a.png'>",
+]
 SHOWN = {
     "Soap &amp; <b>Water</b>": "Soap & Water",
     '<span id="box" style="display:none">.a-row{margin:0}</span>Lamp': "Lamp",
@@ -26,11 +35,26 @@ SHOWN = {
     "Lamp &#233;t&eacute;": "Lamp été",
 }
 KEPT = [
-    "A < B", "I <3 NY", "Level <Up>", "Game <Map> & more", "Vitamin <B>", "AT&T", "R&B &notes",
-    "JavaScript: The Definitive Guide", "Learn function() in C", "Window. A novel (Part 2);",
-    "{Blue: The Colour}", "Sub {size: M}", "<3 < 5 > 2", "x <y> z", "C# && F#: a guide",
-    "Documents [Blu-ray]", "$5.00 - $9.99", "Return of the King;", "5 > 3 && 2 < 4",
-]  # fmt: skip
+    "A < B",
+    "I <3 NY",
+    "Level <Up>",
+    "Game <Map> & more",
+    "Vitamin <B>",
+    "AT&T",
+    "R&B &notes",
+    "JavaScript: The Definitive Guide",
+    "Learn function() in C",
+    "Window. A novel (Part 2);",
+    "{Blue: The Colour}",
+    "Sub {size: M}",
+    "<3 < 5 > 2",
+    "x <y> z",
+    "C# && F#: a guide",
+    "Documents [Blu-ray]",
+    "$5.00 - $9.99",
+    "Return of the King;",
+    "5 > 3 && 2 < 4",
+]
 
 
 @pytest.mark.parametrize("text", GONE, ids=range(len(GONE)))
@@ -52,28 +76,37 @@ def test_an_amazon_item_whose_title_is_a_script_has_none(tmp_path):
     meta = [
         {"asin": "A0", "title": SCRIPT, "price": STYLE, "brand": "Acme", "description": [STYLE]},
         {"asin": "A1", "title": "Rug", "price": "$1,299.00", "description": ["Nice.", SCRIPT]},
-        {"asin": "A2", "title": "None", "price": "—", "brand": "<i>By</i> B",
-         "category": ["Home", "</span>", f"<style>{STYLE}</style>Kitchen &amp; Dining"]},
-    ]  # fmt: skip
+        {
+            "asin": "A2",
+            "title": "None",
+            "price": "—",
+            "brand": "<i>By</i> B",
+            "category": ["Home", "</span>", f"<style>{STYLE}</style>Kitchen &amp; Dining"],
+        },
+    ]
     rows = [
         {"reviewerID": f"U{u}", "asin": f"A{k}", "overall": 5.0, "unixReviewTime": 9 + k}
-        for u in range(5) for k in range(3)
-    ]  # fmt: skip
+        for u in range(5)
+        for k in range(3)
+    ]
     for name, records in (("X", rows), ("meta_X", meta)):
         content = "".join(json.dumps(record) + "\n" for record in records).encode()
         (tmp_path / f"{name}.json.gz").write_bytes(gzip.compress(content))
     found = amazon.read(tmp_path, "amazon/x", core=1)
     assert found.titles == ["A0", "Rug", "A2"]
     assert found.texts == [
-        "The item A0; its brand is Acme.", "Nice.",
+        "The item A0; its brand is Acme.",
+        "Nice.",
         "The item A2 belongs to Home, Kitchen & Dining; its brand is By B.",
-    ]  # fmt: skip
-    assert sorted(note.split(" have")[0] + note[note.index(" as ") : note.rindex(",")]
-                  for note in found.extras["notes"]) == [
+    ]
+    assert sorted(
+        note.split(" have")[0] + note[note.index(" as ") : note.rindex(",")]
+        for note in found.extras["notes"]
+    ) == [
         "1 of 3 items in meta_X.json.gz as description",
         "2 of 3 items in meta_X.json.gz as price",
         "2 of 3 items in meta_X.json.gz as title",
-    ]  # fmt: skip
+    ]
 
 
 def test_regens_items_are_plain_and_a_key_that_is_nowhere_is_refused(tmp_path):

@@ -26,9 +26,12 @@ def test_a_mention_is_rendered_as_the_history_of_a_task_is():
     prompts = renderer()
     id4, id7 = prompts.item_id(4), prompts.item_id(7)
     assert found.segments == (
-        Segment(0, f"After {id4}"), Segment(ITEM_SLOT, "", 4), Segment(0, f" and {id7}"),
-        Segment(ITEM_SLOT, "", 7), Segment(0, ", what? "),
-    )  # fmt: skip
+        Segment(0, f"After {id4}"),
+        Segment(ITEM_SLOT, "", 4),
+        Segment(0, f" and {id7}"),
+        Segment(ITEM_SLOT, "", 7),
+        Segment(0, ", what? "),
+    )
     assert items == [4, 7]
 
 
@@ -74,10 +77,17 @@ def test_a_title_of_several_items_asks_for_an_id():
 
 def test_an_empty_catalogue_says_so():
     nothing = dataclasses.replace(
-        CATALOGUE, item_ids=[], titles=[], texts=[], content=[], categories=[],
-        items=np.array([], np.int32), ratings=np.array([], np.float32),
-        timestamps=np.array([], np.int64), offsets=np.zeros_like(CATALOGUE.offsets),
-    )  # fmt: skip
+        CATALOGUE,
+        item_ids=[],
+        titles=[],
+        texts=[],
+        content=[],
+        categories=[],
+        items=np.array([], np.int32),
+        ratings=np.array([], np.float32),
+        timestamps=np.array([], np.int64),
+        offsets=np.zeros_like(CATALOGUE.offsets),
+    )
     with pytest.raises(UserError, match="the catalogue toy is empty"):
         Names(nothing).item("i1")
 

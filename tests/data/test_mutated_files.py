@@ -88,8 +88,9 @@ def number(text):
 
 
 def rows_of(found):
-    return list(zip(found.user, found.item, found.rating.tolist(), found.timestamp.tolist(),
-                    strict=True))  # fmt: skip
+    return list(
+        zip(found.user, found.item, found.rating.tolist(), found.timestamp.tolist(), strict=True)
+    )
 
 
 def sequences(path):
@@ -121,10 +122,14 @@ def slow_table(records):
     user, item, rating, time = names
     assert len({"-" in row[time] for row in rows}) < 2
     return [
-        (row[user], row[item], np.float32(number(row[rating] if rating is not None else "")),
-         slow_time(row[time]))
+        (
+            row[user],
+            row[item],
+            np.float32(number(row[rating] if rating is not None else "")),
+            slow_time(row[time]),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def slow_time(text):
@@ -148,10 +153,13 @@ def slow_items(records):
     header = [re.sub(r"[\s_-]", "", name).lower() for name in header]
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     return [
-        (c["id"], " ".join(c.get("title", "").split()) or c["id"],
-         tuple(" ".join(p.split()) for p in c.get("genres", "").split("|") if p.strip()))
+        (
+            c["id"],
+            " ".join(c.get("title", "").split()) or c["id"],
+            tuple(" ".join(p.split()) for p in c.get("genres", "").split("|") if p.strip()),
+        )
         for c in cells
-    ]  # fmt: skip
+    ]
 
 
 def slow_quoted_items(raw):
@@ -163,8 +171,13 @@ def slow_quoted_items(raw):
         cells = dict(zip(header, row, strict=True))
         raw_id = cells["itemid"]
         title = cells.get("title", "")
-        found.append((raw_id, " ".join(title.split()) or raw_id,
-                      tuple(quoted_parts(cells.get("categories", "")))))  # fmt: skip
+        found.append(
+            (
+                raw_id,
+                " ".join(title.split()) or raw_id,
+                tuple(quoted_parts(cells.get("categories", ""))),
+            )
+        )
     return found
 
 
@@ -204,10 +217,14 @@ def texts(path):
 def slow_texts(raw):
     records = [json.loads(line) for line in lines_of(raw)]
     return [
-        (r["task"], r.get("user_id", ""), tuple(r.get("item_ids", [])),
-         " ".join(r["target"].split()))
+        (
+            r["task"],
+            r.get("user_id", ""),
+            tuple(r.get("item_ids", [])),
+            " ".join(r["target"].split()),
+        )
         for r in records
-    ]  # fmt: skip
+    ]
 
 
 def reviews(path):
@@ -243,9 +260,14 @@ def slow_users(raw):
         r = json.loads(line)
         for p in r["purchase_history"]:
             rating = p["review"].get("rating")
-            found.append((r["reviewer_id"], p["item"]["asin"],
-                          np.float32(math.nan if rating is None else rating),
-                          p["review"]["unix_time"]))  # fmt: skip
+            found.append(
+                (
+                    r["reviewer_id"],
+                    p["item"]["asin"],
+                    np.float32(math.nan if rating is None else rating),
+                    p["review"]["unix_time"],
+                )
+            )
     return found
 
 
@@ -273,7 +295,8 @@ RAW = {
     "sequences": "".join(f"u{k} i{k} i{k + 1} i{k + 2} i{k + 3} i{k + 4}\n" for k in range(9)),
     "pairs": "".join(f"{k % 4} {k}\n" for k in range(20)),
     "csv": TABLE,
-    "dates": "user,item,timestamp\n" + "".join(
+    "dates": "user,item,timestamp\n"
+    + "".join(
         f"u{k % 5},i{k % 7},2021-03-{1 + k:02d}{' 10:2' + str(k % 9) + ':59'}{['', 'Z'][k % 2]}\n"
         for k in range(20)
     ),
@@ -282,24 +305,40 @@ RAW = {
     "items jsonl": json_lines(
         [{"id": f"i{k}", "title": f"Name {k}", "genres": ["a", f"b{k}"]} for k in range(12)]
     ).decode(),
-    "items item": "item_id:token\ttitle:token_seq\tcategories:token_seq\n" + "".join(
-        f"i{k}\tName {k}\t'A & B', \"C's {k}\"\n" for k in range(12)
-    ),
+    "items item": "item_id:token\ttitle:token_seq\tcategories:token_seq\n"
+    + "".join(f"i{k}\tName {k}\t'A & B', \"C's {k}\"\n" for k in range(12)),
     "texts": json_lines(
         [{"task": "summary", "item_ids": [f"i{k}"], "target": f"It is {k}."} for k in range(12)]
     ).decode(),
     "reviews": json_lines(
-        [{"reviewerID": f"U{k % 3}", "asin": f"A{k}", "overall": 1.0 + k % 5,
-          "unixReviewTime": 1000 + k} for k in range(12)]
+        [
+            {
+                "reviewerID": f"U{k % 3}",
+                "asin": f"A{k}",
+                "overall": 1.0 + k % 5,
+                "unixReviewTime": 1000 + k,
+            }
+            for k in range(12)
+        ]
     ).decode(),
     "regen": json_lines(
-        [{"reviewer_id": f"R{u}", "purchase_history": [
-            {"item": {"asin": f"B{k}", "title": "x"}, "review": {"rating": 4, "unix_time": 9 + k}}
-            for k in range(3)]} for u in range(5)]
+        [
+            {
+                "reviewer_id": f"R{u}",
+                "purchase_history": [
+                    {
+                        "item": {"asin": f"B{k}", "title": "x"},
+                        "review": {"rating": 4, "unix_time": 9 + k},
+                    }
+                    for k in range(3)
+                ],
+            }
+            for u in range(5)
+        ]
     ).decode(),
     "ratings": "userId,movieId,rating,timestamp\n"
     + "".join(f"{k % 4},{k},{k % 5 + 0.5},{1000 + k}\n" for k in range(20)),
-}  # fmt: skip
+}
 READERS = {
     "sequences": ("user_sequence.txt", sequences, slow_sequences),
     "pairs": ("interactions.txt", pairs, slow_sequences),
@@ -335,23 +374,29 @@ MUTATIONS = {
     "truncated": lambda r: r[: DRAW.integers(len(r))],
     "a byte": lambda r: replaced(r, rb".", bytes([DRAW.integers(256)])),
     "bytes": lambda r: replaced(r, rb".{1,5}", DRAW.bytes(3)),
-    "NaN": lambda r: replaced(r, rb"\d+(\.\d+)?", [b"NaN", b"nan", b"inf", b"-1", b"1e400"][
-        DRAW.integers(5)]),
-    "type": lambda r: replaced(r, rb"\d+(\.\d+)?", [b"x", b"", b"true", b"[1]", b"null"][
-        DRAW.integers(5)]),
-    "string": lambda r: replaced(r, rb'"\w+"', [b"null", b"7", b"[]", b'""', b"{}"][
-        DRAW.integers(5)]),
+    "NaN": lambda r: replaced(
+        r, rb"\d+(\.\d+)?", [b"NaN", b"nan", b"inf", b"-1", b"1e400"][DRAW.integers(5)]
+    ),
+    "type": lambda r: replaced(
+        r, rb"\d+(\.\d+)?", [b"x", b"", b"true", b"[1]", b"null"][DRAW.integers(5)]
+    ),
+    "string": lambda r: replaced(
+        r, rb'"\w+"', [b"null", b"7", b"[]", b'""', b"{}"][DRAW.integers(5)]
+    ),
     "twice": lambda r: lines_changed(r, lambda ls, k: ls.insert(k, ls[-1 - k])),
     "gone": lambda r: lines_changed(r, lambda ls, k: ls.pop(k)),
     "swapped": lambda r: lines_changed(r, lambda ls, k: ls.__setitem__(k, ls[0])),
     "empty line": lambda r: lines_changed(r, lambda ls, k: ls.insert(k, b"\n")),
     "huge": lambda r: lines_changed(
-        r, lambda ls, k: ls.__setitem__(k, ls[k][:-1] + b"9" * 200_000 + b"\n")),
+        r, lambda ls, k: ls.__setitem__(k, ls[k][:-1] + b"9" * 200_000 + b"\n")
+    ),
     "crlf": lambda r: r.replace(b"\n", b"\r\n"),
     "some crlf": lambda r: lines_changed(
-        r, lambda ls, k: ls.__setitem__(k, ls[k].replace(b"\n", b"\r\n"))),
-    "utf-8": lambda r: replaced(r, rb"\w", [b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80"][
-        DRAW.integers(4)]),
+        r, lambda ls, k: ls.__setitem__(k, ls[k].replace(b"\n", b"\r\n"))
+    ),
+    "utf-8": lambda r: replaced(
+        r, rb"\w", [b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80"][DRAW.integers(4)]
+    ),
     "bom": lambda r: b"\xef\xbb\xbf" + r,
     "separator": lambda r: replaced(r, rb"[ ,\t:]", [b"", b",,", b"\t\t", b'"'][DRAW.integers(4)]),
     "utf-16": lambda r: r.decode("utf-8").encode("utf-16"),
@@ -359,7 +404,7 @@ MUTATIONS = {
     "two encodings": lambda r: replaced(replaced(r, rb"a", b"\xe9"), rb"i", b"\xc3\xa9"),
     "quote": lambda r: replaced(r, rb"[\"',|]", [b"'", b'"', b"|", b"["][DRAW.integers(4)]),
     "zero": lambda r: replaced(r, rb"\w", b"\0"),
-}  # fmt: skip
+}
 
 
 def same(left, right):
@@ -369,8 +414,12 @@ def same(left, right):
 
 
 def plain(rows):
-    return [tuple(float(v) if isinstance(v, float | np.floating) else v for v in row)
-            if isinstance(row, tuple) else row for row in rows]  # fmt: skip
+    return [
+        tuple(float(v) if isinstance(v, float | np.floating) else v for v in row)
+        if isinstance(row, tuple)
+        else row
+        for row in rows
+    ]
 
 
 def outcome(reader, folder, kind):

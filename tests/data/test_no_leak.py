@@ -168,10 +168,14 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
     catalogue = small_catalogue()
     splits = make_splits(catalogue, SplitConfig(0.2, item_pairs_of_held_out=held_out_pairs))
     settings = TaskSettings(
-        mention_description=mention, mention_history=mention, target=target,
-        text_only=text_only, split=splits.config, variants=2,
+        mention_description=mention,
+        mention_history=mention,
+        target=target,
+        text_only=text_only,
+        split=splits.config,
+        variants=2,
         families=(CorpusSettings(sequential_examples=0),),
-    )  # fmt: skip
+    )
     corpus = corpus_text(splits, settings)
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     strings, without = list(corpus.tokenizer_strings()), set()

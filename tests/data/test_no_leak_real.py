@@ -34,11 +34,14 @@ def splits():
     count = int(whole.offsets[USERS])
     return make_splits(
         dataclasses.replace(
-            whole, user_ids=whole.user_ids[:USERS], offsets=whole.offsets[: USERS + 1],
-            items=whole.items[:count], ratings=whole.ratings[:count],
+            whole,
+            user_ids=whole.user_ids[:USERS],
+            offsets=whole.offsets[: USERS + 1],
+            items=whole.items[:count],
+            ratings=whole.ratings[:count],
             timestamps=whole.timestamps[:count],
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,18 @@ from ilm_jax.errors import UserError
 
 TEXTS = ["item_1042 and user_7 like a gloomy tale 😀", "Two  spaces,\ta tab and naïve café"] * 50
 ODD = [
-    "", " ", "  leading and trailing  ", "tab\tand\nnew line", "item_1042", "😀🏳️‍🌈 x", "한국어 中",
-    "e\u0301 combining", "<pad></s><unk><s><cls><dec>", "<0x41>", "\x00\x7f\u200d\ufeff",
-]  # fmt: skip
+    "",
+    " ",
+    "  leading and trailing  ",
+    "tab\tand\nnew line",
+    "item_1042",
+    "😀🏳️‍🌈 x",
+    "한국어 中",
+    "e\u0301 combining",
+    "<pad></s><unk><s><cls><dec>",
+    "<0x41>",
+    "\x00\x7f\u200d\ufeff",
+]
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])

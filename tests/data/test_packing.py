@@ -38,8 +38,10 @@ def converter(**changes):
 
 
 def test_every_example_stands_in_one_row_and_rows_hold_what_they_may():
-    sizes = [(int(p), int(t), int(e)) for p, t, e in
-             np.random.default_rng(0).integers([5, 1, 0], [30, 8, 3], (500, 3))]  # fmt: skip
+    sizes = [
+        (int(p), int(t), int(e))
+        for p, t, e in np.random.default_rng(0).integers([5, 1, 0], [30, 8, 3], (500, 3))
+    ]
     rows = plan(sizes, ROOM, seed=3)
     assert sorted(i for row in rows for i in row) == list(range(500))
     for row in rows:
@@ -90,8 +92,9 @@ def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
     objective = dataclasses.replace(models.ILM, lm=lm, target_length=20)
     params = jax.tree.map(
         lambda x: x.unbox() if hasattr(x, "unbox") else x,
-        objective.init(jax.random.key(0)), is_leaf=lambda x: hasattr(x, "unbox"),
-    )  # fmt: skip
+        objective.init(jax.random.key(0)),
+        is_leaf=lambda x: hasattr(x, "unbox"),
+    )
     source, one = made(12), converter()
     packed = PackedSource(source, one, 8, seed=0)
     rows = PackingConverter(one)([packed[i] for i in range(len(packed))])

@@ -85,19 +85,27 @@ def test_a_models_folder_says_them_for_a_tokenizer_from_elsewhere(tmp_path):
         ("llama3", {"config": {"eos_token_id": 1e3}}, "config.json: eos_token_id is 1000.0, which"),
         ("llama3", {"config": {"eos_token_id": [True]}}, "eos_token_id is True, which is no id"),
         ("llama3", {"config": {"pad_token_id": 904}}, "name pad id 904, and the tokenizer has 903"),
-        ("llama3", {"special_tokens_map": {"eos_token": "a"}},
-         "tokenizer_config.json names eos_token '<|end_of_text|>', special_tokens_map.json 'a'"),
+        (
+            "llama3",
+            {"special_tokens_map": {"eos_token": "a"}},
+            "tokenizer_config.json names eos_token '<|end_of_text|>', special_tokens_map.json 'a'",
+        ),
         ("llama3", {"added_tokens": {"<|end_of_text|>": 5}}, "'<|end_of_text|>' the id 5, and the"),
         ("llama3", {"added_tokens": {"x": 950, "y": 950}}, "id 950 is 'x' and 'y'"),
-        ("llama3", {"added_tokens": {"x": 950},
-                    "tokenizer_config": {"added_tokens_decoder": {"951": {"content": "x"}}}},
-         "give 'x' the ids 950 and 951"),
+        (
+            "llama3",
+            {
+                "added_tokens": {"x": 950},
+                "tokenizer_config": {"added_tokens_decoder": {"951": {"content": "x"}}},
+            },
+            "give 'x' the ids 950 and 951",
+        ),
         ("llama3", {"tokenizer_config": {"eos_token": 5}}, "says eos_token 5, which is none"),
         ("llama3", {"tokenizer_config": {"eos_token": {"text": "x"}}}, "says eos_token {'text': "),
         ("gemma", {"added_tokens": {"<eos>": 5}}, "gives '<eos>' the id 5, and the model 1"),
         ("t5", {"tokenizer_config": {"extra_ids": "many"}}, "extra_ids='many', which is no count"),
     ],
-)  # fmt: skip
+)
 def test_files_that_contradict_each_other_are_refused(at, kind, files, message):
     with pytest.raises(UserError, match=re.escape(message)):
         open_tokenizer_at(at(kind, **files))

@@ -17,18 +17,26 @@ def catalogue_of(sequences, num_items=400, name="toy"):
     flat = [item for sequence in sequences for item in sequence]
     blank = [""] * num_items
     return Catalogue(
-        name=name, version="1", item_ids=[f"i{row}" for row in range(num_items)],
-        titles=blank, texts=blank, content=[[] for _ in blank], categories=[[] for _ in blank],
+        name=name,
+        version="1",
+        item_ids=[f"i{row}" for row in range(num_items)],
+        titles=blank,
+        texts=blank,
+        content=[[] for _ in blank],
+        categories=[[] for _ in blank],
         user_ids=[f"u{user}" for user in range(len(sequences))],
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        items=np.array(flat, np.int32), ratings=np.full(len(flat), np.nan, np.float32),
-        timestamps=np.full(len(flat), -1, np.int64), ties=0, extras={},
-    )  # fmt: skip
+        items=np.array(flat, np.int32),
+        ratings=np.full(len(flat), np.nan, np.float32),
+        timestamps=np.full(len(flat), -1, np.int64),
+        ties=0,
+        extras={},
+    )
 
 
-SEQUENCES = st.lists(
-    st.lists(st.integers(0, 399), max_size=8), min_size=1, max_size=12
-).filter(lambda sequences: any(len(sequence) >= 3 for sequence in sequences))  # fmt: skip
+SEQUENCES = st.lists(st.lists(st.integers(0, 399), max_size=8), min_size=1, max_size=12).filter(
+    lambda sequences: any(len(sequence) >= 3 for sequence in sequences)
+)
 
 
 @given(SEQUENCES)

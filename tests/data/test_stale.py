@@ -36,9 +36,11 @@ def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
 
 
 INFO = {
-    "version": "2", "settings": {"history": 10, "seed": 0}, "sources": {"catalogue": "c"},
+    "version": "2",
+    "settings": {"history": 10, "seed": 0},
+    "sources": {"catalogue": "c"},
     "tokenizer": {"fingerprint": "t"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,9 @@ def test_every_task_is_shuffled_by_its_own_name_and_the_runs_seed():
     both = source("a", 60) | source("b", 60)
     orders = {
         (name, seed): [key[1:] for key in keys(Stream({name: both[name]}, seed=seed), 0, 60)]
-        for name in both for seed in (1, 2)
-    }  # fmt: skip
+        for name in both
+        for seed in (1, 2)
+    }
     for name, seed in orders:
         assert sorted(orders[name, seed], key=int) == [str(i) for i in range(60)]
     assert len({tuple(order) for order in orders.values()}) == 4

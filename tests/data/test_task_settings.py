@@ -91,13 +91,23 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"hisotry": 3}, {"history": "3"}, {"history": 0}, {"history": True}, {"target": "name"},
-        {"mention_history": "none"}, {"mention_user": "title"}, {"split": {"sede": 1}},
-        {"split": 3}, {"text_only": 1}, {"corpus": {"sequential_examples": -1}},
-        {"knowledge": {"candidats": 3}}, {"knowledge": 3}, {"families": []},
+        {"hisotry": 3},
+        {"history": "3"},
+        {"history": 0},
+        {"history": True},
+        {"target": "name"},
+        {"mention_history": "none"},
+        {"mention_user": "title"},
+        {"split": {"sede": 1}},
+        {"split": 3},
+        {"text_only": 1},
+        {"corpus": {"sequential_examples": -1}},
+        {"knowledge": {"candidats": 3}},
+        {"knowledge": 3},
+        {"families": []},
         {"regen": {"similar": "1"}},
     ],
-)  # fmt: skip
+)
 def test_wrong_settings_are_named(overrides):
     (name, value), *_ = overrides.items()
     inner = isinstance(value, dict) and next(iter(value))
@@ -119,9 +129,12 @@ def test_every_variant_of_openp5_has_its_own_ids_whatever_the_run_says(kind, suf
         }
         indexed = {name: settings.item_index for name, settings in found.items()}
         assert indexed == {
-            "random": "random", "sequential": "sequential", "collaborative": "collaborative",
-            "title": "random", "slot": "random",
-        }  # fmt: skip
+            "random": "random",
+            "sequential": "sequential",
+            "collaborative": "collaborative",
+            "title": "random",
+            "slot": "random",
+        }
         assert found["title"].target == "title" and found["slot"].target == "id"
         assert {naming(spec_named(f"{kind}_{name}"), general).item_index for name in found} == set(
             indexed.values()
@@ -138,11 +151,21 @@ def test_every_variant_of_openp5_has_its_own_ids_whatever_the_run_says(kind, suf
 def test_a_task_sees_nothing_but_what_its_cache_is_named_by():
     """Else a cache would be read that another value of a setting had made."""
     given = TaskSettings(
-        mention_description="title", mention_history="title", mention_user="none", target="title",
-        item_index="sequential", index_order="long2short", cluster_tokens=9, cluster_split=3,
-        text_only=True, seed=5, history=3, variants=2, prompt_file="/no/file",
+        mention_description="title",
+        mention_history="title",
+        mention_user="none",
+        target="title",
+        item_index="sequential",
+        index_order="long2short",
+        cluster_tokens=9,
+        cluster_split=3,
+        text_only=True,
+        seed=5,
+        history=3,
+        variants=2,
+        prompt_file="/no/file",
         families=(KnowledgeSettings(candidates=7), CorpusSettings(word_variants=1)),
-    )  # fmt: skip
+    )
     for spec in task_specs().values():
         seen = effective(spec, given)
         assert (

@@ -24,8 +24,18 @@ SPLITS = make_splits(CATALOGUE)
 STRINGS = odd_strings(300, seed=3)
 # Those that lose or change no character.
 EXACT = ("llama2", "llama2_fast", "gemma", "gemma_fast", "llama3")
-ROLES = ("pad_id", "eos_id", "bos_id", "unk_id", "cls_id", "dec_id", "vocab_size",
-         "least_vocab_size", "text_vocab_size", "fingerprint")  # fmt: skip
+ROLES = (
+    "pad_id",
+    "eos_id",
+    "bos_id",
+    "unk_id",
+    "cls_id",
+    "dec_id",
+    "vocab_size",
+    "least_vocab_size",
+    "text_vocab_size",
+    "fingerprint",
+)
 
 
 def check_spans(kind, text, continues):
@@ -70,9 +80,10 @@ def test_a_span_holds_the_characters_of_its_token(kind):
     for word in words:
         start = text.index(word)
         chosen = [
-            token for token, (a, b) in zip(ids, spans, strict=True)
+            token
+            for token, (a, b) in zip(ids, spans, strict=True)
             if a < start + len(word) and start < b
-        ]  # fmt: skip
+        ]
         said = tokenizer.decode(chosen).strip().replace(" ", "")
         if kind == "bert":
             stripped = unicodedata.normalize("NFD", word.lower())
@@ -97,8 +108,14 @@ def test_no_text_encodes_to_a_special_id(kind, continues):
     tokenizer = published(kind)
     special = {tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id} - {None}
     special |= {tokenizer.cls_id, tokenizer.dec_id}
-    forged = ["<pad></s><s><unk>", "<bos> <eos>", "[CLS] [SEP][PAD] [DEC]", "<extra_id_0>",
-              "<|begin_of_text|><|end_of_text|><|eot_id|>", "<|endoftext|><|im_end|>"]  # fmt: skip
+    forged = [
+        "<pad></s><s><unk>",
+        "<bos> <eos>",
+        "[CLS] [SEP][PAD] [DEC]",
+        "<extra_id_0>",
+        "<|begin_of_text|><|end_of_text|><|eot_id|>",
+        "<|endoftext|><|im_end|>",
+    ]
     for text in [*forged, "", " ", *STRINGS]:
         ids = tokenizer.encode(text, continues=continues)
         assert not special & set(ids), text
@@ -205,9 +222,10 @@ def test_prompts_with_slots_read_back(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_behind_another_has_no_dummy_prefix(kind):
     tokenizer = published(kind)
-    assert tokenizer.encode(", and", continues=True) == tokenizer.encode("x, and")[-len(
+    assert (
         tokenizer.encode(", and", continues=True)
-    ) :]  # fmt: skip
+        == tokenizer.encode("x, and")[-len(tokenizer.encode(", and", continues=True)) :]
+    )
     if kind not in BERT:
         for text in (", and", " and", "and more"):
             ids = tokenizer.encode(text, continues=True)
@@ -240,8 +258,11 @@ def written(tmp_path, **files):
 
 def test_where_files_are_silent_the_vocabulary_and_the_model_config_speak(tmp_path):
     spec = (folder() / "llama3" / "tokenizer.json").read_bytes()
-    given = written(tmp_path, tokenizer__json=spec, generation_config__json={
-        "eos_token_id": [902, 901], "bos_token_id": 5})  # fmt: skip
+    given = written(
+        tmp_path,
+        tokenizer__json=spec,
+        generation_config__json={"eos_token_id": [902, 901], "bos_token_id": 5},
+    )
     tokenizer = open_tokenizer_at(given)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (900, 902, 902)
     tokenizer.save(tmp_path / "again")
@@ -254,8 +275,12 @@ def test_where_files_are_silent_the_vocabulary_and_the_model_config_speak(tmp_pa
 def test_a_bos_that_opens_no_text_is_none(tmp_path):
     spec = (folder() / "qwen2" / "tokenizer.json").read_bytes()
     config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>"}
-    given = written(tmp_path, tokenizer__json=spec, tokenizer_config__json=config,
-                    config__json={"bos_token_id": 900})  # fmt: skip
+    given = written(
+        tmp_path,
+        tokenizer__json=spec,
+        tokenizer_config__json=config,
+        config__json={"bos_token_id": 900},
+    )
     assert open_tokenizer_at(given).bos_id is None
     written(tmp_path, tokenizer_config__json=config | {"add_bos_token": True})
     assert open_tokenizer_at(given).bos_id == 900
@@ -276,18 +301,26 @@ def test_a_cased_bert_keeps_case():
         ({"vocab__txt": b"[PAD]\n[UNK]\n"}, r"lacks \[CLS\], \[SEP\]"),
         ({"tokenizer__model": b"IQ== 0\nIg== 1\n"}, "not a SentencePiece model"),
         ({"tokenizer__json": "llama3"}, "nothing names the end token"),
-        ({"tokenizer__json": "llama3", "tokenizer_config__json": {"eos_token": "<x>"}},
-         "names eos_token '<x>', which the vocabulary lacks"),
-        ({"tokenizer__model": "llama2", "tokenizer_config__json":
-          {"tokenizer_class": "XLMRobertaTokenizer"}}, "has rules of its own"),
+        (
+            {"tokenizer__json": "llama3", "tokenizer_config__json": {"eos_token": "<x>"}},
+            "names eos_token '<x>', which the vocabulary lacks",
+        ),
+        (
+            {
+                "tokenizer__model": "llama2",
+                "tokenizer_config__json": {"tokenizer_class": "XLMRobertaTokenizer"},
+            },
+            "has rules of its own",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_said_in_one_line(tmp_path, files, message):
     content = {
         name: (folder() / value / name.replace("__", ".")).read_bytes()
-        if isinstance(value, str) else value
+        if isinstance(value, str)
+        else value
         for name, value in files.items()
-    }  # fmt: skip
+    }
     with pytest.raises(UserError, match=message) as raised:
         open_tokenizer_at(written(tmp_path, **content))
     assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)

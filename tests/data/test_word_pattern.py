@@ -14,8 +14,11 @@ def test_marks_are_part_of_words():
     assert word().findall("เงียบ") == ["เงียบ"]
     decomposed = unicodedata.normalize("NFD", "été à l’île")
     assert [unicodedata.normalize("NFC", w) for w in letters().findall(decomposed)] == [
-        "été", "à", "l", "île"
-    ]  # fmt: skip
+        "été",
+        "à",
+        "l",
+        "île",
+    ]
 
 
 def test_other_text_is_cut_as_before():

@@ -40,10 +40,15 @@ def tokenizer():
 def model():
     lm = Decoder(
         DecoderConfig(
-            vocab_size=tokenizer().vocab_size, num_layers=1, embed_dim=16, num_heads=2,
-            num_kv_heads=1, mlp_dim=32, tie_embeddings=False,
+            vocab_size=tokenizer().vocab_size,
+            num_layers=1,
+            embed_dim=16,
+            num_heads=2,
+            num_kv_heads=1,
+            mlp_dim=32,
+            tie_embeddings=False,
         )
-    )  # fmt: skip
+    )
     return ItemLanguageModel(QFormerReader(qformer_config(num_layers=2)).build(16), lm)
 
 
@@ -70,6 +75,8 @@ def answerer(batch=4):
     )
     buckets = Buckets(lengths=(48, 100), rows=(batch,))
     return Answerer(
-        Generator(model(), params(), soft, buckets), converter, tokenizer(),
+        Generator(model(), params(), soft, buckets),
+        converter,
+        tokenizer(),
         PromptRenderer(splits(), SETTINGS),
-    )  # fmt: skip
+    )

@@ -108,8 +108,11 @@ def test_nodes_are_closed_when_all_leaves_below_are_excluded(bodies, data):
     closed = closed_leaves(built, jnp.asarray(excluded), jnp.zeros(1, int))
     got = np.asarray(is_closed(built, closed, nodes))[0]
     open_strings = {tuple(s) for row, s in enumerate(sequences) if row not in seen}
-    gone = [leaf for leaf, string in enumerate(sorted({*map(tuple, sequences)}))
-            if string not in open_strings]  # fmt: skip
+    gone = [
+        leaf
+        for leaf, string in enumerate(sorted({*map(tuple, sequences)}))
+        if string not in open_strings
+    ]
     low, high = np.asarray(built.low), np.asarray(built.high)
     want = [set(range(a, b)) <= set(gone) for a, b in zip(low, high, strict=True)]
     assert got.tolist() == want

@@ -54,9 +54,12 @@ def prompts(rows=11, width=8):
     entities = rng.integers(0, len(VECTORS), (rows, 1)).astype(np.int32)
     real = np.arange(width) < lengths[:, None]
     return {
-        "tokens": np.where(real, tokens, 0), "lengths": lengths, "slot_entity": entity,
-        "slot_query": query, "entities": entities,
-    }  # fmt: skip
+        "tokens": np.where(real, tokens, 0),
+        "lengths": lengths,
+        "slot_entity": entity,
+        "slot_query": query,
+        "entities": entities,
+    }
 
 
 @functools.cache
@@ -128,9 +131,13 @@ def test_prompts_with_cached_soft_tokens_read_what_the_model_embeds():
     batch = prompts()
     found = _embed(model(), params(), generator().soft, align(batch))
     want = model().apply(
-        {"params": params()}, batch["tokens"], batch["slot_entity"], batch["slot_query"],
-        gather_vectors(jnp.asarray(VECTORS), batch["entities"]), method="embed",
-    )  # fmt: skip
+        {"params": params()},
+        batch["tokens"],
+        batch["slot_entity"],
+        batch["slot_query"],
+        gather_vectors(jnp.asarray(VECTORS), batch["entities"]),
+        method="embed",
+    )
     real = np.arange(8) < batch["lengths"][:, None]
     np.testing.assert_allclose(np.asarray(found)[real], np.asarray(want)[real], atol=1e-6)
 

@@ -49,11 +49,19 @@ def by_formula(logits, temperature=1.0, top_k=0, top_p=1.0):
 
 
 SETTINGS = [
-    {"temperature": 0.7}, {"temperature": 2.5}, {"top_k": 1}, {"top_k": 5}, {"top_k": 40},
-    {"top_k": 99}, {"top_p": 0.6}, {"top_p": 0.05}, {"top_p": 0.999},
-    {"temperature": 1.3, "top_p": 0.6}, {"temperature": 0.5, "top_k": 9, "top_p": 0.9},
+    {"temperature": 0.7},
+    {"temperature": 2.5},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_k": 40},
+    {"top_k": 99},
+    {"top_p": 0.6},
+    {"top_p": 0.05},
+    {"top_p": 0.999},
+    {"temperature": 1.3, "top_p": 0.6},
+    {"temperature": 0.5, "top_k": 9, "top_p": 0.9},
     {"temperature": 3.0, "top_k": 3, "top_p": 0.5},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -69,9 +77,17 @@ def test_what_is_drawn_from_is_the_formulas(settings):
 @pytest.mark.parametrize(
     ("top_p", "want"),
     # Exact in binary: 0.5 is reached by the first alone, and by no more; likewise 0.75.
-    [(0.25, [2]), (0.5, [2]), (0.51, [0, 2]), (0.75, [0, 2]), (0.76, [0, 2, 4]),
-     (0.875, [0, 2, 4]), (0.9, [0, 2, 3, 4]), (1.0, [0, 1, 2, 3, 4])],
-)  # fmt: skip
+    [
+        (0.25, [2]),
+        (0.5, [2]),
+        (0.51, [0, 2]),
+        (0.75, [0, 2]),
+        (0.76, [0, 2, 4]),
+        (0.875, [0, 2, 4]),
+        (0.9, [0, 2, 3, 4]),
+        (1.0, [0, 1, 2, 3, 4]),
+    ],
+)
 def test_top_p_keeps_the_fewest_tokens_that_hold_it(top_p, want):
     assert kept(log(0.25, 0.03125, 0.5, 0.09375, 0.125), top_p=top_p) == want
 

@@ -36,13 +36,18 @@ def example(number):
     target = int(draw.integers(models.ITEMS))
     answer = np.array([*item_tokens(target), 2], np.int32)
     return {
-        "key": f"e{number}", "user": f"u{number}", "template": "t", "catalogue": "toy",
-        "target_item": target, "target_text": " ".join(map(str, item_tokens(target))),
+        "key": f"e{number}",
+        "user": f"u{number}",
+        "template": "t",
+        "catalogue": "toy",
+        "target_item": target,
+        "target_text": " ".join(map(str, item_tokens(target))),
         "inputs": np.array([*words[:1], ITEM_SLOT, *words[1:], ITEM_SLOT], np.int32),
-        "targets": answer, "targets_content": np.array([1, 1, 0], np.int32),
+        "targets": answer,
+        "targets_content": np.array([1, 1, 0], np.int32),
         "slots": draw.integers(0, models.ITEMS, 2).astype(np.int32),
         "history_bounds": np.array([], np.int32),
-    }  # fmt: skip
+    }
 
 
 def item_tokens(row):
@@ -52,9 +57,12 @@ def item_tokens(row):
 def small_feed(number=EXAMPLES):
     """Examples and the converter that `models.ILM` reads."""
     converter = PromptConverter(
-        {"inputs": 16, "targets": 3}, TOKENIZER, num_queries=models.QFORMER.num_queries,
-        max_entities=2, rows=lambda block, rows: np.asarray(rows, np.int64),
-    )  # fmt: skip
+        {"inputs": 16, "targets": 3},
+        TOKENIZER,
+        num_queries=models.QFORMER.num_queries,
+        max_entities=2,
+        rows=lambda block, rows: np.asarray(rows, np.int64),
+    )
     return Feed(Examples(map(example, range(number))), converter)
 
 
@@ -66,9 +74,9 @@ def parameters(partitioner):
     """Fresh ones, drawn alike on every mesh, with sharper logits than fresh ones give."""
     variables = describe_variables(models.ILM)
     drawn = initialise(models.ILM, variables, list(variables), partitioner, jax.random.key(0))
-    return nested({
-        path: x * 8 if path == "lm/token_embed/embedding" else x for path, x in drawn.items()
-    })  # fmt: skip
+    return nested(
+        {path: x * 8 if path == "lm/token_embed/embedding" else x for path, x in drawn.items()}
+    )
 
 
 def measure_all(partitioner):
@@ -81,9 +89,15 @@ def measure_all(partitioner):
     ranked, some = ranking(params), ranking(params, np.array([30, 2, 9]))
     written = GenerationMeasure(model, feed, TOKENIZER, steps=4)(params)
     return {
-        "index": language.index.tolist(), "nll": language.nll_sum.tolist(),
-        "tokens": language.tokens.tolist(), "content": language.content_nll_sum.tolist(),
-        "users": ranked.index.tolist(), "targets": ranked.targets.tolist(),
-        "lists": ranked.lists.tolist(), "scores": ranked.scores.tolist(),
-        "written": written.predictions, "some": some.index.tolist(), "few": some.lists.tolist(),
-    }  # fmt: skip
+        "index": language.index.tolist(),
+        "nll": language.nll_sum.tolist(),
+        "tokens": language.tokens.tolist(),
+        "content": language.content_nll_sum.tolist(),
+        "users": ranked.index.tolist(),
+        "targets": ranked.targets.tolist(),
+        "lists": ranked.lists.tolist(),
+        "scores": ranked.scores.tolist(),
+        "written": written.predictions,
+        "some": some.index.tolist(),
+        "few": some.lists.tolist(),
+    }

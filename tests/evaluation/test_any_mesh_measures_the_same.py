@@ -82,10 +82,13 @@ def test_two_processes_find_what_one_finds(sizes):
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.evaluation.one_process", address, str(i), str(sizes)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     try:
         outputs = [process.communicate(timeout=400) for process in started]
     finally:

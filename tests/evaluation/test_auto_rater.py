@@ -86,9 +86,10 @@ def judge():
         examples.append(rater.example(criterion, row, "no" if error else "yes"))
     batch = converter(examples)
     params = jax.tree.map(
-        lambda x: getattr(x, "value", x), objective.init(jax.random.key(0)),
+        lambda x: getattr(x, "value", x),
+        objective.init(jax.random.key(0)),
         is_leaf=lambda x: hasattr(x, "value"),
-    )  # fmt: skip
+    )
     optimizer = optax.adam(4e-3)
 
     @jax.jit

@@ -23,10 +23,16 @@ WORSE = [" ".join(reversed(text.split())) if i % 3 else text for i, text in enum
 CARD = {
     **card.interactions_card({"dataset": "toy", "held_out_items": 0.1, "fingerprint": "ab"}),
     "ranking": card.ranking_card(
-        task="t", split="test", users=120, users_total=120, items=50, beams=10,
-        excludes_history=False, found={"valid_ids": 1.0},
+        task="t",
+        split="test",
+        users=120,
+        users_total=120,
+        items=50,
+        beams=10,
+        excludes_history=False,
+        found={"valid_ids": 1.0},
     ),
-}  # fmt: skip
+}
 
 
 def evaluation(folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USERS, cost=0.0):

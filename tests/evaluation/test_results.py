@@ -89,9 +89,10 @@ def test_compare_says_what_only_one_has_and_why(tmp_path, capsys):
     assert cli.main(["compare", first, second]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == [
-        "Not compared:", f"- bleu: {TOO_SHORT} in B",
+        "Not compared:",
+        f"- bleu: {TOO_SHORT} in B",
         "- semantic: absent in A, not available (x) in B",
-    ]  # fmt: skip
+    ]
     assert cli.main(["compare", first, second, "--figures=bleu"]) == 2
     assert "no reference has 4 words" in capsys.readouterr().err
 
@@ -106,17 +107,30 @@ def test_compare_refuses_other_words_and_other_units(tmp_path, capsys):
     assert "--level=nan" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("bad", [
-    {"users": 0}, {"texts": -1}, {"beams": 0}, {"liked": float("nan")},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"users": 0},
+        {"texts": -1},
+        {"beams": 0},
+        {"liked": float("nan")},
+    ],
+)
 def test_numbers_of_a_plan_are_checked(bad):
     with pytest.raises(UserError, match=f"{next(iter(bad))}="):
         EvaluationConfig(**bad)
 
 
-@pytest.mark.parametrize("bad", [
-    {"examples": 0}, {"examples": 2.5}, {"every": -1}, {"beams": 0}, {"every": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"examples": 0},
+        {"examples": 2.5},
+        {"every": -1},
+        {"beams": 0},
+        {"every": True},
+    ],
+)
 def test_numbers_of_an_evaluation_in_training_are_checked(bad):
     with pytest.raises(UserError, match=f"InferEvalConfig.{next(iter(bad))}="):
         InferEvalConfig(DatasetConfig("long_description"), **bad)

@@ -96,9 +96,12 @@ def test_json_lines_keep_rank_and_list(tmp_path):
     run_files.write_ranks(tmp_path, RANKED, USERS, ITEMS)
     first, second = map(json.loads, (tmp_path / "ranks.jsonl").read_text().splitlines())
     assert first == {
-        "user": "anna b", "target": "ü", "rank": 2, "items": ["i 1", "ü"],
+        "user": "anna b",
+        "target": "ü",
+        "rank": 2,
+        "items": ["i 1", "ü"],
         "scores": [-0.5, -1.25],
-    }  # fmt: skip
+    }
     assert second["rank"] is None and second["items"] == ["ü", "i 1", "i3"]
 
 
@@ -123,10 +126,13 @@ def test_seqio_lines_and_a_resumed_run_repeats_no_step(tmp_path):
     line = json.loads((tmp_path / "task-000010.jsonl").read_text())
     assert line == {
         "input": {
-            "key": "a", "inputs": [1, -1], "inputs_pretokenized": "words of [1, -1]",
+            "key": "a",
+            "inputs": [1, -1],
+            "inputs_pretokenized": "words of [1, -1]",
             "targets_pretokenized": "x",
         },
-        "target": "x", "prediction": "y",
-    }  # fmt: skip
+        "target": "x",
+        "prediction": "y",
+    }
     with pytest.raises(ValueError, match="shorter|longer"):
         seqio_files.write_answers(tmp_path, "task", 10, asked, ["x"], score=[])

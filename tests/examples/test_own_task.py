@@ -90,8 +90,10 @@ def test_the_script_caches_its_task_in_a_process_of_its_own_and_prints_two_examp
     small_catalogue().save(catalogue_dir("toy", tmp_path), {"builder": toy.VERSION})
     done = subprocess.run(
         [sys.executable, str(FILE), "--cache_dir", str(tmp_path)],
-        text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert not done.returncode, done.stderr
     assert "cache: memory_toy_first" in done.stderr
     printed = done.stdout.splitlines()
@@ -152,14 +154,25 @@ def test_a_recipes_import_reaches_the_processes_that_prepare_and_cache(
     if workers > 1:
         from ilm_jax.cli import main as cli
 
-        settings = {"mention_history": "id", "history": 5, "split": {"held_out_items": 0},
-                    "corpus": {"sequential_examples": 1500, "word_variants": 8}}  # fmt: skip
-        assert not cli.main([
-            "cache_tasks", "--dataset=orchard/old", f"--data_dir={raw}",
-            f"--cache_dir={tmp_path / 'cache'}",
-            "--tasks=second", "--import=own_module", "--nowith_text_only", "--workers=2",
-            f"--settings={json.dumps(settings)}",
-        ])  # fmt: skip
+        settings = {
+            "mention_history": "id",
+            "history": 5,
+            "split": {"held_out_items": 0},
+            "corpus": {"sequential_examples": 1500, "word_variants": 8},
+        }
+        assert not cli.main(
+            [
+                "cache_tasks",
+                "--dataset=orchard/old",
+                f"--data_dir={raw}",
+                f"--cache_dir={tmp_path / 'cache'}",
+                "--tasks=second",
+                "--import=own_module",
+                "--nowith_text_only",
+                "--workers=2",
+                f"--settings={json.dumps(settings)}",
+            ]
+        )
         monkeypatch.setattr(subprocess, "Popen", None)  # all is there
     feed = run.feed(run.train["prompt"])
     assert feed.stream[0]["task"] == "second_orchard_old_first"

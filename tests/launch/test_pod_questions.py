@@ -78,9 +78,14 @@ def cloud(tmp_path, monkeypatch):
             (tmp_path / "alive").touch()
         pod = tpu_pod.Pod("align", "us-west4-a", Topology.parse("v5e-16"), "image")
         code = tpu_pod.run(
-            pod, ["train"], tpu_pod.Runner(False), retries=retries, keep=keep,
-            archive=str(tmp_path / "code.tar.gz"), wait=lambda _: None,
-        )  # fmt: skip
+            pod,
+            ["train"],
+            tpu_pod.Runner(False),
+            retries=retries,
+            keep=keep,
+            archive=str(tmp_path / "code.tar.gz"),
+            wait=lambda _: None,
+        )
         return code
 
     run.folder = tmp_path
@@ -142,9 +147,11 @@ def test_a_pod_that_is_there_is_used_if_it_is_of_the_same_type(cloud):
     for spec, told in [
         ({"node": {"acceleratorType": "v5litepod-256"}}, "1 x v5litepod-256"),
         ({"node": {"acceleratorConfig": {"topology": "8x8"}}}, "1 x 8x8"),
-        ({"node": {"acceleratorType": "v5litepod-16"}, "multisliceParams": {"nodeCount": 2}},
-         "2 x v5litepod-16"),
-    ]:  # fmt: skip
+        (
+            {"node": {"acceleratorType": "v5litepod-16"}, "multisliceParams": {"nodeCount": 2}},
+            "2 x v5litepod-16",
+        ),
+    ]:
         with pytest.raises(UserError, match=f"another type: {told}, not 1 x v5litepod-16"):
             cloud(type=json.dumps({"tpu": {"nodeSpec": [spec]}}))
     assert set(verbs(cloud)) == {"describe"}
@@ -152,12 +159,18 @@ def test_a_pod_that_is_there_is_used_if_it_is_of_the_same_type(cloud):
 
 def test_a_pod_that_appears_between_question_and_creation_is_checked_and_used(cloud):
     script = cloud.folder / "bin/gcloud"  # the first question comes before another launcher's pod
-    script.write_text(script.read_text().replace(
-        'elif "create" in words:', 'elif "create" in words:\n    alive.touch()'
-    ))  # fmt: skip
+    script.write_text(
+        script.read_text().replace(
+            'elif "create" in words:', 'elif "create" in words:\n    alive.touch()'
+        )
+    )
     assert cloud(alive=False) == 0
-    formats = [w for line in (cloud.folder / "calls").read_text().splitlines()
-               for w in json.loads(line) if w.startswith("--format")]  # fmt: skip
+    formats = [
+        w
+        for line in (cloud.folder / "calls").read_text().splitlines()
+        for w in json.loads(line)
+        if w.startswith("--format")
+    ]
     assert "--format=json(tpu)" in formats and verbs(cloud).count("create") == 1
 
 
@@ -231,8 +244,9 @@ def worker(tmp_path, monkeypatch):
             python.write_text(f"#!{sys.executable}\n{program}")
             python.chmod(0o755)
         env = {**os.environ, "HOME": str(tmp_path)}
-        return subprocess.run(["bash", "-c", line], env=env, timeout=60, capture_output=True,
-                              text=True)  # fmt: skip
+        return subprocess.run(
+            ["bash", "-c", line], env=env, timeout=60, capture_output=True, text=True
+        )
 
     return run
 

@@ -71,9 +71,11 @@ def test_two_runs_with_one_configuration_are_refused_before_anything_starts(tmp_
     words = ["--folder", str(tmp_path), *STAGE0, "--grid", "LEARNING_RATE=1e-3|0.001"]
     assert sweep.main(words) == 2
     assert "same bindings" in capsys.readouterr().err
-    restated = Sweep(("tiny/stage0.gin",), fixed={"MODEL_DIR": "m"}, runs=[
-        {"SEED": 0}, {"SEED": 0, "TOKENIZER": ""}
-    ])  # fmt: skip
+    restated = Sweep(
+        ("tiny/stage0.gin",),
+        fixed={"MODEL_DIR": "m"},
+        runs=[{"SEED": 0}, {"SEED": 0, "TOKENIZER": ""}],
+    )
     with pytest.raises(UserError, match="have the same configuration"):
         sweep.run_sweep(str(tmp_path / "none"), restated, jobs=1)
     assert not (tmp_path / "none").exists()

@@ -72,14 +72,31 @@ def dry(capsys, *words):
 def test_a_dry_run_prints_every_command(capsys):
     commands = dry(capsys, "--spot", "--project=p", "--", *WORDS)
     at = ["--zone=us-west4-a", "--project=p"]
-    describe = ["gcloud", "compute", "tpus", "queued-resources", "describe", "align",
-                "--format=value(state.state)", *at]  # fmt: skip
+    describe = [
+        "gcloud",
+        "compute",
+        "tpus",
+        "queued-resources",
+        "describe",
+        "align",
+        "--format=value(state.state)",
+        *at,
+    ]
     assert commands[0][0] == "git" and commands[0][3] == "archive"
     assert commands[1] == commands[3] == describe
     assert commands[2] == [
-        "gcloud", "compute", "tpus", "queued-resources", "create", "align", "--node-id=align",
-        "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot", *at,
-    ]  # fmt: skip
+        "gcloud",
+        "compute",
+        "tpus",
+        "queued-resources",
+        "create",
+        "align",
+        "--node-id=align",
+        "--accelerator-type=v5litepod-16",
+        "--runtime-version=v2-alpha-tpuv5-lite",
+        "--spot",
+        *at,
+    ]
     assert commands[4][3:6] == ["tpu-vm", "scp", "/tmp/align-ilm_jax.tar.gz"]
     assert "uv pip install -q -e '.[tpu]'" in commands[5][8]
     line = commands[6][8]
@@ -96,8 +113,14 @@ def test_two_slices_are_two_nodes(capsys):
         commands[2]
     )
     assert [c[5] for c in commands if c[3:5] == ["tpu-vm", "ssh"]] == [
-        "align-0", "align-0", "align-1", "align-1", "align-0", "align-1", "align-0"
-    ]  # fmt: skip
+        "align-0",
+        "align-0",
+        "align-1",
+        "align-1",
+        "align-0",
+        "align-1",
+        "align-0",
+    ]
     assert [c[8] for c in commands if c[3:5] == ["tpu-vm", "ssh"]].count("--command=ls") == 2
 
 

@@ -33,8 +33,14 @@ def test_values_by_hand():
 
 def test_names_of_all_metrics():
     assert list(per_user(RANKS)) == [
-        "hr@1", "ndcg@1", "hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10",
-    ]  # fmt: skip
+        "hr@1",
+        "ndcg@1",
+        "hr@5",
+        "ndcg@5",
+        "hr@10",
+        "ndcg@10",
+        "mrr@10",
+    ]
     np.testing.assert_array_equal(per_user(RANKS)["hr@1"], per_user(RANKS)["ndcg@1"])
     several = per_user(np.array([[1, 4, MISSED], [2, np.nan, np.nan]]), (2,))
     assert list(several) == ["hr@2", "recall@2", "ndcg@2", "mrr@2"]

@@ -74,14 +74,20 @@ def test_a_name_is_one_metrics_and_a_module_may_run_anew():
         register_metric(Metric("rouge1", "text", lengths))
 
 
-@pytest.mark.parametrize("bad, said", [
-    (Metric("x", "texts", lengths), "of answers 'texts': give items, text, rating"),
-    (Metric("a/b", "text", lengths), "without '/' and '|'"),
-    (Metric("x", "text", lambda p, t: [1.0]), r"'x': its function gives \(1,\) values of 3 gener"),
-    (Metric("x", "text", lambda p, t: ["a", "b", "c"]), "'x': its function gives no numbers"),
-    (Metric("x", "text", lambda p, t: [1, 2, np.inf]), "an infinite value"),
-    (Metric("x", "text", lambda p, t: ([1, 2, 3], [1, 1, -1])), "a weight below 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        (Metric("x", "texts", lengths), "of answers 'texts': give items, text, rating"),
+        (Metric("a/b", "text", lengths), "without '/' and '|'"),
+        (
+            Metric("x", "text", lambda p, t: [1.0]),
+            r"'x': its function gives \(1,\) values of 3 gener",
+        ),
+        (Metric("x", "text", lambda p, t: ["a", "b", "c"]), "'x': its function gives no numbers"),
+        (Metric("x", "text", lambda p, t: [1, 2, np.inf]), "an infinite value"),
+        (Metric("x", "text", lambda p, t: ([1, 2, 3], [1, 1, -1])), "a weight below 0"),
+    ],
+)
 def test_what_is_no_metric_is_refused(bad, said):
     with pytest.raises(UserError, match=said):
         register_metric(bad)

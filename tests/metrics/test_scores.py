@@ -17,8 +17,9 @@ def plain_auc(labels, given):
     """Every pair of a positive and a negative; a tie is half a win."""
     wins = [
         1.0 if p > n else 0.5 if p == n else 0.0
-        for p in given[labels == 1] for n in given[labels == 0]
-    ]  # fmt: skip
+        for p in given[labels == 1]
+        for n in given[labels == 0]
+    ]
     return sum(wins) / len(wins) if wins else math.nan
 
 

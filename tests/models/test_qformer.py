@@ -95,8 +95,11 @@ def test_features_in_one_pass_are_those_of_two(params):
 
     together = slope_and_features(params, lambda model: model.features(VECTORS, TEXT))
     separate = slope_and_features(params, apart)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-                 together[0], separate[0])  # fmt: skip
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+        together[0],
+        separate[0],
+    )
     for one, two in zip(together[1], separate[1], strict=True):
         np.testing.assert_allclose(one, two, atol=2e-6)
 

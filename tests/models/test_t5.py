@@ -26,9 +26,16 @@ PREDICTS = POSITIONS >= jnp.array([[4], [2]])
 
 def config(**changes):
     sizes = dict(
-        vocab_size=40, num_layers=2, num_decoder_layers=3, embed_dim=32, num_heads=4, head_dim=6,
-        mlp_dim=48, position_buckets=8, max_distance=6,
-    )  # fmt: skip
+        vocab_size=40,
+        num_layers=2,
+        num_decoder_layers=3,
+        embed_dim=32,
+        num_heads=4,
+        head_dim=6,
+        mlp_dim=48,
+        position_buckets=8,
+        max_distance=6,
+    )
     return T5Config(**(sizes | changes))
 
 
@@ -170,8 +177,11 @@ def test_sizes_that_do_not_fit_are_named():
 
 # Of the published files, without what they store twice.
 PUBLISHED = {
-    "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352,
-}  # fmt: skip
+    "base": 247_577_856,
+    "large": 783_150_080,
+    "xl": 2_849_757_184,
+    "xxl": 11_135_332_352,
+}
 
 
 @pytest.mark.parametrize("size", PUBLISHED)

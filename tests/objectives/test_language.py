@@ -98,8 +98,9 @@ def test_sums_are_over_target_tokens_and_over_content_tokens(target_length):
     assert window is None
     nll = -np.take_along_axis(log_softmax(logits), batch["targets"][..., None], -1)[..., 0]
     for name, weights in (
-        ("loss", batch["loss_weights"]), ("nll_content", batch["content_weights"])
-    ):  # fmt: skip
+        ("loss", batch["loss_weights"]),
+        ("nll_content", batch["content_weights"]),
+    ):
         np.testing.assert_allclose(sums[name].total, (nll * weights).sum(), rtol=1e-5)
         assert float(sums[name].weight) == weights.sum() > 0
     assert float(sums["nll_content"].weight) < float(sums["loss"].weight)

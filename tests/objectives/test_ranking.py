@@ -60,10 +60,12 @@ def row_lambdarank(s, t, rank, cutoff, weight=None):
 CASES = {
     "bpr": (lambda x: ranking.bpr(x), lambda s, t, w: row_bpr(s, t, w)),
     "warp": (
-        lambda x: ranking.warp(x, "corrected"), lambda s, t, w: row_warp(s, t, "corrected", w)
+        lambda x: ranking.warp(x, "corrected"),
+        lambda s, t, w: row_warp(s, t, "corrected", w),
     ),
     "warp uncorrected": (
-        lambda x: ranking.warp(x, "sampled"), lambda s, t, w: row_warp(s, t, "sampled", w)
+        lambda x: ranking.warp(x, "sampled"),
+        lambda s, t, w: row_warp(s, t, "sampled", w),
     ),
     "lambdarank": (
         lambda x: ranking.lambdarank(x, "corrected", None),
@@ -77,7 +79,7 @@ CASES = {
         lambda x: ranking.lambdarank(x, "sampled", 3),
         lambda s, t, w: row_lambdarank(s, t, "sampled", 3, w),
     ),
-}  # fmt: skip
+}
 
 
 def scored(s, t, valid) -> ranking.Scored:

@@ -25,14 +25,35 @@ GOLDEN = pathlib.Path(__file__).parent / "goldens" / "generate.npz"
 BEAMS, VOCAB, EOS, PAD, OTHER_END = 10, 50, 1, 0, 7
 LENGTHS = (3, 20)
 
-T5 = {"model_type": "t5", "vocab_size": VOCAB, "d_model": 24, "d_kv": 6, "num_heads": 3,
-      "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "feed_forward_proj": "gated-gelu",
-      "tie_word_embeddings": False, "relative_attention_max_distance": 20,
-      "relative_attention_num_buckets": 8, "decoder_start_token_id": 0}  # fmt: skip
-LLAMA = {"model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 40,
-         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": EOS,
-         "pad_token_id": PAD, "tie_word_embeddings": False}  # fmt: skip
+T5 = {
+    "model_type": "t5",
+    "vocab_size": VOCAB,
+    "d_model": 24,
+    "d_kv": 6,
+    "num_heads": 3,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "relative_attention_max_distance": 20,
+    "relative_attention_num_buckets": 8,
+    "decoder_start_token_id": 0,
+}
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 2,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+    "tie_word_embeddings": False,
+}
 MODELS = {"t5": T5, "llama": LLAMA}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -136,10 +157,15 @@ def generate(model: Any, case: str, prompts: dict[str, np.ndarray]) -> dict[str,
         )
     with torch.no_grad():
         out = model.generate(
-            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask),
-            do_sample=False, num_return_sequences=beams, pad_token_id=PAD,
-            output_scores=True, return_dict_in_generate=True, **options,
-        )  # fmt: skip
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
+            do_sample=False,
+            num_return_sequences=beams,
+            pad_token_id=PAD,
+            output_scores=True,
+            return_dict_in_generate=True,
+            **options,
+        )
     sequences = out.sequences[:, start:].numpy().reshape(len(ids), beams, -1)
     found = {"sequences": sequences.astype(np.int16)}
     if beams > 1:

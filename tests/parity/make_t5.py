@@ -19,27 +19,47 @@ START, EOS = 0, 1
 # heads times their width differ from the model's.
 CASES: dict[str, dict[str, Any]] = {
     "t5_relu_tied": {
-        "feed_forward_proj": "relu", "num_layers": 2, "num_decoder_layers": 3,
-        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+        "feed_forward_proj": "relu",
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
     },
     "t5_relu_tied_defaults": {
-        "feed_forward_proj": "relu", "d_kv": 8, "num_heads": 4, "layer_norm_epsilon": 1e-5,
+        "feed_forward_proj": "relu",
+        "d_kv": 8,
+        "num_heads": 4,
+        "layer_norm_epsilon": 1e-5,
         "length": 150,
     },
     "flan_gated_untied": {
-        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_layers": 3,
-        "num_decoder_layers": 1, "d_kv": 7, "num_heads": 2, "length": 150,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "num_layers": 3,
+        "num_decoder_layers": 1,
+        "d_kv": 7,
+        "num_heads": 2,
+        "length": 150,
     },
     "flan_gated_untied_few_buckets": {
-        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 2,
-        "num_layers": 1, "relative_attention_num_buckets": 12,
-        "relative_attention_max_distance": 31, "d_ff": 20,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "num_decoder_layers": 2,
+        "num_layers": 1,
+        "relative_attention_num_buckets": 12,
+        "relative_attention_max_distance": 31,
+        "d_ff": 20,
     },
-}  # fmt: skip
+}
 SIZES = {
-    "vocab_size": 40, "d_model": 24, "d_kv": 6, "num_heads": 3, "d_ff": 32, "num_layers": 2,
+    "vocab_size": 40,
+    "d_model": 24,
+    "d_kv": 6,
+    "num_heads": 3,
+    "d_ff": 32,
+    "num_layers": 2,
     "num_decoder_layers": 2,
-}  # fmt: skip
+}
 
 
 def build(case: str, seed: int = 0) -> Any:
@@ -66,9 +86,11 @@ def draw_batch(case: str, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed + 1)
     length, answer = CASES[case].get("length", 45), 25
     batch = {
-        "inputs": rng.integers(2, 40, (2, length)), "labels": rng.integers(2, 40, (2, answer)),
-        "input_lengths": np.array([length, length - 17]), "label_lengths": np.array([9, answer]),
-    }  # fmt: skip
+        "inputs": rng.integers(2, 40, (2, length)),
+        "labels": rng.integers(2, 40, (2, answer)),
+        "input_lengths": np.array([length, length - 17]),
+        "label_lengths": np.array([9, answer]),
+    }
     for row, size in enumerate(batch["input_lengths"]):
         batch["inputs"][row, size - 1] = EOS
         batch["inputs"][row, size:] = 0

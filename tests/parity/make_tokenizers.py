@@ -35,49 +35,100 @@ PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA = {
-    "model_type": "bpe", "byte_fallback": True, "split_digits": True, "character_coverage": 0.99,
-    "normalization_rule_name": "identity", "remove_extra_whitespaces": False,
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "split_digits": True,
+    "character_coverage": 0.99,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
     "allow_whitespace_only_pieces": True,
-}  # fmt: skip
+}
 PIECES: dict[str, dict[str, Any]] = {
     "t5": {
-        "model_type": "unigram", "vocab_size": 700, "character_coverage": 0.9995,
-        "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1,
+        "model_type": "unigram",
+        "vocab_size": 700,
+        "character_coverage": 0.9995,
+        "pad_id": 0,
+        "eos_id": 1,
+        "unk_id": 2,
+        "bos_id": -1,
     },
     "llama2": {**LLAMA, "vocab_size": 900},
     "gemma": {
-        **LLAMA, "vocab_size": 900, "add_dummy_prefix": False,
-        "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3,
-        "eos_piece": "<eos>", "bos_piece": "<bos>",
+        **LLAMA,
+        "vocab_size": 900,
+        "add_dummy_prefix": False,
+        "pad_id": 0,
+        "eos_id": 1,
+        "bos_id": 2,
+        "unk_id": 3,
+        "eos_piece": "<eos>",
+        "bos_piece": "<bos>",
         "user_defined_symbols": [
-            "<mask>", "<start_of_turn>", "<end_of_turn>", *("\n" * k for k in range(1, 6)),
-            *("▁" * k for k in range(2, 9)), "<h1>", "</h1>",
+            "<mask>",
+            "<start_of_turn>",
+            "<end_of_turn>",
+            *("\n" * k for k in range(1, 6)),
+            *("▁" * k for k in range(2, 9)),
+            "<h1>",
+            "</h1>",
         ],
     },
-}  # fmt: skip
+}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "t5": {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "eos_token": "</s>",
-           "pad_token": "<pad>", "unk_token": "<unk>"},
-    "llama2": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>",
-               "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None, "legacy": False},
-    "gemma": {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "bos_token": "<bos>",
-              "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
-    "llama3": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>",
-               "eos_token": "<|end_of_text|>"},
-    "qwen2": {"tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False, "bos_token": None,
-              "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None},
+    "t5": {
+        "tokenizer_class": "T5Tokenizer",
+        "extra_ids": 100,
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    },
+    "llama2": {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": True,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": None,
+        "legacy": False,
+    },
+    "gemma": {
+        "tokenizer_class": "GemmaTokenizer",
+        "add_bos_token": True,
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    },
+    "llama3": {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|end_of_text|>",
+    },
+    "qwen2": {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_bos_token": False,
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+    },
     "bert": {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
     "bert_cased": {"tokenizer_class": "BertTokenizer", "do_lower_case": False},
-}  # fmt: skip
+}
 
 
 def train_pieces(folder: pathlib.Path, name: str, options: dict[str, Any]) -> None:
     """A SentencePiece model."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=model, hard_vocab_limit=False,
-        num_threads=1, minloglevel=2, **options,
-    )  # fmt: skip
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
     file = "spiece.model" if name == "t5" else "tokenizer.model"
     (folder / file).write_bytes(model.getvalue())
 

@@ -65,9 +65,11 @@ def run(generator, case, prompts):
         return rows, found.scores
     stops = (reference.EOS, reference.OTHER_END)
     config = DecodingConfig(
-        max_new_tokens=options["max_new_tokens"], beams=options["num_beams"], **rules,
+        max_new_tokens=options["max_new_tokens"],
+        beams=options["num_beams"],
+        **rules,
         stop_ids=stops,
-    )  # fmt: skip
+    )
     found = generator.generate(batch, config)
     size = len(prompts["tokens"])
     tokens = found.tokens.reshape(size, options["num_beams"], -1)

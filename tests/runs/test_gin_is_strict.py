@@ -104,9 +104,11 @@ def test_a_configurations_bindings_are_read_as_gin_reads_them():
         "train/b.C.n = %N\nb.C.long = \\\n    'x = # y'\nb.C.rates = {'p': 2.0,\n  'q': @b.D()}\n"
     )
     assert gin_config.bindings_of(text) == {
-        "N": "1", "train/b.C.n": "'%N'", "b.C.long": "'x = # y'",
+        "N": "1",
+        "train/b.C.n": "'%N'",
+        "b.C.long": "'x = # y'",
         "b.C.rates": "{'p': 2.0, 'q': '@b.D()'}",
-    }  # fmt: skip
+    }
     with pytest.raises(UserError, match="cannot read the configuration"):
         gin_config.bindings_of("b.C.n = (1,")
 

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 @pytest.fixture
 def asked(tmp_path):
     path = tmp_path / "in.jsonl"
-    path.write_text("".join(json.dumps({"id": f"p{n}", "prompt": p}) + "\n"
-                            for n, p in enumerate(PROMPTS)))  # fmt: skip
+    path.write_text(
+        "".join(json.dumps({"id": f"p{n}", "prompt": p}) + "\n" for n, p in enumerate(PROMPTS))
+    )
     renderer = PromptRenderer(small.splits(), small.SETTINGS)
     return PromptFile(str(path), Writer(renderer, small.tokenizer(), 3, small.LENGTH))
 

@@ -86,15 +86,27 @@ def test_lines_are_answered_until_quit(answerer):
     catalogue = answerer.renderer.catalogue
     word = catalogue.titles[4].split()[0]
     lines = said(
-        answerer, f"/find {word}", "/find nothing of the kind", "/history",
-        f"/history add i2 '{catalogue.titles[4]}'", "/history", "/user u3", "/quit", "/find story",
-    )  # fmt: skip
+        answerer,
+        f"/find {word}",
+        "/find nothing of the kind",
+        "/history",
+        f"/history add i2 '{catalogue.titles[4]}'",
+        "/history",
+        "/user u3",
+        "/quit",
+        "/find story",
+    )
     item = f"{catalogue.titles[4]} [i4]"
     assert lines == [
-        item, "nothing found: /find WORDS of a title", "nothing yet: /history add ID…",
-        f"added {catalogue.titles[2]} [i2]", f"added {item}", f"{catalogue.titles[2]} [i2]", item,
+        item,
+        "nothing found: /find WORDS of a title",
+        "nothing yet: /history add ID…",
+        f"added {catalogue.titles[2]} [i2]",
+        f"added {item}",
+        f"{catalogue.titles[2]} [i2]",
+        item,
         "you are u3",
-    ]  # fmt: skip
+    ]
 
 
 def test_words_are_a_critique_and_bring_a_new_list(answerer):
@@ -106,9 +118,15 @@ def test_words_are_a_critique_and_bring_a_new_list(answerer):
 
 def test_what_is_wrong_is_answered_and_the_talk_goes_on(answerer):
     lines = said(
-        answerer, "/history add i999", "/history add 'open", "/history add", "/history drop",
-        "/nonsense", "/user nobody", "/help",
-    )  # fmt: skip
+        answerer,
+        "/history add i999",
+        "/history add 'open",
+        "/history add",
+        "/history drop",
+        "/nonsense",
+        "/user nobody",
+        "/help",
+    )
     errors = [line for line in lines if line.startswith("error: ")]
     assert len(errors) == 6 and "no item 'i999'" in errors[0] and "/help" in errors[4]
     assert lines[-1] == chat.HELP

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def writer():
-    generator = Generator.for_lm(small.model().lm, small.params()["lm"],
-                                 buckets=Buckets((512,), (4,)))  # fmt: skip
+    generator = Generator.for_lm(
+        small.model().lm, small.params()["lm"], buckets=Buckets((512,), (4,))
+    )
     converter = PromptConverter({"inputs": 500, "targets": 1}, small.tokenizer())
     return Answerer(generator, converter, small.tokenizer())
 

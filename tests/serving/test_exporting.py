@@ -34,9 +34,14 @@ def asked():
     for number, slots in enumerate(([4], [2, 9], [])):
         words = [30 + number, *[-1] * len(slots), 40, 50 + number]
         examples.append(
-            {"key": "k", "catalogue": "toy", "history_bounds": [], "inputs": np.array(words),
-             "slots": np.array(slots, int)}
-        )  # fmt: skip
+            {
+                "key": "k",
+                "catalogue": "toy",
+                "history_bounds": [],
+                "inputs": np.array(words),
+                "slots": np.array(slots, int),
+            }
+        )
     return [Request(n, n, "", example) for n, example in enumerate(examples)]
 
 
@@ -69,8 +74,15 @@ def read_elsewhere(folder, prompts):
 def test_texts_are_the_same_elsewhere(tmp_path):
     answerer = small.answerer()
     notes = {"model": "somebody's"}
-    manifest = export(tmp_path / "f", answerer.generator, GREEDY, SHAPE, notes=notes,
-                      platforms=("cpu", "cuda", "tpu"), tokenizer=small.tokenizer())  # fmt: skip
+    manifest = export(
+        tmp_path / "f",
+        answerer.generator,
+        GREEDY,
+        SHAPE,
+        notes=notes,
+        platforms=("cpu", "cuda", "tpu"),
+        tokenizer=small.tokenizer(),
+    )
     assert manifest == json.loads((tmp_path / "f" / "manifest.json").read_text())
     assert manifest["model"] == "somebody's" and manifest["platforms"] == ["cpu", "cuda", "tpu"]
     assert manifest["results"]["tokens"] == {"shape": [3, 6], "dtype": "int32"}
@@ -88,8 +100,15 @@ def test_rankings_are_the_same_elsewhere_with_weights_inside(tmp_path):
     answerer = small.answerer()
     config = DecodingConfig(beams=5, length_penalty=0.0)
     ids = answerer.renderer.catalogue.item_ids
-    export(tmp_path / "f", answerer.generator, config, SHAPE, trie=answerer.trie, closed=True,
-           item_ids=ids)  # fmt: skip
+    export(
+        tmp_path / "f",
+        answerer.generator,
+        config,
+        SHAPE,
+        trie=answerer.trie,
+        closed=True,
+        item_ids=ids,
+    )
     assert not (tmp_path / "f" / "weights.npz").exists()
     assert json.loads((tmp_path / "f" / "item_ids.json").read_text()) == ids
     free = answerer.generator.rank(padded(answerer), answerer.trie, 5)

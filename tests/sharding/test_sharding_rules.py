@@ -99,9 +99,11 @@ def test_every_logical_name_of_the_models_has_a_rule_of_its_own():
     """A misspelt name would stay whole in silence."""
     named = {name for name, _ in DEFAULT_RULES}
     used = {
-        axis for objective in (*OBJECTIVES.values(), FACTORIZATION)
-        for variable in describe_variables(objective).values() for axis in variable.axes
-    }  # fmt: skip
+        axis
+        for objective in (*OBJECTIVES.values(), FACTORIZATION)
+        for variable in describe_variables(objective).values()
+        for axis in variable.axes
+    }
     assert used - {None} <= named
     assert named == (set(SPLIT) - {None}) | {"batch", "readout"}
 

@@ -139,9 +139,14 @@ def test_an_error_of_the_other_process_is_one_line_here(tmp_path):
 def test_an_empty_split_is_an_error_where_it_is_opened(tmp_path):
     overrides = {"split": {"held_out_items": 0}, "corpus": {"sequential_examples": 10}}
     cache_tasks.main(
-        ["--dataset=toy", f"--cache_dir={with_catalogue(tmp_path)}", "--nowith_text_only",
-         "--tasks=long_description", "--settings=" + json.dumps(overrides)]
-    )  # fmt: skip
+        [
+            "--dataset=toy",
+            f"--cache_dir={with_catalogue(tmp_path)}",
+            "--nowith_text_only",
+            "--tasks=long_description",
+            "--settings=" + json.dumps(overrides),
+        ]
+    )
     settings = settings_from(overrides)
     where = dict(cache_dir=tmp_path, catalogue=toy_world())
     (task,) = open_tasks("toy", settings, ["long_description"], "train", **where).values()

@@ -96,9 +96,10 @@ def test_neighbours_are_those_of_a_slow_count():
     for row in range(CATALOGUE.num_items):
         alike = [
             len(mine & chosen[row]) / np.sqrt(max(1, len(mine) * len(chosen[row])))
-            if SPLIT.item_fold[k] == 0 and k != row else 0
+            if SPLIT.item_fold[k] == 0 and k != row
+            else 0
             for k, mine in enumerate(chosen)
-        ]  # fmt: skip
+        ]
         assert (near[row] < 0) == (max(alike) == 0)
         if near[row] >= 0:
             assert alike[near[row]] == pytest.approx(max(alike))
@@ -109,8 +110,9 @@ def test_neighbours_know_no_held_out_interaction():
     before = nearest(make_splits(catalogue), "cf")
     ends = catalogue.offsets[1:][np.diff(catalogue.offsets) >= 3]
     catalogue.items[ends - 1], catalogue.items[ends - 2] = (
-        catalogue.items[ends - 2], catalogue.items[ends - 1].copy(),
-    )  # fmt: skip
+        catalogue.items[ends - 2],
+        catalogue.items[ends - 1].copy(),
+    )
     other = small_catalogue()
     assert (other.items != catalogue.items).any() and (before >= 0).any()
     assert (nearest(make_splits(catalogue), "cf") == before).all()
@@ -198,9 +200,10 @@ def test_real_descriptions_by_a_language_model_are_read():
 
 
 def test_composed_sentences_do_not_say_a_title_twice_and_count_in_grammar():
-    bare, full = composed.Facts("T, 5 oz", (), "3.5 on average", 1), composed.Facts(
-        "U", ("red, round", "big"), "", 2
-    )  # fmt: skip
+    bare, full = (
+        composed.Facts("T, 5 oz", (), "3.5 on average", 1),
+        composed.Facts("U", ("red, round", "big"), "", 2),
+    )
     assert composed.compose("summary", [bare])[0] == (
         "No more is on record than T, 5 oz. Rated 3.5 on average."
     )

@@ -69,8 +69,10 @@ def test_targets_are_the_dataset_and_the_id():
 def test_the_name_decides_the_index_whatever_is_set():
     settings = SETTINGS.replace(item_index="collaborative")
     assert rendered("sequential_random", "test", settings) == rendered("sequential_random", "test")
-    keys = {task_key(spec_named(f"sequential_{name}"), SETTINGS, "", "")
-            for name in ("random", "sequential", "collaborative")}  # fmt: skip
+    keys = {
+        task_key(spec_named(f"sequential_{name}"), SETTINGS, "", "")
+        for name in ("random", "sequential", "collaborative")
+    }
     assert len(keys) == 3
 
 
@@ -105,9 +107,10 @@ def test_a_file_in_the_published_format_replaces_our_templates(tmp_path):
     path.write_text(PUBLISHED)
     settings = SETTINGS.replace(prompt_file=str(path), mention_history="id")
     for example in some(rendered("sequential_random", "train", settings)):
-        assert re.fullmatch(r"Toy user_\d+ had item_\d+(, item_\d+)* so ",
-                            example.prompt.text.replace("toy user", "Toy user")
-                            .replace("had  ", "had ")), example.prompt.text  # fmt: skip
+        assert re.fullmatch(
+            r"Toy user_\d+ had item_\d+(, item_\d+)* so ",
+            example.prompt.text.replace("toy user", "Toy user").replace("had  ", "had "),
+        ), example.prompt.text
     (first, *_) = rendered("straightforward_random_unseen", "test", settings)
     assert re.fullmatch(r"user_\d+ of toy ", first.prompt.text, re.IGNORECASE)
     before = plain_settings(spec_named("sequential_random"), settings)

@@ -66,9 +66,11 @@ def test_the_seqio_vocabulary_is_the_tokenizer(kind):
     tokenizer = published(kind)
     vocabulary = common.seqio_vocabulary(tokenizer)
     ids = vocabulary.encode("item_7 tells of it")
-    assert ids == tokenizer.encode("item_7 tells of it") == vocabulary.encode_tf(
-        "item_7 tells of it"
-    ).numpy().tolist()  # fmt: skip
+    assert (
+        ids
+        == tokenizer.encode("item_7 tells of it")
+        == vocabulary.encode_tf("item_7 tells of it").numpy().tolist()
+    )
     assert vocabulary.decode([*ids, tokenizer.eos_id]) == tokenizer.decode(ids)
     names = ("pad_id", "eos_id", "bos_id", "unk_id", "vocab_size")
     for name in names:

@@ -23,24 +23,37 @@ SETTINGS = TaskSettings(mention_history="id", history=20)
 
 def purchase(user, place, item):
     return {
-        "item": {"asin": f"B{item}", "title": f"Pen number{item}x", "price": 3.5,
-                 "category": f"Office - Pens - Kind{item % 3}"},
-        "review": {"rating": 1 + (user + place) % 5, "text": "Fine.", "unix_time": 100 - place,
-                   "reason_text": f"Because of reason{item}x."},
+        "item": {
+            "asin": f"B{item}",
+            "title": f"Pen number{item}x",
+            "price": 3.5,
+            "category": f"Office - Pens - Kind{item % 3}",
+        },
+        "review": {
+            "rating": 1 + (user + place) % 5,
+            "text": "Fine.",
+            "unix_time": 100 - place,
+            "reason_text": f"Because of reason{item}x.",
+        },
         "wish": f"I want wish{item}x.",
-    }  # fmt: skip
+    }
 
 
 def users(count=20, items=30):
     draw = np.random.default_rng(0)
     chosen = [draw.permutation(items)[:6].tolist() for _ in range(count)]
     return [
-        {"reviewer_id": f"R{u}",
-         "purchase_history": [purchase(u, p, i) for p, i in enumerate(row)],
-         "user": {"long_summary": f"Person{u} likes number{row[0 if u % 2 else 3]}x"
-                  .replace("likes number", "likes Pen number")}}
+        {
+            "reviewer_id": f"R{u}",
+            "purchase_history": [purchase(u, p, i) for p, i in enumerate(row)],
+            "user": {
+                "long_summary": f"Person{u} likes number{row[0 if u % 2 else 3]}x".replace(
+                    "likes number", "likes Pen number"
+                )
+            },
+        }
         for u, row in enumerate(chosen)
-    ]  # fmt: skip
+    ]
 
 
 KEYS = 'Keys.critique = "wish"\nKeys.purchase_reason = "reason_text"\n'
@@ -175,8 +188,13 @@ def test_texts_of_a_file_take_the_place_of_composed_ones(tmp_path):
     user = int(np.flatnonzero(np.diff(catalogue.offsets) > 6)[0])
     place = next(p for p in range(1, 4) if splits.item_fold[catalogue.sequence(user)[p]] == 0)
     item = catalogue.item_ids[catalogue.sequence(user)[place]]
-    line = {"task": "critique", "user_id": catalogue.user_ids[user], "item_ids": [item],
-            "target": "Mine.", "source": "a-model"}  # fmt: skip
+    line = {
+        "task": "critique",
+        "user_id": catalogue.user_ids[user],
+        "item_ids": [item],
+        "target": "Mine.",
+        "source": "a-model",
+    }
     (tmp_path / "t.jsonl").write_text(json.dumps(line) + "\n")
     settings = SETTINGS.with_family(RegenSettings(texts_file=str(tmp_path / "t.jsonl")))
     ((integers, example),) = rendered(splits, "next_item_critique", "train", settings)

@@ -26,7 +26,7 @@ TOKENIZER = train_tokenizer(SPLIT, SETTINGS)
 EXAMPLES = {
     spec.task: made_by([spec.full], SPLIT, SETTINGS, TOKENIZER)[0]
     for spec in find_specs("toy", DEFAULT_TASKS)
-}  # fmt: skip
+}
 
 
 def built(examples, split):
@@ -62,9 +62,12 @@ def test_seqio_trims_and_shards_a_task_like_any_other():
     found = []
     for shard in range(2):
         dataset = seqio.get_mixture_or_task(examples.spec.name("toy")).get_dataset(
-            {"inputs": 5, "targets": 99}, "test", shuffle=False, num_epochs=1,
+            {"inputs": 5, "targets": 99},
+            "test",
+            shuffle=False,
+            num_epochs=1,
             shard_info=seqio.ShardInfo(shard, 2),
-        )  # fmt: skip
+        )
         found.append([example["inputs"].tolist() for example in dataset.as_numpy_iterator()])
     assert found == [expected[0::2], expected[1::2]]
 

@@ -61,9 +61,10 @@ def written(task: str) -> dict[str, int | str]:
                 said.append(integers)
     text = json.dumps(said, default=int)
     return {
-        "version": spec_named(task).version, "examples": len(said),
+        "version": spec_named(task).version,
+        "examples": len(said),
         "sha256": hashlib.sha256(text.encode()).hexdigest()[:16],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)

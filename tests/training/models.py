@@ -11,9 +11,17 @@ from ilm_jax.objectives.language import LanguageModelling
 CF, VOCAB, ROWS, LENGTH, ENTITIES, ITEMS, TEXT = 16, 64, 16, 24, 3, 40, 12
 
 QFORMER = QFormerConfig(
-    cf_dim=CF, vocab_size=VOCAB, num_layers=2, num_queries=4, embed_dim=32, num_heads=4,
-    mlp_dim=64, max_text_length=TEXT, projection_dim=16, dropout=0.0,
-)  # fmt: skip
+    cf_dim=CF,
+    vocab_size=VOCAB,
+    num_layers=2,
+    num_queries=4,
+    embed_dim=32,
+    num_heads=4,
+    mlp_dim=64,
+    max_text_length=TEXT,
+    projection_dim=16,
+    dropout=0.0,
+)
 LM = DecoderConfig(
     vocab_size=VOCAB, num_layers=2, embed_dim=32, num_heads=4, num_kv_heads=2, mlp_dim=64
 )

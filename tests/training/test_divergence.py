@@ -34,11 +34,14 @@ def spoilt(folder, factor=1.0, *, first=40, steps=12, log_every=50, **changes):
     """Batches of 8, so that example 40 is in the sixth step."""
     plain = OptimizerConfig("sgd", 0.01, schedule="constant", clip_norm=0)
     trainer = make_trainer(
-        folder, steps=steps, optimizer=changes.pop("optimizer", plain),
+        folder,
+        steps=steps,
+        optimizer=changes.pop("optimizer", plain),
         checkpoint=changes.pop("checkpoint", KEEP),
-        config={"log_every": log_every, "eval_every": 0}, schedule=Schedule({"plain": 1}),
+        config={"log_every": log_every, "eval_every": 0},
+        schedule=Schedule({"plain": 1}),
         **changes,
-    )  # fmt: skip
+    )
     trainer.sources = {"plain": Spoilt(first, factor)}
     return trainer
 
@@ -110,8 +113,11 @@ def test_a_validation_that_is_not_finite_is_said_and_is_never_the_best(tmp_path,
     trainer.eval_sources = {"plain": (Dying(3), 16)}
     trainer.fit()
     assert "warning: step 8: validation's loss is not a finite number" in capfd.readouterr().err
-    losses = [r["validation/loss"] for r in read_metrics(tmp_path / "metrics.jsonl")
-              if "validation/loss" in r]  # fmt: skip
+    losses = [
+        r["validation/loss"]
+        for r in read_metrics(tmp_path / "metrics.jsonl")
+        if "validation/loss" in r
+    ]
     assert np.isfinite(losses[0]) and np.isnan(losses[1])
     assert Checkpoints(str(tmp_path)).resolve("best") == 4
 

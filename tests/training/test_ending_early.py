@@ -37,9 +37,12 @@ def trainer_of(folder, kill_at=0, patience=2):
         return {"loss": LOSSES[step], "ndcg@10": 1 - LOSSES[step]}
 
     trainer = make_trainer(
-        folder, config={"eval_every": 2, "patience": patience}, validate=validate,
-        checkpoint=CheckpointConfig(every=2), **SMALL,
-    )  # fmt: skip
+        folder,
+        config={"eval_every": 2, "patience": patience},
+        validate=validate,
+        checkpoint=CheckpointConfig(every=2),
+        **SMALL,
+    )
     return trainer, seen
 
 

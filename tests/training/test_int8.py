@@ -34,11 +34,16 @@ class Texts:
         weights = (tokens[:, 1:] != 0).astype(np.float32)
         weights = np.pad(weights, ((0, 0), (0, 1)))
         return {
-            "tokens": tokens, "targets": np.roll(tokens, -1, axis=1), "loss_weights": weights,
-            "content_weights": weights, "segment_ids": (tokens != 0).astype(np.int32),
-            "positions": ones.cumsum(1) - 1, "entities": ones[:, :1] * 0,
-            "slot_entity": -ones, "slot_query": -ones,
-        }  # fmt: skip
+            "tokens": tokens,
+            "targets": np.roll(tokens, -1, axis=1),
+            "loss_weights": weights,
+            "content_weights": weights,
+            "segment_ids": (tokens != 0).astype(np.int32),
+            "positions": ones.cumsum(1) - 1,
+            "entities": ones[:, :1] * 0,
+            "slot_entity": -ones,
+            "slot_query": -ones,
+        }
 
 
 @pytest.fixture(scope="module")

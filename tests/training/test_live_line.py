@@ -67,13 +67,17 @@ def test_elsewhere_a_pause_is_mentioned_only_if_it_lasts(monkeypatch, clock):
             tell(batch, 16)
             clock[0] += 2.0
     assert stream.getvalue().splitlines() == [
-        "step 0/100  validation 6/16", "step 0/100  validation 12/16"
-    ]  # fmt: skip
+        "step 0/100  validation 6/16",
+        "step 0/100  validation 12/16",
+    ]
 
 
 def test_a_run_writes_few_lines_into_a_file(tmp_path, capfd):
     make_trainer(tmp_path, steps=12, config={"log_every": 6}).fit()
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
     assert [re.sub(r"  loss.*", "", line) for line in lines] == [
-        "step 0/12  compiling plain", "step 0/12  compiling scaled", "step 6/12", "step 12/12"
-    ]  # fmt: skip
+        "step 0/12  compiling plain",
+        "step 0/12  compiling scaled",
+        "step 6/12",
+        "step 12/12",
+    ]

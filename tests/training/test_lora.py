@@ -81,9 +81,13 @@ def test_a_run_moves_the_updates_alone_and_saves_nothing_else(tmp_path):
     stage_0.fit()
     config = decoder_config(**{**models.LM.__dict__, "lora_rank": RANK, "lora_targets": (".*",)})
     run = trainer(
-        tmp_path / "lora", LanguageModelling(config), total_steps=5, trainable=(),
-        adapters=ADAPTERS, init=(InitFrom(str(tmp_path / "stage0")),),
-    )  # fmt: skip
+        tmp_path / "lora",
+        LanguageModelling(config),
+        total_steps=5,
+        trainable=(),
+        adapters=ADAPTERS,
+        init=(InitFrom(str(tmp_path / "stage0")),),
+    )
     run.partitioner = one
     optimizer = run.optimizer.build(5)
     before, report = run.initial_state(optimizer)

@@ -57,12 +57,15 @@ def test_a_name_that_is_taken_is_refused(kept):
         writers.register_metric_writer("wandb", Kept)
 
 
-@pytest.mark.parametrize("named, said", [
-    ({"wandbb": {}}, "no metric writer 'wandbb'; there are wandb"),
-    ({"kept": {"suffix": 1}}, "'kept': .*suffix.*; it takes prefix"),
-    ({"wandb": {}}, r"'wandb' needs the package wandb: pip install 'ilm_jax\[wandb\]'"),
-    ({"mlflow": {}}, r"'mlflow' needs the package mlflow: pip install 'ilm_jax\[mlflow\]'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "named, said",
+    [
+        ({"wandbb": {}}, "no metric writer 'wandbb'; there are wandb"),
+        ({"kept": {"suffix": 1}}, "'kept': .*suffix.*; it takes prefix"),
+        ({"wandb": {}}, r"'wandb' needs the package wandb: pip install 'ilm_jax\[wandb\]'"),
+        ({"mlflow": {}}, r"'mlflow' needs the package mlflow: pip install 'ilm_jax\[mlflow\]'"),
+    ],
+)
 def test_what_cannot_be_written_is_refused_before_anything_is_trained(
     tmp_path, kept, monkeypatch, named, said
 ):

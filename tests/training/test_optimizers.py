@@ -81,10 +81,12 @@ def parameters(seed=0):
     """{path: array}, one of every kind that matters for the decay."""
     rng = np.random.default_rng(seed)
     shapes = {
-        "lm/layers/mlp/up/kernel": (3, 4), "lm/layers/mlp/up/bias": (4,),
-        "lm/layers/mlp_norm/scale": (3,), "qformer/queries/embedding": (2, 3),
+        "lm/layers/mlp/up/kernel": (3, 4),
+        "lm/layers/mlp/up/bias": (4,),
+        "lm/layers/mlp_norm/scale": (3,),
+        "qformer/queries/embedding": (2, 3),
         "qformer/log_temperature/item_text": (),
-    }  # fmt: skip
+    }
     return {path: rng.normal(size=shape) for path, shape in shapes.items()}
 
 
@@ -123,9 +125,15 @@ def run(config, params, gradients, total):
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_adamw_is_its_formula_over_several_steps(clip_norm, schedule):
     config = OptimizerConfig(
-        learning_rate=0.03, schedule=schedule, warmup_steps=2, weight_decay=0.3, eps=1e-3,
-        clip_norm=clip_norm, b1=0.8, b2=0.9,
-    )  # fmt: skip
+        learning_rate=0.03,
+        schedule=schedule,
+        warmup_steps=2,
+        weight_decay=0.3,
+        eps=1e-3,
+        clip_norm=clip_norm,
+        b1=0.8,
+        b2=0.9,
+    )
     # Norms differ from step to step, so that what is clipped, and when, changes the moments.
     gradients = [
         jax.tree.map(lambda g, scale=scale: g * scale, parameters(seed))
@@ -194,18 +202,25 @@ def decayed(objective, **config):
 
 @pytest.mark.parametrize(
     "objective",
-    [models.ALIGNMENT, models.ILM, models.TEXT_ONLY, T5_LM,
-     dataclasses.replace(models.ALIGNMENT, qformer=dataclasses.replace(
-         models.QFORMER, scan_layers=False))],
+    [
+        models.ALIGNMENT,
+        models.ILM,
+        models.TEXT_ONLY,
+        T5_LM,
+        dataclasses.replace(
+            models.ALIGNMENT, qformer=dataclasses.replace(models.QFORMER, scan_layers=False)
+        ),
+    ],
     ids=["stage 1", "stage 2", "text only", "t5", "unstacked"],
-)  # fmt: skip
+)
 def test_exactly_matrices_decay_but_for_the_queries(objective):
     """BLIP-2's rule; whether a leaf is a vector or a matrix is told by its axes, not its name."""
     got, variables = decayed(objective)
     matrices = {
-        path for path, v in variables.items()
+        path
+        for path, v in variables.items()
         if len([axis for axis in v.axes if axis != "layers"]) >= 2 and "/queries/" not in path
-    }  # fmt: skip
+    }
     assert got == matrices
     assert got and len(got) < len(variables)
 

@@ -45,9 +45,12 @@ def second(folder, qformer):
     """Parameters that stage 2 would start with."""
     source = InitFrom(str(folder / "stage1"), ("^qformer/",), allow_unused=TEXT_ONLY_PATTERNS)
     stage = trainer(
-        folder / "stage2", models.ILM.with_configs({"qformer": qformer}), "prompt",
-        init=(source,), allow_fresh=("^adaptor/", "^lm/"),
-    )  # fmt: skip
+        folder / "stage2",
+        models.ILM.with_configs({"qformer": qformer}),
+        "prompt",
+        init=(source,),
+        allow_fresh=("^adaptor/", "^lm/"),
+    )
     return stage.initial_state(OPTIMIZER.build(1))[0].trainable
 
 

@@ -94,9 +94,10 @@ def regression_batch(seed=0):
     weights = rng.integers(0, 4, ROWS).astype(np.float32)
     return {
         "x": rng.normal(size=(ROWS, WIDTH)).astype(np.float32),
-        "y": rng.normal(size=ROWS).astype(np.float32), "weights": weights,
+        "y": rng.normal(size=ROWS).astype(np.float32),
+        "weights": weights,
         "segment_ids": np.array([[1, 1, 2, 0]] * (ROWS - 1) + [[0, 0, 0, 0]], np.int32),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("microbatches", [1, 2, 8])

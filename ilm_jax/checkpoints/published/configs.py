@@ -9,8 +9,9 @@ from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.models.t5 import T5Config
 
 CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
-    "DecoderConfig": DecoderConfig, "T5Config": T5Config,
-}  # fmt: skip
+    "DecoderConfig": DecoderConfig,
+    "T5Config": T5Config,
+}
 
 
 def rebuild(kind: str, fields: Mapping[str, Any], **changes: Any) -> DecoderConfig | T5Config:

@@ -166,9 +166,15 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
     left_over = [there for name, there in spare.items() if not known(name)]
     configs = {top: describe(config)} if dataclasses.is_dataclass(config) else {}
     return Opened(
-        source.where, source, entries, left_over, lacking, configs, config,
+        source.where,
+        source,
+        entries,
+        left_over,
+        lacking,
+        configs,
+        config,
         notes=[*notes, *settled.notes],
-    )  # fmt: skip
+    )
 
 
 def _check_depth(source: Source, config: Any) -> None:

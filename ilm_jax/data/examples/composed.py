@@ -138,14 +138,15 @@ _ONE: dict[str, Callable[[Facts], Pieces]] = {
     ),
     "convince_3": lambda f: (
         [*_say("So far "), *_people(f.choosers, "person", "people"), *_say(" chose ", [f.title])]
-        + _rated(f, "; rated ", "") + _say(".")
+        + _rated(f, "; rated ", "")
+        + _say(".")
     ),
     "dissuade_1": lambda f: _say("Skip ", [f.title], " if you tire of ", f.values[:2], "."),
     "dissuade_2": lambda f: (
         _say("Before you take ", [f.title], ", consider: it is all ", f.values, ".")
         + _rated(f, " Rated ")
     ),
-}  # fmt: skip
+}
 
 
 def _shared(a: Facts, b: Facts) -> list[str]:
@@ -177,7 +178,7 @@ _TWO: dict[str, Callable[[Facts, Facts], Pieces]] = {
     ),
     "diff_than_nn": _unlike,
     "common_with_nn": _alike,
-}  # fmt: skip
+}
 
 
 def compose_profile(splits: Splits, user: int) -> tuple[str, Spans]:

@@ -39,7 +39,8 @@ def _two(instruction: str, *prompts: str, neighbour: bool = False) -> ElmTask:
 TASKS: dict[str, ElmTask] = {
     "summary": _one(
         "Sum the item up in two or three sentences.",
-        "Sum up this item[: {item}].", "What is this item[ {item}] in short?",
+        "Sum up this item[: {item}].",
+        "What is this item[ {item}] in short?",
     ),
     "positive_review": _one(
         "Write a short review by somebody who liked the item.",
@@ -58,14 +59,17 @@ TASKS: dict[str, ElmTask] = {
     ),
     "positive_characteristics": _one(
         "Name five things that speak for the item, one short phrase each.",
-        "Name five strengths of this item[: {item}].", "What speaks for the item[ {item}]?",
+        "Name five strengths of this item[: {item}].",
+        "What speaks for the item[ {item}]?",
     ),
     "negative_characteristics": _one(
         "Name five things that speak against the item, one short phrase each.",
-        "Name five weaknesses of this item[: {item}].", "What speaks against the item[ {item}]?",
+        "Name five weaknesses of this item[: {item}].",
+        "What speaks against the item[ {item}]?",
     ),
     "long_description": ElmTask(
-        1, templates.DESCRIPTION,
+        1,
+        templates.DESCRIPTION,
         "Describe the item at length for somebody who does not know it: five to eight sentences.",
     ),
     "funnier": _one(
@@ -85,19 +89,23 @@ TASKS: dict[str, ElmTask] = {
     ),
     "improve": _one(
         "Say what would make the item better, and why.",
-        "How could this item[: {item}] be better?", "Suggest improvements to the item[ {item}].",
+        "How could this item[: {item}] be better?",
+        "Suggest improvements to the item[ {item}].",
     ),
     "viewer": _one(
         "Describe the person whom the item suits best.",
-        "Whom does this item[: {item}] suit?", "Describe the typical friend of the item[ {item}].",
+        "Whom does this item[: {item}] suit?",
+        "Describe the typical friend of the item[ {item}].",
     ),
     "pitch": _one(
         "Pitch the item to somebody who decides about money, in three sentences.",
-        "Pitch this item[: {item}].", "Present the item[ {item}] to someone who might fund it.",
+        "Pitch this item[: {item}].",
+        "Present the item[ {item}] to someone who might fund it.",
     ),
     "criticize": _one(
         "Criticise the item as an expert would, with reasons.",
-        "Criticise this item[: {item}].", "As an expert, find fault with the item[ {item}].",
+        "Criticise this item[: {item}].",
+        "As an expert, find fault with the item[ {item}].",
     ),
     "convince_1": _one(
         "Convince a friend in a few words to try the item.",
@@ -152,7 +160,7 @@ TASKS: dict[str, ElmTask] = {
         "An item[ {first}] and the one next to it[, {second}]: what unites them?",
         neighbour=True,
     ),
-}  # fmt: skip
+}
 USER_PROFILE = "user_profile"
 PROFILE_PROMPTS = (
     "Describe the taste[ of {user}].",

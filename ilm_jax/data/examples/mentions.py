@@ -142,18 +142,22 @@ def as_example(
     """
     inputs, slots, bounds = words.prompt(rendered)
     return {
-        "key": key, "task": "prompt", "catalogue": catalogue,
-        "inputs": np.array(inputs, np.int32), "slots": np.array(slots, np.int32),
+        "key": key,
+        "task": "prompt",
+        "catalogue": catalogue,
+        "inputs": np.array(inputs, np.int32),
+        "slots": np.array(slots, np.int32),
         "history_bounds": np.array(bounds, np.int32),
-    }  # fmt: skip
+    }
 
 
 def items_in_slots(example: Mapping[str, Any]) -> list[int]:
     """Rows of the items that stand in an example's slots."""
     kinds = np.asarray(example["inputs"])
     kinds = kinds[kinds < 0]
-    return [int(row) for row, kind in zip(example["slots"], kinds, strict=True)
-            if kind == ITEM_SLOT]  # fmt: skip
+    return [
+        int(row) for row, kind in zip(example["slots"], kinds, strict=True) if kind == ITEM_SLOT
+    ]
 
 
 def _folded(text: str) -> str:

@@ -98,8 +98,12 @@ class Columns:
         for field, name in found.items():
             twins = [other for other in header if name and _plain(other) == _plain(name)]
             if len(twins) > 1 and not getattr(self, field):
-                raw_lines.fail(path, 1, f"columns {twins} may each be the {field}",
-                               f'say which: Columns.{field} = "…" in {FILE}')  # fmt: skip
+                raw_lines.fail(
+                    path,
+                    1,
+                    f"columns {twins} may each be the {field}",
+                    f'say which: Columns.{field} = "…" in {FILE}',
+                )
         for field, name in found.items():
             given = getattr(self, field)
             absent = given == NONE and field in OPTIONAL
@@ -112,8 +116,12 @@ class Columns:
         if "id" in fields:
             for name in self.attributes:
                 if name not in header:
-                    raw_lines.fail(path, 1, f"no column {name!r} of Columns.attributes in {FILE}",
-                                   f"there are {list(header)}")  # fmt: skip
+                    raw_lines.fail(
+                        path,
+                        1,
+                        f"no column {name!r} of Columns.attributes in {FILE}",
+                        f"there are {list(header)}",
+                    )
         return found
 
     def _missing(self, field: str, header: Sequence[str], records: bool) -> tuple[str, str]:
@@ -127,15 +135,16 @@ class Columns:
         where = "the keys of its records" if records else "which line 1 names"
         return f"{what} is not among {list(header)}" if given else (
             f"{what} among {list(header)}, {where}"
-        ), remedy  # fmt: skip
+        ), remedy
 
     def refuse(self, path: pathlib.Path, names: Sequence[str], why: str) -> None:
         """Raises UserError if one of the settings is given where it makes no sense."""
         for name in names:
             given = getattr(self, name)
             if given and not (given == NONE and name in OPTIONAL):
-                raise UserError(f"{path}: Columns.{name} = {given!r} is set, but {why}; take it "
-                                f"out of {FILE}")  # fmt: skip
+                raise UserError(
+                    f"{path}: Columns.{name} = {given!r} is set, but {why}; take it out of {FILE}"
+                )
 
 
 def _plain(name: str) -> str:

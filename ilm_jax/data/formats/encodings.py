@@ -18,14 +18,19 @@ from ilm_jax.data.formats.failing import fail
 # Western European as published (the older MovieLens), where UTF-8 is said.
 UTF_8, WESTERN, LATIN_1 = "utf-8", "western", "latin-1"
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _OTHERS = {
-    b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip archive (or a spreadsheet)", b"PAR1":
-    "a parquet file", b"BZh": "a bzip2 file", b"\xfd7zXZ": "an xz file", b"\x28\xb5\x2f\xfd":
-    "a zstd file",
-}  # fmt: skip
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip archive (or a spreadsheet)",
+    b"PAR1": "a parquet file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+}
 _HIGH, _RUNS = re.compile(rb"[\x80-\xff]"), re.compile(rb"[\x80-\xff]{3,}")
 # No characters of Windows-1252, which is Latin-1 with signs such as curly quotes at 80 to 9f.
 _UNUSED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
@@ -111,15 +116,24 @@ def _check_western(path: pathlib.Path, found: _Lines) -> None:
     remedy = 'save the whole file as UTF-8 (of a custom dataset, or name it: Columns.encoding = "…"'
     remedy += " in columns.gin)"
     if found.utf_8:
-        fail(path, found.other, f"not UTF-8 at byte {found.place} of the line, while line "
-             f"{found.utf_8} is: two encodings in one file", remedy)  # fmt: skip
+        fail(
+            path,
+            found.other,
+            f"not UTF-8 at byte {found.place} of the line, while line "
+            f"{found.utf_8} is: two encodings in one file",
+            remedy,
+        )
     if found.unused:
         fail(path, found.unused, "bytes that are neither UTF-8 nor Windows-1252 (Latin-1)", remedy)
     # In Western European text such letters stand alone between others; where most of them stand in
     # rows, it is another script.
     if 2 * found.in_runs > found.high:
-        fail(path, found.other, "not UTF-8, and by its runs of letters beyond ASCII not Western "
-             "European either", remedy)  # fmt: skip
+        fail(
+            path,
+            found.other,
+            "not UTF-8, and by its runs of letters beyond ASCII not Western European either",
+            remedy,
+        )
 
 
 def check_codec(name: str) -> bool:

@@ -125,9 +125,14 @@ def _untimed(
     path: pathlib.Path, users: list[str], items: list[str], lines: list[int]
 ) -> Interactions:
     return Interactions(
-        path, users, items, np.full(len(users), np.nan, np.float32),
-        np.full(len(users), -1, np.int64), None, np.array(lines, np.int64),
-    )  # fmt: skip
+        path,
+        users,
+        items,
+        np.full(len(users), np.nan, np.float32),
+        np.full(len(users), -1, np.int64),
+        None,
+        np.array(lines, np.int64),
+    )
 
 
 def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
@@ -183,11 +188,13 @@ def _names(table: Table, columns: Columns) -> dict[str, str]:
             listed and (plain.endswith(_ENDINGS) or plain.startswith("item"))
         ):
             raw_lines.fail(
-                table.path, 1, f"column {name!r} holds whole histories: rows of such files (as "
+                table.path,
+                1,
+                f"column {name!r} holds whole histories: rows of such files (as "
                 "RecBole cuts them for sequential models) are no single interactions",
                 "give the file with one interaction a row, such as RecBole's own .inter before it "
                 "is cut, or user_sequence.txt with a line `user item item …` for each user",
-            )  # fmt: skip
+            )
     return columns.names(table.path, table.names, INTERACTION_FIELDS)
 
 
@@ -196,8 +203,12 @@ def _id(path: pathlib.Path, line: int, name: str, value: Any) -> str:
     if not text or text.split() != [text] or not text.isprintable():
         raw_lines.fail(path, line, f"{name} {str(value)[:60]!r}", "an id is a word without spaces")
     if text in MISSING:
-        raw_lines.fail(path, line, f"{name} {text!r} is no id but how a missing one is written",
-                       "mend the line or take it out")  # fmt: skip
+        raw_lines.fail(
+            path,
+            line,
+            f"{name} {text!r} is no id but how a missing one is written",
+            "mend the line or take it out",
+        )
     return text
 
 
@@ -222,9 +233,12 @@ def _time(path: pathlib.Path, line: int, value: Any) -> int | float:
     if not 0 <= time < 2**63:
         remedy = 'mend it, or take the order of the file: Columns.timestamp = "none" in columns.gin'
         raw_lines.fail(
-            path, line, f"timestamp {text[:60]!r} is neither a number of seconds nor a date such "
-            "as 2021-03-04 10:00:00", remedy,
-        )  # fmt: skip
+            path,
+            line,
+            f"timestamp {text[:60]!r} is neither a number of seconds nor a date such "
+            "as 2021-03-04 10:00:00",
+            remedy,
+        )
     return time
 
 

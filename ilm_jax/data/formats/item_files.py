@@ -126,20 +126,28 @@ class _Reader:
         plain = isinstance(value, str | int) and not isinstance(value, bool)
         raw = str(value) if plain else ""
         if not raw or raw.split() != [raw] or not raw.isprintable():
-            raw_lines.fail(self.path, line, f"item id {str(value)[:60]!r}",
-                           "an id is a word without spaces")  # fmt: skip
+            raw_lines.fail(
+                self.path, line, f"item id {str(value)[:60]!r}", "an id is a word without spaces"
+            )
         if raw in MISSING:
-            raw_lines.fail(self.path, line, f"item id {raw!r} is no id but how a missing one is "
-                           "written", "mend the line or take it out")  # fmt: skip
+            raw_lines.fail(
+                self.path,
+                line,
+                f"item id {raw!r} is no id but how a missing one is written",
+                "mend the line or take it out",
+            )
         return raw
 
     def item(self, raw: str, line: int, row: Row) -> Item:
         found = {f: self._text(line, row, self.names[f]) for f in ("title", "text")}
         attributes = [(n, self._text(line, row, n, ", ")) for n in self.columns.attributes]
         return Item(
-            found["title"] or raw, found["text"], tuple(self._categories(line, row)),
-            tuple((name, value) for name, value in attributes if value), line,
-        )  # fmt: skip
+            found["title"] or raw,
+            found["text"],
+            tuple(self._categories(line, row)),
+            tuple((name, value) for name, value in attributes if value),
+            line,
+        )
 
     def _text(self, line: int, row: Row, name: str, between: str = " ") -> str:
         """A cell as one line; "" where it is missing, which is counted."""
@@ -196,9 +204,11 @@ class _Reader:
                 kinds.total(), total, f"items in {self.path.name} are without {name!r} ({how})"
             )
         notes.count(self.joined, total, "texts are lists, and become one text each")
-        kept = "is taken out" if self.columns.markup else (
-            f'is kept as written; Columns.markup = "remove" in {FILE} takes it out'
-        )  # fmt: skip
+        kept = (
+            "is taken out"
+            if self.columns.markup
+            else (f'is kept as written; Columns.markup = "remove" in {FILE} takes it out')
+        )
         if self.marked:
             notes.say(
                 f"{self.marked} cells of {self.path.name} hold a page's markup ({self.sample}), "

@@ -43,7 +43,8 @@ def check_escapes(path: pathlib.Path, number: int, line: str, record: Any) -> No
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raw_lines.fail(path, number, f"the escape \\u{ord(text[error.start]):04x} is half a "
-                       "character")  # fmt: skip
+        raw_lines.fail(
+            path, number, f"the escape \\u{ord(text[error.start]):04x} is half a character"
+        )
     if "\\u0000" in text:
         raw_lines.fail(path, number, "a NUL character, which no text holds")

@@ -98,18 +98,30 @@ def decide(
     name = str(getattr(path, "name", path))
     for line, cell in cells:
         if _OBJECTS.match(cell.strip()):
-            fail(str(path), line, f"{field} {cell[:60]!r} is a list of objects",
-                 "write the names alone, such as A|B")  # fmt: skip
+            fail(
+                str(path),
+                line,
+                f"{field} {cell[:60]!r} is a list of objects",
+                "write the names alone, such as A|B",
+            )
     listed = [literal_list(cell) is not None for _, cell in cells]
     if listed and all(listed) and (given.strip() in ("", ",")):
         return Cutter(quoted=True)
     if listed and all(listed) and not any(given in cell for _, cell in cells):
-        fail(str(path), cells[0][0], f"{field} {cells[0][1][:60]!r} is a list in quotes, and "
-             f"Columns.separator is {given!r}", "take Columns.separator out")  # fmt: skip
+        fail(
+            str(path),
+            cells[0][0],
+            f"{field} {cells[0][1][:60]!r} is a list in quotes, and Columns.separator is {given!r}",
+            "take Columns.separator out",
+        )
     if any(listed) and not given:
         line, cell = cells[listed.index(False)]
-        fail(str(path), line, f"{field} {cell[:60]!r} is no list in quotes, others are",
-             "write all in one form, or say Columns.separator in columns.gin")  # fmt: skip
+        fail(
+            str(path),
+            line,
+            f"{field} {cell[:60]!r} is no list in quotes, others are",
+            "write all in one form, or say Columns.separator in columns.gin",
+        )
     texts = [cell for _, cell in cells]
     if given:
         return _as_given(name, field, texts, given)
@@ -136,20 +148,28 @@ def _as_found(name: str, field: str, texts: list[str], sequence: bool) -> Cutter
     if not sequence:
         count, sign = max((holding(sign), sign) for sign in ";,")
         if count:
-            notes.say(f"{name}: {count} of {len(texts)} {field} hold {sign!r} and are taken whole; "
-                      f"to cut them, {remedy}")  # fmt: skip
+            notes.say(
+                f"{name}: {count} of {len(texts)} {field} hold {sign!r} and are taken whole; "
+                f"to cut them, {remedy}"
+            )
         return Cutter()
     for sign in ",;":
         if holding(sign):
-            notes.say(f"{name}: {field} are cut at {sign!r}, which {holding(sign)} of {len(texts)} "
-                      f"hold; if that is wrong, {remedy}")  # fmt: skip
+            notes.say(
+                f"{name}: {field} are cut at {sign!r}, which {holding(sign)} of {len(texts)} "
+                f"hold; if that is wrong, {remedy}"
+            )
             return Cutter(sign)
     spaced = sum(len(text.split()) > 1 for text in texts)
     if any(_SIGNS.search(text) for text in texts):
-        notes.say(f"{name}: {spaced} of {len(texts)} {field} hold spaces and are taken whole, for "
-                  f"some read like 'A & B'; to cut them, {remedy}")  # fmt: skip
+        notes.say(
+            f"{name}: {spaced} of {len(texts)} {field} hold spaces and are taken whole, for "
+            f"some read like 'A & B'; to cut them, {remedy}"
+        )
         return Cutter()
     if spaced:
-        notes.say(f"{name}: {field} are cut at spaces, as RecBole does, which {spaced} of "
-                  f"{len(texts)} hold; if that is wrong, {remedy}")  # fmt: skip
+        notes.say(
+            f"{name}: {field} are cut at spaces, as RecBole does, which {spaced} of "
+            f"{len(texts)} hold; if that is wrong, {remedy}"
+        )
     return Cutter(" ", spaces=True)

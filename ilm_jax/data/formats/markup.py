@@ -43,12 +43,20 @@ _MEDIA = re.compile(r"@(?:media|import|font-face|charset|keyframes)\b[^{};]*[{;]
 _STRONG = [
     re.compile(pattern)
     for pattern in (
-        r"\bfunction\s*[\w$]*\s*\(", r"\b(?:var|let|const)\s+[\w$]+\s*=", r"\bnew Date\(",
-        r"\b(?:window|document|navigator|console|jQuery)\s*[.\[(]", r"\)\s*\{", r"\}\s*\)",
-        r"=>\s*\{", r"[=!]==", r"\btypeof\s+\w", r"\btry\s*\{", r"\$\(['\"]",
+        r"\bfunction\s*[\w$]*\s*\(",
+        r"\b(?:var|let|const)\s+[\w$]+\s*=",
+        r"\bnew Date\(",
+        r"\b(?:window|document|navigator|console|jQuery)\s*[.\[(]",
+        r"\)\s*\{",
+        r"\}\s*\)",
+        r"=>\s*\{",
+        r"[=!]==",
+        r"\btypeof\s+\w",
+        r"\btry\s*\{",
+        r"\$\(['\"]",
         r"\.(?:push|when|execute|getTime|addEventListener|onload|ready)\s*[(=]",
     )
-]  # fmt: skip
+]
 _WEAK = [
     re.compile(p) for p in (r"\)\s*;", r"&&|\|\|", r"\breturn\b[^.]*;", r"\w\(['\"]", r";\s*$")
 ]

@@ -47,8 +47,11 @@ def explain(folder: pathlib.Path, wanted: Sequence[str] = ()) -> str:
     packed_there = [name for name in packed_names if (folder / name).is_file()]
     if packed_there:
         return f"; unpack {packed_there[0]}"
-    inside = [path.name for path in sorted(folder.iterdir()) if path.is_dir()
-              and wanted and all((path / name).is_file() for name in wanted)]  # fmt: skip
+    inside = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and wanted and all((path / name).is_file() for name in wanted)
+    ]
     if inside:
         return f"; they lie in its folder {inside[0]}"
     for names, what in _FORMS:

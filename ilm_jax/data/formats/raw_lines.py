@@ -55,8 +55,12 @@ def decoded(path: pathlib.Path, number: int, raw: bytes, codec: str = encodings.
     try:
         text = raw.decode(codec)
     except UnicodeDecodeError as error:
-        fail(path, number, f"not {codec} at byte {error.start + 1} of the line",
-             f"save the file as {codec}")  # fmt: skip
+        fail(
+            path,
+            number,
+            f"not {codec} at byte {error.start + 1} of the line",
+            f"save the file as {codec}",
+        )
     return _checked(path, number, text.removeprefix("\ufeff") if number == 1 else text)
 
 
@@ -96,17 +100,29 @@ def whole_text(path: str | os.PathLike) -> str:
 
 
 def _cut_off(path: pathlib.Path, number: int) -> NoReturn:
-    fail(path, number, "the last line has no line end, so the file is cut off",
-         "take the file again, or end it with a line end if it is whole")  # fmt: skip
+    fail(
+        path,
+        number,
+        "the last line has no line end, so the file is cut off",
+        "take the file again, or end it with a line end if it is whole",
+    )
 
 
 def _checked(path: pathlib.Path, number: int, text: str) -> str:
     if "\0" in text:
-        fail(path, number, "a NUL character, which no text holds",
-             "save the file as UTF-8; if it was damaged, take it again")  # fmt: skip
+        fail(
+            path,
+            number,
+            "a NUL character, which no text holds",
+            "save the file as UTF-8; if it was damaged, take it again",
+        )
     if text.startswith("\ufeff"):
-        fail(path, number, "a byte order mark within the file: files that were joined?",
-             "take the mark out (U+FEFF), and headers that came with it")  # fmt: skip
+        fail(
+            path,
+            number,
+            "a byte order mark within the file: files that were joined?",
+            "take the mark out (U+FEFF), and headers that came with it",
+        )
     return text
 
 
@@ -118,8 +134,12 @@ def check_header(path: str | os.PathLike, found: Sequence[str], wanted: Sequence
     """
     missing = [name for name in wanted if name not in found]
     if missing:
-        fail(path, 1, f"no column {missing[0]!r} in the header {','.join(found)!r}",
-             f"the header is {','.join(wanted)!r}")  # fmt: skip
+        fail(
+            path,
+            1,
+            f"no column {missing[0]!r} in the header {','.join(found)!r}",
+            f"the header is {','.join(wanted)!r}",
+        )
     if list(found) != list(wanted):
         fail(path, 1, f"header {','.join(found)!r}", f"the header is {','.join(wanted)!r}")
 
@@ -160,8 +180,12 @@ def check_width(path: str | os.PathLike, line: int, row: Sequence[str], width: i
     if not any(row) and width > 1:
         fail(path, line, "an empty line", "take it out")
     if len(row) != width:
-        fail(path, line, f"{len(row)} columns instead of {width}",
-             "mend the line; a cell with the separator in it stands in quotes (CSV)")  # fmt: skip
+        fail(
+            path,
+            line,
+            f"{len(row)} columns instead of {width}",
+            "mend the line; a cell with the separator in it stands in quotes (CSV)",
+        )
 
 
 def whole_number(path: str | os.PathLike, line: int, name: str, text: str) -> int:

@@ -132,8 +132,12 @@ class Table:
         for cell in header:
             match = _KIND.fullmatch(cell.strip())
             if match is None and ":" in cell and self.path.suffix in _TYPED:
-                fail(self.path, 1, f"column {cell!r} has none of RecBole's types",
-                     "they are token, token_seq, float and float_seq")  # fmt: skip
+                fail(
+                    self.path,
+                    1,
+                    f"column {cell!r} has none of RecBole's types",
+                    "they are token, token_seq, float and float_seq",
+                )
             name = match[1].strip() if match else cell.strip()
             if not name or name in self.kinds:
                 remedy = "name each column once"

@@ -46,8 +46,7 @@ def read_texts(path: str, arity: Mapping[str, tuple[int, bool]]) -> dict[Key, Wr
     for line, record in _records(file):
         task, target = record.get("task"), record.get("target")
         if not isinstance(task, str) or task not in arity:
-            raw_lines.fail(file, line, f"task {str(task)[:60]!r}",
-                           f"there are {', '.join(arity)}")  # fmt: skip
+            raw_lines.fail(file, line, f"task {str(task)[:60]!r}", f"there are {', '.join(arity)}")
         unknown = [key for key in record if key not in _KEYS]
         if unknown:
             raw_lines.fail(file, line, f"key {unknown[0]!r}", f"keys are {sorted(_KEYS)}")
@@ -58,8 +57,9 @@ def read_texts(path: str, arity: Mapping[str, tuple[int, bool]]) -> dict[Key, Wr
             raw_lines.fail(file, line, "item_ids must be a list of ids as strings")
         if len(ids) != count or not isinstance(user, str) or bool(user) != of_user:
             named = f"{count} in item_ids" + (" and a user_id" if of_user else ", no user_id")
-            raw_lines.fail(file, line, f"{task} with {len(ids)} items, user {user!r}",
-                           f"it takes {named}")  # fmt: skip
+            raw_lines.fail(
+                file, line, f"{task} with {len(ids)} items, user {user!r}", f"it takes {named}"
+            )
         if not isinstance(target, str) or not target.strip():
             raw_lines.fail(file, line, "target must be a text")
         source = record.get("source", "file")

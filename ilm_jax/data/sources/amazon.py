@@ -183,8 +183,12 @@ def read_metadata(path: pathlib.Path, wanted: set[str]) -> dict[str, Item]:
             line=line,
         )
     for name, count in lost.items():
-        notes.count(count, len(items), f"items in {path.name} have nothing but a page's script, "
-                    f"style or the like as {name}, read as missing")  # fmt: skip
+        notes.count(
+            count,
+            len(items),
+            f"items in {path.name} have nothing but a page's script, "
+            f"style or the like as {name}, read as missing",
+        )
     return items
 
 

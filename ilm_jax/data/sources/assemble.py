@@ -152,10 +152,11 @@ def _named_items(
     if (rows < 0).any():
         first = int(np.argmax(rows < 0))
         raw_lines.fail(
-            interactions.path, int(interactions.line[first]),
+            interactions.path,
+            int(interactions.line[first]),
             f"item {interactions.item[first]!r} is not in the file of items",
             "add it there, with its id alone if need be, or take the line out",
-        )  # fmt: skip
+        )
     return items, rows
 
 
@@ -164,9 +165,7 @@ def _time_order(
 ) -> Int64[np.ndarray, " kept"]:
     """Numbers of the kept rows by user and time, ties in file order."""
     kept = np.flatnonzero(keep)
-    keys = (users[kept],) if interactions.order is None else (
-        interactions.order[kept], users[kept]
-    )  # fmt: skip
+    keys = (users[kept],) if interactions.order is None else (interactions.order[kept], users[kept])
     return kept[np.lexsort(keys)]
 
 

@@ -28,8 +28,9 @@ from ilm_jax.files import sha256_file
 
 VERSION = "1.2.0"
 INTERACTION_FILES = (
-    *(f"interactions.{end}" for end in ("csv", "tsv", "parquet", "inter", "txt")), *SEQUENCE_FILES,
-)  # fmt: skip
+    *(f"interactions.{end}" for end in ("csv", "tsv", "parquet", "inter", "txt")),
+    *SEQUENCE_FILES,
+)
 _LAYOUT = (
     f"the folder holds one of {', '.join(INTERACTION_FILES)} or *.inter, and, for titles, "
     "items.csv, .tsv, .jsonl, .parquet or *.item"
@@ -63,9 +64,8 @@ def recognise(folder: str | os.PathLike) -> Recognised:
     there = sorted(path for path in folder.iterdir() if path.is_file())
     interactions = [p for p in there if p.name in INTERACTION_FILES or p.suffix == ".inter"]
     items = [
-        p for p in there
-        if (p.stem == "items" and p.suffix in SUFFIXES) or p.suffix == ".item"
-    ]  # fmt: skip
+        p for p in there if (p.stem == "items" and p.suffix in SUFFIXES) or p.suffix == ".item"
+    ]
     for path in there:
         known = path.name in INTERACTION_FILES or path in items
         if path.name.split(".")[0] in ("interactions", "items") and not known:
@@ -144,9 +144,10 @@ def read(folder: str | os.PathLike, name: str = "custom", *, core: int | None = 
     columns: Columns = read_columns(found.interactions.parent)
     if found.items is None and found.columns is not None:
         columns.refuse(
-            found.columns, (*ITEM_FIELDS, "attributes", "separator", "markup"),
+            found.columns,
+            (*ITEM_FIELDS, "attributes", "separator", "markup"),
             "the folder has no file of items",
-        )  # fmt: skip
+        )
     with notes.collected() as said:
         items = read_items(found.items, columns) if found.items else None
         interactions = read_interactions(found.interactions, columns)

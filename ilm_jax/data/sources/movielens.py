@@ -29,10 +29,26 @@ MAX_TAGS = 8
 NO_GENRE = "(no genres listed)"
 # The columns of u.item after the link, in the order of the published u.genre.
 GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
-    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
-    "Thriller", "War", "Western",
-)  # fmt: skip
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
 _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 
@@ -64,15 +80,19 @@ _CSV = ("ratings.csv", "movies.csv", "tags.csv", ",")
 RELEASES = {
     "latest_small": Release(_SITE + "ml-latest-small.zip", *_CSV, 100_836),
     "25m": Release(_SITE + "ml-25m.zip", *_CSV, 25_000_095),
-    "1m": Release(_SITE + "ml-1m.zip", "ratings.dat", "movies.dat", None, "::", 1_000_209,
-                  encodings.LATIN_1),
-    "100k": Release(_SITE + "ml-100k.zip", "u.data", "u.item", None, "\t", 100_000,
-                    encodings.LATIN_1),
-}  # fmt: skip
+    "1m": Release(
+        _SITE + "ml-1m.zip", "ratings.dat", "movies.dat", None, "::", 1_000_209, encodings.LATIN_1
+    ),
+    "100k": Release(
+        _SITE + "ml-100k.zip", "u.data", "u.item", None, "\t", 100_000, encodings.LATIN_1
+    ),
+}
 # Releases by their number of ratings, those too that have no name here.
 _SIZES = {kind.size: f"movielens/{name}" for name, kind in RELEASES.items()} | {
-    10_000_054: "MovieLens 10M", 20_000_263: "MovieLens 20M", 32_000_204: "MovieLens 32M",
-}  # fmt: skip
+    10_000_054: "MovieLens 10M",
+    20_000_263: "MovieLens 20M",
+    32_000_204: "MovieLens 32M",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,8 +192,10 @@ def _check_size(release: str, ratings: Ratings) -> None:
             f"movielens/{release}; give the folder of movielens/{release}, or the other name"
         )
     if found != wanted:
-        notes.say(f"{ratings.path.name}: {found:,} ratings; movielens/{release} was published with "
-                  f"{wanted:,}")  # fmt: skip
+        notes.say(
+            f"{ratings.path.name}: {found:,} ratings; movielens/{release} was published with "
+            f"{wanted:,}"
+        )
 
 
 def _sequences(
@@ -211,8 +233,11 @@ def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
     user, movie, seconds = array.array("q"), array.array("q"), array.array("q")
     rating = array.array("f")
     pattern = re.compile(
-        re.escape(release.separator).join([r"(\d{1,18})", r"(\d{1,18})", r"(\d(?:\.\d+)?)",
-                                           r"(\d{1,18})"]), re.ASCII)  # fmt: skip
+        re.escape(release.separator).join(
+            [r"(\d{1,18})", r"(\d{1,18})", r"(\d(?:\.\d+)?)", r"(\d{1,18})"]
+        ),
+        re.ASCII,
+    )
     numbered = raw_lines.lines(path, release.encoding)
     first_line = 1
     if release.separator == ",":
@@ -229,8 +254,9 @@ def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
     if not user:
         raise UserError(f"{path}: no ratings in it; take the file from its publisher again")
     integers = [np.array(values, np.int64) for values in (user, movie, seconds)]
-    return Ratings(path, first_line, integers[0], integers[1], np.array(rating, np.float32),
-                   integers[2])  # fmt: skip
+    return Ratings(
+        path, first_line, integers[0], integers[1], np.array(rating, np.float32), integers[2]
+    )
 
 
 def _explain_rating(path: pathlib.Path, line: int, row: list[str]) -> NoReturn:
@@ -292,8 +318,12 @@ def read_tags(path: pathlib.Path, movies: dict[int, tuple]) -> tuple[dict[int, l
             raw_lines.whole_number(path, line, name, text)
         movie = raw_lines.whole_number(path, line, "movieId", row[1])
         if movie not in movies:
-            raw_lines.fail(path, line, f"movie {movie} is not in the movie file",
-                           "take all files from one and the same release")  # fmt: skip
+            raw_lines.fail(
+                path,
+                line,
+                f"movie {movie} is not in the movie file",
+                "take all files from one and the same release",
+            )
         tag = " ".join(row[2].lower().split())
         empty += not tag
         if tag:

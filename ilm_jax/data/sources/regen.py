@@ -138,8 +138,10 @@ class _Reader:
             asked = getattr(self.keys, field.name)
             if asked and asked != field.default and field.name != "separator":
                 if asked not in there:
-                    raise UserError(f"{self.path}: key {asked!r} ({field.name}) is nowhere; there "
-                                    f"are: {self.found_keys()}")  # fmt: skip
+                    raise UserError(
+                        f"{self.path}: key {asked!r} ({field.name}) is nowhere; there "
+                        f"are: {self.found_keys()}"
+                    )
 
     def note(self) -> None:
         """Says what items lack, and where the separator cuts nothing."""
@@ -149,8 +151,10 @@ class _Reader:
         categories = [item.categories for item in self.items.values() if item.categories]
         uncut = sum(any(sign in part[0] for sign in "|>/") for part in categories)
         if uncut and not any(len(part) > 1 for part in categories):
-            notes.say(f"{self.keys.separator!r} stands in none of {len(categories)} categories, "
-                      f"{uncut} hold '|', '>' or '/'; {FILE} sets separator")  # fmt: skip
+            notes.say(
+                f"{self.keys.separator!r} stands in none of {len(categories)} categories, "
+                f"{uncut} hold '|', '>' or '/'; {FILE} sets separator"
+            )
 
     def found_keys(self) -> str:
         return "; ".join(f"{where}: {', '.join(sorted(k))}" for where, k in self._found.items())
@@ -160,9 +164,14 @@ class _Reader:
             raise UserError(f"{self.path}: no purchases in it")
         times = np.array(self.times, np.int64)
         return Interactions(
-            self.path, self.users, self.item_ids, np.array(self.ratings, np.float32), times, times,
+            self.path,
+            self.users,
+            self.item_ids,
+            np.array(self.ratings, np.float32),
+            times,
+            times,
             np.array(self.lines, np.int64),
-        )  # fmt: skip
+        )
 
     def read(self) -> None:
         known: dict[str, int] = {}
@@ -197,8 +206,9 @@ class _Reader:
         asin = self._word("its item", item, self.keys.asin)
         rating, time = review.get(self.keys.rating), review.get(self.keys.time)
         if time is None or isinstance(time, bool) or not isinstance(time, int) or time < 0:
-            self._fail(f"{self.keys.time} {str(time)[:40]!r} is no time in seconds; "
-                       f"keys: {list(review)}")  # fmt: skip
+            self._fail(
+                f"{self.keys.time} {str(time)[:40]!r} is no time in seconds; keys: {list(review)}"
+            )
         if rating is not None and (isinstance(rating, bool) or not isinstance(rating, int | float)):
             self._fail(f"{self.keys.rating} {str(rating)[:40]!r} is not a number")
         title, category, price = (
@@ -206,10 +216,15 @@ class _Reader:
             for key in (self.keys.title, self.keys.category, self.keys.price)
         )
         levels = [level.strip() for level in category.split(self.keys.separator)]
-        self.items.setdefault(asin, Item(
-            title or asin, categories=tuple(filter(None, levels)),
-            attributes=(("price", price),) if price else (), line=self._line,
-        ))  # fmt: skip
+        self.items.setdefault(
+            asin,
+            Item(
+                title or asin,
+                categories=tuple(filter(None, levels)),
+                attributes=(("price", price),) if price else (),
+                line=self._line,
+            ),
+        )
         for kind in KINDS:
             name = getattr(self.keys, kind)
             found = [self._text(part, name) for part in (purchase, item, review)] if name else []

@@ -133,8 +133,10 @@ def make_world(world: int) -> Catalogue:
     truth = make_truth(world)
     offsets, items = _sequences(key, truth)
     users = np.repeat(np.arange(USERS), np.diff(offsets))
-    words = {f: _pick(p, draws.uniforms(ITEMS, *key, f, "word"))
-             for f, p in truth.word_probabilities.items()}  # fmt: skip
+    words = {
+        f: _pick(p, draws.uniforms(ITEMS, *key, f, "word"))
+        for f, p in truth.word_probabilities.items()
+    }
     template_draws = draws.uniforms(ITEMS, *key, "template")
     templates = (template_draws * len(toy_language.TEMPLATES)).astype(np.int64)
     described = [

@@ -10,25 +10,66 @@ from ilm_jax.data import draws
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "genre": (
-        "mystery", "romance", "western", "fantasy", "thriller", "comedy", "satire", "musical",
+        "mystery",
+        "romance",
+        "western",
+        "fantasy",
+        "thriller",
+        "comedy",
+        "satire",
+        "musical",
     ),
     "mood": (
-        "gloomy", "cheerful", "tense", "tender", "dreamy", "bitter", "playful", "solemn",
+        "gloomy",
+        "cheerful",
+        "tense",
+        "tender",
+        "dreamy",
+        "bitter",
+        "playful",
+        "solemn",
     ),
     "setting": (
-        "desert", "harbor", "mountain", "village", "metropolis", "forest", "prairie", "laboratory",
+        "desert",
+        "harbor",
+        "mountain",
+        "village",
+        "metropolis",
+        "forest",
+        "prairie",
+        "laboratory",
     ),
     "pace": (
-        "languid", "steady", "brisk", "frantic", "halting", "rolling", "measured", "relentless",
+        "languid",
+        "steady",
+        "brisk",
+        "frantic",
+        "halting",
+        "rolling",
+        "measured",
+        "relentless",
     ),
     "era": (
-        "medieval", "renaissance", "victorian", "wartime", "postwar", "futuristic", "prehistoric",
+        "medieval",
+        "renaissance",
+        "victorian",
+        "wartime",
+        "postwar",
+        "futuristic",
+        "prehistoric",
         "modern",
     ),
     "style": (
-        "minimal", "lavish", "gritty", "polished", "surreal", "realistic", "handmade", "theatrical",
+        "minimal",
+        "lavish",
+        "gritty",
+        "polished",
+        "surreal",
+        "realistic",
+        "handmade",
+        "theatrical",
     ),
-}  # fmt: skip
+}
 
 TEMPLATES: tuple[str, ...] = (
     "This one is a {genre} with a {mood} mood. It plays out in a {setting} during {era} times, "

@@ -155,8 +155,13 @@ class PromptConverter:
         return read + targets - 1, targets - (not read), len(slots)
 
     def _empty(self, rows: int, length: int) -> Batch:
-        fills = {"tokens": self._pad, "positions": 0, "segment_ids": 0, "slot_entity": -1,
-                 "slot_query": -1}  # fmt: skip
+        fills = {
+            "tokens": self._pad,
+            "positions": 0,
+            "segment_ids": 0,
+            "slot_entity": -1,
+            "slot_query": -1,
+        }
         return {name: np.full((rows, length), fill, np.int32) for name, fill in fills.items()}
 
     def _write_inputs(self, batch: Batch, row: int, example: Example, local: "_LocalRows") -> int:

@@ -95,9 +95,11 @@ class PackedSource:
           seed: of the plan.
         """
         room = Room(
-            converter.inputs_length + converter.targets_length, converter.targets_length,
-            converter.max_entities, examples,
-        )  # fmt: skip
+            converter.inputs_length + converter.targets_length,
+            converter.targets_length,
+            converter.max_entities,
+            examples,
+        )
         self._source = source
         folder: pathlib.Path | None = getattr(source, "path", None)
         if folder is None:
@@ -207,8 +209,14 @@ class PackingConverter:
         for i in range(len(examples)):
             length, _, slots = _size({name: array[i : i + 1] for name, array in single.items()})
             where = slice(at, at + length)
-            for name in ("tokens", "targets", "loss_weights", "content_weights", "positions",
-                         "slot_query"):  # fmt: skip
+            for name in (
+                "tokens",
+                "targets",
+                "loss_weights",
+                "content_weights",
+                "positions",
+                "slot_query",
+            ):
                 blank[name][where] = single[name][i, :length]
             blank["segment_ids"][where] = i + 1
             slot = single["slot_entity"][i, :length]

@@ -229,8 +229,11 @@ def _as_configured(spec: Spec, said: Stated) -> None:
     normalizer = spec.get("normalizer") or {}
     if normalizer.get("type") != "BertNormalizer":
         return
-    names = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
-             "tokenize_chinese_chars": "handle_chinese_chars"}  # fmt: skip
+    names = {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    }
     for theirs, ours in names.items():
         if theirs in said.config:
             normalizer[ours] = said.config[theirs]
@@ -260,14 +263,20 @@ def from_vocab(data: bytes, said: Stated) -> FastTokenizer:
             )
         ],
         "normalizer": {
-            "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
-            "strip_accents": None, "lowercase": True,
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
-            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100, "vocab": vocabulary,
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
         },
-    }  # fmt: skip
+    }
     return from_json(json.dumps(spec).encode(), said)

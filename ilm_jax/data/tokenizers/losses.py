@@ -75,9 +75,12 @@ def of_catalogue(tokenizer: Tokenizer, titles: Sequence[str], texts: Iterable[st
 
 
 def _counts(letter: str) -> bool:
-    return letter.isascii() and letter.isprintable() and letter != " " or (
-        not letter.isascii() and unicodedata.category(letter) not in _EMPTY
-    )  # fmt: skip
+    return (
+        letter.isascii()
+        and letter.isprintable()
+        and letter != " "
+        or (not letter.isascii() and unicodedata.category(letter) not in _EMPTY)
+    )
 
 
 def _tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -168,11 +168,14 @@ class OwnTokenizer:
                 add_dummy_prefix=False,
                 max_sentence_length=1 << 20,
                 input_sentence_size=0,
-                pad_id=PAD, eos_id=EOS, unk_id=UNK, bos_id=BOS,
+                pad_id=PAD,
+                eos_id=EOS,
+                unk_id=UNK,
+                bos_id=BOS,
                 control_symbols=["<cls>", "<dec>"],
                 num_threads=1,
                 minloglevel=2,
-            )  # fmt: skip
+            )
         except (RuntimeError, OSError) as error:
             raise UserError(f"cannot train a tokenizer: {error}; give it more text") from error
         tokenizer = cls(model.getvalue())

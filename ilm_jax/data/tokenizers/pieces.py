@@ -83,8 +83,13 @@ class PiecesTokenizer:
 
     def __reduce__(self) -> tuple:
         return PiecesTokenizer, (
-            self.model, self.roles, len(self.sentinels), self._config, self.stop_ids, self._hidden,
-        )  # fmt: skip
+            self.model,
+            self.roles,
+            len(self.sentinels),
+            self._config,
+            self.stop_ids,
+            self._hidden,
+        )
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -176,10 +181,12 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
     defaults = {
         role: number if number >= 0 else None
         for role, number in (
-            ("pad", processor.pad_id()), ("eos", processor.eos_id()),
-            ("bos", processor.bos_id()), ("unk", processor.unk_id()),
+            ("pad", processor.pad_id()),
+            ("eos", processor.eos_id()),
+            ("bos", processor.bos_id()),
+            ("unk", processor.unk_id()),
         )
-    }  # fmt: skip
+    }
 
     def to_token(number: int) -> str:
         names = {number: token for token, number in added.items()}

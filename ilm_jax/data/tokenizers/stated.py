@@ -221,9 +221,16 @@ class Stated:
                 )
         used = [number + 1 for number in (pad, eos, bos, unk) if number is not None]
         return Roles(
-            pad=pad, eos=eos, bos=bos, unk=unk, cls=cls, dec=dec,
-            size=size, least_size=max(reachable, *used), text_size=text_size,
-        )  # fmt: skip
+            pad=pad,
+            eos=eos,
+            bos=bos,
+            unk=unk,
+            cls=cls,
+            dec=dec,
+            size=size,
+            least_size=max(reachable, *used),
+            text_size=text_size,
+        )
 
     def config_of(self, roles: Roles, to_token: Callable[[int], str]) -> bytes:
         """A tokenizer_config.json that says all of it, for saving without the other files."""

@@ -9,10 +9,17 @@ from ilm_jax.errors import UserError
 LARGEST = 2**31 - 1
 # Classes of transformers begin with these; `model_type` says the same in its own spelling.
 _CLASSES = {
-    "Llama": ("llama",), "Mistral": ("mistral",), "Qwen2": ("qwen2",), "Qwen3": ("qwen3",),
-    "Gemma": ("gemma",), "Gemma2": ("gemma2",), "Gemma3": ("gemma3", "gemma3_text"), "T5": ("t5",),
-    "Bert": ("bert",), "Blip2": ("blip-2", "blip_2_qformer"),
-}  # fmt: skip
+    "Llama": ("llama",),
+    "Mistral": ("mistral",),
+    "Qwen2": ("qwen2",),
+    "Qwen3": ("qwen3",),
+    "Gemma": ("gemma",),
+    "Gemma2": ("gemma2",),
+    "Gemma3": ("gemma3", "gemma3_text"),
+    "T5": ("t5",),
+    "Bert": ("bert",),
+    "Blip2": ("blip-2", "blip_2_qformer"),
+}
 _ENDS = ("For", "Model", "LMHead", "Encoder", "QFormer", "Text")
 
 

@@ -232,9 +232,14 @@ def _bert_copies(config: QFormerConfig) -> list[Copy]:
 
 
 bert_into_qformer = Family(
-    ("bert",), _bert_sizes, _bert_rules, (r"^pooler\.", r"^cls\.seq_relationship\."), bert.rename,
-    _bert_copies, bert.buffers,
-)  # fmt: skip
+    ("bert",),
+    _bert_sizes,
+    _bert_rules,
+    (r"^pooler\.", r"^cls\.seq_relationship\."),
+    bert.rename,
+    _bert_copies,
+    bert.buffers,
+)
 blip2_qformer = Family(
     ("blip-2", "blip_2_qformer"),
     _blip2_sizes,
