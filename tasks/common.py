@@ -35,8 +35,6 @@ def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
     import tensorflow as tf
 
     class Vocabulary(seqio.Vocabulary):
-        """Wraps `ilm_jax.data.tokenizers.Tokenizer`."""
-
         bos_id, eos_id, unk_id = tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id
         pad_id = tokenizer.pad_id
         _base_vocab_size = tokenizer.vocab_size

@@ -18,11 +18,11 @@ from ilm_jax.cf.given_vectors import given_table
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
-from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.streams import task_cache
 from ilm_jax.errors import UserError
+from ilm_jax.runs.fitting import fit_method
 from ilm_jax.training.resuming import check_bits
 from tests.checkpoints.mutating import damage_json, pick
 from tests.data.small_catalogue import small_catalogue
@@ -70,7 +70,7 @@ def damage_any(folder: pathlib.Path, rng: Rng) -> str:
 
 def _make_table(folder: pathlib.Path) -> None:
     folder.mkdir()
-    fit_table(SPLITS, IALSConfig(dim=4, epochs=1)).save(folder / "t.safetensors")
+    fit_method(SPLITS, IALSConfig(dim=4, epochs=1)).save(folder / "t.safetensors")
 
 
 def _table(folder: pathlib.Path) -> Any:

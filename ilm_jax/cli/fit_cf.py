@@ -177,19 +177,6 @@ _DATA = ("dataset", "data_dir", "cache_dir", "sequences", "output", "model_dir")
 _FIT = ("dim", "epochs", "seed", "alpha", "regularisation", "nu")
 
 
-def fit_table(
-    splits: "Splits", config: "IALSConfig", on_epoch: Callable[..., None] | None = None
-) -> "EmbeddingTable":
-    """Fits the training interactions of `splits`; see `ilm_jax.cf.ials.fit` for `on_epoch`.
-
-    Raises:
-      UserError: if the fit is not finite.
-    """
-    from ilm_jax.runs.fitting import fit_method
-
-    return fit_method(splits, config, on_epoch)
-
-
 def measure(splits: "Splits", table: "EmbeddingTable") -> tuple["CFResult", "CFResult"]:
     """Ranks of the validation targets by the table's vectors, and by popularity."""
     from ilm_jax.cf import evaluation

@@ -76,7 +76,6 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax import progress
     from ilm_jax.checkpoints.identity import identity
-    from ilm_jax.files import sha256_json
     from ilm_jax.serving import corpus_writing
     from ilm_jax.serving.answer_file import AnswerFile
 
@@ -96,18 +95,14 @@ def main(argv: Sequence[str]) -> int:
     source = values.source or pathlib.Path(values.lm or values.model_dir).resolve().name
     stops = (*stops, *_stop_ids(values.stop_ids, writer.tokenizer.vocab_size))
     config = opening.decoding(values, stops, writer.tokenizer.pad_id)
-    settings = {
+    settings = _asked_for(values, chosen) | {
         "source": source,
         "dataset": splits.catalogue.name,
-        "instructions": values.instructions,
-        "neighbours": values.neighbours,
         "decoding": opening.plain(config),
-        # What lies at a path or bears a name may be another one by the time that this goes on.
-        "model": identity(values.lm or values.model_dir, values.step),
-        "dtype": values.dtype,
         "tokenizer": writer.tokenizer.fingerprint,
         "data": splits.fingerprint,
-        "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
+        # What lies at a path or bears a name may be another one by the time that this goes on.
+        "model": identity(values.lm or values.model_dir, values.step),
     }
     with AnswerFile(values.output, corpus_writing.entry, settings, "ilm generate") as file:
         there = len(wanted & set(file.done))
@@ -123,6 +118,17 @@ def main(argv: Sequence[str]) -> int:
     if written + there < len(wanted):
         print(f"{len(wanted) - there - written} came out empty, and are left out")
     return 0
+
+
+def _asked_for(values: flags.FlagValues, chosen: "Sequence[Instruction]") -> dict[str, object]:
+    from ilm_jax.files import sha256_json
+
+    return {
+        "instructions": values.instructions,
+        "neighbours": values.neighbours,
+        "dtype": values.dtype,
+        "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
+    }
 
 
 def _check(values: flags.FlagValues) -> None:

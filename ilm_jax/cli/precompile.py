@@ -1,6 +1,6 @@
 """`ilm precompile`: a recipe compiled for its TPU pod on a machine that has no TPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -53,11 +53,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     import dataclasses
-    import json
 
-    from ilm_jax.compilation import report
+    from ilm_jax.compilation import report, tables
     from ilm_jax.errors import UserError
-    from ilm_jax.files import atomic_write
 
     if not values.gin_file:
         raise UserError("name a recipe: ilm precompile --gin_file=pods/gemma2_9b_v5e_256.gin")
@@ -89,11 +87,9 @@ def main(argv: Sequence[str]) -> int:
     done, took = report.compile_programs(chosen, run, topology, devices)
     recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")
     record = report.summary(run, recipe, topology, done, took)
-    print("\n".join(report.lines(record)))
+    print("\n".join(tables.lines(record)))
     if values.output:
-        with atomic_write(values.output) as stream:
-            json.dump(record, stream, indent=1)
-        print(f"wrote {values.output}")
+        _write(values.output, record)
     return 0 if record["fits"] else 1
 
 
@@ -102,10 +98,20 @@ def _table(folder: str) -> str:
     import json
     import pathlib
 
-    from ilm_jax.compilation import report
+    from ilm_jax.compilation import tables
     from ilm_jax.errors import UserError
 
     files = sorted(pathlib.Path(folder).glob("*.json"))
     if not files:
         raise UserError(f"{folder} holds no JSON files of `ilm precompile --output`")
-    return report.markdown([json.loads(file.read_text()) for file in files])
+    return tables.markdown([json.loads(file.read_text()) for file in files])
+
+
+def _write(path: str, record: Mapping[str, object]) -> None:
+    import json
+
+    from ilm_jax.files import atomic_write
+
+    with atomic_write(path) as stream:
+        json.dump(record, stream, indent=1)
+    print(f"wrote {path}")

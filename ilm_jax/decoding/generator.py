@@ -10,7 +10,6 @@ or {"tokens", "mask"} with padding on either side.
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,15 +19,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from ilm_jax.decoding import sampling
-from ilm_jax.decoding.beam import beam_search
+from ilm_jax.decoding import programs, sampling
 from ilm_jax.decoding.config import Buckets, DecodingConfig, EarlyStopping
-from ilm_jax.decoding.exhaustive import Blocks, cut_into_blocks, rank_exhaustively
-from ilm_jax.decoding.prompts import Prompts, align, pieces
+from ilm_jax.decoding.exhaustive import cut_into_blocks
+from ilm_jax.decoding.prompts import Prompts, align, check_rows, pieces
 from ilm_jax.decoding.sampling import Continuations
-from ilm_jax.decoding.soft_tokens import look_up
 from ilm_jax.decoding.steps import LanguageModel
-from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel
@@ -85,7 +81,7 @@ class Generator:
         parts = []
         for prompts in self._pieces(batch):
             with self._mesh():
-                parts.append(_generate(self.model, self.params, self.soft, prompts, config))
+                parts.append(programs.generate(self.model, self.params, self.soft, prompts, config))
         return Continuations(*self._join(parts, batch))
 
     def stream(
@@ -104,7 +100,7 @@ class Generator:
         if real > len(rows):
             raise UserError(f"{real} prompts at once: stream at most {len(rows)}")
         with self._mesh():
-            state = _start(self.model, self.params, self.soft, prompts, config)
+            state = programs.start(self.model, self.params, self.soft, prompts, config)
             yield self._fetch(state.token)[:real, None]
             left = config.max_new_tokens - 1
             while left and self._fetch(state.is_open).any():
@@ -143,7 +139,7 @@ class Generator:
         for prompts in self._pieces(batch, excluded=excluded, catalogue=catalogue):
             with self._mesh():
                 parts.append(
-                    _rank(
+                    programs.rank(
                         self.model,
                         self.params,
                         self.soft,
@@ -184,7 +180,7 @@ class Generator:
         for prompts in self._pieces(batch, excluded=excluded):
             with self._mesh():
                 parts.append(
-                    _rank_all(
+                    programs.rank_all(
                         self.model,
                         self.params,
                         self.soft,
@@ -237,117 +233,3 @@ class Generator:
         columns = zip(*parts, strict=True)
         rows = len(batch["tokens"])
         return [np.concatenate([self._fetch(a) for a in column])[:rows] for column in columns]
-
-
-def check_rows(
-    trie: Trie,
-    excluded: Int[np.ndarray, "batch excluded"] | None,
-    catalogue: Int[np.ndarray, " batch"] | int | None,
-) -> None:
-    """Raises UserError for a catalogue that the trie lacks, or an excluded item that it lacks.
-
-    Inside a program both would be passed over.
-    """
-    which = np.asarray(0 if catalogue is None else catalogue)
-    wrong = which[(which < 0) | (which >= len(trie.items))]
-    if wrong.size:
-        last = len(trie.items) - 1
-        raise UserError(f"catalogue {wrong.flat[0]}: the trie has catalogues 0 to {last}")
-    if excluded is not None:
-        limits = np.broadcast_to(np.asarray(trie.items)[which], len(excluded))
-        beyond = np.argwhere(excluded >= limits[:, None])
-        if len(beyond):
-            row, column = beyond[0]
-            raise UserError(
-                f"prompt {row} excludes item row {excluded[row, column]}: its catalogue has "
-                f"{limits[row]} items"
-            )
-
-
-def _embed(model: ItemLanguageModel, params: Any, soft: Array | None, prompts: Prompts) -> Array:
-    """Vectors of the prompts' positions."""
-    tokens = jnp.asarray(prompts.tokens)
-    if soft is None or prompts.entities is None:
-        found: Any = model.lm.apply({"params": params["lm"]}, tokens, method="embed")
-        return found
-    slots = prompts.slot_entity, prompts.slot_query
-    entities = look_up(soft, prompts.entities)
-    found = model.apply({"params": params}, tokens, *slots, entities, method="interleave")
-    return found
-
-
-@functools.partial(jax.jit, static_argnames=("model", "config"))
-def _generate(
-    model: ItemLanguageModel,
-    params: Any,
-    soft: Array | None,
-    prompts: Prompts,
-    config: DecodingConfig,
-) -> Continuations:
-    x, lm = _embed(model, params, soft, prompts), model.lm
-    if config.beams > 1:
-        return text_beams(lm, params["lm"], x, prompts.lengths, config)
-    return sampling.sample(lm, params["lm"], x, prompts.lengths, config, prompts.rows)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "config"))
-def _start(
-    model: ItemLanguageModel,
-    params: Any,
-    soft: Array | None,
-    prompts: Prompts,
-    config: DecodingConfig,
-) -> sampling.Writing:
-    x = _embed(model, params, soft, prompts)
-    return sampling.start(model.lm, params["lm"], x, prompts.lengths, prompts.rows, config)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "beams", "length_penalty", "early_stopping"))
-def _rank(
-    model: ItemLanguageModel,
-    params: Any,
-    soft: Array | None,
-    prompts: Prompts,
-    trie: Trie,
-    *,
-    beams: int,
-    length_penalty: float,
-    early_stopping: EarlyStopping,
-) -> tuple[Array, Array]:
-    return beam_search(
-        model.lm,
-        params["lm"],
-        trie,
-        _embed(model, params, soft, prompts),
-        prompts.lengths,
-        beams,
-        excluded=prompts.excluded,
-        catalogue=prompts.catalogue,
-        length_penalty=length_penalty,
-        early_stopping=early_stopping,
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "keep", "length_penalty"))
-def _rank_all(
-    model: ItemLanguageModel,
-    params: Any,
-    soft: Array | None,
-    prompts: Prompts,
-    trie: Trie,
-    blocks: Blocks,
-    *,
-    keep: int,
-    length_penalty: float,
-) -> tuple[Array, Array]:
-    return rank_exhaustively(
-        model.lm,
-        params["lm"],
-        trie,
-        blocks,
-        _embed(model, params, soft, prompts),
-        prompts.lengths,
-        keep,
-        excluded=prompts.excluded,
-        length_penalty=length_penalty,
-    )

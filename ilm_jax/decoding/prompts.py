@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from ilm_jax.decoding.config import Buckets
+from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 
 # NumPy's on the way in, JAX's inside of programs.
@@ -136,3 +137,28 @@ def exclusions(histories: Sequence[Int[np.ndarray, " history"]]) -> Int32[np.nda
     for row, history in enumerate(histories):
         table[row, : len(history)] = history
     return table
+
+
+def check_rows(
+    trie: Trie,
+    excluded: Int[np.ndarray, "batch excluded"] | None,
+    catalogue: Int[np.ndarray, " batch"] | int | None,
+) -> None:
+    """Raises UserError for a catalogue that the trie lacks, or an excluded item that it lacks.
+
+    Inside a program both would be passed over.
+    """
+    which = np.asarray(0 if catalogue is None else catalogue)
+    wrong = which[(which < 0) | (which >= len(trie.items))]
+    if wrong.size:
+        last = len(trie.items) - 1
+        raise UserError(f"catalogue {wrong.flat[0]}: the trie has catalogues 0 to {last}")
+    if excluded is not None:
+        limits = np.broadcast_to(np.asarray(trie.items)[which], len(excluded))
+        beyond = np.argwhere(excluded >= limits[:, None])
+        if len(beyond):
+            row, column = beyond[0]
+            raise UserError(
+                f"prompt {row} excludes item row {excluded[row, column]}: its catalogue has "
+                f"{limits[row]} items"
+            )

@@ -16,7 +16,8 @@ from jaxtyping import Int64
 
 from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.catalogue.splits import Splits
-from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.evaluate import evaluator_of

@@ -15,7 +15,8 @@ from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError

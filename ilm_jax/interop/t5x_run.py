@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from ilm_jax.checkpoints.loading import load_sources
-from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.errors import UserError
 from ilm_jax.interop.t5x_model import need_t5x
 from ilm_jax.runs.run import Run

@@ -15,7 +15,8 @@ from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits, make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
-from ilm_jax.data.streams.dataset_config import DatasetConfig, Feed
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
 from ilm_jax.data.tokenizers import Tokenizer, stop_ids

@@ -14,7 +14,7 @@ from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.data.streams.converters import Example
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 

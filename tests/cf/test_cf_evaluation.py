@@ -9,6 +9,7 @@ from ilm_jax.cf.popularity import popularity_scorer
 from ilm_jax.cli import fit_cf
 from ilm_jax.data.catalogue.splits import TEST, TRAIN, VALID
 from ilm_jax.metrics.ranking import rank_of_target
+from ilm_jax.runs.fitting import fit_method
 
 
 @pytest.mark.parametrize("fold", [VALID, TEST])
@@ -51,7 +52,7 @@ def test_nan_scores_are_refused(two_tastes):
 def test_cf_beats_popularity_where_users_have_tastes(two_tastes):
     splits = two_tastes(users=200, items=60)
     config = IALSConfig(dim=4, alpha=0.1, regularisation=0.01, epochs=8)
-    cf, popular = fit_cf.measure(splits, fit_cf.fit_table(splits, config))
+    cf, popular = fit_cf.measure(splits, fit_method(splits, config))
     assert cf.recall(20).mean() > popular.recall(20).mean()
     table = fit_cf.results_table(cf, popular)
     assert "popularity below CF" in table and max(map(len, table.split("\n"))) <= 120

@@ -9,8 +9,8 @@ import safetensors
 
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet, unit_rms
-from ilm_jax.cli import fit_cf
 from ilm_jax.errors import UserError
+from ilm_jax.runs.fitting import fit_method
 
 CONFIG = IALSConfig(dim=4, epochs=1)
 
@@ -22,7 +22,7 @@ def splits(two_tastes):
 
 @pytest.fixture
 def table(splits):
-    return fit_cf.fit_table(splits, CONFIG)
+    return fit_method(splits, CONFIG)
 
 
 def test_round_trip(tmp_path, splits, table):
@@ -117,7 +117,7 @@ def test_inconsistent_parts_are_refused(table):
 
 
 def test_tables_stack_into_blocks_with_room(table, two_tastes):
-    other = fit_cf.fit_table(two_tastes(users=700, name="other/b"), CONFIG)
+    other = fit_method(two_tastes(users=700, name="other/b"), CONFIG)
     stacked = TableSet(table, other)
     sizes = {name: block.capacity for name, block in stacked.blocks.items()}
     assert sizes == {
@@ -158,6 +158,6 @@ def test_wrong_rows_blocks_and_tables_are_user_errors(table, two_tastes):
         stacked.row("large/item", 0)
     with pytest.raises(UserError, match="once"):
         TableSet(table, table)
-    wide = fit_cf.fit_table(two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
+    wide = fit_method(two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
     with pytest.raises(UserError, match="tiny has 4, wide has 5"):
         TableSet(table, wide)

@@ -7,10 +7,10 @@ import numpy as np
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import cache_tasks
 from ilm_jax.cli import main as cli
-from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
+from ilm_jax.runs.fitting import fit_method
 from tests.data.small_catalogue import small_catalogue
 
 SMALL = (
@@ -29,7 +29,7 @@ def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetenso
     catalogue = small_catalogue(items, users, seed, name)
     catalogue.ratings[:] = np.random.default_rng(0).integers(1, 11, len(catalogue.ratings)) / 2
     catalogue.save(catalogue_dir(name, root / "cache"), {"builder": toy.VERSION})
-    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / table)
+    fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / table)
     return catalogue
 
 

@@ -11,12 +11,12 @@ from safetensors.numpy import save_file
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.checkpoints.published import families
-from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.errors import UserError
 from ilm_jax.runs import gin_config
+from ilm_jax.runs.fitting import fit_method
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables
@@ -83,7 +83,9 @@ def load(run):
 def test_the_recipe_starts_from_bert_with_its_tokenizer(bert, tmp_path):
     catalogue = small_catalogue(items=80, users=60)
     catalogue.save(catalogue_dir("toy", tmp_path / "cache"), {"builder": toy.VERSION})
-    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(tmp_path / "cf.safetensors")
+    fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(
+        tmp_path / "cf.safetensors"
+    )
     bindings = [
         f"BERT_FROM={bert}",
         f"CACHE_DIR={tmp_path / 'cache'}",

@@ -13,12 +13,12 @@ import pytest
 import ilm_jax
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
-from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
+from ilm_jax.runs.fitting import fit_method
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 from tests.serving.test_exporting import READER
@@ -251,7 +251,7 @@ def test_a_run_is_used_with_what_it_was_made_from_and_refused_with_anything_else
 ):
     root, catalogue, model_dir = world
     other = tmp_path / "other.safetensors"
-    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=2)).save(other)
+    fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=2)).save(other)
     again = (
         "train",
         "--gin_file=tiny/stage2_mlp.gin",

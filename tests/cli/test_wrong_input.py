@@ -4,8 +4,8 @@ import pytest
 
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cli import main as cli
-from ilm_jax.cli.fit_cf import fit_table
 from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.runs.fitting import fit_method
 from tests.cli import small_world
 from tests.cli.small_world import DECODER, SMALL
 from tests.data.small_catalogue import small_catalogue
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 
 
 def save_table(catalogue, path):
-    fit_table(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(path)
+    fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(path)
     return path
 
 

@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from ilm_jax.compilation.report import exceeded, hbm, lines, markdown
+from ilm_jax.compilation.report import exceeded, hbm
+from ilm_jax.compilation.tables import lines, markdown
 from ilm_jax.training.chips import GIB, described
 
 

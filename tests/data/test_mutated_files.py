@@ -17,7 +17,7 @@ import pytest
 from ilm_jax.data.formats import interaction_files, item_files
 from ilm_jax.data.formats.columns import Columns
 from ilm_jax.data.formats.text_records import read_texts
-from ilm_jax.data.sources import amazon, custom, movielens, regen
+from ilm_jax.data.sources import amazon, custom, movielens, movielens_files, regen
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
 
@@ -272,7 +272,7 @@ def slow_users(raw):
 
 
 def ratings(path):
-    found = movielens.read_ratings(movielens.RELEASES["25m"], path)
+    found = movielens_files.read_ratings(movielens.RELEASES["25m"], path)
     columns = found.user, found.movie, found.rating, found.timestamp
     return list(zip(*(column.tolist() for column in columns), strict=True))
 

@@ -125,11 +125,11 @@ def test_soft_tokens_are_computed_once_and_anew_for_other_parameters():
 
 
 def test_prompts_with_cached_soft_tokens_read_what_the_model_embeds():
-    from ilm_jax.decoding.generator import _embed
+    from ilm_jax.decoding.programs import embed
     from ilm_jax.decoding.prompts import align
 
     batch = prompts()
-    found = _embed(model(), params(), generator().soft, align(batch))
+    found = embed(model(), params(), generator().soft, align(batch))
     want = model().apply(
         {"params": params()},
         batch["tokens"],

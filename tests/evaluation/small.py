@@ -7,7 +7,7 @@ import numpy as np
 
 from ilm_jax.data.examples.prompts import ITEM_SLOT
 from ilm_jax.data.streams.converters import PromptConverter
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.evaluation.measures import passes
 from ilm_jax.evaluation.measures.generation import GenerationMeasure

@@ -83,10 +83,10 @@ def assemble(
         raise UserError(f"{interactions.path}: nothing is left of it with core={core}")
     kept_users, kept_items = np.unique(user_rows[keep]), np.unique(item_rows[keep])
     rows = kept_items if core else np.arange(len(ids))
+    gone = len(users) - len(kept_users), len(ids) - len(rows), int(np.sum(~keep))
     order = _time_order(interactions, user_rows, keep)
     user_rows, item_rows = user_rows[order], np.searchsorted(rows, item_rows[order])
-    counts = np.bincount(np.searchsorted(kept_users, user_rows), minlength=len(kept_users))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = _offsets(np.searchsorted(kept_users, user_rows), len(kept_users))
     chosen = [items[ids[row]] for row in rows]
     described, titles = [item.described() for item in chosen], [item.title for item in chosen]
     text_checks.check(titles, [text for text, _ in described])
@@ -107,14 +107,15 @@ def assemble(
         ties=count_ties(offsets, timestamps),
         extras={
             "repeats": _repeats(user_rows, item_rows),
-            "left_out": {
-                "users": len(users) - len(kept_users),
-                "items": len(ids) - len(rows),
-                "interactions": int(np.sum(~keep)),
-            },
+            "left_out": dict(zip(("users", "items", "interactions"), gone, strict=True)),
             "untimed": interactions.order is None,
         },
     )
+
+
+def _offsets(users: Int64[np.ndarray, " rows"], count: int) -> Int64[np.ndarray, " bounds"]:
+    counts = np.bincount(users, minlength=count)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _repeats(users: Int64[np.ndarray, " rows"], items: Int64[np.ndarray, " rows"]) -> int:

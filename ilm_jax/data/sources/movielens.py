@@ -5,74 +5,27 @@ movies.dat) and tabs and bars (`100k`: u.data, u.item). Terms of use and citatio
 Konstan 2015) are in each archive's README.
 """
 
-import array
-import collections
-import dataclasses
 import os
 import pathlib
-import re
-from collections.abc import Iterator
-from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
 from ilm_jax.data.formats import encodings, notes, published, raw_lines, text_checks
 from ilm_jax.data.sources import movie_text
 from ilm_jax.data.sources.dataset_source import DatasetSource
+from ilm_jax.data.sources.movielens_files import (
+    Ratings,
+    Release,
+    read_movies,
+    read_ratings,
+    read_tags,
+)
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
 VERSION = "1.0.0"
-MAX_TAGS = 8
-NO_GENRE = "(no genres listed)"
-# The columns of u.item after the link, in the order of the published u.genre.
-GENRES_100K = (
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-)
-_RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """One published archive: where it is, what it holds, how its lines look, how many ratings."""
-
-    url: str
-    ratings: str
-    movies: str
-    tags: str | None
-    separator: str
-    size: int
-    encoding: str = encodings.UTF_8
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files that are read."""
-        return tuple(name for name in (self.ratings, self.movies, self.tags) if name)
-
-    @property
-    def folder(self) -> str:
-        """The folder inside the archive."""
-        return self.url.rsplit("/", 1)[1].removesuffix(".zip")
 
 
 _SITE = "https://files.grouplens.org/datasets/movielens/"
@@ -93,18 +46,6 @@ _SIZES = {kind.size: f"movielens/{name}" for name, kind in RELEASES.items()} | {
     20_000_263: "MovieLens 20M",
     32_000_204: "MovieLens 32M",
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ratings:
-    """The ratings in file order; row i stands in line `first_line + i` of `path`."""
-
-    path: pathlib.Path
-    first_line: int
-    user: Int64[np.ndarray, " ratings"]
-    movie: Int64[np.ndarray, " ratings"]
-    rating: Float32[np.ndarray, " ratings"]
-    timestamp: Int64[np.ndarray, " ratings"]
 
 
 def source_hashes(release: str, folder: str | os.PathLike) -> dict[str, str]:
@@ -222,117 +163,6 @@ def _sequences(
     order = np.lexsort((ratings.timestamp, user_rows))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user_rows))]).astype(np.int64)
     return offsets, users.tolist(), items[order], order
-
-
-def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
-    """The ratings file of a release: user, movie, rating, seconds.
-
-    Raises:
-      UserError: on anything but whole numbers and a rating from 0.5 to 5; on an empty file.
-    """
-    user, movie, seconds = array.array("q"), array.array("q"), array.array("q")
-    rating = array.array("f")
-    pattern = re.compile(
-        re.escape(release.separator).join(
-            [r"(\d{1,18})", r"(\d{1,18})", r"(\d(?:\.\d+)?)", r"(\d{1,18})"]
-        ),
-        re.ASCII,
-    )
-    numbered = raw_lines.lines(path, release.encoding)
-    first_line = 1
-    if release.separator == ",":
-        raw_lines.check_header(path, next(numbered, (1, ""))[1].split(","), _RATING_COLUMNS)
-        first_line = 2
-    for line, text in numbered:
-        found = pattern.fullmatch(text)
-        if found is None or not 0.5 <= float(found[3]) <= 5.0:
-            _explain_rating(path, line, text.split(release.separator))
-        user.append(int(found[1]))
-        movie.append(int(found[2]))
-        rating.append(float(found[3]))
-        seconds.append(int(found[4]))
-    if not user:
-        raise UserError(f"{path}: no ratings in it; take the file from its publisher again")
-    integers = [np.array(values, np.int64) for values in (user, movie, seconds)]
-    return Ratings(
-        path, first_line, integers[0], integers[1], np.array(rating, np.float32), integers[2]
-    )
-
-
-def _explain_rating(path: pathlib.Path, line: int, row: list[str]) -> NoReturn:
-    raw_lines.check_width(path, line, row, len(_RATING_COLUMNS))
-    for name, text in zip(_RATING_COLUMNS, row, strict=True):
-        if name != "rating":
-            raw_lines.whole_number(path, line, name, text)
-    raw_lines.fail(path, line, f"rating {row[2]!r} is not a number from 0.5 to 5")
-
-
-def read_movies(release: Release, path: pathlib.Path) -> dict[int, tuple[str, list[str]]]:
-    """The movie file: movie id -> (title as published, genres), in file order.
-
-    Raises:
-      UserError: on a bad id, an id given twice, an empty title or a wrong number of columns.
-    """
-    movies: dict[int, tuple[str, list[str]]] = {}
-    for line, raw_id, title, genres in _movie_rows(release, path):
-        movie = raw_lines.whole_number(path, line, "movie id", raw_id)
-        if movie in movies:
-            raw_lines.fail(path, line, f"movie id {movie} was given before")
-        title = " ".join(title.split())
-        if not title:
-            raw_lines.fail(path, line, f"movie {movie} has no title")
-        movies[movie] = (title, [g for g in genres if g and g not in (NO_GENRE, "unknown")])
-    return movies
-
-
-def _movie_rows(release: Release, path: pathlib.Path) -> Iterator[tuple[int, str, str, list[str]]]:
-    if release.separator == ",":
-        for line, row in raw_lines.csv_rows(path, ("movieId", "title", "genres")):
-            yield line, row[0], row[1], row[2].split("|")
-    elif release.separator == "::":
-        for line, row in raw_lines.split_rows(path, "::", 3, release.encoding):
-            yield line, row[0], row[1], row[2].split("|")
-    else:
-        width = 5 + len(GENRES_100K)
-        for line, row in raw_lines.split_rows(path, "|", width, release.encoding):
-            for name, flag in zip(GENRES_100K, row[5:], strict=True):
-                if flag not in ("0", "1"):
-                    raw_lines.fail(path, line, f"genre {name} is {flag!r}, not 0 or 1")
-            flags = zip(GENRES_100K, row[5:], strict=True)
-            yield line, row[0], row[1], [name for name, flag in flags if flag == "1"]
-
-
-def read_tags(path: pathlib.Path, movies: dict[int, tuple]) -> tuple[dict[int, list[str]], int]:
-    """tags.csv: (movie id -> at most `MAX_TAGS` tags, number of empty tags left out).
-
-    Tags are compared in lower case, with runs of white space as one space; the most frequent come
-    first, equally frequent ones by the alphabet.
-
-    Raises:
-      UserError: on a bad number, a movie that the movie file lacks or a wrong number of columns.
-    """
-    counts: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    empty = 0
-    for line, row in raw_lines.csv_rows(path, ("userId", "movieId", "tag", "timestamp")):
-        for name, text in (("userId", row[0]), ("timestamp", row[3])):
-            raw_lines.whole_number(path, line, name, text)
-        movie = raw_lines.whole_number(path, line, "movieId", row[1])
-        if movie not in movies:
-            raw_lines.fail(
-                path,
-                line,
-                f"movie {movie} is not in the movie file",
-                "take all files from one and the same release",
-            )
-        tag = " ".join(row[2].lower().split())
-        empty += not tag
-        if tag:
-            counts[movie][tag] += 1
-    ranked = {}
-    for movie, found in counts.items():
-        by_count = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-        ranked[movie] = [tag for tag, _ in by_count[:MAX_TAGS]]
-    return ranked, empty
 
 
 SOURCE = DatasetSource(

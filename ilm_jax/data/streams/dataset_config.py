@@ -6,8 +6,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ilm_jax.checks import Count, Number, Positive, Seed, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.examples.task_families import find_spec, has_task
@@ -20,8 +18,9 @@ from ilm_jax.data.examples.task_keys import (
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams.converters import Batch, Example, Rows
-from ilm_jax.data.streams.layouts import PROMPTS, Converter, Layout
+from ilm_jax.data.streams.converters import Rows
+from ilm_jax.data.streams.feed import Feed
+from ilm_jax.data.streams.layouts import PROMPTS, Layout
 from ilm_jax.data.streams.mixtures import rates_of
 from ilm_jax.data.streams.streams import Mixture, Stream
 from ilm_jax.data.streams.task_cache import CachedTask
@@ -192,7 +191,7 @@ class DatasetConfig:
         *,
         layout: Layout = PROMPTS,
         catalogue: Catalogue | None = None,
-    ) -> "Feed":
+    ) -> Feed:
         """Batches of this configuration.
 
         Args:
@@ -225,36 +224,3 @@ class DatasetConfig:
         if self.max_entities is not None:
             return self.max_entities
         return max(1, *(slots_at_most(spec, self.settings) for spec in self.specs()))
-
-
-class Feed:
-    """A stream and its converter: batch rows by the numbers of their examples.
-
-    Attributes:
-      stream: the examples.
-      converter: to arrays; its `counts` say what was cut.
-    """
-
-    def __init__(self, stream: Stream, converter: Converter, *, wrap: bool = False) -> None:
-        """Joins both.
-
-        Args:
-          wrap: past the end of a finite stream start over (contrastive losses need whole
-            batches; rows of one item share soft targets); else rows of padding follow.
-        """
-        self.stream, self.converter, self._wrap = stream, converter, wrap
-
-    @property
-    def len_epoch(self) -> int:
-        """Examples in one pass."""
-        return self.stream.len_epoch
-
-    def examples(self, indices: np.ndarray) -> list[Example | None]:
-        """The examples of these numbers; None past the end of a finite stream."""
-        total = len(self.stream)
-        numbers = [int(i) % total if self._wrap else int(i) for i in indices]
-        return [self.stream[i] if i < total else None for i in numbers]
-
-    def rows(self, indices: np.ndarray) -> Batch:
-        """The batch rows of these examples; a pure function of the numbers."""
-        return self.converter(self.examples(indices), np.asarray(indices))  # type: ignore[arg-type]

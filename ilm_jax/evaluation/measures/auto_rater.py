@@ -23,7 +23,7 @@ from ilm_jax.checkpoints.language_models import LoadedModel
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import Rendered, Segment
 from ilm_jax.data.streams.converters import Example, PromptConverter
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures.language import LanguageMeasure

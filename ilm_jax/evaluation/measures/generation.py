@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.evaluation.measures.passes import ModelOnMesh, OnBatch, Pass, embed, gathered

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
 
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures.passes import ModelOnMesh, OnBatch, Pass
 from ilm_jax.metrics import texts

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, Int64
 
 from ilm_jax.data.streams.converters import PromptConverter
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.decoding.soft_tokens import SoftTokenCache, look_up
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.objective import LanguageObjective

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import PromptRenderer
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie

@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int, Int64
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import rating_words
-from ilm_jax.data.streams.dataset_config import Feed
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie

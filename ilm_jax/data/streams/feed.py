@@ -1,0 +1,40 @@
+"""Examples of a dataset by number, and the batch rows of them."""
+
+import numpy as np
+
+from ilm_jax.data.streams.converters import Batch, Example
+from ilm_jax.data.streams.layouts import Converter
+from ilm_jax.data.streams.streams import Stream
+
+
+class Feed:
+    """A stream and its converter: batch rows by the numbers of their examples.
+
+    Attributes:
+      stream: the examples.
+      converter: to arrays; its `counts` say what was cut.
+    """
+
+    def __init__(self, stream: Stream, converter: Converter, *, wrap: bool = False) -> None:
+        """Joins both.
+
+        Args:
+          wrap: past the end of a finite stream start over (contrastive losses need whole
+            batches; rows of one item share soft targets); else rows of padding follow.
+        """
+        self.stream, self.converter, self._wrap = stream, converter, wrap
+
+    @property
+    def len_epoch(self) -> int:
+        """Examples in one pass."""
+        return self.stream.len_epoch
+
+    def examples(self, indices: np.ndarray) -> list[Example | None]:
+        """The examples of these numbers; None past the end of a finite stream."""
+        total = len(self.stream)
+        numbers = [int(i) % total if self._wrap else int(i) for i in indices]
+        return [self.stream[i] if i < total else None for i in numbers]
+
+    def rows(self, indices: np.ndarray) -> Batch:
+        """The batch rows of these examples; a pure function of the numbers."""
+        return self.converter(self.examples(indices), np.asarray(indices))  # type: ignore[arg-type]

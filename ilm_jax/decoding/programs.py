@@ -1,0 +1,108 @@
+"""The compiled functions of a generator: from prompts on the mesh to tokens, items and scores."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ilm_jax.decoding import sampling
+from ilm_jax.decoding.beam import beam_search
+from ilm_jax.decoding.config import DecodingConfig, EarlyStopping
+from ilm_jax.decoding.exhaustive import Blocks, rank_exhaustively
+from ilm_jax.decoding.prompts import Prompts
+from ilm_jax.decoding.sampling import Continuations
+from ilm_jax.decoding.soft_tokens import look_up
+from ilm_jax.decoding.text_beams import text_beams
+from ilm_jax.decoding.trie import Trie
+from ilm_jax.models.ilm import ItemLanguageModel
+
+
+def embed(model: ItemLanguageModel, params: Any, soft: Array | None, prompts: Prompts) -> Array:
+    """Vectors of the prompts' positions."""
+    tokens = jnp.asarray(prompts.tokens)
+    if soft is None or prompts.entities is None:
+        found: Any = model.lm.apply({"params": params["lm"]}, tokens, method="embed")
+        return found
+    slots = prompts.slot_entity, prompts.slot_query
+    entities = look_up(soft, prompts.entities)
+    found = model.apply({"params": params}, tokens, *slots, entities, method="interleave")
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def generate(
+    model: ItemLanguageModel,
+    params: Any,
+    soft: Array | None,
+    prompts: Prompts,
+    config: DecodingConfig,
+) -> Continuations:
+    x, lm = embed(model, params, soft, prompts), model.lm
+    if config.beams > 1:
+        return text_beams(lm, params["lm"], x, prompts.lengths, config)
+    return sampling.sample(lm, params["lm"], x, prompts.lengths, config, prompts.rows)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def start(
+    model: ItemLanguageModel,
+    params: Any,
+    soft: Array | None,
+    prompts: Prompts,
+    config: DecodingConfig,
+) -> sampling.Writing:
+    x = embed(model, params, soft, prompts)
+    return sampling.start(model.lm, params["lm"], x, prompts.lengths, prompts.rows, config)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "beams", "length_penalty", "early_stopping"))
+def rank(
+    model: ItemLanguageModel,
+    params: Any,
+    soft: Array | None,
+    prompts: Prompts,
+    trie: Trie,
+    *,
+    beams: int,
+    length_penalty: float,
+    early_stopping: EarlyStopping,
+) -> tuple[Array, Array]:
+    return beam_search(
+        model.lm,
+        params["lm"],
+        trie,
+        embed(model, params, soft, prompts),
+        prompts.lengths,
+        beams,
+        excluded=prompts.excluded,
+        catalogue=prompts.catalogue,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "keep", "length_penalty"))
+def rank_all(
+    model: ItemLanguageModel,
+    params: Any,
+    soft: Array | None,
+    prompts: Prompts,
+    trie: Trie,
+    blocks: Blocks,
+    *,
+    keep: int,
+    length_penalty: float,
+) -> tuple[Array, Array]:
+    return rank_exhaustively(
+        model.lm,
+        params["lm"],
+        trie,
+        blocks,
+        embed(model, params, soft, prompts),
+        prompts.lengths,
+        keep,
+        excluded=prompts.excluded,
+        length_penalty=length_penalty,
+    )
