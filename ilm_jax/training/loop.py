@@ -243,9 +243,8 @@ class Loop:
         every = {VALIDATION: trainer.config.eval_every, SAVING: trainer.checkpoint.every}
         if trainer.inference:
             every[ANSWERS] = trainer.inference.every
-        return {
-            name: 1 + ((self._total - 1) // n - step // n if n else 0) for name, n in every.items()
-        }
+        last = self._total - 1
+        return {name: 1 + (last // n - step // n if n else 0) for name, n in every.items()}
 
     def _flops(self, window: Window) -> tuple[float, float]:
         """(operations that the window's steps needed, padding left out; the devices' peak)."""

@@ -95,8 +95,8 @@ FAULTS = (
     Fault(
         "content is lost where rows are packed",
         "ilm_jax/data/streams/packing.py",
-        '"loss_weights", "content_weights", "positions"',
-        '"loss_weights", "positions"',
+        '                "content_weights",\n                "positions",',
+        '                "positions",',
         _PACKING,
     ),
     Fault(
