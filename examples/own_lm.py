@@ -20,14 +20,9 @@ from ilm_jax.checkpoints.published.families import decoders, llama
 from ilm_jax.checkpoints.published.rules import Family
 
 CONFIG = {
-    "model_type": "house_llama",
-    "vocab_size": 1536,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
+    **{"model_type": "house_llama", "vocab_size": 1536, "num_hidden_layers": 2},
+    **{"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "tie_word_embeddings": True},
 }
 
 
@@ -44,17 +39,11 @@ ilm_jax.register_language_model_family(
 def write_random_model(folder: pathlib.Path) -> None:
     """config.json and model.safetensors, with shapes as `torch.nn.Linear` stores them."""
     wide, mlp, keys = 64, 128, 32
-    shapes = {
-        "self_attn.q_proj": (wide, wide),
-        "self_attn.k_proj": (keys, wide),
-        "self_attn.v_proj": (keys, wide),
-        "self_attn.o_proj": (wide, wide),
-        "mlp.gate_proj": (mlp, wide),
-        "mlp.up_proj": (mlp, wide),
-        "mlp.down_proj": (wide, mlp),
-        "input_layernorm": (wide,),
-        "post_attention_layernorm": (wide,),
-    }
+    square, down = (wide, wide), (wide, mlp)
+    shapes: dict = dict.fromkeys(("self_attn.q_proj", "self_attn.o_proj"), square)
+    shapes |= dict.fromkeys(("self_attn.k_proj", "self_attn.v_proj"), (keys, wide))
+    shapes |= dict.fromkeys(("mlp.gate_proj", "mlp.up_proj"), (mlp, wide)) | {"mlp.down_proj": down}
+    shapes |= dict.fromkeys(("input_layernorm", "post_attention_layernorm"), (wide,))
     draw = np.random.default_rng(0)
     names = {f"model.layers.{n}.{name}.weight": s for n in range(2) for name, s in shapes.items()}
     names |= {"model.embed_tokens.weight": (1536, wide), "model.norm.weight": (wide,)}
@@ -72,11 +61,9 @@ def main(folder: pathlib.Path, steps: int) -> None:
     ilm_jax.fit_cf("toy", output=table)
     metrics = ilm_jax.train(
         ["tiny/stage2_mlp.gin", str(folder / "frozen/model.gin")],
+        bindings={"TOKENIZER": "", "TRAIN_STEPS": steps, "CF_TABLE": table},
         MODEL_DIR=folder / "run",
         LM_FROM=folder / "frozen",
-        CF_TABLE=table,
-        TOKENIZER="",
-        TRAIN_STEPS=steps,
     )
     print(f"validation nll {metrics['loss']:.3f} nats per token after {steps} steps")
 

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import pathlib
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gin
@@ -61,6 +61,7 @@ def build(
     try:
         for file in files:
             gin.parse_config_file(_existing(file, search_paths))
+        _check_names(gin_internals._IMPORTS)
         # "from __gin__ import dynamic_registration" must come first.
         lines = {statement.format() for statement in gin_internals._IMPORTS}
         imports = sorted(lines, key=lambda line: ("__gin__" not in line, line))
@@ -138,6 +139,19 @@ def _quoted(binding: str) -> str:
         return f"{name.strip()} = {value}"
     except Exception:  # noqa: BLE001 - gin raises many kinds; all mean "not a gin value"
         return f"{name.strip()} = {value!r}"
+
+
+def _check_names(imports: Iterable[config_parser.ImportStatement]) -> None:
+    """Bindings of the command line and of config.gin see all imports at once."""
+    modules: dict[str, str] = {}
+    for statement in imports:
+        name, module = statement.bound_name(), statement.module
+        first = modules.setdefault(name, module)
+        if first != module and (statement.is_from or statement.alias):
+            raise UserError(
+                f"the recipes import two modules as {name!r}, {first} and {module}: import yours "
+                f"under another name (from … import {name} as …)"
+            )
 
 
 def _check_macros() -> None:

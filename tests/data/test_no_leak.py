@@ -12,7 +12,7 @@ from ilm_jax.data.examples.task_families import find_spec, task_specs
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
-from ilm_jax.tasks.alignment import ItemItem
+from ilm_jax.tasks.align import ItemItem
 from ilm_jax.tasks.corpus import CorpusSettings, corpus_text
 from ilm_jax.tasks.registry import make_examples
 from tests.data.cached_toy import cached_toy, toy_world

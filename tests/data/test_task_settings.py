@@ -17,7 +17,7 @@ from ilm_jax.data.examples.task_families import (
 from ilm_jax.data.examples.task_keys import effective, naming, reads, task_key, tokenizer_key
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.alignment import AlignmentSettings
+from ilm_jax.tasks.align import AlignmentSettings
 from ilm_jax.tasks.corpus import CorpusSettings
 from ilm_jax.tasks.elm24 import Elm24Settings
 from ilm_jax.tasks.knowledge import KnowledgeSettings

@@ -118,3 +118,15 @@ def test_a_recipe_with_an_open_bracket_is_one_line(recipe):
         stream.write("recipe_parts.Root.seed = (1,\n")
     with pytest.raises(UserError, match="^a bracket or a quote is not closed by line 9$"):
         build(recipe)
+
+
+def test_two_modules_of_one_name_are_refused_and_an_alias_tells_them_apart(recipe, tmp_path):
+    more = tmp_path / "more.gin"
+    lines = "from __gin__ import dynamic_registration\nfrom ilm_jax.{} import {}\n"
+    more.write_text(lines.format("objectives", "alignment"))
+    other = tmp_path / "other.gin"
+    other.write_text(lines.format("data.streams", "alignment_converter as alignment"))
+    with pytest.raises(UserError, match="two modules as 'alignment'.*under another name"):
+        gin_config.build(Root, [recipe, str(more), str(other)], ["MODEL_DIR=/m"])
+    other.write_text(lines.format("data.streams", "alignment_converter"))
+    assert gin_config.build(Root, [recipe, str(more), str(other)], ["MODEL_DIR=/m"]).seed == 0

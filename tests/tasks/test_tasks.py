@@ -12,7 +12,7 @@ from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.streams import Mixture
 from ilm_jax.metrics.seqio_metrics import metric_fns, ranking_metrics
 from ilm_jax.tasks import common, registry
-from ilm_jax.tasks.alignment import AlignmentSettings
+from ilm_jax.tasks.align import AlignmentSettings
 from ilm_jax.tasks.corpus import CorpusSettings, train_tokenizer
 from ilm_jax.tasks.prompted import overlaps
 from tests.data.small_catalogue import small_catalogue

@@ -61,7 +61,7 @@ class TaskFamily:
 TASK_FAMILIES: Registry[TaskFamily] = Registry("task family")
 # What stands above the library is named by strings, and imported when it is asked for.
 for _name, _module in {
-    "align": "alignment",
+    "align": "align",
     "elm24": "elm24",
     "openp5": "openp5",
     "knowledge": "knowledge",
