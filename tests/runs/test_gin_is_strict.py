@@ -114,9 +114,10 @@ def test_a_configurations_bindings_are_read_as_gin_reads_them():
 
 
 def test_a_recipe_with_an_open_bracket_is_one_line(recipe):
+    # Pythons differ in which line they call the last.
     with open(recipe, "a") as stream:
         stream.write("recipe_parts.Root.seed = (1,\n")
-    with pytest.raises(UserError, match="^a bracket or a quote is not closed by line 9$"):
+    with pytest.raises(UserError, match="^a bracket or a quote is not closed by line [89]$"):
         build(recipe)
 
 
