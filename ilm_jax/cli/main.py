@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,11 +62,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from ilm_jax.files import trouble
 
-        told = trouble(error)
+        told = trouble(error) or _out_of_memory(error)
         if told is None:
             raise
         print(f"ilm: error: {told}", file=sys.stderr)
         return 2
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """What a device lacked, in a line with what to do; None for any other error."""
+    asked = re.search(r"RESOURCE_EXHAUSTED.*?(\d+) bytes", str(error), re.DOTALL)
+    if asked is None:
+        return None
+    return (
+        f"not enough memory: {int(asked[1]) / 2**30:.1f} GiB were asked for at once; lower "
+        "BATCH_SIZE or TASK_FEATURE_LENGTHS, set remat = 'full' in the model's configuration, or, "
+        "in stages 0 and 2, TrainerConfig.microbatches"
+    )
 
 
 def _find_modules_here() -> None:

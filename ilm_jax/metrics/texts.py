@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
 from ilm_jax.metrics import words
-from ilm_jax.metrics.intervals import Interval, corpus_difference, corpus_interval
+from ilm_jax.metrics.intervals import Interval, corpus_interval
 
 NOT_AVAILABLE = "not available"
 REMEDY = "pip install 'ilm_jax[eval]'"
@@ -183,17 +183,6 @@ def bleu_interval(
 ) -> Interval:
     """Corpus BLEU of `bleu_counts` with its percentile bootstrap over texts."""
     return corpus_interval(counts, bleu_of, level, samples, seed)
-
-
-def bleu_difference(
-    first: Int64[np.ndarray, "texts 10"],
-    second: Int64[np.ndarray, "texts 10"],
-    level: float = 0.95,
-    samples: int = 1000,
-    seed: int = 0,
-) -> tuple[Interval, float]:
-    """(BLEU of the first - of the second with its interval, p), see `corpus_difference`."""
-    return corpus_difference(first, second, bleu_of, level, samples, seed)
 
 
 @functools.cache

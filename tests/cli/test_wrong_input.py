@@ -1,5 +1,6 @@
 """Wrong input gives one line that names the thing and the remedy, exit code 2, and no files."""
 
+import jax
 import pytest
 
 from ilm_jax.cf.ials import IALSConfig
@@ -153,3 +154,14 @@ def test_a_run_does_not_go_on_with_another_architecture(refused, cache, tmp_path
     line = refused(*words, "--gin.decoder.DecoderConfig.num_layers=2", "--gin.TRAIN_STEPS=2")
     assert "objective.lm.num_layers" in line
     assert {p: p.read_bytes() for p in model_dir.rglob("*") if p.is_file()} == before
+
+
+def test_memory_that_a_device_lacks_is_one_line(capsys, monkeypatch):
+    def fail(_):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 67604823064 bytes."
+        )
+
+    monkeypatch.setattr("ilm_jax.cli.doctor.main", fail)
+    assert cli.main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith("ilm: error: not enough memory: 63.0 GiB were asked")
