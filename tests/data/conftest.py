@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from ilm_jax.data.sources import movielens
+from ilm_jax.data.sources import movielens, movielens_files
 
 MOVIES = [
     "10,Blue Hill (1999),Drama|War",
@@ -38,7 +38,7 @@ def write_older(folder, release):
     else:
         movies = []
         for movie, title in titles.items():
-            flags = [str(int(name in genres[movie])) for name in movielens.GENRES_100K]
+            flags = [str(int(name in genres[movie])) for name in movielens_files.GENRES_100K]
             flags[0] = str(int(not genres[movie]))
             movies.append("|".join([str(movie), title, "01-Jan-1999", "", "http://x", *flags]))
         lines = ["\t".join(map(str, row)) for row in ratings]

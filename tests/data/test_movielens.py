@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from ilm_jax.data.sources import movie_text, movielens
+from ilm_jax.data.sources import movie_text, movielens, movielens_files
 from ilm_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -190,4 +190,4 @@ def test_real_latest_small_has_its_published_size():
         "Comedy, Fantasy. Viewers tag it as pixar, fun."
     )
     assert np.isfinite(found.ratings).all()
-    assert max(len(tags) for tags in found.extras["tags"]) == movielens.MAX_TAGS
+    assert max(len(tags) for tags in found.extras["tags"]) == movielens_files.MAX_TAGS
