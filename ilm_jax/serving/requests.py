@@ -11,7 +11,7 @@ import numpy as np
 
 from ilm_jax.data.examples.mentions import Names, as_example, items_in_slots, render
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
-from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.prompts import PromptRenderer, Rendered, Segment
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.data.streams.converters import Example
 from ilm_jax.data.streams.feed import Feed
@@ -84,6 +84,35 @@ class Writer:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlainWriter:
+    """Makes requests of prompts to a language model that knows no catalogue.
+
+    Attributes:
+      tokenizer: the model's.
+      length: positions of a prompt at most.
+    """
+
+    tokenizer: Tokenizer
+    length: int
+
+    def request(self, number: int, key: str | int, prompt: str) -> Request:
+        """One request; `number` and `key` as in `Request`.
+
+        Raises:
+          UserError: for a prompt that is too long.
+        """
+        rendered = Rendered((Segment(0, f"{prompt} "),))
+        example = as_example(PromptTokenizer(self.tokenizer), rendered, "", str(key))
+        width = len(example["inputs"])
+        if width > self.length:
+            raise UserError(
+                f"the prompt takes {width} positions, {self.length} are read; "
+                "shorten it, or raise --max_prompt_length"
+            )
+        return Request(number, key, prompt, example)
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptFile:
     """Prompts of a JSON-lines file: {"prompt": …}, and an "id" (the number of its line without).
 
@@ -93,7 +122,7 @@ class PromptFile:
     """
 
     path: str
-    writer: Writer
+    writer: Writer | PlainWriter
 
     def lines(self) -> int:
         """Of the file; errors as reading it."""

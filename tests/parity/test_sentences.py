@@ -1,5 +1,6 @@
 """Sentence vectors equal sentence-transformers', for the packaged model and for a user's folder."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures import sentence_encoder
 from ilm_jax.evaluation.measures.sentence_encoder import SentenceEncoder, bundled
+from ilm_jax.pretrained import packages
 from tests.parity.make_sentences import FOLDER, SENTENCES, TINY_TEXTS, minilm
 
 TINY = FOLDER / "tiny"
@@ -121,7 +123,9 @@ def test_a_folder_without_modules_is_refused(tmp_path):
 
 
 def test_other_weights_in_the_package_are_refused(packaged, monkeypatch):
-    monkeypatch.setattr(sentence_encoder, "WEIGHTS_SHA256", "0" * 64)
+    name = sentence_encoder.PACKAGE
+    other = dataclasses.replace(packages.KNOWN[name], sha256="0" * 64)
+    monkeypatch.setitem(packages.KNOWN, name, other)
     with pytest.raises(UserError, match="--force-reinstall"):
         bundled()
 

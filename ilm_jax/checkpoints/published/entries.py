@@ -6,7 +6,7 @@ its low-rank update added. Whoever reads takes the slices that it needs, in part
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -26,6 +26,14 @@ class Source(Protocol):
     @property
     def where(self) -> str:
         """For messages."""
+
+    @property
+    def cheap_rows(self) -> bool:
+        """Whether parts of a tensor's first dimension are cheap to read."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for a person, of what is there and not read as it stands."""
 
     def names(self) -> list[str]:
         """All tensors."""

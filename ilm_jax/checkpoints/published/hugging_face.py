@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,10 @@ class SafetensorsFolder:
       config: what config.json says.
       bytes_read: of tensors, so far.
       notes: lines for a person, of what the folder holds and is not read as it stands.
+      cheap_rows: parts of a tensor's first dimension are cheap to read.
     """
+
+    cheap_rows = True
 
     def __init__(self, folder: str | os.PathLike) -> None:
         """Reads the headers.
@@ -120,7 +123,7 @@ def write_folder(
     folder: str | os.PathLike,
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
-    copies: Iterable[pathlib.Path] = (),
+    copies: Mapping[str, bytes] | None = None,
     texts: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[str], None] = lambda name: None,
@@ -131,7 +134,7 @@ def write_folder(
       folder: to be made.
       tensors: by name; in shards with an index where they are more than `shard_bytes`.
       config: of config.json.
-      copies: files to copy, such as the tokenizer's.
+      copies: further files, such as the tokenizer's.
       texts: further files {name: text}.
       shard_bytes: largest file, unless one tensor is larger.
       progress: called with the name of each tensor that was written.
@@ -156,8 +159,8 @@ def write_folder(
         for file, part in zip(files, shards, strict=True):
             _write_file(temporary / file, part, progress)
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        for copy in copies:
-            (temporary / copy.name).write_bytes(copy.read_bytes())
+        for name, data in (copies or {}).items():
+            (temporary / name).write_bytes(data)
         for name, text in (texts or {}).items():
             (temporary / name).write_text(text)
 

@@ -25,6 +25,9 @@ from ilm_jax.checkpoints.published.shards import ADAPTERS, CONFIG, INDEX, SINGLE
 from ilm_jax.errors import UserError
 from ilm_jax.models.qformer_layers import QFormerConfig
 from ilm_jax.objectives.objective import Objective
+from ilm_jax.pretrained import resolve
+from ilm_jax.pretrained.gguf_file import is_gguf
+from ilm_jax.pretrained.resolving import nothing_at
 from ilm_jax.strict_json import parse_object
 
 # config.json's model_type of what `ilm convert --to=adapter` writes.
@@ -64,10 +67,11 @@ class Opened:
 
 
 def open_source(path: str, top: str = "lm", step: int | str = "best", target: Any = None) -> Opened:
-    """Opens a folder.
+    """Opens a model's parameters.
 
     Args:
-      path: MODEL_DIR of a run or of `ilm convert`, or a folder of a published model.
+      path: MODEL_DIR of a run or of `ilm convert`, a folder of a published model, a GGUF file, or
+        the name of one of these (pkg://…, hf://…, gs://…: see `ilm_jax.pretrained`).
       top: the top key that a published model's entries take.
       step: of a run's checkpoint.
       target: configuration of the model that shall take the weights; needed where they may come
@@ -76,15 +80,18 @@ def open_source(path: str, top: str = "lm", step: int | str = "best", target: An
     Raises:
       UserError: for a folder that is none of these, or is broken.
     """
+    path = resolve(path)
     folder = pathlib.Path(path)
     if (folder / "checkpoints").is_dir():
         return _open_run(path, step)
+    if is_gguf(path):
+        return _open_gguf(path, top, target)
     if (folder / SINGLE).is_file() or (folder / INDEX).is_file():
         return _open_hugging_face(path, top, target)
     if _holds_t5x(folder):
         return _open_t5x(path, top)
     if not folder.is_dir():
-        raise UserError(f"{path} is no folder: name a MODEL_DIR or a published model's folder")
+        raise nothing_at(path)
     if any((folder / name).is_file() for name in ADAPTERS):
         raise UserError(
             f"{path} holds an adapter alone ({ADAPTERS[0]}): merge it into its base where it was "
@@ -104,7 +111,7 @@ def open_source(path: str, top: str = "lm", step: int | str = "best", target: An
 
 def is_adapter(path: str) -> bool:
     """Whether a folder is one of `ilm convert --to=adapter`."""
-    file = pathlib.Path(path) / CONFIG
+    file = pathlib.Path(resolve(path)) / CONFIG
     if not file.is_file() or (file.parent / "checkpoints").is_dir():
         return False
     return parse_object(file.read_bytes(), str(file)).get("model_type") == ADAPTER
@@ -135,8 +142,7 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
     Raises:
       UserError: for tensors that should be equal and are not, see copies.py.
     """
-    cheap = isinstance(source, SafetensorsFolder)
-    notes = list(source.notes) if isinstance(source, SafetensorsFolder) else []
+    notes = list(source.notes)
     _check_depth(source, config)
     settled = settle(source, family, config)
     config, held = settled.config, settled.held
@@ -151,7 +157,7 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
         if absent:
             lacking[f"{top}/{name}"] = absent[0]
         else:
-            entries[f"{top}/{name}"] = from_rule(rule, renamed, cheap=cheap)
+            entries[f"{top}/{name}"] = from_rule(rule, renamed, cheap=source.cheap_rows)
 
     def known(name: str) -> bool:
         return any(re.search(p, n) for p in family.unused for n in (name, held[name]))
@@ -203,6 +209,14 @@ class _Renamed:
     def where(self) -> str:
         return self.source.where
 
+    @property
+    def cheap_rows(self) -> bool:
+        return self.source.cheap_rows
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.source.notes
+
     def names(self) -> list[str]:
         return list(self.held)
 
@@ -238,19 +252,34 @@ def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
         entries = {name: from_source(source, name, cheap_axis=0) for name in source.names()}
         configs = {key: tuple(value) for key, value in source.config.get("configs", {}).items()}
         return Opened(source.where, source, entries, configs=configs, meta=source.config)
+    family, config = _family_of(path, source.config, target)
+    opened = from_family(source, family, config, top)
+    return dataclasses.replace(opened, meta=source.config)
+
+
+def _family_of(path: str, said: Mapping[str, Any], target: Any) -> tuple[Family, Any]:
+    """(the family of a config.json, our configuration); see `open_source` for `target`."""
+    model_type = said["model_type"]
     try:
         if not isinstance(model_type, str):
             raise UserError(f"config.json says model_type={model_type!r}: it is a name")
         if isinstance(target, QFormerConfig):
-            family = into_qformer.family_for(source.config, target)
+            family = into_qformer.family_for(said, target)
         else:
             family = families.find(model_type)
-        check_names(source.config)
-        config = family.config(source.config)
+        check_names(said)
+        return family, family.config(said)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path}: config.json describes no {model_type} model ({error})") from error
+
+
+def _open_gguf(path: str, top: str, target: Any) -> Opened:
+    # Imported here, as are others that not every folder needs.
+    module = importlib.import_module("ilm_jax.checkpoints.published.gguf_source")
+    source = module.GGUFSource(path)
+    family, config = _family_of(path, source.config, target)
     opened = from_family(source, family, config, top)
     return dataclasses.replace(opened, meta=source.config)
 

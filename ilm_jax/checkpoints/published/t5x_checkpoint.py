@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,11 @@ class T5XCheckpoint:
 
     Attributes:
       where: the folder, for messages.
+      cheap_rows, notes: see `Source`.
     """
+
+    cheap_rows = False
+    notes: Sequence[str] = ()
 
     def __init__(self, path: str | os.PathLike) -> None:
         """Reads the msgpack file.

@@ -15,6 +15,7 @@ from ilm_jax.data.examples.task_settings import FamilySettings, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file, sha256_json
+from ilm_jax.pretrained import resolve
 
 CACHE_FORMAT = "ilm_jax.task_cache/1"
 # Settings of the trained tokenizer, and what holds other settings: no task reads them by name.
@@ -116,9 +117,9 @@ def tokenizer_key(settings: TaskSettings, catalogue_fingerprint: str) -> str:
 def tokenizer_path(
     dataset: str, settings: TaskSettings, catalogue_fingerprint: str, cache_dir: str | pathlib.Path
 ) -> pathlib.Path:
-    """Where the tokenizer of a dataset lies: the path given in the settings, or in the cache."""
+    """Where the tokenizer of a dataset lies: at what the settings name, or in the cache."""
     if settings.tokenizer:
-        return pathlib.Path(settings.tokenizer).expanduser()
+        return pathlib.Path(resolve(settings.tokenizer))
     key = tokenizer_key(settings, catalogue_fingerprint)[:12]
     return pathlib.Path(cache_dir) / "tokenizers" / f"{dataset.replace('/', '_')}-{key}.model"
 

@@ -33,7 +33,7 @@ class TaskSettings(PromptSettings):
       variants: renderings of each training example, each with a template drawn by hash.
       vocab_size: upper limit for the trained tokenizer.
       model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
-      tokenizer: folder or file of a tokenizer to use instead of a trained one (see
+      tokenizer: folder, file or name of a tokenizer to use instead of a trained one (see
         `tokenizers.open_tokenizer_at`); "" trains.
       split: both splits.
       families: settings of single families, such as `knowledge.KnowledgeSettings()`, at most one of

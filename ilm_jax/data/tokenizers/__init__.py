@@ -34,6 +34,7 @@ from ilm_jax.data.tokenizers.opening import (
     open_tokenizer_at,
     said_otherwise,
     stop_ids,
+    tokenizer_files,
 )
 from ilm_jax.data.tokenizers.own import OwnTokenizer
 from ilm_jax.data.tokenizers.protocol import Tokenizer
@@ -46,4 +47,5 @@ __all__ = [
     "open_tokenizer_at",
     "said_otherwise",
     "stop_ids",
+    "tokenizer_files",
 ]

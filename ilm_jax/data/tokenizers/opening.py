@@ -7,18 +7,24 @@ from collections.abc import Iterable, Mapping
 
 import sentencepiece
 
-from ilm_jax.data.tokenizers import fast, pieces, stated
+from ilm_jax.data.tokenizers import fast, from_gguf, pieces, stated
 from ilm_jax.data.tokenizers.own import OwnTokenizer, is_own
 from ilm_jax.data.tokenizers.protocol import Tokenizer
 from ilm_jax.errors import UserError
+from ilm_jax.pretrained import resolve
+from ilm_jax.pretrained.gguf_file import is_gguf, open_gguf
+from ilm_jax.pretrained.resolving import nothing_at
 
 PIECES_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
 
 
-def holds_tokenizer(folder: str | os.PathLike) -> bool:
-    """Whether a folder has a file that a tokenizer is read from."""
+def holds_tokenizer(source: str | os.PathLike) -> bool:
+    """Whether a model's folder, or GGUF file, has what a tokenizer is read from."""
+    place = pathlib.Path(resolve(source))
+    if is_gguf(place):
+        return f"{from_gguf.KEY}.model" in open_gguf(place).metadata
     names = (*PIECES_FILES, fast.FAST, fast.VOCAB)
-    return any((pathlib.Path(folder) / name).is_file() for name in names)
+    return any((place / name).is_file() for name in names)
 
 
 def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
@@ -26,20 +32,23 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
 
     Args:
       path: a folder as published with a model, or one file: a SentencePiece model, a
-        tokenizer.json or a vocab.txt. The JSON files beside it say which tokens are special. Of a
-        folder with both, the SentencePiece model is read where that is what the model was trained
-        with (T5, Llama 2, Mistral, Gemma).
+        tokenizer.json, a vocab.txt or a GGUF file; or the name of one (pkg://…, hf://…). The JSON
+        files beside it say which tokens are special. Of a folder with both, the SentencePiece model
+        is read where that is what the model was trained with (T5, Llama 2, Mistral, Gemma).
 
     Raises:
       UserError: if nothing is there, or nothing that can be read.
     """
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
+    path = pathlib.Path(resolve(path))
+    if is_gguf(path):
+        files = {path}
+    elif path.is_dir():
         files = {path / name for name in (*PIECES_FILES, fast.FAST, fast.VOCAB)}
     else:
         files = {path}
-    folder = path if path.is_dir() else path.parent
-    files |= {folder / name for name in stated.JSON_FILES}
+    if not is_gguf(path):
+        folder = path if path.is_dir() else path.parent
+        files |= {folder / name for name in stated.JSON_FILES}
     stamps = [(file, file.stat()) for file in sorted(files) if file.is_file()]
     return _opened(path, tuple((file, s.st_size, s.st_mtime_ns) for file, s in stamps))
 
@@ -56,9 +65,8 @@ def stop_ids(tokenizer: Tokenizer, folders: Iterable[str | os.PathLike]) -> tupl
     """
     found = list(tokenizer.stop_ids)
     for folder in folders:
-        file = pathlib.Path(folder).expanduser() / stated.GENERATION
-        if file.is_file():
-            said = stated.Stated({file.name: _read(file)}, str(folder))
+        if data := _beside(folder, [stated.GENERATION]):
+            said = stated.Stated(data, str(folder))
             found += said.stops(tokenizer.eos_id, tokenizer.vocab_size)
     return tuple(dict.fromkeys(found))
 
@@ -68,8 +76,8 @@ def said_otherwise(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]
 
     Published folders do so; what is taken then is what these lines say.
     """
-    base, lines = pathlib.Path(folder).expanduser(), []
-    files = {n: _read(base / n) for n in stated.MODEL_CONFIGS if (base / n).is_file()}
+    base, lines = pathlib.Path(folder), []
+    files = _beside(folder, stated.MODEL_CONFIGS)
     said = stated.Stated(files, str(folder))
     ends = next((name for name in files if said.ids(name, "eos")), None)
     for name in files:
@@ -87,19 +95,33 @@ def said_otherwise(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]
 
 def has_chat_template(path: str | os.PathLike) -> bool:
     """Whether the files of a tokenizer say how a conversation is laid out for an instruct model."""
-    path = pathlib.Path(path).expanduser()
-    folder = path if path.is_dir() else path.parent
-    if any((folder / name).exists() for name in stated.TEMPLATES):
+    place = pathlib.Path(resolve(path))
+    folder = place if place.is_dir() else place.parent
+    if not is_gguf(place) and any((folder / name).exists() for name in stated.TEMPLATES):
         return True
-    file = folder / stated.CONFIG
-    return file.is_file() and bool(
-        stated.Stated({file.name: _read(file)}, str(folder)).config.get("chat_template")
-    )
+    files = _beside(place, [stated.CONFIG])
+    return bool(stated.Stated(files, str(path)).config.get("chat_template"))
+
+
+def tokenizer_files(path: str | os.PathLike, names: Iterable[str]) -> dict[str, bytes]:
+    """{name: bytes} of those of some files that lie beside a model, or that its GGUF file holds."""
+    return _beside(path, names)
+
+
+def _beside(path: str | os.PathLike, names: Iterable[str]) -> dict[str, bytes]:
+    place = pathlib.Path(resolve(path))
+    if is_gguf(place):
+        held = from_gguf.tokenizer_files(open_gguf(place))
+        return {name: held[name] for name in names if name in held}
+    folder = place if place.is_dir() else place.parent
+    return {name: _read(folder / name) for name in names if (folder / name).is_file()}
 
 
 @functools.lru_cache(maxsize=8)
 def _opened(path: pathlib.Path, stamps: tuple[tuple[pathlib.Path, int, int], ...]) -> Tokenizer:
     """Parsing a large one takes seconds, and every stream of a run asks for it."""
+    if is_gguf(path):
+        return _choose(from_gguf.tokenizer_files(open_gguf(path)), path)
     files = {file.name: _read(file) for file, *_ in stamps}
     if path.is_dir():
         return _choose(files, path)
@@ -138,6 +160,8 @@ def _choose(files: Mapping[str, bytes], folder: pathlib.Path) -> Tokenizer:
             f"save it as {fast.FAST} with transformers' fast tokenizer"
         )
     wanted = ", ".join([*PIECES_FILES, fast.FAST, fast.VOCAB])
+    if not folder.exists():
+        raise nothing_at(folder)
     raise UserError(f"{folder}: no tokenizer there: the folder has none of {wanted}")
 
 

