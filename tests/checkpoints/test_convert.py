@@ -177,12 +177,15 @@ def test_an_adapter_folder_gives_back_what_was_trained(run, tmp_path):
         np.testing.assert_array_equal(entry.read(), back.entries[name].read())
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
     made = json.loads((folder / "base" / "conversion.json").read_text())
-    assert config["base_model"] == {"name": "hf", "fingerprint": made["fingerprint"]}
+    base = config["base_model"]
+    assert (base["name"], base["fingerprint"]) == ("hf", made["fingerprint"])
     assert config["configs"]["lm"][1]["lora_rank"] == 2
     card = (tmp_path / "adapter" / "README.md").read_text()
     header, body = card.split("---\n")[1:]
     assert 'base_model: "hf"' in header and '- "toy"' in header and "value: 1.25" in header
     assert made["fingerprint"] in body and "BATCH_SIZE = 16" in body and "1.0000 to 1.5000" in body
+    assert f"- source of the base model: {made['source']}" in body
+    assert all(f"{file}: `{digest}`" in body for file, digest in made["sha256"].items())
     assert (tmp_path / "adapter" / "tokenizer_config.json").is_file()
 
 
