@@ -19,6 +19,7 @@ from ilm_jax.models.layers import (
     make_param,
     normal_002,
 )
+from ilm_jax.models.output_layer import OutputLayer
 
 
 class BertAttention(nn.Module):
@@ -128,7 +129,16 @@ class TextHead(nn.Module):
     dtype: DType
     param_dtype: DType
 
-    @nn.compact
+    def setup(self) -> None:
+        """Creates the parts."""
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        # Both sides are `embed`, which one array may name once.
+        self.dense = Dense(self.embed_dim, ("embed", None), True, kernel_init=normal_002, **types)
+        self.norm = LayerNorm(self.norm_eps, **types)
+        zeros = nn.initializers.zeros
+        shape = (self.vocab_size,)
+        self.bias = make_param(self, "bias", zeros, shape, ("vocab",), self.param_dtype)
+
     def __call__(
         self, x: Float[Array, "batch length embed"], token: Embed
     ) -> Float[Array, "batch length vocab"]:
@@ -138,14 +148,12 @@ class TextHead(nn.Module):
           x: hidden states of the text.
           token: the table whose rows are the output layer.
         """
-        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        # Both sides are `embed`, which one array may name once.
-        transform = Dense(
-            self.embed_dim, ("embed", None), True, kernel_init=normal_002, name="dense", **types
-        )
-        x = transform(x)
-        x = LayerNorm(self.norm_eps, name="norm", **types)(jax.nn.gelu(x, approximate=False))
-        zeros = nn.initializers.zeros
-        bias = make_param(self, "bias", zeros, (self.vocab_size,), ("vocab",), self.param_dtype)
-        logits = token.attend(x) + bias.astype(jnp.float32)
-        return constrain_logits(logits)
+        return constrain_logits(token.attend(self.states(x)) + self.bias.astype(jnp.float32))
+
+    def states(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """What the table is multiplied with."""
+        return self.norm(jax.nn.gelu(self.dense(x), approximate=False))
+
+    def output_layer(self, token: Embed) -> OutputLayer:
+        """What becomes of `states`, as arrays."""
+        return OutputLayer(token.whole(), self.bias, dtype=self.dtype)

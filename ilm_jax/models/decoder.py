@@ -15,7 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, soft_cap, within, write_cache
 from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod
-from ilm_jax.models.layers import Embed, constrain, constrain_logits, remat
+from ilm_jax.models.layers import Embed, constrain, constrain_logits
+from ilm_jax.models.output_layer import OutputLayer
+from ilm_jax.models.remat import remat
 from ilm_jax.models.rope import RopeScaling
 from ilm_jax.models.stacking import layer_name
 
@@ -104,11 +106,19 @@ class Decoder(nn.Module):
         token_subset: Int[Array, " subset"] | None = None,
     ) -> Float[Array, "*batch vocab"]:
         """Next-token logits in float32; only of the ids in `token_subset`, in order, if given."""
-        table = self.embedding if self.config.tie_embeddings else self.head
-        logits = table.attend(hidden, token_subset)
+        logits = self._head.attend(hidden, token_subset)
         if self.config.logits_softcap is not None:
             logits = soft_cap(logits, self.config.logits_softcap)
         return constrain_logits(logits)
+
+    def output_layer(self) -> OutputLayer:
+        """What `logits` computes, as arrays."""
+        cfg = self.config
+        return OutputLayer(self._head.whole(), softcap=cfg.logits_softcap, dtype=cfg.dtype)
+
+    @property
+    def _head(self) -> Embed:
+        return self.embedding if self.config.tie_embeddings else self.head
 
     @nn.nowrap
     def init_cache(self, batch: int, length: int) -> Cache:

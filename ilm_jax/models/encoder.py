@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ilm_jax.checks import BelowOne, Count, DTypeName, Remat, Weight, check, check_heads
 from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import LayerNorm, constrain, remat
+from ilm_jax.models.layers import LayerNorm, constrain
+from ilm_jax.models.remat import remat
 
 
 @dataclasses.dataclass(frozen=True)

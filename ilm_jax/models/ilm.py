@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.layers import constrain
+from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.t5 import T5
 
 
@@ -113,6 +114,10 @@ class ItemLanguageModel(nn.Module):
     ) -> Float[Array, "*batch vocab"]:
         """Next-token logits in float32, as the language model's."""
         return self.lm.logits(hidden, token_subset)
+
+    def output_layer(self) -> OutputLayer:
+        """What `logits` computes, as arrays: for a loss that never holds all logits."""
+        return self.lm.output_layer()
 
 
 def gather_vectors(

@@ -22,12 +22,6 @@ Initializer = Callable[..., Array]
 
 normal_002 = nn.initializers.normal(0.02)
 
-REMAT_POLICIES = {
-    "full": None,
-    # Products with weights are kept, products of activations (attention) are made again.
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
 
 def constrain(x: Array, *names: str | None) -> Array:
     """Constrains an activation's sharding by logical axis names; nothing without mesh and rules.
@@ -79,30 +73,6 @@ def constrain_logits(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*bat
         return constrain(logits, *(None,) * logits.ndim)
     batch, length, vocab = logits.shape
     return constrain(logits, readout_rows(batch * length, vocab), "length", "vocab")
-
-
-def remat(
-    module: type[nn.Module], mode: str, *, scanned: bool, static: tuple[int, ...] = ()
-) -> type[nn.Module]:
-    """Rematerialises a layer class in the backward pass: mode "none", "full" or "minimal".
-
-    Args:
-      module: the class.
-      mode: "none" keeps all, "full" nothing, "minimal" the products with weights.
-      scanned: the layer is the body of a scan.
-      static: positions of __call__'s arguments that are Python values (self is 0).
-
-    Raises:
-      UserError: for another mode.
-    """
-    if mode == "none":
-        return module
-    if mode not in REMAT_POLICIES:
-        raise UserError(f'remat="{mode}" is unknown: use "none", "full" or "minimal"')
-    # A scan's body cannot be merged with its recomputation anyhow, so the barrier only costs.
-    return nn.remat(
-        module, policy=REMAT_POLICIES[mode], prevent_cse=not scanned, static_argnums=static
-    )
 
 
 def make_param(
@@ -258,6 +228,17 @@ class Embed(nn.Module):
             update = jnp.dot(jnp.take(a, ids, axis=0, mode="clip"), b)
             rows = rows + update * (self.lora_alpha / self.lora_rank)
         return rows
+
+    def whole(self) -> Float[Array, "vocab features"]:
+        """The table that `attend` multiplies by, scaled and updated, in `dtype`."""
+        dtype = jnp.dtype(self.dtype)
+        table = self.table.astype(dtype)
+        if self.quantized:
+            table = table * self.scale.astype(dtype)[:, None]
+        if self.lora_rank:
+            a, b = (leaf.astype(dtype) for leaf in self.lora)
+            table = table + jnp.dot(a, b) * (self.lora_alpha / self.lora_rank)
+        return table
 
     def attend(
         self, x: Float[Array, "*batch features"], rows: Int[Array, " subset"] | None = None

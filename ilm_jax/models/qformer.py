@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.bert import TextEmbedding, TextHead
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import Dense, LayerNorm, constrain, remat, unit
+from ilm_jax.models.layers import Dense, LayerNorm, constrain, unit
+from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.qformer_layers import (
     QFormerConfig,
     QFormerLayer,
@@ -21,6 +22,7 @@ from ilm_jax.models.qformer_layers import (
     Queries,
     Streams,
 )
+from ilm_jax.models.remat import remat
 
 __all__ = ["TEXT_ONLY_OPTIONS", "TEXT_ONLY_PATTERNS", "QFormer", "QFormerConfig"]
 
@@ -171,10 +173,13 @@ class QFormer(nn.Module):
         vectors: Float[Array, "batch pairs cf"],
         text: Int[Array, "batch pairs length"],
         deterministic: bool = True,
-    ) -> tuple[Float[Array, "batch pairs 2"], Float[Array, "batch length vocab"]]:
-        """`match_logits` of all pairs, `caption_logits` of the first of each row, in one pass.
+    ) -> tuple[Float[Array, "batch pairs 2"], Float[Array, "batch length embed"], OutputLayer]:
+        """`match_logits` of all pairs, and captions of the first of each row, in one pass.
 
         The captions are a further row with a mask of its own: one scan to compile, not two.
+
+        Returns:
+          (match logits, states whose logits `caption_logits` gives, the layer that gives them).
         """
         batch, pairs, length = text.shape
         positions = self.config.num_queries + length
@@ -199,8 +204,9 @@ class QFormer(nn.Module):
         )
         assert queries is not None and words is not None
         queries, words = (x.reshape(batch, pairs + 1, *x.shape[1:]) for x in (queries, words))
-        logits = self.text_head(words[:, -1], self.text_embedding.token)
-        return self._matches(queries[:, :-1]), logits
+        states = self.text_head.states(words[:, -1])
+        output = self.text_head.output_layer(self.text_embedding.token)
+        return self._matches(queries[:, :-1]), states, output
 
     def init_all(self, vectors: Float[Array, "batch cf"], text: Int[Array, "batch length"]) -> None:
         """Touches every part, for initialisation before stage 1."""

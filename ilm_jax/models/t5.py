@@ -16,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, causal_segment_mask, write_cache
 from ilm_jax.models.decoder import Cache
-from ilm_jax.models.layers import Embed, RMSNorm, constrain, constrain_logits, remat
+from ilm_jax.models.layers import Embed, RMSNorm, constrain, constrain_logits
+from ilm_jax.models.output_layer import OutputLayer
+from ilm_jax.models.remat import remat
 from ilm_jax.models.t5_layers import PositionBias, Positions, T5Config, T5Layer, T5Period
 
 __all__ = ["T5", "T5Config"]
@@ -122,6 +124,13 @@ class T5(nn.Module):
         else:
             logits = self.head.attend(hidden, token_subset)
         return constrain_logits(logits)
+
+    def output_layer(self) -> OutputLayer:
+        """What `logits` computes, as arrays."""
+        cfg = self.config
+        if cfg.tie_embeddings:
+            return OutputLayer(self.embedding.whole(), scale=cfg.embed_dim**-0.5, dtype=cfg.dtype)
+        return OutputLayer(self.head.whole(), dtype=cfg.dtype)
 
     @nn.nowrap
     def init_cache(self, batch: int, length: int) -> Cache:

@@ -107,11 +107,11 @@ def item_text(at: Pass) -> dict[str, Sums]:
         label_smoothing=weights.label_smoothing,
     )
     pairs = with_hard_negatives(vectors, text, itc.negative_left, itc.negative_right)
-    matches, captions = at.model.match_and_caption(
+    matches, states, output = at.model.match_and_caption(
         pairs.vectors, pairs.text, deterministic=at.deterministic
     )
     itm = matching_loss(matches, pairs.labels, pairs.weights)
-    itg = caption_loss(captions, text, at.model.config.pad_id, weights.label_smoothing)
+    itg = caption_loss(states, output, text, at.model.config.pad_id, weights.label_smoothing)
     rows = jnp.float32(text.shape[0])
     mean = (
         weights.itc_weight * itc.loss

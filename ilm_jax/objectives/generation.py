@@ -1,24 +1,11 @@
-"""Next-token cross-entropy, in float32."""
+"""Sums of next-token losses, and that of captions."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.objectives.objective import Sums
-
-
-def token_cross_entropy(
-    logits: Float[Array, "... vocab"], labels: Int[Array, "..."], label_smoothing: float = 0.0
-) -> Float[Array, "..."]:
-    """Cross-entropy of each token in nats.
-
-    With smoothing e the target is (1 - e) on the label and e / vocab on every token.
-    """
-    logits = logits.astype(jnp.float32)
-    lse = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    loss = lse - (1 - label_smoothing) * chosen
-    return loss - label_smoothing * logits.mean(-1) if label_smoothing else loss
+from ilm_jax.objectives.vocabulary_loss import vocabulary_loss
 
 
 def weighted(values: Float[Array, "..."], weights: Float[Array, "..."]) -> Sums:
@@ -28,12 +15,22 @@ def weighted(values: Float[Array, "..."], weights: Float[Array, "..."]) -> Sums:
 
 
 def caption_loss(
-    logits: Float[Array, "batch length vocab"],
+    states: Float[Array, "batch length embed"],
+    output: OutputLayer,
     text: Int[Array, "batch length"],
     pad_id: int,
     label_smoothing: float = 0.1,
 ) -> Sums:
-    """ITG: logits at position t predict text[t + 1]; pads are no targets (BLIP-2, section 3.1)."""
+    """ITG: the state at position t predicts text[t + 1]; pads are no targets (BLIP-2, section 3.1).
+
+    Args:
+      states: of the text, given the queries.
+      output: gives their logits.
+      text: ids.
+      pad_id: of padding.
+      label_smoothing: e of `vocabulary_loss`.
+    """
     labels = text[:, 1:]
-    loss = token_cross_entropy(logits[:, :-1], labels, label_smoothing)
-    return weighted(loss, (labels != pad_id).astype(jnp.float32))
+    weights = (labels != pad_id).astype(jnp.float32)
+    loss = vocabulary_loss(states[:, :-1], output, labels, weights, label_smoothing=label_smoothing)
+    return Sums(loss.total, weights.sum())

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.checks import Weight, check
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.objectives.generation import token_cross_entropy, weighted
+from ilm_jax.objectives.generation import weighted
 from ilm_jax.objectives.objective import Sums
+from ilm_jax.objectives.vocabulary_loss import TokenLosses, vocabulary_loss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,8 +96,12 @@ class TextHead(Head):
 
     def sums(self, read: Read) -> dict[str, Sums]:
         """`loss`, the nll, and `nll_content`."""
-        losses, weights, content = token_losses(read)
-        return {"loss": weighted(losses, weights), "nll_content": weighted(losses, content)}
+        losses, weights = text_losses(read), read.column("loss_weights")
+        content = read.column("content_weights")
+        return {
+            "loss": Sums(losses.total, weights.sum()),
+            "nll_content": weighted(losses.each, content),
+        }
 
 
 def text_logits(read: Read) -> Float[Array, "batch targets vocab"]:
@@ -105,13 +110,19 @@ def text_logits(read: Read) -> Float[Array, "batch targets vocab"]:
     return logits
 
 
+def text_losses(read: Read) -> TokenLosses:
+    """nll of the target tokens in nats, and their sum weighted by `loss_weights`."""
+    output: Any = read.model.apply({"params": read.params}, method="output_layer")
+    return vocabulary_loss(read.hidden, output, read.column("targets"), read.column("loss_weights"))
+
+
 def token_losses(
     read: Read,
 ) -> tuple[
     Float[Array, "batch targets"], Float[Array, "batch targets"], Float[Array, "batch targets"]
 ]:
     """(nll in nats, loss weight, content weight) of each target token."""
-    losses = token_cross_entropy(text_logits(read), read.column("targets"))
+    losses = text_losses(read).each
     return losses, read.column("loss_weights"), read.column("content_weights")
 
 

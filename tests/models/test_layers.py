@@ -8,8 +8,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.layers import Dense, Embed, LayerNorm, RMSNorm, constrain, remat, unit
+from ilm_jax.models.layers import Dense, Embed, LayerNorm, RMSNorm, constrain, unit
 from ilm_jax.models.quantization import quantize
+from ilm_jax.models.remat import remat
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.models.small import init
 

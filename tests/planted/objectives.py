@@ -10,6 +10,7 @@ _TEXTS = "tests/parity/test_stage_one_losses.py -k equal_their_formulas"
 _PAIRS = "tests/parity/test_stage_one_losses.py -k pair_losses"
 _SMOOTHED = "tests/parity/test_stage_one_losses.py -k label_smoothing"
 _MATCHING = "tests/objectives/test_matching.py"
+_VOCABULARY = "tests/objectives/test_vocabulary_loss.py"
 _RANKING = "tests/objectives/test_ranking.py"
 _LANGUAGE = "tests/objectives/test_language.py"
 
@@ -114,10 +115,10 @@ FAULTS = (
     ),
     Fault(
         "smoothing takes nothing from the label",
-        "ilm_jax/objectives/generation.py",
-        "lse - (1 - label_smoothing) * chosen",
-        "lse - chosen",
-        _TEXTS,
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "chosen = (1 - loss.label_smoothing) * jnp",
+        "chosen = jnp",
+        _VOCABULARY,
     ),
     Fault(
         "a weight of zero lets NaN through",
@@ -127,17 +128,45 @@ FAULTS = (
         _LANGUAGE,
     ),
     Fault(
-        "cross-entropy is taken in the logits' type",
-        "ilm_jax/objectives/generation.py",
-        "    logits = logits.astype(jnp.float32)\n",
-        "",
-        _LANGUAGE,
+        "cross-entropy is taken in the factors' type",
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "jnp.einsum, preferred_element_type=jnp.float32)",
+        "jnp.einsum)",
+        _VOCABULARY,
+    ),
+    Fault(
+        "smoothing takes nothing from the label's gradient",
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "jnp.where(label, 1 - loss.label_smoothing, 0)",
+        "jnp.where(label, 1, 0)",
+        _VOCABULARY,
+    ),
+    Fault(
+        "every device takes the words of the first",
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "(jax.lax.axis_index(words) if words else 0)",
+        "0",
+        _VOCABULARY,
+    ),
+    Fault(
+        "devices keep the table's gradient of their rows",
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "jax.tree.map(functools.partial(_joined, axes=rows), sums)",
+        "sums",
+        _VOCABULARY,
+    ),
+    Fault(
+        "a gradient through each loss is lost",
+        "ilm_jax/objectives/vocabulary_loss.py",
+        "found = jax.tree.map(jnp.add, found, more)",
+        "pass",
+        _VOCABULARY,
     ),
     Fault(
         "content is weighed as all targets are",
         "ilm_jax/objectives/heads.py",
-        '"nll_content": weighted(losses, content)',
-        '"nll_content": weighted(losses, weights)',
+        '"nll_content": weighted(losses.each, content)',
+        '"nll_content": weighted(losses.each, weights)',
         _LANGUAGE,
     ),
     Fault(
