@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.errors import UserError
-from ilm_jax.models import splash
+from ilm_jax.models import blocked_attention, splash
 
-BACKENDS = ("auto", "xla", "splash")
+BACKENDS = ("auto", "xla", "blocked", "splash")
 
 # Finite, so that a row with nothing to see gives the mean of its values and not NaN.
 NEGATIVE = -1e30
@@ -81,8 +81,10 @@ def causal_attention(
       segment_ids: 0 is padding. Tokens of a segment are neighbours, so that distances in the row
         are distances in positions.
       window: how many tokens are seen, the own one included; all if None.
-      backend: "xla", "splash" (a Pallas kernel for TPU, which never holds the scores of a row), or
-        "auto": splash on TPU where the kernel takes the shape, and xla everywhere else.
+      backend: "xla"; "blocked" (the same in blocks, which computes and keeps no scores that are not
+        needed); "splash" (a Pallas kernel for TPU, which never holds the scores of a row); or
+        "auto": splash on TPU where the kernel takes the shape, blocked on CPU where rows are long,
+        and xla everywhere else.
 
     Raises:
       UserError: for another backend, or if splash is asked for and cannot take the shape.
@@ -90,12 +92,21 @@ def causal_attention(
     if backend not in BACKENDS:
         raise UserError(f'attention backend "{backend}" is not one of {", ".join(BACKENDS)}')
     if backend == "auto":
-        fits = splash.platform() == "tpu" and splash.why_not(query, key) is None
-        backend = "splash" if fits else "xla"
+        backend = _best(query, key)
     if backend == "splash":
         return splash.attention(query, key, value, segment_ids, window, scale, softcap)
+    if backend == "blocked":
+        return blocked_attention.attention(query, key, value, segment_ids, window, scale, softcap)
     mask = causal_segment_mask(segment_ids, window)
     return dot_product_attention(query, key, value, mask, scale=scale, softcap=softcap)
+
+
+def _best(query: Float[Array, "batch length heads dim"], key: Array) -> str:
+    platform = splash.platform()
+    if platform == "tpu" and splash.why_not(query, key) is None:
+        return "splash"
+    long = query.shape[1] >= blocked_attention.LEAST_LENGTH
+    return "blocked" if platform == "cpu" and long else "xla"
 
 
 def soft_cap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:

@@ -56,7 +56,7 @@ class DecoderConfig:
       query_pre_attn_scalar: attention's scores are divided by its root; head_dim if None.
       attention_softcap, logits_softcap: bounds of attention's scores and of the logits, by tanh
         (Gemma 2); none if None.
-      attention_backend: "auto", "xla" or "splash", see `attention.causal_attention`.
+      attention_backend: "auto", "xla", "blocked" or "splash", see `attention.causal_attention`.
       lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
       lora_targets: patterns of whole names: "query", "key", "value", "out", "gate", "up", "down".
       quantized: int8 weights in the layers' projections.
