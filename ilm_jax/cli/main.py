@@ -74,11 +74,9 @@ def _out_of_memory(error: Exception) -> str | None:
     asked = re.search(r"RESOURCE_EXHAUSTED.*?(\d+) bytes", str(error), re.DOTALL)
     if asked is None:
         return None
-    return (
-        f"not enough memory: {int(asked[1]) / 2**30:.1f} GiB were asked for at once; lower "
-        "BATCH_SIZE or TASK_FEATURE_LENGTHS, set remat = 'full' in the model's configuration, or, "
-        "in stages 0 and 2, TrainerConfig.microbatches"
-    )
+    from ilm_jax.training.fitting import ADVICE
+
+    return f"not enough memory: {int(asked[1]) / 2**30:.1f} GiB were asked for at once; {ADVICE}"
 
 
 def _find_modules_here() -> None:

@@ -103,7 +103,7 @@ def _forward(how: _How, query: Array, key: Array, value: Array, segments: Array)
 def _backward(how: _How, kept: Any, of_out: Array) -> Any:
     query, key, value, segments, out, lse = kept
     of_query = []
-    of_key, of_value = (jnp.zeros(x.shape, jnp.float32) for x in (key, value))
+    of_key, of_value = (jnp.zeros(x.mT.shape, jnp.float32) for x in (key, value))
     inner = (of_out.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
     for part in _parts(how, query.shape[2]):
         q, g = query[:, :, part.queries], of_out[:, :, part.queries]
@@ -116,13 +116,14 @@ def _backward(how: _How, kept: Any, of_out: Array) -> Any:
             step = step * (1 - (jnp.maximum(scores / how.softcap, -1)) ** 2)  # 0 where unseen
         step, weights = step.astype(q.dtype), weights.astype(q.dtype)
         of_query.append(_product("bkqt,bktd->bkqd", step, k, q.shape).astype(q.dtype))
-        room = ((0, 0), (0, 0), (part.keys.start, key.shape[2] - part.keys.stop), (0, 0))
-        of_key = of_key + jnp.pad(_product("bkqt,bkqd->bktd", step, q, k.shape), room)
-        of_value = of_value + jnp.pad(_product("bkqt,bkqd->bktd", weights, g, v.shape), room)
+        # Of two factors the small one is turned: the other is as large as the scores.
+        room = ((0, 0), (0, 0), (0, 0), (part.keys.start, key.shape[2] - part.keys.stop))
+        of_key = of_key + jnp.pad(_turned(q, step), room)
+        of_value = of_value + jnp.pad(_turned(g, weights), room)
     return (
         jnp.concatenate(of_query, 2),
-        of_key.astype(key.dtype),
-        of_value.astype(value.dtype),
+        of_key.mT.astype(key.dtype),
+        of_value.mT.astype(value.dtype),
         None,
     )
 
@@ -143,6 +144,12 @@ def _product(how: str, left: Array, right: Array, shape: tuple[int, ...]) -> Flo
         x.reshape(*x.shape[:2], -1, x.shape[-1]) if x.ndim == 5 else x for x in (left, right)
     )
     return _einsum(how, left, right).reshape(shape)
+
+
+def _turned(rows: Array, step: Array) -> Float32[Array, "batch kv_heads dim keys"]:
+    """Rows of queries, summed by what each key has of them."""
+    rows, step = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (rows, step))
+    return _einsum("bkdq,bkqt->bkdt", rows.mT, step)
 
 
 def _scores(

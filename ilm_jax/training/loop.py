@@ -12,6 +12,7 @@ from ilm_jax.checkpoints.keeping import loss_of
 from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
 from ilm_jax.sharding.state import TrainState, nested
+from ilm_jax.training import fitting
 from ilm_jax.training.feeding import training_batches
 from ilm_jax.training.health import Health
 from ilm_jax.training.host_memory import HOST_MEMORY
@@ -57,7 +58,7 @@ class Loop:
         self._first, self._total = int(state.step), config.total_steps
         self._table = jax.device_put(trainer.table, partitioner.replicated)
         self._key = jax.device_put(jax.random.key(config.seed + 1), partitioner.replicated)
-        self._steps = {
+        self._steps: dict[str, Any] = {
             kind: make_train_step(
                 trainer.objective,
                 kind,
@@ -130,12 +131,18 @@ class Loop:
         return metrics, state
 
     def _step(self, kind: str, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
-        call = functools.partial(self._steps[kind], state, batch, self._table, self._key)
+        args = (state, batch, self._table, self._key)
+        call = functools.partial(self._steps[kind], *args)
         if kind in self._compiled:
             return self._pacer(call, _report)
         self._compiled.add(kind)
         HOST_MEMORY.give_back()
         with self._line.pause(f"compiling {kind}", long=True):
+            # The call finds what is compiled here.
+            needed = fitting.temporaries(self._steps[kind].lower(*args).compile())
+            if lacking := fitting.shortage(needed):
+                self._line.note(lacking)
+            self._pacer.limit(fitting.steps_in_flight(needed))
             return self._pacer(call, _report)
 
     def _after(

@@ -23,6 +23,10 @@ class Pacer:
         self._most = most
         self._under_way: collections.deque[Any] = collections.deque()
 
+    def limit(self, most: int) -> None:
+        """Lets fewer be under way, if `most` is less than before."""
+        self._most = min(self._most, most)
+
     def __call__(self, call: Callable[[], Any], watched: Callable[[Any], Any]) -> Any:
         """Makes room, calls, and returns what the call returns.
 

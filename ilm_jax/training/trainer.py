@@ -32,7 +32,7 @@ from ilm_jax.sharding.state import (
     model_info,
     nested,
 )
-from ilm_jax.training import finished, resuming
+from ilm_jax.training import finished, fitting, resuming
 from ilm_jax.training.feeding import ExampleSource
 from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
@@ -282,6 +282,7 @@ class Trainer:
             for line in resuming.check_bits(self.model_dir, meta, state, self._frozen_fingerprint):
                 _say(line)
         _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
+        _say(fitting.type_note(self.objective))
         if self.model_dir and jax.process_index() == 0 and not self.was_finished:
             self._write_beside(state)
         return state, positions
@@ -338,6 +339,6 @@ class Trainer:
         }
 
 
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
+def _say(text: str | None) -> None:
+    if text is not None and jax.process_index() == 0:
         print(text, file=sys.stderr, flush=True)

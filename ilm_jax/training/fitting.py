@@ -1,0 +1,62 @@
+"""What a compiled step needs of its machine: said before it runs, for nothing can be said after.
+
+A device that lacks memory raises an error. A host that lacks it ends the process without a word, so
+what a step on CPU needs is compared with what there is as soon as it is compiled.
+"""
+
+from typing import Any
+
+import jax
+
+from ilm_jax.objectives.objective import Objective
+from ilm_jax.training import host_memory
+from ilm_jax.training.pacing import IN_FLIGHT
+
+ADVICE = (
+    "lower BATCH_SIZE or TASK_FEATURE_LENGTHS, set remat = 'full' in the model's configuration (a "
+    "step takes a third longer), or, in stages 0 and 2, TrainerConfig.microbatches"
+)
+# Steps with temporaries from here on take so long that the host need not run ahead of them.
+LARGE = 256 * 2**20
+
+
+def temporaries(program: Any) -> int:
+    """Bytes that a compiled program takes while it runs; 0 where its compiler does not say."""
+    found = program.memory_analysis()
+    return 0 if found is None else found.temp_size_in_bytes
+
+
+def steps_in_flight(needed: int) -> int:
+    """How many steps may be under way; each holds its temporaries from its dispatch on."""
+    return 1 if _on_host() and needed > LARGE else IN_FLIGHT
+
+
+def shortage(needed: int) -> str | None:
+    """A line for people where steps that need so many bytes will not fit; None where they will."""
+    if not _on_host():
+        return None
+    held, most = host_memory.held(), host_memory.available()
+    if held + needed <= most:
+        return None
+    return (
+        f"warning: a step needs {needed / 2**30:.1f} GiB beside the {held / 2**30:.1f} that are "
+        f"held, and there are {most / 2**30:.1f}: the system may end this process without a word; "
+        f"{ADVICE}"
+    )
+
+
+def type_note(objective: Objective) -> str | None:
+    """A line for people where a type that saves time elsewhere costs it here; else None."""
+    if not _on_host():
+        return None
+    for name, config in objective.configs.items():
+        if getattr(config, "dtype", None) == "bfloat16":
+            return (
+                f"note: {name} computes in bfloat16, which this CPU's programs emulate: steps are "
+                "slower than in float32 (bind dtype = 'float32'); numbers are those of a TPU"
+            )
+    return None
+
+
+def _on_host() -> bool:
+    return jax.default_backend() == "cpu"
