@@ -40,6 +40,7 @@ setuptools.setup(
         "importlib-resources>=5.10",  # tensorflow-datasets uses it without declaring it
         "jax>=0.10.1",
         "jaxtyping>=0.2.36",
+        "jinja2>=3.1",  # chat templates
         "matplotlib>=3.8",
         "numpy>=2.0",
         "optax>=0.2.5",

@@ -13,12 +13,12 @@ from typing import Any
 
 from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.splits import Splits
-from ilm_jax.data.examples.task_keys import plain_settings, task_key, task_path
+from ilm_jax.data.examples.task_keys import has_prompts, plain_settings, task_key, task_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources import stale
 from ilm_jax.data.streams import task_cache
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, chat_of, record_of
 from ilm_jax.errors import UserError
 from ilm_jax.locks import one_writer
 
@@ -93,7 +93,9 @@ class Caching:
             yield split, task_path(name, self._key(job), self.cache_dir, split)
 
     def _key(self, job: Job) -> str:
-        return task_key(*job, self.splits.catalogue.fingerprint, self.tokenizer.fingerprint)
+        tokenizer = self.tokenizer
+        fingerprints = tokenizer.fingerprint, chat_of(tokenizer)
+        return task_key(*job, self.splits.catalogue.fingerprint, *fingerprints)
 
     def _examples(self, job: Job) -> Any:
         from ilm_jax.tasks import registry
@@ -128,6 +130,7 @@ class Caching:
     def _info(self, job: Job, examples: Any, split: str) -> dict[str, Any]:
         spec, settings = job
         catalogue = self.splits.catalogue
+        prompts = {"prompts": record_of(self.tokenizer)} if has_prompts(spec) else {}
         return {
             "task": spec.name(self.dataset),
             "split": split,
@@ -141,6 +144,7 @@ class Caching:
                 "fingerprint": self.tokenizer.fingerprint,
                 "vocab_size": self.tokenizer.vocab_size,
             },
+            **prompts,
             "sources": {
                 "catalogue": catalogue.fingerprint,
                 "catalogue_version": catalogue.version,

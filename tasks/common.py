@@ -16,7 +16,7 @@ from ilm_jax.data.examples.task_keys import task_key
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.streams.streams import Mixture
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, chat_of
 from ilm_jax.metrics import seqio_metrics
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def register(
     for examples in tasks:
         name = examples.spec.name(dataset)
         fingerprint = examples.splits.catalogue.fingerprint
-        key = task_key(examples.spec, settings, fingerprint, tokenizer.fingerprint)
+        key = task_key(
+            examples.spec, settings, fingerprint, tokenizer.fingerprint, chat_of(tokenizer)
+        )
         names.append(name)
         if name in _registered and _registered[name][0] == key:
             continue

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, without_chat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +46,24 @@ class ExampleTokenizer:
     """Turns prompted examples into features."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
-        self._given = PromptTokenizer(tokenizer) if tokenizer is not None else None
+        self._given = tokenizer
 
-    @property
+    @functools.cached_property
     def _tokens(self) -> PromptTokenizer:
         if self._given is None:
             raise TypeError("made without a tokenizer: nothing can be tokenized")
-        return self._given
+        return PromptTokenizer(self._given)
+
+    @functools.cached_property
+    def _plain(self) -> PromptTokenizer:
+        """Of texts that are read as they are, in whichever format prompts are."""
+        return PromptTokenizer(without_chat(self._tokens.tokenizer))
 
     def features(self, example: Prompted) -> dict[str, Any]:
         """Features of a prompt task (see `ilm_jax.data.examples.task_specs`)."""
         prompt = example.prompt or Rendered(())
         inputs, slots, bounds = self._tokens.prompt(prompt)
-        targets, content = self._target(example)
+        targets, content = self._target(example, self._tokens)
         return _features(
             example,
             inputs=inputs,
@@ -69,9 +75,9 @@ class ExampleTokenizer:
 
     def corpus_features(self, example: Prompted) -> dict[str, Any]:
         """The same as one text: no inputs; prompt, answer and eos are all target."""
-        targets, content = self._target(example)
+        targets, content = self._target(example, self._plain)
         if example.prompt is not None:
-            prompt, slots, _ = self._tokens.prompt(example.prompt)
+            prompt, slots, _ = self._plain.prompt(example.prompt)
             if slots:
                 raise AssertionError(f"{example.key}: a corpus text has a slot")
             targets, content = prompt + targets, [0] * len(prompt) + content
@@ -84,12 +90,12 @@ class ExampleTokenizer:
             history_bounds=[],
         )
 
-    def _target(self, example: Prompted) -> tuple[list[int], list[int]]:
+    def _target(self, example: Prompted, tokens: PromptTokenizer) -> tuple[list[int], list[int]]:
         behind = example.prompt is not None
-        targets, spans = self._tokens.answer(example.target_text, behind_prompt=behind)
+        targets, spans = tokens.answer(example.target_text, behind_prompt=behind)
         everything = [1] * len(targets)
         content = everything if example.content is None else overlaps(spans, example.content)
-        return [*targets, self._tokens.tokenizer.eos_id], [*content, 0]
+        return [*targets, tokens.tokenizer.eos_id], [*content, 0]
 
 
 class PromptTask(abc.ABC):

@@ -33,13 +33,16 @@ MAY_CHANGE = (
 )
 # What must be the same where a trained run is asked, measured or written out; and what may differ
 # but shows in figures.
-USED = (r"data(\..*)?", r"table", r"tokenizer")
-SHOWN = (r"train\..*\.settings\..*",)
+USED = (r"data(\..*)?", r"table", r"tokenizer", r"prompts\.(format|template)")
+SHOWN = (r"train\..*\.settings\..*", r"prompts\.system")
+# What records that say nothing of a thing were made with.
+_BEFORE: Record = {"prompts": {"format": "plain"}}
 # The binding that a person would look at, by the first part of a name.
 _BINDINGS = {
     "data": "DATASET, DATA_DIR, SplitConfig",
     "table": "CF_TABLE",
     "tokenizer": "TOKENIZER",
+    "prompts": "PROMPT_FORMAT or TaskSettings.prompt_format, SYSTEM_TEXT",
     "train": "MIXTURE_OR_TASK_NAME, DatasetConfig, TaskSettings",
     "schedule": "SCHEDULE",
     "frozen": "LM_FROM",
@@ -68,7 +71,8 @@ def code_version() -> str:
 
 def differences(found: Record, here: Record) -> Changes:
     """{dotted name: (there, here)} of all that two records do not agree on."""
-    return dict(_differing(found, plain(here)))
+    before = {name: value for name, value in _BEFORE.items() if name in here}
+    return dict(_differing({**before, **found}, plain(here)))
 
 
 def chosen(changes: Changes, patterns: Sequence[str]) -> Changes:

@@ -104,6 +104,8 @@ def main(argv: Sequence[str]) -> int:
     infos = shared.finish(jobs)
     print(table(infos))
     print(f"tokenizer: {tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}")
+    if tokenizer.chat is not None:
+        print("prompts: turns in the model's chat template")
     print(f"everything lies in {cache_dir}")
     return 0
 
@@ -132,7 +134,7 @@ def ensure_tokenizer(
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
     from ilm_jax.data.examples.task_keys import tokenizer_path
-    from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
     from ilm_jax.data.tokenizers.losses import of_catalogue
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
@@ -142,7 +144,7 @@ def ensure_tokenizer(
         tokenizer = train_tokenizer(splits, settings)
         tokenizer.save(path)
         print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
-    tokenizer = open_tokenizer_at(path)
+    tokenizer = formatted(open_tokenizer_at(path), settings.prompt_format, settings.system_text)
     catalogue = splits.catalogue
     for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
         if losses.lost:

@@ -1,4 +1,6 @@
-"""`ilm chat`: a conversation with a trained stage-2 model in the terminal, or over a pipe."""
+"""`ilm chat`: a conversation with a trained stage-2 model, or with any language model, in the
+terminal or over a pipe.
+"""
 
 import shlex
 import sys
@@ -9,7 +11,9 @@ from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.data.catalogue.catalogue import Catalogue
+    from ilm_jax.decoding.config import DecodingConfig
     from ilm_jax.serving.conversation import Conversation
+    from ilm_jax.serving.turns import Turns
 
 HELP = """\
   /find WORDS           items whose title holds all these words
@@ -18,6 +22,11 @@ HELP = """\
   /user ID              speak as a user of the catalogue
   /recommend            recommend; an empty line does the same
   any other words       say what you want, or what is wrong with the last list: a new one follows
+  /ask WORDS            anything, which is answered in words; {item:ID} mentions an item
+  /clear                forget everything that was said
+  /help, /quit"""
+HELP_WORDS = """\
+  any words             are answered
   /clear                forget everything that was said
   /help, /quit"""
 
@@ -27,7 +36,15 @@ def _flags() -> flags.FlagValues:
 
     values = flags.FlagValues()
     opening.define_run(values)
+    opening.define_model(values)
     opening.define_decoding(values, 48)
+    flags.DEFINE_integer(
+        "max_prompt_length",
+        1024,
+        "Of --lm: tokens of a conversation at most; of a longer one the oldest turns are not read.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "items", 3, "Items of a recommendation.", lower_bound=1, flag_values=values
     )
@@ -46,12 +63,19 @@ def main(argv: Sequence[str]) -> int:
     values = _flags()
     words.parse_flags(values, "chat", rest)
     opening.check_decoding(values)
+    if values.lm:
+        return _with_model(values, bindings)
+
+    from ilm_jax.errors import UserError
+
+    if wrong := opening.flags_of_model(values):
+        raise UserError(f"{', '.join(wrong)}: of --lm; a run has its own")
     run = opening.open_run(values.model_dir, bindings, "chat")
 
     from ilm_jax.serving.answering import Answerer
     from ilm_jax.serving.conversation import Conversation
 
-    opening.say_template(*opening.folders_of(run))
+    opening.say_template(run.tokenizer, *opening.folders_of(run))
     trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(trained)
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
@@ -61,6 +85,52 @@ def main(argv: Sequence[str]) -> int:
     for line in talk(conversation, _lines()):
         print(line, flush=True)
     return 0
+
+
+def _with_model(values: flags.FlagValues, bindings: Sequence[str]) -> int:
+    """A conversation with a language model by itself."""
+    from ilm_jax.cli import opening
+    from ilm_jax.errors import UserError
+
+    if values.model_dir or bindings:
+        raise UserError("ilm chat takes --model_dir=RUN or --lm=MODEL, and gin bindings of a run")
+
+    from ilm_jax.serving import corpus_writing
+    from ilm_jax.serving.turns import Turns
+
+    model, stops = opening.load_model(values)
+    answerer = corpus_writing.writer_of_model(model, values.max_prompt_length, 1)
+    config = opening.decoding(values, stops, model.tokenizer.pad_id)
+    print("/help says what can be said")
+    for line in talk_in_words(Turns(answerer), config, _lines()):
+        print(line, flush=True)
+    return 0
+
+
+def talk_in_words(turns: "Turns", config: "DecodingConfig", lines: Iterable[str]) -> Iterator[str]:
+    """Answers of a language model to the lines, until /quit or their end."""
+    from ilm_jax.data.examples.prompt_tokens import spoken
+    from ilm_jax.errors import UserError
+
+    for line in map(str.strip, lines):
+        if line in ("/quit", "/exit"):
+            return
+        if line == "/help":
+            yield HELP_WORDS
+        elif line == "/clear":
+            turns.clear()
+            yield "forgotten"
+        elif line:
+            try:
+                yield turns.answer(spoken(line), config)
+            except UserError as error:
+                yield f"error: {error}"
+            yield from _unread(turns)
+
+
+def _unread(turns: "Turns") -> Iterator[str]:
+    if turns.unread:
+        yield f"(the first {turns.unread // 2} questions and answers no longer fit: not read)"
 
 
 def talk(conversation: "Conversation", lines: Iterable[str]) -> Iterator[str]:
@@ -98,6 +168,11 @@ def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
     elif verb == "/clear":
         conversation.clear()
         yield "forgotten"
+    elif verb == "/ask":
+        if not rest:
+            raise UserError("/ask takes words")
+        yield conversation.ask(rest)
+        yield from _unread(conversation.turns)
     elif verb.startswith("/") and verb != "/recommend":
         raise UserError(f"no command {verb}; /help lists them")
     else:
@@ -106,6 +181,7 @@ def _answer(conversation: "Conversation", line: str) -> Iterator[str]:
         for place, item in enumerate(conversation.recommend(), 1):
             yield f"{place}. {item.title} [{item.id}]  log p {item.score:.2f}"
             yield f"   {item.explanation}"
+        yield from _unread(conversation.turns)
 
 
 def _history(conversation: "Conversation", rest: str) -> Iterator[str]:

@@ -44,7 +44,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli import opening
     from ilm_jax.cli.words import parse_flags
 
     values = _flags()
@@ -58,7 +57,6 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.runs.converting import convert
 
     source, out = values.source, values.model_dir
-    opening.say_template(source)
     fingerprint = convert(
         source,
         out,

@@ -142,10 +142,10 @@ def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[st
 def _rater(folder: str) -> "AutoRater":
     from ilm_jax.checkpoints.language_models import load_language_model
     from ilm_jax.cli import opening
-    from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
     from ilm_jax.evaluation.measures.auto_rater import AutoRater
 
-    model = load_language_model(folder, open_tokenizer_at(folder))
+    model = load_language_model(folder, formatted(open_tokenizer_at(folder)))
     return AutoRater.of_model(model, opening.name_of(folder))
 
 

@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
 def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
     from ilm_jax import progress
     from ilm_jax.cli import opening
+    from ilm_jax.data.tokenizers import record_of
     from ilm_jax.errors import UserError
     from ilm_jax.serving import exporting
     from ilm_jax.serving.answering import Answerer
@@ -100,6 +101,7 @@ def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
             "step": trained.step,
             "bos_id": tokenizer.bos_id,
             "tokenizer": tokenizer.fingerprint,
+            "prompt_format": record_of(tokenizer),
             "num_queries": trained.objective.num_queries,
             "blocks": {name: [block.start, block.size] for name, block in run.tables.blocks.items()}
             if run.tables

@@ -1,14 +1,16 @@
 """`ilm generate`: has a corpus' target texts written by a language model."""
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.data.examples.instructions import Instruction
+    from ilm_jax.decoding.config import DecodingConfig
     from ilm_jax.serving.answering import Answerer
     from ilm_jax.serving.requests import Request
 
@@ -43,6 +45,11 @@ def _flags() -> flags.FlagValues:
         "limit": (0, "Texts per task at most; 0 for all."),
         "batch_size": (32, "Prompts that are read at once."),
         "max_prompt_length": (1024, "Tokens of an instruction at most."),
+        "tries": (
+            3,
+            "A text that loops, is empty or was not ended within --max_new_tokens is drawn anew so "
+            "often, and then left out; 0 takes all as they come.",
+        ),
     }
     for name, (default, text) in numbers.items():
         flags.DEFINE_integer(name, default, text, lower_bound=0, flag_values=values)
@@ -72,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax import progress
     from ilm_jax.checkpoints.identity import identity
+    from ilm_jax.data.tokenizers import record_of
     from ilm_jax.serving import corpus_writing
     from ilm_jax.serving.answer_file import AnswerFile
 
@@ -96,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
         "dataset": splits.catalogue.name,
         "decoding": opening.plain(config),
         "tokenizer": writer.tokenizer.fingerprint,
+        "prompts": record_of(writer.tokenizer),
         "data": splits.fingerprint,
         # What lies at a path or bears a name may be another one by the time that this goes on.
         "model": identity(values.lm or values.model_dir, values.step),
@@ -104,16 +113,54 @@ def main(argv: Sequence[str]) -> int:
         there = len(wanted & set(file.done))
         advance = progress.bar("texts", len(wanted), there)
         left = (request for request in prompts() if request.id not in file.done)
-        written = 0
-        for batch in writer.batches(left, values.batch_size):
-            rows = corpus_writing.write(writer, batch, config, source)
-            file.write(rows)
-            written += len(rows)
-            advance(len(batch))
+        written, faults = _write(writer, left, config, source, values, file.write, advance)
     print(f"wrote {values.output}: {written} texts, {there} were there")
-    if written + there < len(wanted):
-        print(f"{len(wanted) - there - written} came out empty, and are left out")
+    if faults:
+        told = ", ".join(f"{count} {fault}" for fault, count in sorted(faults.items()))
+        print(f"{faults.total()} texts are left out ({told}); --max_new_tokens bounds their length")
     return 0
+
+
+def _write(
+    writer: "Answerer",
+    requests: "Iterable[Request]",
+    config: "DecodingConfig",
+    source: str,
+    values: flags.FlagValues,
+    keep: Callable[[list[dict[str, Any]]], None],
+    advance: Callable[[int], None],
+) -> tuple[int, collections.Counter[str]]:
+    """(texts that were written, how many were left out by their fault).
+
+    Args:
+      writer, config, source: see `corpus_writing.texts`.
+      requests: what is asked.
+      values: batch size and tries.
+      keep: takes the rows of every batch.
+      advance: hears of texts that are done.
+    """
+    from ilm_jax.serving import corpus_writing
+
+    written, last = 0, values.tries
+    faults: collections.Counter[str] = collections.Counter()
+    for attempt in range(last + 1):
+        faulty, how = [], config if not attempt else corpus_writing.drawn(config, attempt)
+        for batch in writer.batches(requests, values.batch_size):
+            rows = []
+            for text in corpus_writing.texts(writer, batch, how, source):
+                # Without tries a text stays as it came.
+                if text.row is not None and not (text.fault and last):
+                    rows.append(text.row)
+                elif attempt < last:
+                    faulty.append(text.request)
+                else:
+                    faults[text.fault] += 1
+            keep(rows)
+            written += len(rows)
+            advance(len(rows))
+        requests = faulty
+    advance(faults.total())
+    return written, faults
 
 
 def _asked_for(values: flags.FlagValues, chosen: "Sequence[Instruction]") -> dict[str, object]:
@@ -123,6 +170,7 @@ def _asked_for(values: flags.FlagValues, chosen: "Sequence[Instruction]") -> dic
         "instructions": values.instructions,
         "neighbours": values.neighbours,
         "dtype": values.dtype,
+        "tries": values.tries,
         "asked": sha256_json([dataclasses.asdict(instruction) for instruction in chosen]),
     }
 
@@ -168,13 +216,15 @@ def _open(
 
     length, size = values.max_prompt_length, values.batch_size
     if values.model_dir:
-        if values.dataset or values.tokenizer or values.dtype or values.data_dir:
-            raise UserError("--dataset, --data_dir, --tokenizer and --dtype are of --lm")
+        given = opening.flags_of_model(values)
+        if values.dataset or values.data_dir or given:
+            named = ", ".join(["--dataset", "--data_dir", *given])
+            raise UserError(f"{named} are of --lm: a run has its own")
         run = opening.open_run(values.model_dir, bindings, "generate")
 
         from ilm_jax.runs.opening import load_trained
 
-        opening.say_template(*opening.folders_of(run))
+        opening.say_template(run.tokenizer, *opening.folders_of(run))
         trained = load_trained(run, values.step)
         return corpus_writing.writer_of_run(trained, length, size), run.splits, run.stop_ids
     if bindings or not values.dataset:
@@ -185,5 +235,5 @@ def _open(
 
     where = {"data_dir": values.data_dir, "cache_dir": values.cache_dir}
     splits = make_splits(load_catalogue(values.dataset, **where))
-    model, stops = opening.load_model(values.lm, values.tokenizer, values.dtype)
+    model, stops = opening.load_model(values)
     return corpus_writing.writer_of_model(model, length, size), splits, stops

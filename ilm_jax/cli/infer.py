@@ -78,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
         return infer_model.main(values, bindings)
     if bool(values.input) == bool(values.task) or not values.output:
         raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
+    if wrong := opening.flags_of_model(values):
+        raise UserError(f"{', '.join(wrong)}: of --lm; a run has its own")
     opening.check_decoding(values)
     beams = 10 if values["beams"].using_default_value else values.beams
     penalty = 0.0 if values["length_penalty"].using_default_value else values.length_penalty
@@ -92,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.serving.answering import Answerer
 
-    opening.say_template(*opening.folders_of(run))
+    opening.say_template(run.tokenizer, *opening.folders_of(run))
     trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(
         trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task

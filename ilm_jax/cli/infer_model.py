@@ -21,6 +21,7 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
     """
     from ilm_jax.checkpoints.identity import identity
     from ilm_jax.cli import infer, opening
+    from ilm_jax.data.tokenizers import record_of
     from ilm_jax.errors import UserError
     from ilm_jax.serving import corpus_writing, requests
 
@@ -33,7 +34,7 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
         )
     opening.check_decoding(values)
     length = values.max_prompt_length or LENGTH
-    model, stops = opening.load_model(values.lm, values.tokenizer, values.dtype)
+    model, stops = opening.load_model(values)
     tokenizer = model.tokenizer
     prompts = requests.PromptFile(values.input, requests.PlainWriter(tokenizer, length))
     total, _ = requests.count(prompts)
@@ -43,6 +44,7 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
         "model": values.lm,
         "weights": identity(values.lm),
         "tokenizer": tokenizer.fingerprint,
+        "prompts": record_of(tokenizer),
         "dtype": values.dtype,
         "source": values.input,
         "decoding": opening.plain(config),

@@ -227,10 +227,12 @@ def known_tokenizer(
 ) -> "Tokenizer | None":
     """The tokenizer that the settings name or that has been trained; None before that."""
     from ilm_jax.data.examples.task_keys import tokenizer_path
-    from ilm_jax.data.tokenizers import open_tokenizer_at
+    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
-    return open_tokenizer_at(path) if settings.tokenizer or path.exists() else None
+    if not settings.tokenizer and not path.exists():
+        return None
+    return formatted(open_tokenizer_at(path), settings.prompt_format, settings.system_text)
 
 
 def show(

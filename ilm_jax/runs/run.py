@@ -14,12 +14,13 @@ from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits, make_splits
+from ilm_jax.data.examples.task_keys import has_prompts
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
-from ilm_jax.data.tokenizers import Tokenizer, stop_ids
+from ilm_jax.data.tokenizers import Tokenizer, chat_of, record_of, stop_ids
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
@@ -174,7 +175,10 @@ class Run:
     def made_from(self) -> dict[str, Any]:
         """The part of the run's record (checkpoints/record.py) that its data make."""
         splits = [self.splits, *self._further_splits]
+        read = [spec for dataset in self.train.values() for spec in dataset.specs()]
+        prompts = {"prompts": record_of(self.tokenizer)} if any(map(has_prompts, read)) else {}
         return {
+            **prompts,
             "data": {s.catalogue.name: s.fingerprint for s in splits},
             "table": self.tables.fingerprint if self.tables else None,
             "tokenizer": self.tokenizer.fingerprint,
@@ -192,7 +196,8 @@ class Run:
         splits = [self.splits, *self._further_splits]
         data = {f"data {s.catalogue.name}": s.fingerprint for s in splits}
         tasks = self.made_from()
-        data["tasks"] = sha256_json([tasks["train"], tasks["validation"]])
+        laid_out = [tasks["prompts"]] if chat_of(self.tokenizer) and "prompts" in tasks else []
+        data["tasks"] = sha256_json([tasks["train"], tasks["validation"], *laid_out])
         return data | {what: identity(path, step) for what, path, step in named}
 
     def make_trainer(self, config_text: str = "") -> Trainer:

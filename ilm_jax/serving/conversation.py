@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ilm_jax.data.examples.mentions import Names, as_example
-from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.mentions import Names, render
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered, Segment
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.errors import UserError
 from ilm_jax.serving.answering import Answerer
-from ilm_jax.serving.requests import Request
+from ilm_jax.serving.turns import Turns
 
 # How a critique is put in front of the question; the model reads it as it reads any words.
 WANTED = "Wanted: {}. "
@@ -38,12 +37,17 @@ class Recommendation:
 class Conversation:
     """What was said so far, and the model that answers.
 
+    A model with a chat format reads turns: every question behind the earlier ones and what was
+    recommended, a critique in the turn that it opens. One without reads a single prompt, all
+    critiques in front of it.
+
     Attributes:
       names: of the catalogue.
       history: rows of the chosen items, oldest first.
       critiques: in words, oldest first.
       user: row of the user, or None.
       refused: rows that a critique followed; they are not recommended again.
+      turns: what the model reads of what was said.
     """
 
     def __init__(self, answerer: Answerer, *, count: int, config: DecodingConfig) -> None:
@@ -64,7 +68,7 @@ class Conversation:
         if not 1 <= count <= items:
             raise UserError(f"{count} items per recommendation: give a number from 1 to {items}")
         self._answerer, self._count, self._config = answerer, count, config
-        self._words = PromptTokenizer(answerer.tokenizer)
+        self.turns = Turns(answerer, self._renderer.catalogue.name)
         self.names = Names(self._renderer.catalogue)
         self.clear()
 
@@ -75,6 +79,9 @@ class Conversation:
         self.refused: set[int] = set()
         self.user: int | None = None
         self._last: list[int] = []
+        self._answered = self._before = 0
+        self._state: Any = None
+        self.turns.clear()
 
     def speak_as(self, name: str, *, recall: bool = False) -> None:
         """Takes the part of a user of the catalogue.
@@ -114,12 +121,20 @@ class Conversation:
         Raises:
           UserError: if what was said is too long, or nothing is left to recommend.
         """
-        asked = self._request(0, self.prompt())
+        state = (self.user, tuple(self.history), len(self.critiques))
+        if self._state == state:  # the same question: its answer is given again
+            del self.turns.said[-2:]
+            self._answered, self._state = self._before, None
+        asked = self.prompt()
         gone = sorted({*self.history, *self.refused})
-        (found,) = self._answerer.items([asked], self._count, [gone])
+        request = self.turns.request(asked)
+        (found,) = self._answerer.items([request], self._count, [gone])
         if not found["items"]:
             raise UserError("every item was chosen or refused before: /clear starts anew")
         self._last = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
+        self.turns.keep(asked, ", ".join(map(self._renderer.target, self._last)))
+        self._state, self._before = state, self._answered
+        self._answered = len(self.critiques)
         return found["items"]
 
     def recommend(self) -> list[Recommendation]:
@@ -137,22 +152,31 @@ class Conversation:
 
     def describe(self, rows: Sequence[int]) -> list[str]:
         """What the model writes of these items."""
-        why = [self._request(k, self._renderer.description(row, 0)) for k, row in enumerate(rows)]
+        prompts = [self._renderer.description(row, 0) for row in rows]
+        why = [self.turns.alone(asked, number) for number, asked in enumerate(prompts)]
         return [text["text"] for text in self._answerer.texts(why, self._config)]
 
+    def ask(self, words: str) -> str:
+        """The model's answer to any words, which may mention {item:ID} and {user:ID}.
+
+        Raises:
+          UserError: for an unknown item or user, or words that are too long.
+        """
+        asked, _ = render(words, self._renderer, self.names)
+        self._state = None
+        return self.turns.answer(asked, self._config)
+
     def prompt(self) -> Rendered:
-        """What the model is asked: the words of its training, behind the critiques."""
+        """What the model is asked: the words of its training, behind the critiques that it has not
+        answered.
+        """
         user = [] if self.user is None else self._renderer.mention_user(self.user)
         task = "sequential" if self.history else "straightforward"
         template = self._renderer.templates(task)[0]
         history = self._renderer.history(self.history) if self.history else ()
         asked = self._renderer.fill(template, {"user": user}, history)
-        if not self.critiques:
+        critiques = self.critiques[self._answered if self.turns.kept else 0 :]
+        if not critiques:
             return asked
-        wanted = Segment(0, WANTED.format(", ".join(self.critiques)))
+        wanted = Segment(0, WANTED.format(", ".join(critiques)))
         return Rendered((wanted, *asked.segments), tuple(n + 1 for n in asked.elements))
-
-    def _request(self, number: int, rendered: Rendered) -> Request:
-        name = self._renderer.catalogue.name
-        example = as_example(self._words, rendered, name, "what was said")
-        return Request(number, number, rendered.text, example)

@@ -4,8 +4,9 @@ What is written is read back by the tasks of ELM (data/formats/text_records.py),
 source.
 """
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ilm_jax.checkpoints.language_models import LoadedModel
 from ilm_jax.data import draws
@@ -20,6 +21,7 @@ from ilm_jax.decoding.config import Buckets, DecodingConfig
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.trained import TrainedModel
+from ilm_jax.metrics.loops import loop_of
 from ilm_jax.serving.answering import Answerer
 from ilm_jax.serving.requests import Request
 
@@ -110,15 +112,43 @@ def entry(row: Mapping[str, Any]) -> tuple[Hashable, None]:
     return (row["task"], *row["item_ids"]), None
 
 
-def write(
+class Text(NamedTuple):
+    """What was written in answer to a request.
+
+    Attributes:
+      request: the request.
+      row: of the file: task, item_ids, target and source; None for an empty text.
+      fault: what speaks against it, "" for nothing.
+    """
+
+    request: Request
+    row: dict[str, Any] | None
+    fault: str
+
+
+def texts(
     writer: Answerer, batch: Sequence[Request], config: DecodingConfig, source: str
-) -> list[dict[str, Any]]:
-    """Rows of the file: task, item_ids, target and source; without those that came out empty."""
-    rows = []
+) -> Iterator[Text]:
+    """The texts of a batch with their faults: "empty", "loops", or "has no end"."""
     for request, found in zip(batch, writer.texts(batch, config), strict=True):
         key: Any = request.id
         task, *ids = key
         target = " ".join(found["text"].split())
-        if target:
-            rows.append({"task": task, "item_ids": ids, "target": target, "source": source})
-    return rows
+        row = {"task": task, "item_ids": ids, "target": target, "source": source}
+        fault = "" if found["stop"] == "end" else "has no end"
+        fault = "loops" if loop_of(target) else fault
+        yield Text(request, row if target else None, fault if target else "empty")
+
+
+def drawn(config: DecodingConfig, attempt: int) -> DecodingConfig:
+    """How a text with a fault is written again: from draws that are others each time."""
+    usual: dict[str, Any] = {} if config.sample else {"temperature": 0.7, "top_p": 0.9}
+    seed = (config.seed + attempt) % 2**31
+    return dataclasses.replace(config, **{**usual, "beams": 1, "sample": True, "seed": seed})
+
+
+def write(
+    writer: Answerer, batch: Sequence[Request], config: DecodingConfig, source: str
+) -> list[dict[str, Any]]:
+    """Rows of the file, whatever their faults, without those that came out empty."""
+    return [text.row for text in texts(writer, batch, config, source) if text.row is not None]

@@ -155,9 +155,12 @@ def test_gemmas_turn_marks_are_plain_words_where_its_config_calls_them_special(a
 
 def test_a_chat_template_is_seen_in_each_of_its_places(at):
     assert not has_chat_template(at())
-    for name in ("chat_template.jinja", "chat_template.json"):
+    for name, content in (
+        ("chat_template.jinja", "{{ messages }}"),
+        ("chat_template.json", '{"chat_template": "{{ messages }}"}'),
+    ):
         file = at() / name
-        file.write_text("{{ messages }}")
+        file.write_text(content)
         assert has_chat_template(at()) and has_chat_template(at() / "tokenizer.json")
         file.unlink()
     assert has_chat_template(at(tokenizer_config={"chat_template": "{{ messages }}"}))

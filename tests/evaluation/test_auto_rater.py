@@ -32,7 +32,7 @@ PLANTED = {"rater_fluency": "words", "rater_item": "item", "rater_history": "his
 class Words:
     """One id per word: all that questions and answers need of a tokenizer."""
 
-    bos_id, eos_id, pad_id, space_leads = 1, 2, 0, False
+    bos_id, eos_id, pad_id, space_leads, chat = 1, 2, 0, False, None
 
     def __init__(self):
         self.ids = {}

@@ -49,7 +49,10 @@ def test_without_the_libraries_the_figures_read_not_available(monkeypatch):
     monkeypatch.setattr(texts, "_sacrebleu", lambda: None)
     found = Generated(np.arange(4), [], GENERATED, REFERENCES, 1.0)
     evaluation = text_evaluation(found)
-    assert {metric.name: metric.mean for metric in evaluation.metrics} == {"exact_match": 0.25}
+    assert {metric.name: metric.mean for metric in evaluation.metrics} == {
+        "exact_match": 0.25,
+        "loops": 0,
+    }
     assert set(evaluation.missing) == {*texts.ROUGES, "bleu"}
     assert evaluation.missing["bleu"] == "not available (pip install 'ilm_jax[eval]')"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer, Tokens
 from ilm_jax.data.examples.prompts import ITEM_SLOT, PromptRenderer, Rendered, Segment
 from ilm_jax.errors import UserError
 
@@ -140,7 +140,12 @@ def as_example(
       catalogue: name of the catalogue that its rows are of.
       key: how messages call it.
     """
-    inputs, slots, bounds = words.prompt(rendered)
+    return example_of(words.prompt(rendered), catalogue, key)
+
+
+def example_of(tokens: Tokens, catalogue: str, key: str) -> dict[str, Any]:
+    """The same of a prompt's tokens."""
+    inputs, slots, bounds = tokens
     return {
         "key": key,
         "task": "prompt",

@@ -18,8 +18,10 @@ from ilm_jax.files import sha256_file, sha256_json
 from ilm_jax.pretrained import resolve
 
 CACHE_FORMAT = "ilm_jax.task_cache/1"
-# Settings of the trained tokenizer, and what holds other settings: no task reads them by name.
-_NOT_READ = ("vocab_size", "model_type", "tokenizer", "families", "split")
+# Settings of the tokenizer, which a key names by what they come to, and what holds other settings:
+# no task reads them by name.
+_TOKENIZER = ("vocab_size", "model_type", "tokenizer", "prompt_format", "system_text")
+_NOT_READ = (*_TOKENIZER, "families", "split")
 
 
 def reads(spec: TaskSpec) -> tuple[str, ...]:
@@ -124,10 +126,25 @@ def tokenizer_path(
     return pathlib.Path(cache_dir) / "tokenizers" / f"{dataset.replace('/', '_')}-{key}.model"
 
 
+def has_prompts(spec: TaskSpec) -> bool:
+    """Whether the task's examples are prompts, which a chat format lays out."""
+    return spec.answer not in ("pairs", "none")
+
+
 def task_key(
-    spec: TaskSpec, settings: TaskSettings, catalogue_fingerprint: str, tokenizer_fingerprint: str
+    spec: TaskSpec,
+    settings: TaskSettings,
+    catalogue_fingerprint: str,
+    tokenizer_fingerprint: str,
+    chat_fingerprint: str = "",
 ) -> str:
-    """Hex key of one task's cache: it changes with anything that its bytes depend on."""
+    """Hex key of one task's cache: it changes with anything that its bytes depend on.
+
+    Args:
+      spec, settings: of the task.
+      catalogue_fingerprint, tokenizer_fingerprint: of what it reads.
+      chat_fingerprint: of the chat format (`tokenizers.chat_of`); "" where prompts are plain text.
+    """
     uses_text = any(name in ("text", "targets") for name, _ in spec.features)
     return sha256_json(
         [
@@ -139,6 +156,7 @@ def task_key(
             plain_settings(spec, settings),
             catalogue_fingerprint,
             tokenizer_fingerprint if uses_text else "",
+            *([chat_fingerprint] if chat_fingerprint and has_prompts(spec) else []),
         ]
     )
 

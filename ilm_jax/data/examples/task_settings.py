@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 from ilm_jax.checks import Choice, Count
 from ilm_jax.data.catalogue.splits import SplitConfig
 from ilm_jax.data.examples.prompt_settings import PromptSettings
+from ilm_jax.data.tokenizers.chat_tokenizer import PROMPT_FORMATS
 from ilm_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -35,6 +36,9 @@ class TaskSettings(PromptSettings):
       model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
       tokenizer: folder, file or name of a tokenizer to use instead of a trained one (see
         `tokenizers.open_tokenizer_at`); "" trains.
+      prompt_format: how prompts are laid out: "plain" text, "chat" (turns in the chat template of
+        the tokenizer's model) or "auto" (chat where there is such a template).
+      system_text: what the system says before every prompt, in a chat template; "" for nothing.
       split: both splits.
       families: settings of single families, such as `knowledge.KnowledgeSettings()`, at most one of
         each class, in any order; tuples of them are taken apart, since gin cannot join two.
@@ -44,6 +48,8 @@ class TaskSettings(PromptSettings):
     vocab_size: Count = 2048
     model_type: Annotated[str, Choice(("bpe", "unigram"))] = "bpe"
     tokenizer: str = ""
+    prompt_format: Annotated[str, Choice(PROMPT_FORMATS)] = "auto"
+    system_text: str = ""
     split: SplitConfig = SplitConfig()
     families: tuple[FamilySettings, ...] = ()
 

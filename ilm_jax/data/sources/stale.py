@@ -62,6 +62,11 @@ def _differences(found: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]
             words.append(f"{name} {_short(found['settings'].get(name))}, now {_short(value)}")
     if found["tokenizer"]["fingerprint"] != info["tokenizer"]["fingerprint"]:
         words.append("another tokenizer")
+    plain = {"format": "plain"}  # what caches without a word on it hold
+    for name, value in info.get("prompts", plain).items():
+        before = found.get("prompts", plain).get(name, "none")
+        if before != value:
+            words.append(f"prompts' {name} {_short(before)}, now {_short(value)}")
     return words or ["another format"]
 
 

@@ -13,9 +13,10 @@ from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
 from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
+from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams.task_cache import CachedTask
-from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
+from ilm_jax.data.tokenizers import Tokenizer, chat_of, formatted, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.locks import taking_turns
 
@@ -63,11 +64,11 @@ def open_tasks(
         data_dir=data_dir,
         cache_dir=cache,
     )
-    fingerprint = open_tokenizer(dataset, settings, catalogue, cache).fingerprint
+    tokenizer = open_tokenizer(dataset, settings, catalogue, cache)
     opened = {}
     for spec in specs:
         name = spec.name(dataset)
-        key = task_key(spec, settings, catalogue.fingerprint, fingerprint)
+        key = _key(spec, settings, catalogue, tokenizer)
         task = CachedTask(task_path(name, key, cache, split))
         if not len(task):
             held_out = settings.split.held_out_items
@@ -85,13 +86,18 @@ def open_tokenizer(
     catalogue: Catalogue,
     cache_dir: StrPath | None = None,
 ) -> Tokenizer:
-    """The tokenizer of cached tasks.
+    """The tokenizer of cached tasks, with the layout of prompts that the settings ask for.
 
     Raises:
-      UserError: if it is absent: no task has been cached with these settings.
+      UserError: if it is absent: no task has been cached with these settings; or as `formatted`.
     """
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, _cache_dir(cache_dir))
-    return open_tokenizer_at(path)
+    return formatted(open_tokenizer_at(path), settings.prompt_format, settings.system_text)
+
+
+def _key(spec: TaskSpec, settings: TaskSettings, catalogue: Catalogue, tokenizer: Tokenizer) -> str:
+    fingerprints = catalogue.fingerprint, tokenizer.fingerprint, chat_of(tokenizer)
+    return task_key(spec, settings, *fingerprints)
 
 
 def ensure_cached(
@@ -146,11 +152,11 @@ def missing_tasks(
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, cache)
     if not settings.tokenizer and not path.exists():
         return [spec.name(dataset) for spec in specs.values()]
-    tokenizer = open_tokenizer_at(path).fingerprint
+    tokenizer = open_tokenizer(dataset, settings, catalogue, cache)
     missing = []
     for spec in specs.values():
         name = spec.name(dataset)
-        key = task_key(spec, settings, catalogue.fingerprint, tokenizer)
+        key = _key(spec, settings, catalogue, tokenizer)
         folders = [task_path(name, key, cache, split) for split in SPLITS]
         if not all((folder / "info.json").exists() for folder in folders):
             missing.append(name)

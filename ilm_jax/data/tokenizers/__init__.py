@@ -23,11 +23,14 @@ What a model's files leave open is decided so:
 - No text encodes to a special id: "</s>" in an item's description is four characters. Symbols that
   a SentencePiece model declares as user-defined (Gemma's HTML tags) are matched, as the model's own
   library does, but for those that tokenizer_config.json calls special (Gemma's turn marks).
+- A model whose files have a chat template reads prompts as turns of a conversation (`formatted`,
+  PROMPT_FORMAT): chat.py says how, and that words stay words in it.
 - `stop_ids`, with which a model ends what it writes, are eos_id and the eos_token_id of
   generation_config.json (without one, of config.json, as in `transformers`): one id or a list.
   Files that name two tokens for one role, two ids for one token or an id that is none are refused.
 """
 
+from ilm_jax.data.tokenizers.chat_tokenizer import chat_of, formatted, record_of, without_chat
 from ilm_jax.data.tokenizers.opening import (
     has_chat_template,
     holds_tokenizer,
@@ -42,10 +45,14 @@ from ilm_jax.data.tokenizers.protocol import Tokenizer
 __all__ = [
     "OwnTokenizer",
     "Tokenizer",
+    "chat_of",
+    "formatted",
     "has_chat_template",
     "holds_tokenizer",
     "open_tokenizer_at",
+    "record_of",
     "said_otherwise",
     "stop_ids",
     "tokenizer_files",
+    "without_chat",
 ]

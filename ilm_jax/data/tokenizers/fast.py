@@ -7,17 +7,19 @@ around a text is not used: rows are built elsewhere.
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tokenizers
 
-from ilm_jax.data.tokenizers.protocol import Span
+from ilm_jax.data.tokenizers.chat_template import template_of
+from ilm_jax.data.tokenizers.protocol import Span, Special
 from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
@@ -34,10 +36,18 @@ class FastTokenizer:
     """A tokenizer.json; see `Tokenizer` for the attributes."""
 
     space_leads = True
+    chat = None
 
-    def __init__(self, spec: str, roles: Roles, config: bytes, stops: tuple[int, ...] = ()) -> None:
-        """Takes the JSON text, the special ids, the tokenizer_config.json that says them, and the
-        ids that end a text (eos alone by default).
+    def __init__(
+        self,
+        spec: str,
+        roles: Roles,
+        config: bytes,
+        stops: tuple[int, ...] = (),
+        where: str = "the tokenizer",
+    ) -> None:
+        """Takes the JSON text, the special ids, the tokenizer_config.json that says them, the ids
+        that end a text (eos alone by default), and where all of it lies, for messages.
         """
         self._spec, self.roles, self._config = spec, roles, config
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
@@ -45,6 +55,8 @@ class FastTokenizer:
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
         self.least_vocab_size = roles.least_size
         self.stop_ids = stops or (roles.eos,)
+        self.template = template_of(config, where)
+        self._where = where
         parsed = json.loads(spec)
         self._special = {token["id"] for token in _special(parsed)}
         self._special |= {roles.pad, roles.eos, roles.bos, roles.unk, roles.cls, roles.dec}
@@ -60,7 +72,28 @@ class FastTokenizer:
         self.fingerprint = sha256_json([FAST, digest, dataclasses.asdict(roles)])
 
     def __reduce__(self) -> tuple:
-        return FastTokenizer, (self._spec, self.roles, self._config, self.stop_ids)
+        return FastTokenizer, (self._spec, self.roles, self._config, self.stop_ids, self._where)
+
+    @functools.cached_property
+    def specials(self) -> Mapping[str, Special]:
+        """See `Tokenizer`."""
+        return {
+            token["content"]: Special(
+                token["id"], bool(token.get("lstrip")), bool(token.get("rstrip"))
+            )
+            for token in _special(json.loads(self._spec))
+        }
+
+    @functools.cached_property
+    def prefixes_after_special(self) -> bool:
+        """See `Tokenizer`: as the library does behind the first of them."""
+        if not self._prefixes or not self.specials:
+            return False
+        parsed = json.loads(self._spec)
+        library = tokenizers.Tokenizer.from_str(json.dumps({**parsed, "post_processor": None}))
+        opening = next(iter(self.specials))
+        ids = library.encode(f"{opening}a", add_special_tokens=False).ids
+        return ids[1:] == _encode(self._full, "a")[0]
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -191,7 +224,8 @@ def _from_spec(spec: Spec, said: Stated) -> FastTokenizer:
     config = said.config_of(roles, lambda number: str(tokenizer.id_to_token(number)))
     # The library's own text, so that a saved one has the same fingerprint.
     stops = said.stops(roles.eos, size)
-    return FastTokenizer(json.dumps(spec, ensure_ascii=False), roles, config, stops)
+    text = json.dumps(spec, ensure_ascii=False)
+    return FastTokenizer(text, roles, config, stops, said.where)
 
 
 def _parsed(spec: Spec, said: Stated) -> tokenizers.Tokenizer:

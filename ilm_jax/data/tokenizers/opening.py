@@ -48,7 +48,7 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
         files = {path}
     if not is_gguf(path):
         folder = path if path.is_dir() else path.parent
-        files |= {folder / name for name in stated.JSON_FILES}
+        files |= {folder / name for name in (*stated.JSON_FILES, *stated.TEMPLATES)}
     stamps = [(file, file.stat()) for file in sorted(files) if file.is_file()]
     return _opened(path, tuple((file, s.st_size, s.st_mtime_ns) for file, s in stamps))
 
@@ -94,12 +94,8 @@ def said_otherwise(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]
 
 
 def has_chat_template(path: str | os.PathLike) -> bool:
-    """Whether the files of a tokenizer say how a conversation is laid out for an instruct model."""
-    place = pathlib.Path(resolve(path))
-    folder = place if place.is_dir() else place.parent
-    if not is_gguf(place) and any((folder / name).exists() for name in stated.TEMPLATES):
-        return True
-    files = _beside(place, [stated.CONFIG])
+    """Whether the files of a model or a tokenizer say how a conversation is laid out."""
+    files = _beside(path, (stated.CONFIG, *stated.TEMPLATES))
     return bool(stated.Stated(files, str(path)).config.get("chat_template"))
 
 

@@ -9,12 +9,12 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import sentencepiece
 
-from ilm_jax.data.tokenizers.protocol import Span
+from ilm_jax.data.tokenizers.protocol import Span, Special
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 
@@ -47,6 +47,9 @@ class OwnTokenizer:
     dec_id: int = DEC
     stop_ids: tuple[int, ...] = (EOS,)
     space_leads = False
+    template = chat = None
+    specials: Mapping[str, Special] = {}
+    prefixes_after_special = False
 
     def __init__(self, model: bytes) -> None:
         """Reads a serialised SentencePiece model.

@@ -6,17 +6,20 @@ model's own (T5's 100 sentinels) have ids, and no text encodes to them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
+import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
-from ilm_jax.data.tokenizers.protocol import Span
+from ilm_jax.data.tokenizers.chat_template import template_of
+from ilm_jax.data.tokenizers.protocol import Span, Special
 from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
@@ -40,6 +43,7 @@ class PiecesTokenizer:
     """
 
     space_leads = True
+    chat = None
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class PiecesTokenizer:
         config: bytes,
         stops: tuple[int, ...] = (),
         hidden: tuple[int, ...] = (),
+        where: str = "the tokenizer",
     ) -> None:
         """Takes what the files say.
 
@@ -59,9 +64,11 @@ class PiecesTokenizer:
           config: the tokenizer_config.json that says the special ids.
           stops: ids that end a text; eos alone by default.
           hidden: user-defined symbols that no text encodes to.
+          where: all of it lies, for messages.
         """
         self.model, self.roles, self._config = model, roles, config
         self.stop_ids, self._hidden = stops or (roles.eos,), hidden
+        self.template, self._where = template_of(config, where), where
         self.pad_id, self.eos_id, self.unk_id = roles.pad, roles.eos, roles.unk
         self.bos_id, self.cls_id, self.dec_id = roles.bos, roles.cls, roles.dec
         self.vocab_size, self.text_vocab_size = roles.size, roles.text_size
@@ -89,7 +96,25 @@ class PiecesTokenizer:
             self._config,
             self.stop_ids,
             self._hidden,
+            self._where,
         )
+
+    @functools.cached_property
+    def specials(self) -> Mapping[str, Special]:
+        """See `Tokenizer`: control pieces, and what was added behind the model's own."""
+        library = self._processor
+        controls = [n for n in range(library.get_piece_size()) if library.is_control(n)]
+        found = {library.id_to_piece(number): Special(number) for number in controls}
+        for number, token in json.loads(self._config).get("added_tokens_decoder", {}).items():
+            if isinstance(token, dict) and token.get("special"):
+                strips = bool(token.get("lstrip")), bool(token.get("rstrip"))
+                found[token["content"]] = Special(int(number), *strips)
+        return found
+
+    @property
+    def prefixes_after_special(self) -> bool:
+        """See `Tokenizer`: so they do unless tokenizer_config.json says that it is not legacy."""
+        return self._prefixes and bool(json.loads(self._config).get("legacy", True))
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -213,6 +238,7 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
         said.config_of(roles, to_token),
         said.stops(roles.eos, size),
         hidden,
+        said.where,
     )
 
 

@@ -1,11 +1,23 @@
 """What the rest of the library asks of a tokenizer."""
 
 import os
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ilm_jax.data.tokenizers.chat import ChatFormat
+    from ilm_jax.data.tokenizers.chat_template import ChatTemplate
 
 # [start, end) in Unicode characters of the text that was encoded.
 Span = tuple[int, int]
+
+
+class Special(NamedTuple):
+    """A special token; whether it takes the white space before or behind it along."""
+
+    id: int
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 class Tokenizer(Protocol):
@@ -29,6 +41,10 @@ class Tokenizer(Protocol):
         on to the text that follows. False for our own, whose models learn prompt and answer cut
         behind the space.
       fingerprint: hex SHA-256 of what decides the ids: equal fingerprints, equal ids.
+      template: how the model's files lay out a conversation; None where they do not say.
+      chat: how prompts are laid out as turns of a conversation; None: they are plain text.
+      specials: the special tokens by their spelling, which templates write and texts never hold.
+      prefixes_after_special: a text behind a special token is encoded as one that opens a row.
     """
 
     pad_id: int
@@ -43,6 +59,18 @@ class Tokenizer(Protocol):
     text_vocab_size: int
     space_leads: bool
     fingerprint: str
+
+    @property
+    def template(self) -> "ChatTemplate | None": ...
+
+    @property
+    def chat(self) -> "ChatFormat | None": ...
+
+    @property
+    def specials(self) -> Mapping[str, Special]: ...
+
+    @property
+    def prefixes_after_special(self) -> bool: ...
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Token ids, without bos or eos.

@@ -11,8 +11,9 @@ from ilm_jax.strict_json import parse_object
 
 CONFIG, SPECIAL_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 GENERATION = "generation_config.json"
-# How turns of a conversation are laid out, where tokenizer_config.json does not hold it itself.
-TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+# How turns of a conversation are laid out, where tokenizer_config.json does not hold it itself; the
+# first of them is read.
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
 # Looked at for eos and pad alone, where the files above name none: Qwen's config.json has a bos
 # that its tokenizer never writes.
 MODEL_CONFIGS = (GENERATION, "config.json")
@@ -40,14 +41,15 @@ class Stated:
 
     Attributes:
       where: the folder or file, for messages.
-      config: tokenizer_config.json, or {}.
+      config: tokenizer_config.json, or {}; "chat_template" in it is the model's own, in whichever
+        file it stands.
     """
 
     def __init__(self, files: Mapping[str, bytes], where: str) -> None:
-        """Parses those of JSON_FILES that are there.
+        """Parses those of JSON_FILES and TEMPLATES that are there.
 
         Raises:
-          UserError: for a file that is not a JSON object.
+          UserError: for a file that is not a JSON object, or no text.
         """
         self.where = where
         self._files: dict[str, dict[str, Any]] = {}
@@ -55,6 +57,11 @@ class Stated:
             if name in files:
                 self._files[name] = parse_object(files[name], f"{where}: {name}")
         self.config = self._files.get(CONFIG, {})
+        for name in TEMPLATES:
+            if name in files:
+                template = _template(files[name], f"{where}: {name}")
+                self.config = {**self.config, "chat_template": template}
+                break
 
     @property
     def tokenizer_class(self) -> str:
@@ -239,7 +246,7 @@ class Stated:
             for role in ("pad", "eos", "bos", "unk", "cls")
             if (number := getattr(roles, role)) is not None and number < roles.size
         }
-        if roles.bos is None:
+        if roles.bos is None and not self.config.get("chat_template"):
             said["bos_token"] = None
         config = {**self.config, **said, "add_bos_token": roles.bos is not None}
         if self.added:
@@ -247,6 +254,16 @@ class Stated:
             names = {number: {"content": token} for token, number in self.added.items()}
             config["added_tokens_decoder"] = {str(n): v for n, v in (names | known).items()}
         return json.dumps(config, indent=1, ensure_ascii=False).encode()
+
+
+def _template(data: bytes, what: str) -> Any:
+    """A chat template in a file of its own."""
+    if what.endswith(".json"):
+        return parse_object(data, what).get("chat_template")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} is not UTF-8 ({error}): download it again") from error
 
 
 def _content(token: Any) -> Any:
