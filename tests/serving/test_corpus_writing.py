@@ -1,9 +1,11 @@
 """Texts of a corpus: what a language model writes is read back by the tasks, with its source."""
 
 import json
+import types
 
 import pytest
 
+from ilm_jax.cli import generate
 from ilm_jax.data.examples.instructions import Instruction
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.data.streams.converters import PromptConverter
@@ -71,3 +73,39 @@ def test_a_text_depends_neither_on_other_tasks_nor_on_the_batch():
 def test_a_prompt_that_is_too_long_names_its_item():
     with pytest.raises(UserError, match=r"summary of i0: the instruction takes \d+ tokens, 9 are"):
         list(corpus_writing.requests(TASKS, small.splits(), small.tokenizer(), 9))
+
+
+class Says:
+    """A writer whose greedy texts have faults, and whose draws mend one of them at a time."""
+
+    def __init__(self):
+        self.seeds = []
+
+    def batches(self, requests, size):
+        yield list(requests)
+
+    def texts(self, batch, config):
+        self.seeds.append(config.seed if config.sample else None)
+        faulty = [("round and " * 9, "end"), ("", "end"), ("and then", "length"), ("Good.", "end")]
+        found = {r.id[1]: faulty[k] for r, k in zip(batch, range(4), strict=False)}
+        if config.sample:
+            found[batch[0].id[1]] = ("Drawn.", "end")
+        return [dict(zip(("text", "stop"), found[r.id[1]], strict=True)) for r in batch]
+
+
+def test_texts_with_a_fault_are_drawn_anew_and_left_out_at_last():
+    found, kept, done = requests(TASKS[0], limit=4), [], []
+    says, none = Says(), types.SimpleNamespace(tries=2, batch_size=4)
+    given = (DecodingConfig(seed=5), "lm", none, kept.extend, done.append)
+    written, faults = generate._write(says, found, *given)
+    # Asked are four, three of them again, and two of these; the last one has its fault for good.
+    assert says.seeds == [None, 6, 7] and written == 3 == len(kept)
+    assert [row["target"] for row in kept] == ["Good.", "Drawn.", "Drawn."]
+    assert faults == {"empty": 1} and sum(done) == 4
+    texts = list(corpus_writing.texts(says, found, DecodingConfig(), "lm"))
+    assert [text.fault for text in texts] == ["loops", "empty", "has no end", ""]
+    takes_all = types.SimpleNamespace(tries=0, batch_size=4)
+    written, faults = generate._write(
+        Says(), found, DecodingConfig(), "lm", takes_all, len, done.append
+    )
+    assert written == 3 and faults == {"empty": 1}
