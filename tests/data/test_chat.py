@@ -100,14 +100,15 @@ def test_a_dropped_history_leaves_the_frame_whole(chat):
     example = dict.fromkeys(("key", "catalogue"), "toy") | {"targets": np.array([1])}
     inputs, slots, bounds = PromptTokenizer(chat).prompt(renderer.sequential(4, (3, 0, 7, 14), 0))
     example |= {"inputs": np.array(inputs), "slots": np.array(slots), "history_bounds": bounds}
-    whole = PromptConverter({"inputs": 400, "targets": 1}, chat, rows=lambda _, row: row)
-    length = int(whole.prompts([example])["lengths"][0])
-    cut = PromptConverter({"inputs": length - 1, "targets": 1}, chat, rows=lambda _, row: row)
-    tokens = cut.prompts([example])["tokens"][0].tolist()
+
+    def converter(length):
+        lengths = {"inputs": length, "targets": 1}
+        return PromptConverter(lengths, chat, max_entities=6, rows=lambda _, rows: rows)
+
+    length = int(converter(400).prompts([example])["lengths"][0])
+    tokens = converter(length - 1).prompts([example])["tokens"][0].tolist()
     read = PromptTokenizer(chat).prompt(renderer.sequential(4, (0, 7, 14), 0))[0]
-    assert shown(chat, tokens[: len(read)]) == shown(
-        chat, [max(t, 900) if t < 0 else t for t in read]
-    )
+    assert tokens[: len(read)] == [chat.pad_id if token < 0 else token for token in read]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_templates_are_read_from_each_of_their_places(at):
         open_tokenizer_at(at(named[:1]))
 
 
-ANSWERED = "{{ messages[-1].content }}"
+EACH = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -213,9 +214,12 @@ ANSWERED = "{{ messages[-1].content }}"
         ("{{ 'aaaa' * 999999999 }}", "fails (it makes 3999999996 of something)"),
         ("{% for i in range(999999999) %}a{% endfor %}", "fails (Range too big"),
         ("hello", "has no place for the assistant's answer"),
-        (ANSWERED, "leaves out or changes what the user says"),
-        ("{{ messages[0].content | upper }}" + ANSWERED, "leaves out or changes what the user"),
-        ("{{ messages[0].content }}" + 2 * ANSWERED, "says a turn twice"),
+        (EACH.replace("in messages", "in messages if m.role != 'user'"), "leaves out or changes"),
+        (
+            EACH.replace("m.content", "m.content | upper"),
+            "leaves out or changes what the user says",
+        ),
+        (2 * EACH, "says a turn twice"),
     ],
 )
 def test_a_bad_template_is_one_line(at, template, reason):

@@ -14,7 +14,7 @@ LONG = "it tells of a boat on a cold river and of the people who row it"
         ("The film is good. The film is good. The film is good.", "the film is good"),
         ("A start. " + "very " * 9, "very"),
         (f"{LONG}. {LONG}.", LONG),
-        ("1. A good film, set in 1942. 2. A good film, set in 1943. 3. A good film, set", "a good"),
+        ("1. A good film in 1942. 2. A good film in 1943. 3. A good film in 1944.", "a good"),
         ("この本は面白い。" * 3, "この本は面白い"),
     ],
 )

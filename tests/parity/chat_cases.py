@@ -16,7 +16,7 @@ ARCHIVE = GOLDENS / "tokenizers.tar.xz"
 CHATML = """\
 {% for message in messages %}
     {% if loop.first and message['role'] != 'system' %}
-        {{- '<|im_start|>system\\nYou are a helper of this test.<|im_end|>\\n' }}
+        {{- '<|im_start|>system\\nYou are a helper of this test.<|im_end|>\\n' -}}
     {% endif %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}
 {% endfor %}

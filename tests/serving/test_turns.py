@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 from ilm_jax.cli import chat
-from ilm_jax.data.examples.prompt_tokens import spoken
+from ilm_jax.data.examples.prompt_tokens import PromptTokenizer, Turn, spoken
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
+from ilm_jax.data.tokenizers.chat_template import USER
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.serving.conversation import Conversation
 from ilm_jax.serving.turns import Turns
@@ -71,7 +72,10 @@ def test_earlier_turns_are_read_until_they_are_forgotten(tokenizer):
 
 
 def test_the_oldest_turns_make_room_and_it_is_said(tokenizer):
-    answers = Answers(tokenizer, length=140)
+    texts = ["question 2", "answer 3", "question 3"]
+    spoken_by = [Turn((USER, "assistant")[k % 2], spoken(text)) for k, text in enumerate(texts)]
+    room = len(PromptTokenizer(tokenizer).conversation(spoken_by)[0])
+    answers = Answers(tokenizer, length=room)
     turns = Turns(answers)
     for number in range(4):
         turns.answer(spoken(f"question {number}"), CONFIG)

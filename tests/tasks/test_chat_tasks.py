@@ -46,7 +46,7 @@ def examples(task, tokenizer, split="test"):
         yield made.render(split, **integers), made.build(split, **integers)
 
 
-@pytest.mark.parametrize("task", ["long_description", "sequential_random", "knowledge/rating"])
+@pytest.mark.parametrize("task", ["long_description", "sequential_random", "knowledge/mlm"])
 def test_prompts_are_the_users_and_answers_the_assistants(place, task):
     tokenizer = formatted(open_tokenizer_at(place))
     converter = PromptConverter(
