@@ -4,12 +4,14 @@ Downloads go on where they were cut off; HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT an
 they mean to that library. Weights in pickles are not fetched.
 """
 
+import functools
 import re
 
 from ilm_jax.errors import UserError
 
 # What of a repository is read: weights in safetensors, JSON, and the tokenizer's files.
 PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "1_Pooling/*"]
+PATTERNS += ["README.md", "LICENSE*"]
 # The model again in other runtimes' forms, or under its maker's own names.
 OTHERS = ["consolidated*", "original/*", "onnx/*", "openvino/*", "coreml/*", "*.msgpack"]
 _FORM = re.compile(
@@ -17,6 +19,7 @@ _FORM = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=32)  # a run asks several times, and every time would ask the hub
 def download(name: str) -> str:
     """The folder of a repository in the hub's cache, or one GGUF file of it.
 
@@ -66,4 +69,5 @@ def download(name: str) -> str:
 
 def _said(error: Exception) -> str:
     """The library's words, in one line."""
-    return " ".join(str(error).split())[:240]
+    text = " ".join(str(error).split())
+    return text if len(text) < 200 else f"{text[:200]}…"

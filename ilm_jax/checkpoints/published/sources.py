@@ -17,6 +17,7 @@ import numpy as np
 from ilm_jax.checkpoints.published import families
 from ilm_jax.checkpoints.published.copies import settle
 from ilm_jax.checkpoints.published.entries import Entry, Source, from_rule, from_source
+from ilm_jax.checkpoints.published.families import options
 from ilm_jax.checkpoints.published.families import qformer as into_qformer
 from ilm_jax.checkpoints.published.families.agreeing import check_names
 from ilm_jax.checkpoints.published.hugging_face import Index, SafetensorsFolder
@@ -128,12 +129,26 @@ def describe_objective(objective: Objective) -> dict[str, tuple[str, dict[str, A
 
 
 def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{field: (there, here)} of what makes two configurations different models."""
+    """{field: (there, here)} of what makes two configurations different models.
+
+    A width or number of heads that is left open is the one that it stands for.
+    """
+    there, ours = _filled(found), _filled(here)
     return {
         name: (found[name], here[name])
         for name in found
-        if name in here and name not in RUNTIME and found[name] != here[name]
+        if name in here and name not in RUNTIME and there[name] != ours[name]
     }
+
+
+def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A decoder's fields with what None stands for."""
+    filled = dict(fields)
+    heads, width = fields.get("num_heads"), fields.get("embed_dim")
+    if heads and width:
+        usual = {"head_dim": width // heads, "num_kv_heads": heads}
+        filled |= {n: v for n, v in usual.items() if n in fields and fields[n] is None}
+    return filled
 
 
 def from_family(source: Source, family: Family, config: Any, top: str) -> Opened:
@@ -254,7 +269,8 @@ def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
         return Opened(source.where, source, entries, configs=configs, meta=source.config)
     family, config = _family_of(path, source.config, target)
     opened = from_family(source, family, config, top)
-    return dataclasses.replace(opened, meta=source.config)
+    notes = [f"{path}: {line}" for line in options.carried(source.config)]
+    return dataclasses.replace(opened, meta=source.config, notes=[*opened.notes, *notes])
 
 
 def _family_of(path: str, said: Mapping[str, Any], target: Any) -> tuple[Family, Any]:

@@ -40,6 +40,8 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
       UserError: if nothing is there, or nothing that can be read.
     """
     path = pathlib.Path(resolve(path))
+    if not path.suffix and not path.exists():
+        raise nothing_at(path)
     if is_gguf(path):
         files = {path}
     elif path.is_dir():
@@ -156,8 +158,6 @@ def _choose(files: Mapping[str, bytes], folder: pathlib.Path) -> Tokenizer:
             f"save it as {fast.FAST} with transformers' fast tokenizer"
         )
     wanted = ", ".join([*PIECES_FILES, fast.FAST, fast.VOCAB])
-    if not folder.exists():
-        raise nothing_at(folder)
     raise UserError(f"{folder}: no tokenizer there: the folder has none of {wanted}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.checkpoints.published.families.agreeing import integer, number
+from ilm_jax.checkpoints.published.families.options import CARRIED, GENERAL
 from ilm_jax.checkpoints.published.rules import Buffer, Family, Rule
 from ilm_jax.errors import UserError
 from ilm_jax.models.encoder import BertConfig
@@ -27,18 +28,14 @@ _READ = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
     "max_position_embeddings layer_norm_eps hidden_dropout_prob attention_probs_dropout_prob"
 )
-# What changes no number that the encoder computes: training, generation, bookkeeping, outputs.
+# What changes no number that the encoder computes, beside what every family's files carry.
 _NEUTRAL = (
-    "model_type architectures transformers_version _name_or_path torch_dtype dtype use_cache "
-    "initializer_range gradient_checkpointing type_vocab_size classifier_dropout pad_token_id "
-    "bos_token_id eos_token_id sep_token_id cls_token_id decoder_start_token_id id2label label2id "
-    "num_labels problem_type finetuning_task return_dict output_attentions output_hidden_states "
-    "torchscript tie_word_embeddings chunk_size_feed_forward pruned_heads is_encoder_decoder "
-    "tokenizer_class pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-    "pooler_size_per_head pooler_type directionality language name _commit_hash "
-    "attn_implementation _attn_implementation_autoset prefix task_specific_params"
+    "type_vocab_size classifier_dropout cls_token_id tie_word_embeddings pruned_heads "
+    "is_encoder_decoder tie_encoder_decoder cross_attention_hidden_size pooler_fc_size "
+    "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type "
+    "directionality language name"
 )
-KNOWN = frozenset(f"{_READ} {_NEUTRAL}".split()) | set(FIXED)
+KNOWN = frozenset(f"{_READ} {_NEUTRAL}".split()) | set(FIXED) | GENERAL | CARRIED
 
 
 def config(found: Mapping[str, Any]) -> BertConfig:

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ilm_jax.checkpoints.published.families import options
 from ilm_jax.checkpoints.published.families.agreeing import agree, flag, integer, number
 from ilm_jax.checkpoints.published.rules import Buffer, Copy, Rule
 from ilm_jax.errors import UserError
@@ -30,15 +31,8 @@ READ = frozenset(SIZES) | set(
     "num_key_value_heads head_dim hidden_act rms_norm_eps rope_theta rope_scaling rope_parameters "
     "tie_word_embeddings".split()
 )
-# Options that say how to train, generate or store, and nothing of what the layers compute.
-NEUTRAL = frozenset(
-    "_attn_implementation_autoset _commit_hash _name_or_path architectures attention_dropout "
-    "attn_implementation auto_map bos_token_id cache_implementation dtype eos_token_id "
-    "initializer_range max_position_embeddings model_type output_attentions "
-    "output_hidden_states pad_token_id pretraining_tp problem_type "
-    "return_dict torch_dtype torchscript transformers_version unsloth_fixed unsloth_version "
-    "use_cache".split()
-)
+# Options that say how to train or split, beside those of every family.
+NEUTRAL = frozenset("attention_dropout is_decoder pretraining_tp".split())
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
 # No model has more layers; a pattern of kinds is written out so far.
 DEEPEST = 100_000
@@ -55,19 +49,8 @@ def check_options(
       read: names of options that the family reads, beyond those of all.
       fixed: {option: values that change nothing}.
     """
-    kind = found.get("model_type")
-    for name, values in fixed.items():
-        if name in found and found[name] not in values:
-            raise UserError(
-                f"config.json of a {kind} model says {name}={found[name]!r}: only "
-                f"{' or '.join(map(repr, values))} is built here"
-            )
-    unknown = sorted(set(found) - READ - NEUTRAL - set(read) - set(fixed))
-    if unknown:
-        raise UserError(
-            f"config.json of a {kind} model has unknown options {', '.join(unknown)}: use a model "
-            "without them, or delete them if they do not change what it computes"
-        )
+    off = {"is_encoder_decoder": (False, None)}
+    options.check(found, READ | NEUTRAL | set(read), off | dict(fixed))
 
 
 def shared(found: Mapping[str, Any], *, tied: bool, rope: bool = True) -> dict[str, Any]:

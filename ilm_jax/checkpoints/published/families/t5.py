@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ilm_jax.checkpoints.published.families.agreeing import agree, flag, integer, number
+from ilm_jax.checkpoints.published.families.options import check
 from ilm_jax.checkpoints.published.rules import Copy, Family, Rule
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5_layers import T5Config
@@ -24,15 +25,11 @@ SIZES = {
     "num_layers": "num_layers",
     "num_heads": "num_heads",
 }
-# Options that say how to train, generate or store, and nothing of what the layers compute.
-IGNORED = set(
-    "_name_or_path add_cross_attention architectures attribute_map bos_token_id "
-    "chunk_size_feed_forward classifier_dropout decoder_start_token_id dense_act_fn "
-    "dropout_rate dtype eos_token_id finetuning_task gradient_checkpointing id2label "
-    "initializer_factor is_decoder is_encoder_decoder is_gated_act label2id model_type "
-    "n_positions output_attentions output_hidden_states output_past pad_token_id problem_type "
-    "return_dict scale_decoder_outputs task_specific_params tie_encoder_decoder "
-    "tie_word_embeddings tokenizer_class torch_dtype transformers_version use_cache".split()
+# Options that say how to train or store, beside those of every family.
+NEUTRAL = frozenset(
+    "attribute_map classifier_dropout dense_act_fn dropout_rate gradient_checkpointing "
+    "initializer_factor is_decoder is_encoder_decoder is_gated_act n_positions output_past "
+    "scale_decoder_outputs tie_word_embeddings".split()
 )
 READ = {
     *SIZES,
@@ -51,9 +48,7 @@ def config(options: Mapping[str, Any]) -> T5Config:
     Raises:
       UserError: for an option that is unknown, missing or not supported, by its name.
     """
-    unknown = sorted(set(options) - READ - IGNORED)
-    if unknown:
-        raise UserError(f"config.json of a t5 model sets {unknown}, which T5Config does not have")
+    check(options, NEUTRAL | READ, {})
     missing = sorted(name for name in SIZES if options.get(name) is None)
     if missing:
         raise UserError(f"config.json of a t5 model lacks {missing}")
@@ -62,8 +57,8 @@ def config(options: Mapping[str, Any]) -> T5Config:
         raise UserError(
             f'config.json: feed_forward_proj="{kind}" is not one of {", ".join(FEED_FORWARDS)}'
         )
-    if options.get("is_decoder") or options.get("tie_encoder_decoder"):
-        raise UserError("config.json: is_decoder and tie_encoder_decoder are not supported for T5")
+    if options.get("is_decoder"):
+        raise UserError("config.json: is_decoder is not supported for T5")
     activation, gated = FEED_FORWARDS[kind]
     # Since version 5, transformers writes tie_word_embeddings=true into the folders of T5 1.1 too
     # and tells the two by this option.
