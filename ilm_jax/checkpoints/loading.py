@@ -15,11 +15,11 @@ import numpy as np
 from ilm_jax.checkpoints.checkpoints import InitFrom, check_same, shorten
 from ilm_jax.checkpoints.layout import disk_layout, disk_names, is_stacked
 from ilm_jax.checkpoints.lineage import check_lineage
+from ilm_jax.checkpoints.published.configs import differing
 from ilm_jax.checkpoints.published.entries import BLOCK_BYTES, with_int8
 from ilm_jax.checkpoints.published.sources import (
     Opened,
     describe_objective,
-    differing,
     is_adapter,
     open_source,
 )

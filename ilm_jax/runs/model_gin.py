@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ilm_jax.checkpoints.published.sources import RUNTIME
+from ilm_jax.checkpoints.published.configs import RUNTIME
 
 MODULES = {"DecoderConfig": "decoder", "T5Config": "t5"}
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from ilm_jax.checkpoints.published import families
-from ilm_jax.checkpoints.published.sources import describe, differing, open_source
+from ilm_jax.checkpoints.published.configs import differing
+from ilm_jax.checkpoints.published.sources import describe, open_source
 from ilm_jax.errors import UserError
 from tests.checkpoints.published import LLAMA, T5, publish
 from tests.parity.make_configs import GOLDEN, PUBLISHED

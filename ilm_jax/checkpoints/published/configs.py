@@ -12,6 +12,11 @@ CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
     "DecoderConfig": DecoderConfig,
     "T5Config": T5Config,
 }
+# Fields of a configuration that say how a model runs, not which model it is.
+RUNTIME = frozenset(
+    "dtype param_dtype remat scan_layers lora_rank lora_alpha lora_targets quantized dropout "
+    "attention_backend".split()
+)
 
 
 def rebuild(kind: str, fields: Mapping[str, Any], **changes: Any) -> DecoderConfig | T5Config:
@@ -27,3 +32,26 @@ def rebuild(kind: str, fields: Mapping[str, Any], **changes: Any) -> DecoderConf
         return CONFIGS[kind](**{**given, **changes})
     except (TypeError, ValueError) as error:
         raise UserError(f"a checkpoint's {kind} cannot be built: {error}") from error
+
+
+def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{field: (there, here)} of what makes two configurations different models.
+
+    A width or number of heads that is left open is the one that it stands for.
+    """
+    there, ours = _filled(found), _filled(here)
+    return {
+        name: (found[name], here[name])
+        for name in found
+        if name in here and name not in RUNTIME and there[name] != ours[name]
+    }
+
+
+def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A decoder's fields with what None stands for."""
+    filled = dict(fields)
+    heads, width = fields.get("num_heads"), fields.get("embed_dim")
+    if heads and width:
+        usual = {"head_dim": width // heads, "num_kv_heads": heads}
+        filled |= {n: v for n, v in usual.items() if n in fields and fields[n] is None}
+    return filled

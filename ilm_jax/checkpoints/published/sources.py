@@ -33,11 +33,6 @@ from ilm_jax.strict_json import parse_object
 
 # config.json's model_type of what `ilm convert --to=adapter` writes.
 ADAPTER = "ilm_jax_adapter"
-# Fields of a configuration that say how a model runs, not which model it is.
-RUNTIME = frozenset(
-    "dtype param_dtype remat scan_layers lora_rank lora_alpha lora_targets quantized dropout "
-    "attention_backend".split()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,29 +121,6 @@ def describe(config: Any) -> tuple[str, dict[str, Any]]:
 def describe_objective(objective: Objective) -> dict[str, tuple[str, dict[str, Any]]]:
     """{top key: description} of the models that an objective trains."""
     return {top: describe(config) for top, config in objective.configs.items()}
-
-
-def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{field: (there, here)} of what makes two configurations different models.
-
-    A width or number of heads that is left open is the one that it stands for.
-    """
-    there, ours = _filled(found), _filled(here)
-    return {
-        name: (found[name], here[name])
-        for name in found
-        if name in here and name not in RUNTIME and there[name] != ours[name]
-    }
-
-
-def _filled(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A decoder's fields with what None stands for."""
-    filled = dict(fields)
-    heads, width = fields.get("num_heads"), fields.get("embed_dim")
-    if heads and width:
-        usual = {"head_dim": width // heads, "num_kv_heads": heads}
-        filled |= {n: v for n, v in usual.items() if n in fields and fields[n] is None}
-    return filled
 
 
 def from_family(source: Source, family: Family, config: Any, top: str) -> Opened:
