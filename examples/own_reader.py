@@ -52,6 +52,7 @@ class MovedWordsReader(Reader):
 
     num_queries: int = 8
     cf_dim: int = 0
+    output_layer = "move"  # starts from the items' vectors, so that soft tokens start as words
 
     def build(self, lm_dim: int) -> nn.Module:
         """The module that the language model reads through."""

@@ -48,6 +48,7 @@ REQUIRED = {
     "LanguageModelling": {"lm": DecoderConfig(**SIZES)},
     "QFormerReader": {"qformer": QFORMER},
     "MLPReader": {"qformer": QFORMER},
+    "PromptReader": {"qformer": QFORMER},
     "Run": {
         "model_dir": "run",
         "objective": Alignment(QFORMER),
@@ -64,6 +65,7 @@ OTHERS = {
     "LanguageModelling",
     "QFormerReader",
     "MLPReader",
+    "PromptReader",
     "TextHead",
     "RopeScaling",
     "InitFrom",

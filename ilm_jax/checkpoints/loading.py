@@ -5,7 +5,7 @@ floating-point tensors too.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,9 @@ from ilm_jax.sharding.freezing import matches
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import FlatParams, Variable, initialise, param_shardings
 
+# From (all parameters, the paths of those that were drawn) to the parameters, and report lines.
+Start = Callable[[FlatParams, Sequence[str]], tuple[FlatParams, list[str]]]
+
 
 def load_sources(
     objective: Objective,
@@ -41,10 +44,12 @@ def load_sources(
     partitioner: Partitioner,
     key: jax.Array,
     made_from: Record | None = None,
+    start: Start | None = None,
 ) -> tuple[FlatParams, str]:
     """Reads parameters from `sources` (the first that holds one wins) and draws the others.
 
-    `made_from` is the record of the run that takes them, to be compared with the sources' own.
+    `made_from` is the record of the run that takes them, to be compared with the sources' own, and
+    `start` what sets drawn ones from data.
 
     Returns:
       The parameters on the mesh, and a report of three lists: restored, fresh, unused.
@@ -77,6 +82,9 @@ def load_sources(
         )
     lines.append(f"  fresh {len(fresh)} {shorten(fresh) if sources else ''}".rstrip())
     params |= initialise(objective, variables, fresh, partitioner, key)
+    if start is not None:
+        params, told = start(params, fresh)
+        lines += told
     lines += [line for source in sources for line in _other_base(source, params)]
     return params, "\n".join(lines)
 

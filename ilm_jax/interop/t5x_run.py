@@ -20,6 +20,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.interop.t5x_model import need_t5x
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.state import describe_variables
+from ilm_jax.training.data_start import DataStart
 
 try:
     from t5x import utils
@@ -141,6 +142,8 @@ class SourcesInitializer(_Base):
         placed = jax.tree.map(lambda leaf: leaf.sharding, state.params)
         # Only where they lie is asked of those that were drawn.
         jax.tree.map(lambda leaf: leaf.delete(), state.params)
+        run = self._run
+        start = DataStart(objective, run.partitioner, run.vectors, run.start_rows)
         loaded, report = load_sources(
             objective,
             describe_variables(objective),
@@ -149,6 +152,7 @@ class SourcesInitializer(_Base):
             self._run.partitioner,
             jax.random.key(config.seed),
             self._run.made_from(),
+            start,
         )
         print(f"parameters:\n{report}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""What stands in the Q-Former's place in a comparison: an MLP with as many soft tokens."""
+"""What stands in the Q-Former's place in a comparison: an MLP, a soft prompt, as many tokens."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.layers import Dense, DType
+from ilm_jax.models.layers import Dense, DType, make_param, normal_002
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 
 TOLERANCE = 0.1
@@ -44,6 +44,20 @@ class MLPAdaptor(nn.Module):
         width = self.num_queries * self.lm_dim
         out = Dense(width, ("mlp", "embed"), True, name="down", **types)(hidden)
         return out.reshape(*vectors.shape[:-1], self.num_queries, self.lm_dim)
+
+
+class SoftPrompt(nn.Module):
+    """Trained vectors of the decoder's width (Lester et al. 2021, arXiv 2104.08691)."""
+
+    num_queries: int
+    lm_dim: int
+    param_dtype: DType = "float32"
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "queries lm_dim"]:
+        """The table `embedding`, N(0, 0.02) where it does not start from data."""
+        shape, axes = (self.num_queries, self.lm_dim), ("queries", None)
+        return make_param(self, "embedding", normal_002, shape, axes, self.param_dtype)
 
 
 @functools.cache

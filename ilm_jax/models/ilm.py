@@ -9,6 +9,7 @@ model: a decoder, or an encoder-decoder whose encoder reads the soft tokens.
 from typing import Any, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,6 +18,8 @@ from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.layers import constrain
 from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.t5 import T5
+
+TOKENS_AT_ONCE = 4096
 
 
 class ItemLanguageModel(nn.Module):
@@ -118,6 +121,29 @@ class ItemLanguageModel(nn.Module):
     def output_layer(self) -> OutputLayer:
         """What `logits` computes, as arrays: for a loss that never holds all logits."""
         return self.lm.output_layer()
+
+
+def token_rms(lm: Decoder | T5, params: Any, vocab_size: int) -> Float[Array, ""]:
+    """Root mean square of the entries of a language model's token vectors, as its layers read them.
+
+    Rows of zeros, which fill a table up, do not count.
+
+    Args:
+      lm: the module.
+      params: its parameters, nested.
+      vocab_size: rows of its table.
+    """
+    block = min(vocab_size, TOKENS_AT_ONCE)
+
+    def squares(ids: Array) -> tuple[Array, Array]:
+        words: Any = lm.apply({"params": params}, ids[None], method="embed")
+        square = jnp.mean(jnp.square(words[0].astype(jnp.float32)), axis=-1)
+        square = jnp.where(ids < vocab_size, square, 0.0)
+        return jnp.sum(square), jnp.sum(square > 0)
+
+    ids = jnp.arange(-(-vocab_size // block) * block).reshape(-1, block)
+    total, rows = jax.lax.map(squares, ids)
+    return jnp.sqrt(jnp.sum(total) / jnp.maximum(jnp.sum(rows), 1))
 
 
 def gather_vectors(

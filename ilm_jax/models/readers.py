@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
 from ilm_jax.checks import check
-from ilm_jax.models.baselines import MLPAdaptor, matching_hidden
-from ilm_jax.models.layers import Dense
+from ilm_jax.models.baselines import MLPAdaptor, SoftPrompt, matching_hidden
+from ilm_jax.models.layers import Dense, DType
 from ilm_jax.models.qformer import QFormer, QFormerConfig
+from ilm_jax.models.standardising import Linear, inputs_of, standardised
 
 
 @runtime_checkable
@@ -35,6 +39,15 @@ class Reader(Protocol):
         """Configurations of its parts by top key, as checkpoints record and compare them."""
         return {}
 
+    @property
+    def output_layer(self) -> str:
+        """Path of the linear layer that gives the soft tokens, such as "adaptor/down".
+
+        Its parameters are `kernel` and, if it has one, `bias`. A run that begins sets them from
+        the items' vectors (`data_start`). "": there is none, and the soft tokens start as drawn.
+        """
+        return ""
+
     def with_configs(self, configs: Mapping[str, Any]) -> Self:
         """The same reader with these in the place of its `configs`."""
         return self
@@ -48,6 +61,31 @@ class Reader(Protocol):
         [..., num_queries, lm_dim]. It makes its parts itself; their names are top keys of the
         parameters, of which `lm` is the language model's.
         """
+
+    def data_start(
+        self,
+        params: Any,
+        vectors: Float[Array, "items cf"],
+        rms: Float[Array, ""],
+        lm_dim: int,
+    ) -> dict[str, jax.Array]:
+        """Leaves that take the place of drawn ones, by path, so that soft tokens start as words.
+
+        Traced. Here the output layer's, so that its outputs are standardised over the items.
+
+        Args:
+          params: nested, as drawn or restored.
+          vectors: of training items.
+          rms: of the entries of the language model's token vectors.
+          lm_dim: the language model's width.
+        """
+        if not self.output_layer:
+            return {}
+        flat = flatten_dict(params, sep="/")
+        kernel, bias = (f"{self.output_layer}/{name}" for name in ("kernel", "bias"))
+        inputs = inputs_of(self.build(lm_dim), params, self.output_layer, vectors)
+        started = standardised(inputs, Linear(flat[kernel], flat.get(bias)), rms)
+        return {kernel: started.kernel} | ({} if started.bias is None else {bias: started.bias})
 
 
 class QFormerSoftTokens(nn.Module):
@@ -69,7 +107,7 @@ class QFormerSoftTokens(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class _SizedByQFormer:
+class _SizedByQFormer(Reader):
     """What readers share whose sizes are those of a Q-Former."""
 
     qformer: QFormerConfig
@@ -112,6 +150,8 @@ class QFormerReader(_SizedByQFormer):
       qformer: sizes; stage 2 has no use for its text branch.
     """
 
+    output_layer = "adaptor"
+
     def build(self, lm_dim: int) -> nn.Module:
         """See `Reader.build`."""
         return QFormerSoftTokens(self.qformer, lm_dim)
@@ -145,6 +185,55 @@ class MLPReader(_SizedByQFormer):
         parameters as that and its linear layer to within 10 %.
     """
 
+    output_layer = "adaptor/down"
+
     def build(self, lm_dim: int) -> nn.Module:
         """See `Reader.build`."""
         return MLPSoftTokens(self.qformer, matching_hidden(self.qformer, lm_dim), lm_dim)
+
+
+class PromptSoftTokens(nn.Module):
+    """As many soft tokens, the same for every vector."""
+
+    num_queries: int
+    lm_dim: int
+    param_dtype: DType = "float32"
+
+    def setup(self) -> None:
+        """Names the part."""
+        self.prompt = SoftPrompt(self.num_queries, self.lm_dim, self.param_dtype)
+
+    def __call__(
+        self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
+    ) -> Float[Array, "*batch queries lm_dim"]:
+        """The prompt, for each vector."""
+        tokens = self.prompt()
+        return jnp.broadcast_to(tokens, (*vectors.shape[:-1], *tokens.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptReader(_SizedByQFormer):
+    """A trained soft prompt (Lester et al. 2021, arXiv 2104.08691): parameters under `prompt`.
+
+    It knows nothing of the item: what a frozen language model gains by soft tokens that tell it
+    the task and the texts' style alone. So it is the floor of a comparison of readers.
+
+    Attributes:
+      qformer: the Q-Former in whose place it stands: it has as many soft tokens.
+    """
+
+    def build(self, lm_dim: int) -> nn.Module:
+        """See `Reader.build`."""
+        return PromptSoftTokens(self.num_queries, lm_dim, self.qformer.param_dtype)
+
+    def data_start(
+        self,
+        params: Any,
+        vectors: Float[Array, "items cf"],
+        rms: Float[Array, ""],
+        lm_dim: int,
+    ) -> dict[str, jax.Array]:
+        """The drawn prompt at the token vectors' scale; see `Reader.data_start`."""
+        drawn = params["prompt"]["embedding"]
+        own = jnp.sqrt(jnp.mean(jnp.square(drawn.astype(jnp.float32))))
+        return {"prompt/embedding": (drawn * (rms / own)).astype(drawn.dtype)}

@@ -1,8 +1,9 @@
 """Stages 0 and 2: a language model's losses, alone or reading item vectors.
 
-Which row of a comparison it is depends on the parts alone: no reader (`text-zero`, `text-full`),
-an MLP from vector to soft tokens (`mlp`, CoLLM's), or a Q-Former and a linear adaptor (`ilm-rand`,
-`ilm`). What trains is the trainer's choice.
+Which row of a comparison it is depends on the parts alone: no reader (`text-zero`, `text-full`), a
+soft prompt that is the same for every item (`prompt`), an MLP from vector to soft tokens (`mlp`,
+CoLLM's), or a Q-Former and a linear adaptor (`ilm-rand`, `ilm`). What trains is the trainer's
+choice.
 """
 
 import dataclasses
@@ -13,18 +14,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ilm_jax.checks import Number, check
+from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors
+from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors, token_rms
 from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.models.readers import Reader
+from ilm_jax.models.standardising import common_share, root_mean_square
 from ilm_jax.objectives.heads import Head, Read, TextHead, combined, text_logits, token_losses
 from ilm_jax.objectives.objective import Objective, Sums, vocabulary
 
 LanguageModelField = Annotated[LanguageModelConfig, "such as @DecoderConfig() or @T5Config()"]
 ReaderField = Annotated[Reader, "such as @QFormerReader() or @MLPReader()"]
+Start = Annotated[str, Choice(("data", "drawn"))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +40,16 @@ class LanguageModelling(Objective):
       heads: what is learnt from the hidden states; the text alone unless a recipe says more.
       target_length: hidden states are read at no more target tokens of a row than these; None
         reads them everywhere.
+      reader_start: how soft tokens start where the reader's last layer is drawn anew: "data", as
+        words (centred over the items, at the scale of the language model's token vectors;
+        models/standardising.py), or "drawn", as the draws have it.
     """
 
     lm: LanguageModelField
     reader: ReaderField | None = None
     heads: tuple[Head, ...] = (TextHead(),)
     target_length: Number | None = None
+    reader_start: Start = "data"
 
     kinds = ("prompt",)
 
@@ -139,6 +146,29 @@ class LanguageModelling(Objective):
                 raise UserError(f"{type(head).__name__}'s parameters {both} bear a name twice")
             params |= own
         return params
+
+    def data_start(
+        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+    ) -> dict[str, jax.Array]:
+        """The reader's, by `reader_start`."""
+        if self.reader is None or self.reader_start != "data":
+            return {}
+        rms = token_rms(self.lm.build(), params["lm"], self.lm.vocab_size)
+        return self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
+
+    def start_figures(
+        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+    ) -> dict[str, jax.Array]:
+        """The scale of soft tokens beside that of words, and how much all items have in common."""
+        if self.reader is None:
+            return {}
+        read = self.reader.build(self.lm.embed_dim)
+        soft: Any = read.apply({"params": params}, vectors)
+        return {
+            "words_rms": token_rms(self.lm.build(), params["lm"], self.lm.vocab_size),
+            "soft_tokens_rms": root_mean_square(soft),
+            "soft_tokens_common": common_share(soft),
+        }
 
     def loss(
         self,

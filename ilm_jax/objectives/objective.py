@@ -119,6 +119,25 @@ class Objective(Protocol):
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Parameters with their logical axes (boxed), nested, top keys as in the house style."""
 
+    def data_start(
+        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+    ) -> dict[str, jax.Array]:
+        """Leaves that start from data, in the place of drawn ones, by path; traced.
+
+        A run that begins takes them where all of them would start fresh.
+
+        Args:
+          params: nested, drawn or restored.
+          vectors: of training items, a sample.
+        """
+        return {}
+
+    def start_figures(
+        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+    ) -> dict[str, jax.Array]:
+        """Scalars by name of the parameters that a run begins with, for its report; traced."""
+        return {}
+
     def loss(
         self,
         params: dict[str, Any],

@@ -13,7 +13,7 @@ from ilm_jax.checkpoints.checkpoints import CheckpointConfig
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.catalogue.splits import Splits, make_splits
+from ilm_jax.data.catalogue.splits import TRAIN, Splits, make_splits
 from ilm_jax.data.examples.task_keys import has_prompts
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.data.streams.dataset_config import DatasetConfig
@@ -150,6 +150,18 @@ class Run:
         """The stacked vectors [capacity, cf]; one zero for text-only models."""
         return self.tables.vectors if self.tables else np.zeros((1, 1), np.float32)
 
+    @property
+    def start_rows(self) -> np.ndarray | None:
+        """Rows of the vectors of training items, from which parameters may start."""
+        if self.tables is None:
+            return None
+        rows = [
+            self.tables.rows(f"{splits.catalogue.name}/item", splits.items_in(TRAIN))
+            for splits in (self.splits, *self._further_splits)
+        ]
+        found = np.concatenate(rows)
+        return found[~self.tables.cold[found]]
+
     @functools.cached_property
     def sized_objective(self) -> Objective:
         """The objective with the tokenizer's vocabulary and the table's width."""
@@ -212,6 +224,7 @@ class Run:
             model_dir=self.model_dir,
             objective=self.sized_objective,
             table=self.vectors,
+            start_rows=self.start_rows,
             sources={kind: self.feed(dataset, kind) for kind, dataset in self.train.items()},
             eval_sources={kind: (feed, feed.len_epoch) for kind, feed in evaluation.items()},
             schedule=Schedule(self.schedule or dict.fromkeys(self.train, 1)),

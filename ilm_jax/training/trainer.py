@@ -33,12 +33,13 @@ from ilm_jax.sharding.state import (
     nested,
 )
 from ilm_jax.training import finished, fitting, resuming
+from ilm_jax.training.data_start import DataStart
 from ilm_jax.training.feeding import ExampleSource
 from ilm_jax.training.loop import Loop
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.patience import Patience
+from ilm_jax.training.preconditions import check_trainer
 from ilm_jax.training.stopping import STOPPED, StopRequest
-from ilm_jax.training.writers import check_writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Trainer:
       sources: training examples by batch kind.
       schedule: which kind each step takes.
       table: embedding table [capacity, cf]; an argument of every step, neither trained nor frozen.
+      start_rows: rows of it from which parameters start (data_start.py); None: all but zeros.
       eval_sources: (examples, their number) by batch kind.
       config_text: written to config.gin.
       made_from: of the run's record (record.py), what the trainer cannot know: data, table,
@@ -125,6 +127,7 @@ class Trainer:
     config: TrainerConfig
     _: dataclasses.KW_ONLY
     table: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 1), np.float32))
+    start_rows: np.ndarray | None = None
     eval_sources: Mapping[str, tuple[ExampleSource, int]] = dataclasses.field(default_factory=dict)
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -147,7 +150,7 @@ class Trainer:
         Raises:
           UserError: for what a person can mend; also where the loss is no longer finite.
         """
-        self._check()
+        check_trainer(self)
         checkpoints: Checkpoints | InMemory = InMemory()
         if self.model_dir:
             checkpoints = Checkpoints(self.model_dir, self.checkpoint)
@@ -213,8 +216,12 @@ class Trainer:
         finally:
             kept.close()
 
-    def initial_state(self, optimizer: Any) -> tuple[TrainState, str]:
-        """The state before the first step, and the report of what was restored from where."""
+    def initial_state(self, optimizer: Any, *, begins: bool = True) -> tuple[TrainState, str]:
+        """The state before the first step, and the report of what was restored from where.
+
+        `begins`: else the run is gone on with, and what would start from data is left as drawn.
+        """
+        self._data_start = DataStart(self.objective, self.partitioner, self.table, self.start_rows)
         variables = describe_variables(self.objective)
         params, report = load_sources(
             self.objective,
@@ -224,34 +231,10 @@ class Trainer:
             self.partitioner,
             jax.random.key(self.config.seed),
             self.made_from,
+            self._data_start if begins else None,
         )
         trainable, frozen = split_by_patterns(params, self.config.trains)
         return make_state(trainable, frozen, optimizer), report
-
-    def _check(self) -> None:
-        config = self.config
-        check_writers(config.metric_writers)
-        if self.optimizer.warmup_steps > config.total_steps:
-            _say(
-                f"warning: OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}, but "
-                f"the run has {config.total_steps}: its learning rate never reaches its peak"
-            )
-        self.partitioner.batch_sharding(config.batch_size // config.microbatches)
-        if config.batch_size % config.microbatches:
-            raise UserError(
-                f"batch size {config.batch_size} is not divisible by microbatches "
-                f"{config.microbatches}"
-            )
-        if config.microbatches > 1 and not self.objective.splits_batches:
-            raise UserError(
-                "microbatches > 1 would change a contrastive loss, whose negatives are the whole "
-                "batch: set microbatches = 1, or remat = 'full' to save memory"
-            )
-        for kind in self.schedule.kinds:
-            if kind not in self.objective.kinds:
-                raise UserError(
-                    f"the schedule names {kind!r}; this objective has {self.objective.kinds}"
-                )
 
     def _settle(self, checkpoints: Checkpoints | InMemory) -> None:
         """What the newest checkpoint decides, before anything large is loaded."""
@@ -273,11 +256,13 @@ class Trainer:
     def _start(
         self, optimizer: Any, checkpoints: Checkpoints | InMemory
     ) -> tuple[TrainState, Positions]:
-        state, report = self.initial_state(optimizer)
+        begins = checkpoints.latest_step is None
+        state, report = self.initial_state(optimizer, begins=begins)
         positions = Positions(dict.fromkeys(self.schedule.kinds, 0))
         self._frozen_fingerprint = fingerprint(state.frozen)
-        if checkpoints.latest_step is not None:
+        if not begins:
             state, positions, meta = checkpoints.resume(state)
+            self._data_start.record = meta.get("data_start", {})
             report = f"  resumed at step {int(state.step)} from {self.model_dir}"
             for line in resuming.check_bits(self.model_dir, meta, state, self._frozen_fingerprint):
                 _say(line)
@@ -334,6 +319,7 @@ class Trainer:
             "made_from": self._record,
             "configs": describe_objective(self.objective),
             "init": [dataclasses.asdict(source) for source in self.config.init],
+            "data_start": self._data_start.record,
             "environment": resuming.environment(),
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

@@ -175,4 +175,11 @@ FAULTS = (
         "dcn, ici, devices, process",
         _RULES,
     ),
+    Fault(
+        "what was restored starts from data",
+        "ilm_jax/training/data_start.py",
+        "found if set(found) <= set(fresh) else {}",
+        "found",
+        "tests/training/test_data_start.py -k checkpoint",
+    ),
 )

@@ -1,0 +1,95 @@
+"""Soft tokens that start as words: a reader's last layer, set from what it will read.
+
+Drawn weights know neither the scale of a language model's token vectors nor that of the reader's
+hidden values, much of which is one vector common to all items. A layer that starts from data (as in
+Salimans & Kingma 2016, arXiv 1602.07868, section 3, and Krähenbühl et al. 2016, arXiv 1511.06856)
+gives soft tokens that are centred over the items, and as large as words.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ilm_jax.errors import UserError
+
+# A hidden value that hardly varies is not blown up further than to this share of the others.
+_LEAST_SPREAD = 1e-2
+
+
+class Linear(NamedTuple):
+    """The leaves of a linear layer."""
+
+    kernel: Float[Array, "in out"]
+    bias: Float[Array, " out"] | None
+
+
+def inputs_of(
+    module: nn.Module, params: Any, layer: str, vectors: Float[Array, "items cf"]
+) -> Float[Array, "items positions in"]:
+    """What a layer of a reader reads of each vector, in float32.
+
+    Args:
+      module: the reader's.
+      params: nested; what is not the reader's is left alone.
+      layer: path of the layer's parameters, such as "adaptor/down".
+      vectors: of the items.
+
+    Raises:
+      UserError: if the reader calls no such layer, or calls it more than once.
+    """
+    read: list[Array] = []
+
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__" and "/".join(context.module.path) == layer:
+            read.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        module.apply({"params": params}, vectors)
+    if len(read) != 1:
+        raise UserError(
+            f"{type(module).__name__} calls the layer {layer!r} {len(read)} times, but its reader "
+            "names it as the output_layer, which is called once: name the linear layer that gives "
+            'the soft tokens, or "" for none'
+        )
+    x = read[0].astype(jnp.float32)
+    return x.reshape(len(vectors), -1, x.shape[-1])
+
+
+def standardised(
+    inputs: Float[Array, "items positions in"], drawn: Linear, rms: Float[Array, ""]
+) -> Linear:
+    """A drawn layer that reads its inputs standardised, with outputs of this root mean square.
+
+    Mean and deviation of every input are over all items and positions (a Q-Former's queries). So
+    what is common to the items but differs from query to query stays: it tells the language model
+    which soft token it reads, and learning is slower without it.
+
+    Args:
+      inputs: of the layer, for each item and each position at which it is called.
+      drawn: the random map; its scale does not matter. Without a bias, the inputs' mean stays.
+      rms: of the outputs' entries.
+    """
+    mean = jnp.mean(inputs, axis=(0, 1))
+    spread = jnp.std(inputs, axis=(0, 1))
+    least = _LEAST_SPREAD * root_mean_square(spread)
+    spread = jnp.maximum(jnp.maximum(spread, least), jnp.finfo(jnp.float32).tiny)
+    kernel = drawn.kernel.astype(jnp.float32) / spread[:, None]
+    centre = jnp.zeros_like(mean) if drawn.bias is None else mean
+    own = root_mean_square((inputs - centre) @ kernel)
+    kernel = kernel * (rms / jnp.maximum(own, jnp.finfo(jnp.float32).tiny))
+    bias = None if drawn.bias is None else (-centre @ kernel).astype(drawn.bias.dtype)
+    return Linear(kernel.astype(drawn.kernel.dtype), bias)
+
+
+def common_share(outputs: Float[Array, "items positions out"]) -> Float[Array, ""]:
+    """The share of the mean square that is the same for all items."""
+    outputs = outputs.astype(jnp.float32)
+    return jnp.mean(jnp.square(jnp.mean(outputs, axis=0))) / jnp.mean(jnp.square(outputs))
+
+
+def root_mean_square(x: Array) -> Float[Array, ""]:
+    """Of all entries, in float32."""
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(jnp.float32))))

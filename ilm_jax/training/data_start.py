@@ -1,0 +1,89 @@
+"""Parameters that start from data: set once, where a run begins, from vectors of training items."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ilm_jax.objectives.objective import Objective
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import FlatParams, nested
+
+SAMPLE = 1024
+
+
+@dataclasses.dataclass
+class DataStart:
+    """What `load_sources` calls when all parameters are there, drawn or restored.
+
+    The same on any mesh, to rounding: every process holds the vectors, and the parameters are used
+    and replaced where they lie.
+
+    Attributes:
+      objective: says what starts from data.
+      partitioner: of the parameters.
+      table: embedding table [capacity, cf].
+      rows: of the training items; None: all rows that are not zero. A fixed sample of them is read.
+      record: what was done, for checkpoints: leaves, items, and figures before and after.
+    """
+
+    objective: Objective
+    partitioner: Partitioner
+    table: np.ndarray
+    rows: np.ndarray | None = None
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, params: FlatParams, fresh: Sequence[str]) -> tuple[FlatParams, list[str]]:
+        """The parameters with what starts from data, and lines for the report.
+
+        Args:
+          params: all.
+          fresh: paths of those that were drawn.
+        """
+        vectors = self._vectors()
+        if not self.objective.needs_table or not len(vectors):
+            return params, []
+        found: dict[str, Any] = jax.eval_shape(self._leaves, params, vectors)
+        taken = found if set(found) <= set(fresh) else {}
+        whole = self.partitioner.replicated
+
+        def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Any, Any]:
+            leaves = self._leaves(params, vectors) if taken else {}
+            return leaves, self._figures(params, vectors), self._figures(params | leaves, vectors)
+
+        places = {path: params[path].sharding for path in taken}
+        with self.partitioner.context():
+            compute = jax.jit(start, out_shardings=(places, whole, whole))
+            leaves, before, after = compute(params, jax.device_put(vectors, whole))
+        before, after = ({n: float(x) for n, x in part.items()} for part in (before, after))
+        self.record = {
+            "leaves": sorted(leaves),
+            "items": len(vectors),
+            "before": before,
+            "after": after,
+        }
+        return params | leaves, self._lines()
+
+    def _vectors(self) -> np.ndarray:
+        rows = np.flatnonzero(self.table.any(axis=1)) if self.rows is None else self.rows
+        chosen = np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(int)
+        return np.asarray(self.table)[rows[chosen]]
+
+    def _leaves(self, params: FlatParams, vectors: jax.Array) -> FlatParams:
+        return self.objective.data_start(nested(params), vectors)
+
+    def _figures(self, params: FlatParams, vectors: jax.Array) -> dict[str, jax.Array]:
+        return self.objective.start_figures(nested(params), vectors)
+
+    def _lines(self) -> list[str]:
+        leaves, before, after = (self.record[name] for name in ("leaves", "before", "after"))
+        told = [
+            f"{name} {before[name]:.3g}" + (f" -> {x:.3g}" if x != before[name] else "")
+            for name, x in after.items()
+        ]
+        if not leaves and not told:
+            return []
+        what = f"started from data: {', '.join(leaves)}" if leaves else "nothing starts from data"
+        return [f"  {what} ({self.record['items']:,} items): {', '.join(told)}"]
