@@ -91,6 +91,13 @@ class Evaluator(Protocol):
     def metrics(self, answers: Answers) -> Evaluation:
         """The registered metrics of the answers, and what else the answers alone tell."""
 
+    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+        """Of the right answers to these examples, where the task has it; else no metric.
+
+        Every process takes part.
+        """
+        return Evaluation([])
+
     def shown(self, answers: Answers) -> tuple[Any, Any]:
         """(targets, predictions) as files show them."""
 

@@ -1,7 +1,8 @@
 """Generation and ranking while a model trains: t5x's `infer_eval/`.
 
-The evaluators of `ilm evaluate` measure validation examples; answers go to MODEL_DIR/infer_eval in
-seqio's files, and the metrics to metrics.jsonl and what else writes metrics.
+The evaluators of `ilm evaluate` measure validation examples: what the model answers and, of texts,
+the likelihood of the right ones with what the items' vectors are worth for it. Answers go to
+MODEL_DIR/infer_eval in seqio's files, metrics to metrics.jsonl and what else writes metrics.
 """
 
 import dataclasses
@@ -97,7 +98,8 @@ class InferEval:
         for evaluator, numbers in self._evaluators:
             task = evaluator.task
             answers = evaluator.answer(params, numbers)
-            of_task = evaluator.metrics(answers).numbers
+            measured = evaluator.metrics(answers) + evaluator.likelihood(params, numbers)
+            of_task = measured.numbers
             if not jax.process_index():
                 shown = evaluator.shown(answers)
                 task.write_answers(self._folder, step, answers.index, *shown)

@@ -58,6 +58,8 @@ def test_lists_and_texts_are_measured_and_kept(evaluation, tmp_path, monkeypatch
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     assert {f"{RANKS}/hr@10", f"{RANKS}/coverage@10", f"{WORDS}/exact_match"} <= set(found)
+    assert np.isfinite(found[f"{WORDS}/nll"]) and f"{WORDS}/worth" in found
+    assert f"{RANKS}/nll" not in found, "what counts of lists is the answer"
     lines = [json.loads(x) for x in (tmp_path / f"{RANKS}-000002.jsonl").read_text().splitlines()]
     longest = [max(int(item[1:]) for item in line["prediction"]) for line in lines]
     assert found[f"{RANKS}/longest"] == np.mean(longest), "a metric of one's own is measured too"

@@ -43,7 +43,7 @@ def test_report_json_has_the_promised_keys(tmp_path):
 
 def test_table_is_aligned_and_names_floor_and_ceiling():
     lines = format_table(ROWS, ceiling={"nll_content": 1.9}).split("\n")
-    assert len(lines) == 4 and max(map(len, lines)) <= 110
+    assert len(lines) == 4 and max(map(len, lines)) <= 125
     column = lines[0].index("nll_content") + len("nll_content")
     assert [line[column - 6 : column] for line in lines[1:]] == ["6.5000", "2.2500", "1.9000"]
     assert lines[1].endswith("floor") and "1.23M" in lines[1] and "9.88k" in lines[2]
@@ -55,4 +55,5 @@ def test_intervals_stand_under_the_figures_that_have_one():
     lines = format_intervals([ROWS[0], values]).split("\n")
     low, high = values.intervals["nll"].low, values.intervals["nll"].high
     assert f"[{low:.4f}, {high:.4f}]" in lines[2] and "[" not in lines[1]
-    assert lines[0].split() == ["model", "nll", "nll_content", "hr@10", "ndcg@10", "semantic"]
+    head = ["model", "nll", "nll_content", "worth_content", "hr@10", "ndcg@10", "semantic"]
+    assert lines[0].split() == head

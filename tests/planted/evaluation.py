@@ -176,4 +176,18 @@ FAULTS = (
         "splits.test_target",
         "tests/evaluation/test_exclude_seen.py",
     ),
+    Fault(
+        "an item stands for itself",
+        "ilm_jax/evaluation/measures/worth.py",
+        "np.roll(round_, 1)",
+        "np.roll(round_, 0)",
+        "tests/evaluation/test_worth.py",
+    ),
+    Fault(
+        "worth has the wrong sign",
+        "ilm_jax/evaluation/measures/language.py",
+        "(other.nll_sum - result.nll_sum, result.tokens)",
+        "(result.nll_sum - other.nll_sum, result.tokens)",
+        "tests/evaluation/test_worth.py",
+    ),
 )

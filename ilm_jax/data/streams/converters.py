@@ -67,6 +67,11 @@ class PromptConverter:
         self._rows = rows
         self.counts: Counter[str] = Counter()
 
+    @property
+    def entity_rows(self) -> Rows | None:
+        """Global rows of local ones; None where no example has a slot."""
+        return self._rows
+
     def __call__(
         self,
         examples: Sequence[Example | None],

@@ -11,7 +11,13 @@ from jaxtyping import Int
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.evaluator import CHOICES, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import (
+    CHOICES,
+    NO_JUDGES,
+    EvaluationConfig,
+    Judges,
+    Writer,
+)
 from ilm_jax.evaluation.measures.generation import GenerationMeasure
 from ilm_jax.evaluation.measures.ranking import Ranked, RankingMeasure, histories
 from ilm_jax.evaluation.reports import card, run_files
@@ -50,6 +56,10 @@ class ItemsEvaluator:
     def metrics(self, answers: Ranked) -> Evaluation:
         """The registered metrics of lists, coverage, and what the lists are made of."""
         return measure("items", answers) + Evaluation([], answers.totals())
+
+    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+        """Nothing: what counts is the answer."""
+        return Evaluation([])
 
     def shown(self, answers: Ranked) -> tuple[list[str], list[list[str]]]:
         """Raw ids of the targets and of the lists' items."""

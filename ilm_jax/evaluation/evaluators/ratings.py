@@ -39,6 +39,10 @@ class RatingEvaluator:
         """The registered metrics of ratings, RMSE, AUC and UAUC."""
         return rating_evaluation(answers, self.config.liked)
 
+    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+        """Nothing: what counts is the answer."""
+        return Evaluation([])
+
     def shown(self, answers: Rated) -> tuple[np.ndarray, np.ndarray]:
         """True and predicted ratings."""
         return answers.ratings, answers.predicted

@@ -9,7 +9,13 @@ import numpy as np
 from jaxtyping import Int
 
 from ilm_jax.data.catalogue.splits import TEST
-from ilm_jax.evaluation.evaluator import DESCRIPTIONS, NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import (
+    DESCRIPTIONS,
+    NO_JUDGES,
+    EvaluationConfig,
+    Judges,
+    Writer,
+)
 from ilm_jax.evaluation.measures.generation import Generated, GenerationMeasure
 from ilm_jax.evaluation.measures.language import (
     LanguageMeasure,
@@ -22,6 +28,7 @@ from ilm_jax.evaluation.measures.semantic import (
     semantic_evaluation,
 )
 from ilm_jax.evaluation.measures.sentence_encoder import REMEDY
+from ilm_jax.evaluation.measures.worth import partners
 from ilm_jax.evaluation.reports import card
 from ilm_jax.evaluation.subjects import preferences, subjects
 from ilm_jax.evaluation.trained import EvaluatedTask
@@ -38,6 +45,8 @@ class TextEvaluator:
         self, task: EvaluatedTask, config: EvaluationConfig, watch: Watch = unseen
     ) -> None:
         self.task, self.config, self.watch = task, config, watch
+        # The last sample's numbers, what scores it, and why nobody trades places in it.
+        self._scored: tuple[np.ndarray, LanguageMeasure, str] | None = None
 
     @functools.cached_property
     def _measure(self) -> GenerationMeasure:
@@ -75,20 +84,36 @@ class TextEvaluator:
         written, writer = self._written(params, step, judges)
         return evaluation + written, [writer]
 
+    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+        """nll of the right texts, and what the vectors in the prompts are worth for it."""
+        if "nll" not in self.task.spec.metrics:
+            return Evaluation([])
+        return language_evaluation(*self._score(params, numbers))
+
+    def _score(
+        self, params: Any, numbers: Int[np.ndarray, " chosen"]
+    ) -> tuple[LanguageResult, str]:
+        """(sums of every example, why none are with other items' vectors)."""
+        task = self.task
+        if self._scored is None or not np.array_equal(self._scored[0], numbers):
+            swap = partners(task.feed, numbers, len(task.model.vectors))
+            measure = LanguageMeasure(task.model, task.feed, swap.rows)
+            self._scored = numbers, measure, swap.reason
+        advance = self.watch(f"scoring {task.label}", len(numbers))
+        return self._scored[1](params, numbers, advance), self._scored[2]
+
     def _language(self, params: Any) -> Evaluation:
         task = self.task
         sample = task.sample_of_texts(self.config.texts)
-        advance = self.watch(f"scoring {task.label}", len(sample.numbers))
-        result = LanguageMeasure(task.model, task.feed)(params, sample.numbers, advance)
+        result, no_worth = self._score(params, sample.numbers)
         protocol = card.language_card(
             task=task.name,
             split=task.split,
             texts=str(sample),
             ids=task.fingerprint(result.index),
         )
-        least = ceiling(task, result)
-        return language_evaluation(result) + Evaluation(
-            [], protocol={"nll": protocol}, ceiling=least
+        return language_evaluation(result, no_worth) + Evaluation(
+            [], protocol={"nll": protocol}, ceiling=ceiling(task, result)
         )
 
     def _written(self, params: Any, step: int, judges: Judges) -> tuple[Evaluation, Writer]:

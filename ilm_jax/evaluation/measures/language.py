@@ -3,7 +3,7 @@
 `nll` is the mean over target tokens, in nats, lower is better (`log_perplexity`): total nll of all
 examples over their total number of tokens. `nll_content` counts only tokens that carry information,
 template boilerplate removed. Sums are kept per example, so that two models can be compared pair by
-pair on the same examples.
+pair on the same examples. `worth` is what nll gains by the items' own vectors (see worth.py).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int, Int64, Shaped
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64, Shaped
 
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.errors import UserError
@@ -23,6 +23,8 @@ from ilm_jax.metrics.intervals import Interval, mean_interval
 from ilm_jax.metrics.values import Evaluation, MetricValues
 
 NO_CONTENT = f"{texts.NOT_AVAILABLE} (no target has a token that carries information)"
+
+UNIT = "held-out texts"
 
 
 class ExampleSums(NamedTuple):
@@ -70,13 +72,18 @@ def example_sums(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LanguageResult:
-    """Per-example sums, in order of the example's index, and the metrics that they give."""
+    """Per-example sums, in order of the example's index, and the metrics that they give.
+
+    Attributes:
+      swapped: of the same examples, with other items' vectors in the place of their own.
+    """
 
     index: Int64[np.ndarray, " examples"]
     nll_sum: Float64[np.ndarray, " examples"]
     tokens: Float64[np.ndarray, " examples"]
     content_nll_sum: Float64[np.ndarray, " examples"]
     content_tokens: Float64[np.ndarray, " examples"]
+    swapped: "LanguageResult | None" = None
 
     @property
     def nll(self) -> float:
@@ -109,6 +116,10 @@ class LanguageAccumulator:
     def __init__(self) -> None:
         """Starts empty."""
         self._rows: dict[int, tuple[float, float, float, float]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was added."""
+        return bool(self._rows)
 
     def add(self, example_index: Int[np.ndarray, " batch"], sums: ExampleSums) -> None:
         """Adds a batch.
@@ -145,16 +156,26 @@ class LanguageAccumulator:
 
 
 class LanguageMeasure:
-    """nll of a task's targets, in nats."""
+    """nll of a task's targets, in nats; also with other items' vectors, where some are given."""
 
-    def __init__(self, model: ModelOnMesh, feed: Feed) -> None:
-        """As `Pass`."""
+    def __init__(
+        self,
+        model: ModelOnMesh,
+        feed: Feed,
+        partners: Int32[np.ndarray, " capacity"] | None = None,
+    ) -> None:
+        """As `Pass`; `partners` names another row for each row of the embedding table."""
         objective = model.objective
 
-        def step(params: Any, batch: Any, table: Any) -> Any:
-            return example_sums(*objective.token_losses(params, batch, table))
+        def step(params: Any, batch: Any, table: Any, *others: Any) -> Any:
+            batches = [batch]
+            for other in others:
+                entities = batch["entities"]
+                swapped = jnp.where(entities >= 0, jnp.take(other, jnp.maximum(entities, 0)), -1)
+                batches.append({**batch, "entities": swapped})
+            return [example_sums(*objective.token_losses(params, b, table)) for b in batches]
 
-        self._pass = Pass(model, feed, step)
+        self._pass = Pass(model, feed, step, *(() if partners is None else (partners,)))
 
     def __call__(
         self,
@@ -163,24 +184,39 @@ class LanguageMeasure:
         on_batch: OnBatch = None,
     ) -> LanguageResult:
         """Sums of every example."""
-        accumulator = LanguageAccumulator()
+        own, swapped = LanguageAccumulator(), LanguageAccumulator()
         for index, sums in self._pass(params, numbers):
-            accumulator.add(index, sums)
+            for accumulator, found in zip((own, swapped), sums, strict=False):
+                accumulator.add(index, found)
             if on_batch is not None:
                 on_batch(len(index))
-        return accumulator.result()
+        result = own.result()
+        return dataclasses.replace(result, swapped=swapped.result() if swapped else None)
 
 
-def language_evaluation(result: LanguageResult) -> Evaluation:
-    """nll and nll_content per token; where no token carries information, why there is no latter."""
+def language_evaluation(result: LanguageResult, no_worth: str = "") -> Evaluation:
+    """nll, nll_content, worth and worth_content per token; what is missing says why.
+
+    Args:
+      result: the sums.
+      no_worth: why nothing was measured with other items' vectors, if so.
+    """
     pairs = {
         "nll": (result.nll_sum, result.tokens),
         "nll_content": (result.content_nll_sum, result.content_tokens),
     }
+    if result.swapped is not None:
+        other = result.swapped
+        pairs["worth"] = (other.nll_sum - result.nll_sum, result.tokens)
+        content = other.content_nll_sum - result.content_nll_sum
+        pairs["worth_content"] = (content, result.content_tokens)
     metrics = [
-        MetricValues(name, "held-out texts", result.index, sums, tokens, higher_is_better=False)
+        MetricValues(name, UNIT, result.index, sums, tokens, name.startswith("worth"))
         for name, (sums, tokens) in pairs.items()
         if tokens.sum()
     ]
     known = {metric.name for metric in metrics}
-    return Evaluation(metrics, missing={n: NO_CONTENT for n in pairs if n not in known})
+    missing = {n: NO_CONTENT for n in pairs if n not in known}
+    if result.swapped is None and no_worth:
+        missing |= dict.fromkeys(("worth", "worth_content"), no_worth)
+    return Evaluation(metrics, missing=missing)

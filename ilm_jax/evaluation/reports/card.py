@@ -78,6 +78,8 @@ def language_card(*, task: str, split: str, texts: int | str, **more: Any) -> di
         "texts": texts,
         "nll": "nats per target token over held-out items' texts, total over total",
         "nll_content": "tokens that carry information only",
+        "worth": "nll with another of the items' vectors in each prompt, by a fixed draw, less nll "
+        "with its own",
         **more,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import Comparison, Interval
 
-COLUMNS = ("nll", "nll_content", "hr@10", "ndcg@10", "semantic")
+COLUMNS = ("nll", "nll_content", "worth_content", "hr@10", "ndcg@10", "semantic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Row:
     """One model of a comparison.
 
     Attributes:
-      model: "text-zero", "mlp", "ilm-rand", "ilm", "text-full" or another name.
+      model: "text-zero", "prompt", "mlp", "ilm-rand", "ilm", "text-full" or another name.
       metrics: by name; those of `COLUMNS` stand in the table, others in the file only.
       intervals: of some of the metrics.
       trainable_params, frozen_params: numbers of parameters.
@@ -65,9 +65,9 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report.json atomically and returns its content.
 
-    `{"dataset", "seed", "rows": [{"model", "nll", "nll_content", "hr@10", "ndcg@10", "semantic",
-    "trainable_params", "frozen_params", "seconds", …}], …}`. It is strict JSON: NaN and infinite
-    numbers are null.
+    `{"dataset", "seed", "rows": [{"model", "nll", "nll_content", "worth_content", "hr@10",
+    "ndcg@10", "semantic", "trainable_params", "frozen_params", "seconds", …}], …}`. It is strict
+    JSON: NaN and infinite numbers are null.
 
     Args:
       path: the file.
