@@ -31,16 +31,18 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, expanded, trouble
 from ilm_jax.locks import one_writer
 from ilm_jax.runs import gin_config, sweep_results
-from ilm_jax.runs.sweeps import Bindings, Sweep, parse_value
+from ilm_jax.runs.sweeps import RECIPE, Bindings, Sweep, parse_value
 from ilm_jax.training import finished
 
 
 def train_words(sweep: Sweep, bindings: Mapping[str, Any], model_dir: str) -> list[str]:
     """The words after `ilm` of one run."""
     values = {**sweep.fixed, **bindings, "MODEL_DIR": model_dir}
+    recipe = values.pop(RECIPE, None)
     # A text goes as it is, as a person would type it; the verb quotes it for gin.
     shown = {name: v if isinstance(v, str) else repr(v) for name, v in values.items()}
-    files = [f"--gin_file={file}" for file in sweep.gin_file]
+    recipes = [*sweep.gin_file, *([recipe] if recipe else [])]
+    files = [f"--gin_file={file}" for file in recipes]
     return ["train", *files, *(f"--gin.{name}={value}" for name, value in shown.items())]
 
 
@@ -66,7 +68,9 @@ def check_configs(
     states: dict[str, str] = {}
     for name, bindings in runs.items():
         words = train_words(sweep, bindings, "(same for all)")
-        run = gin_config.build(Run, sweep.gin_file, split_bindings(words[1:])[0], search)
+        named, rest = split_bindings(words[1:])
+        recipes = [word.removeprefix("--gin_file=") for word in rest]
+        run = gin_config.build(Run, recipes, named, search)
         text = gin_config.operative_config()
         if text in seen:
             raise UserError(

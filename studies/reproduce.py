@@ -1,40 +1,40 @@
 """Runs whole studies by the verbs a person would type, and prints one table.
 
     python studies/reproduce.py quickstart [--dataset toy] [--data_dir DIR] [--model_dir DIR]
+                                           [--choose_rates]
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset.
 `rates` trains every row of one toy world at every learning rate of one grid and picks each row's
-rate by nll_content of the validation items; the tiny recipes hold what it found.
-`order` repeats the three adaptor rows on several (toy world, seed) pairs and tests whether
-nll_content of ilm is below ilm-rand, and that below mlp. Finished steps are skipped, half-done
-ones resume, so an interrupted study goes on where it was.
+rate by nll_content of the validation items (rates.py); the tiny recipes hold what it found.
+`order` repeats the four rows with soft tokens on several (toy world, seed) pairs and tests whether
+nll_content of ilm is below ilm-rand, that below mlp, and that below prompt. Finished steps are
+skipped, half-done ones resume, so an interrupted study goes on where it was.
 """
 
 import argparse
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from study import ADAPTOR_ROWS, RECIPES, Study, read_json, run_step, run_study
+import rates
+from study import READER_ROWS, RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import plots, results
 from ilm_jax.evaluation.reports import report as reports
 from ilm_jax.evaluation.reports.comparison import compare_content
 from ilm_jax.files import trouble
-from ilm_jax.training import finished
 
 # nll_content of the first is expected below the second's.
-ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"))
-# Every row tries each; see `rates`.
-RATES = (1e-3, 2e-3, 5e-3, 1e-2)
-# Texts of validation items alone, as rows are compared on texts of test items.
-VALIDATE_ON_TEXTS = {
-    "train_eval/dataset_config.DatasetConfig.mixture_or_task_name": "long_description"
+ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"), ("mlp", "prompt"))
+
+NOTES = {
+    "prompt": "trained floor: the same soft tokens for every item",
+    "text-full": "the language model itself is trained",
 }
 
 
@@ -44,8 +44,16 @@ def row_seconds(row: str, seconds: dict[str, float]) -> float:
     return sum(seconds.get(stage, 0.0) for stage in stages.get(row, ["stage0", row]))
 
 
-def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> str:
-    """Writes report.json and the curves of a finished study; returns the text to print."""
+def report_study(
+    study: Study, rows: list[str], seconds: dict[str, float], trained: Mapping[str, str]
+) -> str:
+    """Writes report.json and the curves of a finished study; returns the text to print.
+
+    Args:
+      study, rows: which.
+      seconds: of training, by step.
+      trained: where rows were trained, if not in folders of their own names.
+    """
     stored = {row: results.read(study.folder / row / "evaluation") for row in rows}
     table = [
         reports.Row(
@@ -58,7 +66,7 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
             seconds=row_seconds(row, seconds),
             intervals=evaluation.intervals,
             missing=evaluation.record["not_available"],
-            note={"text-full": "the language model itself is trained"}.get(row, ""),
+            note=NOTES.get(row, ""),
         )
         for row, evaluation in stored.items()
     ]
@@ -74,8 +82,8 @@ def report_study(study: Study, rows: list[str], seconds: dict[str, float]) -> st
         comparisons=comparisons,
         ceiling=ceiling,
     )
-    draw_curves(study, ("stage0", "stage1"), "pretraining.png")
-    draw_curves(study, rows, "stage2.png")
+    draw_curves(study, {stage: stage for stage in ("stage0", "stage1")}, "pretraining.png")
+    draw_curves(study, {row: trained.get(row, row) for row in rows}, "stage2.png")
     lines = [
         reports.format_table(table, ceiling=ceiling),
         "",
@@ -115,9 +123,9 @@ def what_was_measured(record: dict[str, Any]) -> list[str]:
     return [*lines, f"intervals: {card['intervals']}"]
 
 
-def draw_curves(study: Study, stages: Sequence[str], name: str) -> None:
+def draw_curves(study: Study, places: Mapping[str, str], name: str) -> None:
     """Draws the training loss of those stages that have any, into a PNG of the study's folder."""
-    paths = {stage: study.folder / stage / "metrics.jsonl" for stage in stages}
+    paths = {stage: study.folder / place / "metrics.jsonl" for stage, place in places.items()}
     curves = {stage: path for stage, path in paths.items() if path.exists()}
     plots.loss_curves(curves, study.folder / name, title=f"{study.dataset}, seed {study.seed}")
 
@@ -132,13 +140,19 @@ def quickstart(arguments: argparse.Namespace) -> None:
         arguments.cache_dir,
     )
     start = time.monotonic()
-    rows = list(RECIPES)
-    seconds = run_study(study, rows)
+    rows: list[str] = list(RECIPES)
+    trained: dict[str, str] = {}
+    if arguments.choose_rates:
+        record = rates.search(study, rows)
+        trained = {row: rates.stage_of(row, r["rate"]) for row, r in record["rows"].items()}
+        print("\n" + rates.table(record))
+    seconds = run_study(study, rows, trained=trained)
+    seconds |= {row: seconds[stage] for row, stage in trained.items()}
     print(f"\n{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s\n")
-    print(report_study(study, rows, seconds))
+    print(report_study(study, rows, seconds, trained))
 
 
-def rates(arguments: argparse.Namespace) -> None:
+def search_rates(arguments: argparse.Namespace) -> None:
     """Each row that trains at each learning rate, judged on validation items."""
     study = Study(
         "toy",
@@ -146,30 +160,16 @@ def rates(arguments: argparse.Namespace) -> None:
         pathlib.Path(arguments.model_dir or "runs/order") / f"world0_seed{arguments.seed}",
         cache_dir=arguments.cache_dir,
     )
-    seconds = run_study(study, ["ilm"], ranking=False)
-    earlier = [study.table, study.folder / "stage0", study.folder / "stage1"]
-    lines = [
-        "validation nll_content at learning rate",
-        "model     " + "".join(f"{r:>9g}" for r in RATES),
-    ]
-    for row in (row for row, recipe in RECIPES.items() if recipe is not None):
-        figures = []
-        for rate in RATES:
-            stage = f"rates/{row}_{rate:g}"
-            done = study.folder / stage / finished.FILE
-            words = study.train_row(row, stage, LEARNING_RATE=rate, **VALIDATE_ON_TEXTS)
-            run_step(study, stage, words, done, earlier, "", seconds)
-            figures.append(read_json(done)["validation"]["nll_content"])
-        best = min(figures)
-        cells = "".join(f"{x:8.4f}{'*' if x == best else ' '}" for x in figures)
-        lines.append(f"{row:<10}{cells}")
-    print("\n" + "\n".join(lines))
+    record = rates.search(study, list(RECIPES))
+    if arguments.commit:
+        rates.write(rates.COMMITTED, record)
+    print("\n" + rates.table(record))
 
 
 def order(arguments: argparse.Namespace) -> None:
     """The order of the adaptor rows over (toy world, seed) pairs."""
-    stored: dict[str, list[results.Stored]] = {row: [] for row in ADAPTOR_ROWS}
-    lines = ["world seed  " + "  ".join(f"{row:>8}" for row in ADAPTOR_ROWS)]
+    stored: dict[str, list[results.Stored]] = {row: [] for row in READER_ROWS}
+    lines = ["world seed  " + "  ".join(f"{row:>8}" for row in READER_ROWS)]
     for pair in arguments.pairs:
         world, seed = map(int, pair.split(":"))
         study = Study(
@@ -178,10 +178,10 @@ def order(arguments: argparse.Namespace) -> None:
             pathlib.Path(arguments.model_dir or "runs/order") / f"world{world}_seed{seed}",
             cache_dir=arguments.cache_dir,
         )
-        run_study(study, list(ADAPTOR_ROWS), ranking=False)
-        for row in ADAPTOR_ROWS:
+        run_study(study, list(READER_ROWS), ranking=False)
+        for row in READER_ROWS:
             stored[row].append(results.read(study.folder / row / "evaluation"))
-        figures = [stored[row][-1].record["figures"]["nll_content"] for row in ADAPTOR_ROWS]
+        figures = [stored[row][-1].record["figures"]["nll_content"] for row in READER_ROWS]
         lines.append(f"{world:5} {seed:4}  " + "  ".join(f"{figure:8.4f}" for figure in figures))
         for a, b in ORDER:
             lines.append(f"            {compare_content(a, stored[a][-1:], b, stored[b][-1:])}")
@@ -201,11 +201,17 @@ def main() -> int:
     one.add_argument("--dataset", default="toy")
     one.add_argument("--data_dir", help="folder of the raw files (not for toy)")
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument(
+        "--choose_rates",
+        action="store_true",
+        help="choose each row's learning rate on this dataset first (five times the training)",
+    )
     one.set_defaults(run=quickstart)
     grid = studies.add_parser("rates", help="each row at each learning rate")
     grid.add_argument("--seed", type=int, default=0)
-    grid.set_defaults(run=rates)
-    several = studies.add_parser("order", help="ilm < ilm-rand < mlp on several worlds and seeds")
+    grid.add_argument("--commit", action="store_true", help="write studies/rates.json")
+    grid.set_defaults(run=search_rates)
+    several = studies.add_parser("order", help="ilm < ilm-rand < mlp < prompt on several worlds")
     several.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
     several.set_defaults(run=order)
     for study in (one, grid, several):

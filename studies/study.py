@@ -12,7 +12,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilm_jax import __version__
@@ -29,12 +29,14 @@ from ilm_jax.training import finished
 # Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
 RECIPES = {
     "text-zero": None,
+    "prompt": "tiny/stage2_prompt.gin",
     "mlp": "tiny/stage2_mlp.gin",
     "ilm-rand": "tiny/stage2_ilm_rand.gin",
     "ilm": "tiny/stage2_ilm.gin",
     "text-full": "tiny/stage2_text_full.gin",
 }
-ADAPTOR_ROWS = ("mlp", "ilm-rand", "ilm")
+# Rows with soft tokens in the prompts, from the floor of them up.
+READER_ROWS = ("prompt", "mlp", "ilm-rand", "ilm")
 # What tiny/data.gin sets, for the verb that prepares the caches.
 SETTINGS = '{"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}'
 # Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
@@ -110,7 +112,7 @@ class Study:
     def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
         """The command that trains a row of the comparison, in the folder `stage` or its own."""
         sources: dict[str, object] = {"LM_FROM": str(self.folder / "stage0")}
-        if row in ADAPTOR_ROWS:
+        if row in READER_ROWS:
             sources["CF_TABLE"] = str(self.table)
         if row == "ilm":
             sources["QFORMER_FROM"] = str(self.folder / "stage1")
@@ -119,8 +121,21 @@ class Study:
         return self.train(stage or row, recipe, **sources, **bindings)
 
 
-def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[str], pathlib.Path]]:
-    """(name, words after `ilm`, file that says it is done) of every step, in order."""
+def plan(
+    study: Study,
+    rows: Sequence[str],
+    ranking: bool,
+    *,
+    until: str = "",
+    trained: Mapping[str, str] | None = None,
+) -> list[tuple[str, list[str], pathlib.Path]]:
+    """(name, words after `ilm`, file that says it is done) of every step, in order.
+
+    Args:
+      study, rows, ranking: see `run_study`.
+      until: "stage1" leaves out the rows themselves, with their evaluation.
+      trained: folders in the study's that hold rows which need no more training.
+    """
     folder = study.folder
     steps = [
         (
@@ -143,13 +158,15 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
                 folder / "stage1/last_run.json",
             )
         )
+    if until == "stage1":
+        return steps
     for row in rows:
-        recipe = RECIPES[row]
-        if recipe is not None:
+        recipe, place = RECIPES[row], (trained or {}).get(row)
+        if recipe is not None and place is None:
             steps.append((row, study.train_row(row), folder / row / "last_run.json"))
-        trained = folder / (row if recipe else "stage0")
+        run = folder / (place or (row if recipe else "stage0"))
         output = folder / row / "evaluation"
-        command = ["evaluate", f"--model_dir={trained}", f"--output={output}"]
+        command = ["evaluate", f"--model_dir={run}", f"--output={output}"]
         # All users are ranked, all held-out items scored and described.
         command += [] if ranking else ["--noranking", "--nogeneration"]
         if recipe is None:
@@ -159,14 +176,22 @@ def plan(study: Study, rows: list[str], ranking: bool) -> list[tuple[str, list[s
     return steps
 
 
-def run_study(study: Study, rows: list[str], *, ranking: bool = True) -> dict[str, float]:
+def run_study(
+    study: Study, rows: Sequence[str], *, ranking: bool = True, **plans: Any
+) -> dict[str, float]:
     """Runs every missing step. Returns seconds by step, kept in the folder.
+
+    Args:
+      study: whose.
+      rows: of the comparison.
+      ranking: whether lists and texts are measured beside nll.
+      **plans: see `plan`.
 
     Raises:
       UserError: if a step fails, was stopped, or was made by another command or from other inputs.
     """
     with one_writer(study.folder, "studies/reproduce.py"):
-        return _run_steps(study, plan(study, rows, ranking))
+        return _run_steps(study, plan(study, rows, ranking, **plans))
 
 
 def _run_steps(study: Study, steps: list[tuple[str, list[str], pathlib.Path]]) -> dict[str, float]:

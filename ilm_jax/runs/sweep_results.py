@@ -35,7 +35,7 @@ def collect(
         csv.writer(stream).writerows([head, *table])
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *table)]
     groups = averages(rows, sweep)
-    lines += ["", *_best(rows, groups, sweep)]
+    lines += ["", *_best(rows, groups, sweep), *at_their_best(rows, sweep)]
     with atomic_write(here / "results.md") as stream:
         stream.write("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -92,6 +92,28 @@ def _best(
         f"{count} seeds)",
         f"best run: {run['run']}: {sweep.metric} {run['validation'][sweep.metric]:.4f}",
     ]
+
+
+def at_their_best(rows: list[dict[str, Any]], sweep: Sweep) -> list[str]:
+    """A line for each setting of what is not tuned, at its own best value of what is."""
+    if not sweep.tuned:
+        return []
+    settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        fixed = {n: value for n, value in row["bindings"].items() if n not in sweep.tuned}
+        settings[label(fixed, sweep)].append(row)
+    choose = min if sweep.best == "min" else max
+    lines = ["", f"each at its best {', '.join(sweep.tuned)}, by {sweep.metric}:"]
+    for name, those in settings.items():
+        found = averages(those, sweep)
+        if not found:
+            lines.append(f"- {name}: nothing measured")
+            continue
+        best = choose(found, key=lambda key: found[key][0])
+        mean, error, count = found[best]
+        untried = "" if len(those) == sum(n for *_, n in found.values()) else " (runs are missing)"
+        lines.append(f"- {best}: {mean:.4f} ± {error:.4f}, {count} seeds{untried}")
+    return lines
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from ilm_jax.checks import Number, Seed, check
 from ilm_jax.errors import UserError
 
 Bindings = dict[str, Any]
+RECIPE = "gin_file"
 _RANGE = re.compile(r"(log|uniform)\(([^,]+),([^,]+)\)")
 
 
@@ -22,7 +23,7 @@ class Sweep:
     """What runs, and what differs between runs.
 
     Attributes:
-      gin_file: recipes of every run.
+      gin_file: recipes of every run; `RECIPE` in a grid, or in `runs`, names one more of each run.
       fixed: bindings of every run.
       grid: {name: values}; all combinations.
       runs: bindings of single runs, each combined with the grid.
@@ -32,6 +33,8 @@ class Sweep:
       metric: of the validation, by which runs are compared.
       best: "min" or "max".
       seed_name: the binding over which results are averaged.
+      tuned: bindings, such as ("LEARNING_RATE",), whose value every setting of the others chooses
+        for itself: results compare each at its best.
     """
 
     gin_file: Sequence[str] = ()
@@ -44,6 +47,7 @@ class Sweep:
     metric: str = "loss"
     best: str = "min"
     seed_name: str = "SEED"
+    tuned: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -54,8 +58,10 @@ class Sweep:
         Raises:
           UserError: for a sweep without recipe or values, or two runs with the same bindings.
         """
-        if not self.gin_file:
+        if not self.gin_file and RECIPE not in self.varied:
             raise UserError("a sweep needs a recipe: --gin_file=…, or Sweep.gin_file")
+        if unknown := [name for name in self.tuned if name not in self.varied]:
+            raise UserError(f"Sweep.tuned = {unknown}: no such binding differs between the runs")
         if self.best not in ("min", "max"):
             raise UserError(f"Sweep.best = {self.best!r}: use min or max")
         if self.random and self.draws < 1:

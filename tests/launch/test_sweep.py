@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.runs import gin_config, sweep_results
+from ilm_jax.runs.run import Run
 from ilm_jax.runs.sweeps import Sweep, parse_value, run_name
 from ilm_jax.training import finished
 from launch import sweep
@@ -173,3 +175,47 @@ def test_error_bars_are_standard_errors_over_seeds():
     ]
     ((mean, error, count),) = sweep_results.averages(rows, Sweep()).values()
     assert (mean, count) == (2.0, 3) and error == pytest.approx(1 / 3**0.5)
+
+
+def test_a_grid_may_be_over_recipes():
+    one = Sweep(grid={"gin_file": ["tiny/stage0.gin", "tiny/stage1.gin"], "SEED": [0, 1]})
+    runs = one.expand()
+    assert len(runs) == 4 and all("/" not in name for name in runs)
+    words = sweep.train_words(one, {"gin_file": "tiny/stage1.gin", "SEED": 1}, "/m")
+    assert words[1:] == ["--gin_file=tiny/stage1.gin", "--gin.SEED=1", "--gin.MODEL_DIR=/m"]
+
+
+def test_every_setting_competes_at_the_rate_that_suits_it():
+    values = {("a", 1e-3): 2.0, ("a", 1e-2): 1.0, ("b", 1e-3): 1.5, ("b", 1e-2): 3.0}
+    rows = [
+        {
+            "bindings": {"gin_file": name, "LEARNING_RATE": rate, "SEED": seed},
+            "validation": {"loss": value + seed},
+        }
+        for (name, rate), value in values.items()
+        for seed in (0, 1)
+    ]
+    tuned = Sweep(grid={"gin_file": ["a", "b"]}, tuned=("LEARNING_RATE",))
+    lines = sweep_results.at_their_best(rows, tuned)
+    assert lines[1] == "each at its best LEARNING_RATE, by loss:"
+    assert lines[2:] == [
+        "- gin_file=a  LEARNING_RATE=0.01: 1.5000 ± 0.5000, 2 seeds",
+        "- gin_file=b  LEARNING_RATE=0.001: 2.0000 ± 0.5000, 2 seeds",
+    ]
+    rows[-1]["validation"] = {}
+    assert "(runs are missing)" in sweep_results.at_their_best(rows, tuned)[3]
+    with pytest.raises(UserError, match="tuned = .*SPEED.*: no such binding differs"):
+        Sweep(("a.gin",), grid={"SEED": [0]}, tuned=("SPEED",)).expand()
+
+
+def test_the_rows_are_one_sweep_over_one_grid_of_rates():
+    rows = gin_config.build(Sweep, ["sweeps/rows.gin"], [], [])
+    assert rows.tuned == ("LEARNING_RATE",) and rows.metric == "nll_content"
+    places = ["LM_FROM=lm", "CF_TABLE=t", "MODEL_DIR=m"]
+    for bindings in list(rows.expand().values())[::5]:
+        words = sweep.train_words(rows, bindings, "m")
+        named, rest = split_bindings(words[1:])
+        run = gin_config.build(Run, [w.split("=")[1] for w in rest], [*named, *places])
+        assert run.optimizer.learning_rate == bindings["LEARNING_RATE"]
+        (judged,) = run.train_eval.values()
+        assert judged.mixture_or_task_name == "long_description"

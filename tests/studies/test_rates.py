@@ -1,0 +1,57 @@
+"""Rows compete at rates of one committed grid, each at its own choice, which the recipes hold."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from ilm_jax.training import finished
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    import rates
+
+    yield rates
+    for name in ("rates", "study"):
+        sys.modules.pop(name)
+
+
+def test_a_search_trains_every_row_at_every_rate_and_takes_the_best(rates, monkeypatch, tmp_path):
+    ran = []
+
+    def verb(command, name):
+        ran.append(name)
+        if command[0] == "fit_cf":
+            (tmp_path / "cf.safetensors").write_text("table")
+        if command[0] != "train":
+            return
+        at = dict(word.lstrip("-").partition("=")[::2] for word in command[1:])
+        rate = float(at.get("gin.LEARNING_RATE", 0))
+        loss = abs(rate - (2e-3 if "mlp" in name else 1e-2))
+        folder = at["gin.MODEL_DIR"].strip("'")
+        values = {"nll_content": loss}
+        finished.write(folder, seconds=1, step=1, validation=values, recipe={}, inputs={})
+
+    monkeypatch.setattr(sys.modules["study"], "run_verb", verb)
+    monkeypatch.setattr(sys.modules["study"].Study, "data", "catalogue")
+    study = rates.Study("toy", 0, tmp_path)
+    record = rates.search(study, ["text-zero", "prompt", "mlp"])
+    assert {row: found["rate"] for row, found in record["rows"].items()} == {
+        "prompt": 1e-2,
+        "mlp": 2e-3,
+    }
+    assert ran[:3] == ["data", "cf", "stage0"] and len(ran) == 3 + 2 * len(rates.grid())
+    assert json.loads((tmp_path / "rates.json").read_text()) == record
+    text = rates.table(record)
+    assert text.count("*") == 2 and "at the end" not in text
+    again = len(ran)
+    assert rates.search(study, ["text-zero", "prompt", "mlp"]) == record and len(ran) == again
+    trained = {row: rates.stage_of(row, f["rate"]) for row, f in record["rows"].items()}
+    steps = sys.modules["study"].plan(study, ["mlp"], True, trained=trained)
+    assert [name for name, *_ in steps] == ["data", "cf", "stage0", "evaluate mlp"]
+    assert f"--model_dir={tmp_path}/rates/mlp_0.002" in steps[-1][1]
