@@ -45,11 +45,19 @@ def test_outputs_are_centred_and_have_the_scale(positions):
         assert common_share(started) < 1e-6 and started.std(0).min() > 0.05 * RMS
 
 
-def test_what_tells_positions_apart_stays():
+def test_what_tells_positions_apart_is_half_at_most():
     x = inputs()
     started = outputs(x, standardised(x, drawn(), RMS))
-    apart = started.mean(0).std(0)
-    assert apart.min() > 0.1 * RMS
+    assert started.mean(0).std(0).min() > 0.1 * RMS
+    np.testing.assert_allclose(common_share(started), 0.5, rtol=0.2)
+    # Where it is less it stays as it is: the map is the drawn one up to scales.
+    little = x - 0.9999 * x.mean(0)
+    layer = standardised(little, drawn(), RMS)
+    spread = np.asarray(little - little.mean(0)).std((0, 1))
+    varies = spread > 0.01 * np.sqrt(np.mean(spread**2))
+    ratio = (np.asarray(layer.kernel) * spread[:, None] / np.asarray(drawn().kernel))[varies]
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-3)
+    assert common_share(outputs(little, layer)) < 0.5
 
 
 def test_without_a_bias_the_scale_alone_is_set():
