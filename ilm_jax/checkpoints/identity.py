@@ -10,6 +10,7 @@ from ilm_jax.checkpoints.checkpoints import Checkpoints
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path, sha256_file, sha256_json
 from ilm_jax.pretrained import resolve
+from ilm_jax.pretrained.gguf_file import is_gguf
 
 # Of larger files of a published model the size and both ends are read: weights that were trained
 # on differ everywhere.
@@ -35,6 +36,8 @@ def identity(path: str | os.PathLike, step: int | str = "best") -> str:
         raise UserError(
             f"nothing at {path}: name a file, a run's MODEL_DIR or a published model's folder"
         )
+    if is_gguf(path):
+        return hashlib.sha256(f"{folder.stat().st_size}\n".encode() + _ends(folder)).hexdigest()
     if folder.is_file():
         return sha256_file(folder)
     digest = hashlib.sha256()
