@@ -23,8 +23,8 @@ FAULTS = (
     Fault(
         "another table may be asked with",
         "ilm_jax/checkpoints/record.py",
-        r'USED = (r"data(\..*)?", r"table", r"tokenizer")',
-        r'USED = (r"data(\..*)?", r"tokenizer")',
+        r'USED = (r"data(\..*)?", r"table", r"tokenizer"',
+        r'USED = (r"data(\..*)?", r"tokenizer"',
         f"{_RECORD} -k is_used_with",
     ),
     Fault(
