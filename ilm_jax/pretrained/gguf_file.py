@@ -189,7 +189,7 @@ class _Head:
         tensors, pairs = self._scalar("Q"), self._scalar("Q")
         metadata: dict[str, Any] = {}
         for _ in range(pairs):
-            key = self._text()
+            key = self._name()
             metadata[key] = self._value(self._scalar("I"))
         infos = [self._info() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", 32)
@@ -210,7 +210,7 @@ class _Head:
         return metadata, found
 
     def _info(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self._text()
+        name = self._name()
         dimensions = self._scalar("I")
         if dimensions > 8:
             raise UserError(f"{self._path}: {name} has {dimensions} dimensions: it is damaged")
@@ -228,9 +228,18 @@ class _Head:
         if inner in _SCALARS:
             code = "<" + _SCALARS[inner]
             return np.frombuffer(self._read(count * struct.calcsize(code)), code).tolist()
+        if inner != _TEXT:
+            raise UserError(f"{self._path}: metadata of arrays of type {inner}, which there is not")
         if count > self._size:
             raise self._truncated(f"an array of {count} values is to come")
         return [self._value(inner) for _ in range(count)]
+
+    def _name(self) -> str:
+        """Of a key or a tensor."""
+        name = self._text()
+        if not name.isprintable() or len(name) > 256:
+            raise UserError(f"{self._path} is damaged: it names something {name[:40]!r}")
+        return name
 
     def _text(self) -> str:
         # Vocabularies hold bytes that are no UTF-8 by themselves.

@@ -10,6 +10,7 @@ import pytest
 
 from ilm_jax.checkpoints.opening import open_language_model
 from ilm_jax.checkpoints.published.sources import open_source
+from ilm_jax.data.tokenizers import open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.pretrained.gguf_file import open_gguf
 from tests import gguf_files
@@ -238,3 +239,36 @@ def test_config_json_of_a_conversion_reads_the_same(tmp_path):
     said = json.loads((tmp_path / "frozen" / "conversion.json").read_text())
     assert said["licence"] == "mit" and said["name"] == "a small model"
     assert list(said["sha256"]) == ["a.gguf"] and said["source"] == str(file)
+
+
+def test_whatever_bytes_a_head_holds_it_is_read_or_refused(tmp_path):
+    config, _, tensors = small("llama")
+    words = ["<s>", "</s>", "<unk>", *(f"▁{n}" for n in range(45))]
+    vocabulary = {
+        "model": "llama",
+        "tokens": words,
+        "scores": [0.0] * 48,
+        "token_type": [3, 3, 2] + [1] * 45,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    file = gguf_files.write(tmp_path / "a.gguf", config, tensors, vocabulary=vocabulary)
+    whole = file.read_bytes()
+    head = min(tensor.offset for tensor in open_gguf(file).tensors.values())
+    rng = np.random.default_rng(3)
+    outcomes = {"read": 0, "refused": 0}
+    for number in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(4, head, 1 + number % 3):
+            data[place] = rng.integers(256)
+        other = tmp_path / f"{number}.gguf"
+        other.write_bytes(data)
+        for opened in (open_language_model, open_tokenizer_at):
+            try:
+                opened(str(other))
+                outcomes["read"] += 1
+            except UserError as error:
+                outcomes["refused"] += 1
+                assert "\n" not in str(error)
+        other.unlink()
+    assert min(outcomes.values()) > 20, outcomes

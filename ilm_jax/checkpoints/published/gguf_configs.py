@@ -73,7 +73,10 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
     prefix = f"{name}."
     said = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
     _check_keys(said, name, file.path)
-    config = _shared(file, said) | _ARCHITECTURES[name](file, said)
+    try:
+        config = _shared(file, said) | _ARCHITECTURES[name](file, said)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"{file.path}: its metadata describe no {name} model ({error})") from error
     for role in ("bos", "eos"):
         config[f"{role}_token_id"] = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
     named = file.metadata.get("general.name")

@@ -66,9 +66,16 @@ def tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
     Raises:
       UserError: for a vocabulary of a kind, or with a way of cutting texts, that is not built.
     """
-    said = file.metadata
-    if f"{KEY}.model" not in said:
+    if f"{KEY}.model" not in file.metadata:
         return {}
+    try:
+        return _tokenizer_files(file)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file.path}: its metadata describe no tokenizer ({error})") from error
+
+
+def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
+    said = file.metadata
     tokens, kinds = _vocabulary(file)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for theirs, role in _ROLES.items():
@@ -91,7 +98,8 @@ def tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
             "(byte-level BPE) and llama (SentencePiece); name a tokenizer of the model by TOKENIZER"
         )
     config["add_bos_token"] = bool(said.get(f"{KEY}.add_bos_token", opened))
-    if template := said.get(TEMPLATE):
+    template = said.get(TEMPLATE)
+    if isinstance(template, str) and template:
         config["chat_template"] = template
     files[stated.CONFIG] = _json(config)
     if ends := _ends(said, tokens, kinds):
