@@ -1,6 +1,8 @@
 """`--gin.TOKENIZER=FOLDER`: every stage runs with somebody else's tokenizer."""
 
 import functools
+import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -14,6 +16,7 @@ from ilm_jax.runs.run import Run
 from tests.cli import small_world
 from tests.cli.small_world import DECODER, SMALL
 from tests.data.published_tokenizers import folder, published
+from tests.parity.chat_cases import CHATML
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -95,6 +98,32 @@ def test_stage_1_has_rows_for_cls_and_dec(place, kind):
     assert (qformer.pad_id, qformer.dec_id) == (tokenizer.pad_id, tokenizer.dec_id)
     assert qformer.vocab_size == tokenizer.text_vocab_size > tokenizer.dec_id
     assert (batch["text"][:, 0] == tokenizer.cls_id).all()
+
+
+@pytest.mark.slow
+def test_a_recipe_lays_prompts_out_in_the_template_of_its_tokenizer(place, tmp_path):
+    shutil.copytree(folder() / "qwen2", tmp_path / "instruct")
+    file = tmp_path / "instruct/tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": CHATML}))
+    asked = "MIXTURE_OR_TASK_NAME='long_description'"
+    lengths = 'TASK_FEATURE_LENGTHS={"inputs": 150, "targets": 150}'
+    words = (*DECODER, "LM_FROM=/none", f"CF_TABLE={place}/cf.safetensors", lengths, asked)
+    settings = {**small_world.SETTINGS, "tokenizer": f"{tmp_path}/instruct"}
+    formats = {"plain": ("PROMPT_FORMAT='plain'",), "chat": ("SYSTEM_TEXT='Be brief.'",)}
+    for form, more in formats.items():
+        given = {"prompt_format": "plain"} if form == "plain" else {"system_text": "Be brief."}
+        small_world.cache(
+            place, ["long_description"], "--nowith_text_only", settings={**settings, **given}
+        )
+        run = built(place, f"{tmp_path}/instruct", "stage2_mlp", *words, *more)
+        assert run.made_from()["prompts"]["format"] == form
+        _, batch = loss_of(run, "prompt")
+        row = batch["tokens"][0, : batch["segment_ids"][0].sum()].tolist()
+        said = run.tokenizer.decode(row)
+        start = run.tokenizer.specials["<|im_start|>"].id
+        assert row.count(start) == (3 if form == "chat" else 0)
+        assert said.startswith("system\nBe brief.\nuser\n" if form == "chat" else "")
+        assert batch["slot_entity"].max() == 0
 
 
 def test_a_table_smaller_than_its_tokenizer_is_an_error(place):

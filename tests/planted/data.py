@@ -9,6 +9,27 @@ _STREAMS = "tests/data/test_streams.py"
 
 FAULTS = (
     Fault(
+        "a template reaches Python's insides",
+        "ilm_jax/data/tokenizers/template_sandbox.py",
+        "class _Environment(ImmutableSandboxedEnvironment):",
+        "class _Environment(jinja2.Environment):",
+        "tests/data/test_chat.py -k bad_template",
+    ),
+    Fault(
+        "bos is written by the template and by the row",
+        "ilm_jax/data/examples/prompt_tokens.py",
+        "opening = int(self._chat is not None and self.tokenizer.bos_id is not None)",
+        "opening = 0",
+        "tests/data/test_chat.py -k bos",
+    ),
+    Fault(
+        "a cache of another template is read",
+        "ilm_jax/data/examples/task_keys.py",
+        "*([chat_fingerprint] if chat_fingerprint and has_prompts(spec) else []),",
+        "*[],",
+        "tests/tasks/test_chat_tasks.py -k key",
+    ),
+    Fault(
         "training sees the validation target",
         "ilm_jax/data/catalogue/splits.py",
         "return sequence[:-2] if len(sequence) >= 3 else sequence",

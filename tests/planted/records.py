@@ -28,6 +28,13 @@ FAULTS = (
         f"{_RECORD} -k is_used_with",
     ),
     Fault(
+        "a run may be asked in another chat template",
+        "ilm_jax/checkpoints/record.py",
+        r'r"prompts\.(format|template)")',
+        r'r"prompts\.format")',
+        "tests/tasks/test_chat_tasks.py -k gone_on_with",
+    ),
+    Fault(
         "more steps stretch the schedule",
         "ilm_jax/training/optimizers.py",
         "self.decay_steps or before or total_steps",
