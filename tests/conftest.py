@@ -10,14 +10,24 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-_FLAG = "--xla_force_host_platform_device_count=8"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
-# Compiling is most of the time, and many tests compile the same: workers inherit the folder.
+_FLAGS = ["--xla_force_host_platform_device_count=8"]
+# Compiling is most of the time: programs here run once or a few times, on a few numbers. Without
+# XLA's dear passes and the emitters of fusions it takes a third. ILM_TESTS_COMPILE=full compiles as
+# users' runs do.
+if os.environ.get("ILM_TESTS_COMPILE") != "full":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+for _flag in _FLAGS:
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
+# What is dear to make and the same for many tests (compiled programs, the toy caches) stands
+# in one folder of the session: workers inherit it.
+if "ILM_TESTS_SHARED" not in os.environ:
+    os.environ["ILM_TESTS_SHARED"] = tempfile.mkdtemp(prefix="ilm-tests-")
+    atexit.register(shutil.rmtree, os.environ["ILM_TESTS_SHARED"], ignore_errors=True)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ilm-tests-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["ILM_TESTS_SHARED"] + "/compiled"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,13 +36,3 @@ def _forget_programs():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """For small programs that run once: compiling is all their time, and no claim is to the bit."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

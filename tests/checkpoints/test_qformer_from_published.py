@@ -45,9 +45,6 @@ SIZES = QFormerConfig(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def load(folder, config=SIZES, allow_fresh=FRESH_AFTER_BERT, mesh=SPLIT):
     devices = tuple(jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
     objective = Alignment(config)

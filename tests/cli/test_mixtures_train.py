@@ -17,11 +17,10 @@ from tests.cli.small_world import DECODER
 STEPS = 20
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 160, "targets": 80}'
 WORLDS = ("toy", "toy/world1")
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, compile_quickly):
+def place(tmp_path_factory):
     """Two small worlds with their tables and caches, one tokenizer, and a stage 0 of one step."""
     root = tmp_path_factory.mktemp("mixtures")
     settings = dict(small_world.SETTINGS)

@@ -18,8 +18,6 @@ from tests.cli.small_world import DECODER, SMALL
 from tests.data.published_tokenizers import folder, published
 from tests.parity.chat_cases import CHATML
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -27,9 +27,6 @@ WIDTH, LAYERS = 16, 3
 SIZES = {"num_layers": 2, "num_queries": 2, "embed_dim": WIDTH, "num_heads": 2, "mlp_dim": 24}
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """A folder with a BERT tokenizer, config.json and random weights under the usual names."""

@@ -34,11 +34,10 @@ TASKS = (
     "user_profile",
 )
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, compile_quickly):
+def world(tmp_path_factory):
     """(folder, catalogue, folder of a run of stage 2 of one step)."""
     root = tmp_path_factory.mktemp("trained")
     catalogue = small_world.save_world(root)

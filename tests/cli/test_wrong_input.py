@@ -12,7 +12,6 @@ from tests.cli.small_world import DECODER, SMALL
 from tests.data.small_catalogue import small_catalogue
 
 STAGE_0 = ("--gin_file=tiny/stage0.gin", *SMALL, *DECODER)
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,14 @@
-"""The task caches of the toy world, made once per test process and only if a test asks."""
+"""The task caches of the toy world, made once for all test processes and only if a test asks."""
 
-import atexit
 import functools
+import os
 import pathlib
-import shutil
-import tempfile
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
+from ilm_jax.locks import taking_turns
 
 
 @functools.cache
@@ -28,9 +27,12 @@ def with_catalogue(cache_dir: pathlib.Path) -> pathlib.Path:
 @functools.cache
 def cached_toy() -> pathlib.Path:
     """A cache folder with all tasks of the toy world; descriptions also in words alone."""
-    cache_dir = pathlib.Path(tempfile.mkdtemp(prefix="ilm-toy-"))
-    atexit.register(shutil.rmtree, cache_dir, ignore_errors=True)
-    base = ["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"]
-    cache_tasks.main([*base, "--nowith_text_only"])
-    cache_tasks.main([*base, "--tasks=long_description"])
+    cache_dir = pathlib.Path(os.environ["ILM_TESTS_SHARED"]) / "toy"
+    with taking_turns(cache_dir.with_name("toy.lock")):
+        if not (done := cache_dir.with_name("toy.done")).exists():
+            cache_dir.mkdir(exist_ok=True)
+            base = ["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"]
+            cache_tasks.main([*base, "--nowith_text_only"])
+            cache_tasks.main([*base, "--tasks=long_description"])
+            done.touch()
     return cache_dir

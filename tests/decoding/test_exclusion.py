@@ -5,7 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +19,6 @@ from tests.models.small import init
 OTHER = [[5, 6, 1], [5, 7, 1], [6, 5, 1], [7, 7, 7, 1], [8, 1], [5, 6, 1]]
 OTHER_ITEMS = [0, 1, 2, 2, 3, 4]
 ROWS, MOST = 4, 11
-
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

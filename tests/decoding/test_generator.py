@@ -24,9 +24,6 @@ BUCKETS = Buckets(lengths=(8, 16), rows=(8,))
 TEXT = DecodingConfig(max_new_tokens=5, sample=True, seed=3)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @functools.cache
 def model():
     return ItemLanguageModel(

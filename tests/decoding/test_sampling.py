@@ -13,8 +13,6 @@ from ilm_jax.decoding.sampling import sample, warp
 from ilm_jax.models.decoder import Decoder
 from tests.models.small import decoder_config, init
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 DRAW = DecodingConfig(sample=True)
 
 

@@ -6,7 +6,6 @@ from tests.docs import small
 from tests.docs.blocks import all_blocks
 from tests.some import some
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 FIRST = small.first_page()
 BLOCKS = [block for block in all_blocks() if block.mark and block != FIRST]
 QUICK = [block for block in BLOCKS if block.mark != "slow"]
@@ -15,7 +14,7 @@ FILES = ("config.gin", "model-info.txt", "made_from.json", "metrics.jsonl", "las
 
 
 @pytest.fixture
-def folder(tmp_path_factory, compile_quickly):
+def folder(tmp_path_factory):
     """The current folder, a little world in it."""
     root = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
@@ -26,7 +25,7 @@ def folder(tmp_path_factory, compile_quickly):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, compile_quickly):
+def runs(tmp_path_factory):
     """Such a folder, with the language model and the run that most pages speak of."""
     root = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:

@@ -19,8 +19,6 @@ from tests.checkpoints.test_two_processes import free_port
 from tests.evaluation import small
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def mesh(*sizes):
     return Partitioner(MeshConfig(*sizes), devices=tuple(jax.devices()[: int(np.prod(sizes))]))

@@ -15,8 +15,6 @@ from tests.data.small_catalogue import small_catalogue
 from tests.evaluation import small
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def test_lists_lack_exactly_the_seen_items_but_the_target(monkeypatch):
     monkeypatch.setattr(passes, "BATCH", 8)

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 
 from ilm_jax.evaluation.measures.generation import GenerationMeasure
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
@@ -10,8 +9,6 @@ from ilm_jax.evaluation.reports.card import texts_card
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.evaluation.small import TOKENIZER, parameters, small_feed
 from tests.training import models
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_an_answer_ends_at_any_of_them():

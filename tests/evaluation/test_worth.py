@@ -20,7 +20,6 @@ from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.evaluation import small
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 ONE = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
 NUMBERS = np.arange(11)
 

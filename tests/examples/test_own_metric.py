@@ -29,7 +29,6 @@ def test_the_two_metrics_by_hand(monkeypatch):
 
 
 @pytest.mark.slow  # a stage of training and three programs to compile
-@pytest.mark.usefixtures("compile_quickly")
 def test_a_run_is_evaluated_with_metrics_of_ones_own(monkeypatch, tmp_path, capsys):
     small_world.save_world(tmp_path)
     small_world.cache(tmp_path, ("text", "long_description", "sequential_random"))

@@ -15,8 +15,6 @@ from ilm_jax.sharding.state import describe_variables
 from tests.examples.test_examples import ROOT, run_example
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture
 def own_reader(monkeypatch):

@@ -33,14 +33,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_as_in_use(compile_quickly):
-    """Equality to the bit is a claim about the programs that people run."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 def make(name):
     model = MODELS[name]
     args = (TOKENS, POSITIONS, ONES, SLOT_ENTITY, SLOT_QUERY, VECTORS)

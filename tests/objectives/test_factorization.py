@@ -15,7 +15,6 @@ from ilm_jax.objectives import factorization
 from ilm_jax.objectives.factorization import Factorization
 from ilm_jax.objectives.ranking_loss import RankingLoss
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 USERS, ITEMS = 50, 70
 DRAW = np.random.default_rng(0)
 TRAIN = Interactions.from_pairs(

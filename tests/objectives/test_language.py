@@ -15,8 +15,6 @@ from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def log_softmax(logits):
     logits = np.asarray(logits, np.float64)

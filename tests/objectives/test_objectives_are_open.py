@@ -24,7 +24,6 @@ from ilm_jax.runs.run import Run
 from tests.training import models
 
 ROOT = pathlib.Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def asks_for_a_class(tree):

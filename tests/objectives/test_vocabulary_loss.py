@@ -14,8 +14,6 @@ from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.objectives.vocabulary_loss import vocabulary_loss
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, LENGTH, EMBED = 8, 3, 16
 
 

@@ -28,9 +28,6 @@ POSITIONS = jnp.broadcast_to(jnp.arange(LENGTH), (BATCH, LENGTH))
 ONES = jnp.ones((BATCH, LENGTH), jnp.int32)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @functools.cache
 def stored(case):
     """{name: value} of a case in the file."""

@@ -21,9 +21,6 @@ from tests.parity.test_t5 import stacked
 BUCKETS = Buckets(lengths=(reference.LENGTHS[1],), rows=(200,))
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @functools.cache
 def golden():
     with np.load(reference.GOLDEN) as file:

@@ -42,9 +42,6 @@ def some_text():
 TEXT = some_text()
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @pytest.fixture(scope="module")
 def params():
     found = init(QFormer(CONFIG), jnp.zeros((1, 6)), jnp.ones((1, 3), jnp.int32), method="init_all")

@@ -16,8 +16,6 @@ from ilm_jax.checkpoints.published.rules import apply
 from ilm_jax.models.t5 import T5
 from tests.parity import make_t5
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @functools.cache
 def golden():

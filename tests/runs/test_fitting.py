@@ -229,7 +229,7 @@ def test_sampled_training_is_a_method_too_and_stops_at_its_best_epoch(splits, mo
 
 
 def test_a_killed_fit_cf_goes_on_from_its_model_dir_to_the_same_table(
-    splits, tmp_path, monkeypatch, compile_quickly
+    splits, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(fitting, "load_catalogue", lambda *_, **__: splits.catalogue)
 

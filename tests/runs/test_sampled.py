@@ -16,7 +16,6 @@ from ilm_jax.runs.sampled import SampledConfig, SampledFit
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.writers import read_metrics
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = SampledConfig(
     dim=8, batch_size=64, epochs=8, learning_rate=0.03, sampler=SamplerConfig("uniform", 16)
 )

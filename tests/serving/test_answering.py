@@ -20,9 +20,6 @@ DRAWN = DecodingConfig(max_new_tokens=5, sample=True, seed=3)
 PROMPTS = [f"after {{item:i{n}}}" + " and {item:i2}" * (n % 3) + ", what" for n in range(11)]
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @pytest.fixture
 def asked(tmp_path):
     path = tmp_path / "in.jsonl"

@@ -8,8 +8,6 @@ from ilm_jax.errors import UserError
 from ilm_jax.serving.conversation import Conversation
 from tests.decoding import small
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def answerer():

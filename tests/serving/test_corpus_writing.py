@@ -20,9 +20,6 @@ TASKS = Instruction("summary", "Sum up."), Instruction("similarities", "What is 
 DRAWN = DecodingConfig(max_new_tokens=6, sample=True, stop_ids=(1,))
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def writer():
     generator = Generator.for_lm(
         small.model().lm, small.params()["lm"], buckets=Buckets((512,), (4,))

@@ -25,9 +25,6 @@ GREEDY = DecodingConfig(max_new_tokens=6)
 READER = pathlib.Path(__file__).with_name("export_reader.py")
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def asked():
     """Three prompts with one, two and no slots."""
     examples = []

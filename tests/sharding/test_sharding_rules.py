@@ -15,8 +15,6 @@ from ilm_jax.sharding.partitioning import DEFAULT_RULES, MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables, initialise
 from tests.training import models
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 T5_LM = LanguageModelling(
     T5Config(vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, mlp_dim=64)
 )

@@ -23,9 +23,6 @@ OBJECTIVES = {"prompt": models.ILM, **dict.fromkeys(models.ALIGNMENT.kinds, mode
 ONE, EIGHT = (1, 1, 1), (2, 2, 2)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def a_batch(kind, seed):
     return models.prompt_batch(seed) if kind == "prompt" else models.alignment_batch(kind, seed)
 

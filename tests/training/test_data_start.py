@@ -18,7 +18,6 @@ from ilm_jax.training.trainer import Trainer, TrainerConfig
 from tests.training import models
 from tests.training.one_of_several import Rows
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 OPTIMIZER = OptimizerConfig(learning_rate=0.01)
 WIDTH = models.LM.embed_dim
 

@@ -26,9 +26,6 @@ ONES = jnp.ones((ROWS, LENGTH), jnp.int32)
 POSITIONS = jnp.broadcast_to(jnp.arange(LENGTH), ONES.shape)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def model_and_params(**changes):
     config = decoder_config(lora_rank=RANK, lora_targets=TARGETS, **changes)
     model = LanguageModelling(config).model

@@ -15,8 +15,6 @@ from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from tests.training import models
 from tests.training.test_stage_two_starts_from_stage_one import OPTIMIZER, trainer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 MESHES = {"one": MeshConfig(1), "eight": MeshConfig(2, 2, 2)}
 
 

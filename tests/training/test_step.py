@@ -17,7 +17,6 @@ from ilm_jax.training.step import make_eval_step, make_train_step
 
 ROWS, WIDTH = 8, 3
 ONE = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 class Parameters:
