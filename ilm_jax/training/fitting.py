@@ -18,6 +18,8 @@ ADVICE = (
 )
 # Steps with temporaries from here on take so long that the host need not run ahead of them.
 LARGE = 256 * 2**20
+# Share of padding from which on it is mentioned.
+MOST_PADDING = 0.25
 
 
 def temporaries(program: Any) -> int:
@@ -42,6 +44,22 @@ def shortage(needed: int) -> str | None:
         f"warning: a step needs {needed / 2**30:.1f} GiB beside the {held / 2**30:.1f} that are "
         f"held, and there are {most / 2**30:.1f}: the system may end this process without a word; "
         f"{ADVICE}"
+    )
+
+
+def padding_note(shares: list[tuple[str, float]]) -> str | None:
+    """A line for people where rows of prompts are mostly padding; else None.
+
+    Args:
+      shares: (kind of batch, share of its positions that are not padding) of some steps.
+    """
+    real = [share for _, share in shares]
+    padding = 1 - sum(real) / len(real)
+    if padding <= MOST_PADDING:
+        return None
+    return (
+        f"note: {padding:.0%} of the positions are padding: shorter TASK_FEATURE_LENGTHS, or "
+        "examples that share rows (PACK), save that share of the time"
     )
 
 

@@ -89,6 +89,7 @@ class Loop:
         )
         self._window, self._clock, self._pacer = Window(), StepClock(), Pacer()
         self._compiled: set[str] = set()
+        self._told = False  # of padding
 
     def run(self, state: TrainState, positions: Positions) -> tuple[dict[str, float], TrainState]:
         """Returns (the last validation metrics, the state in which it ended).
@@ -178,6 +179,9 @@ class Loop:
         self._check_finite(step)
         window, self._window = self._window, Window()
         metrics, norm = window.metrics(), window.weight_norm
+        if not self._told and (note := fitting.padding_note(window.full_steps())):
+            self._line.note(note)
+        self._told = True
         spent = self._clock.read(metrics.pop("tokens"), *self._flops(window))
         examples = window.steps * self._trainer.config.batch_size
         speed = self._line.show(step, metrics["loss"], examples)

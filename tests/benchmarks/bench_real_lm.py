@@ -48,8 +48,8 @@ RATIO, OF_FLOOR = 1.2, 1.5
 KEEP = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
 
 
-def build(shape: dict[str, Any]) -> Callable[[], Any]:
-    """Our step: dispatches one update and returns what tells that it is done."""
+def build(shape: dict[str, Any]) -> tuple[Callable[[], Any], int]:
+    """(our step: dispatches one update, returns what tells that it is done; its temporaries)."""
     import jax
     import jax.numpy as jnp
 
@@ -60,6 +60,7 @@ def build(shape: dict[str, Any]) -> Callable[[], Any]:
     from ilm_jax.sharding.freezing import split_by_patterns
     from ilm_jax.sharding.partitioning import Partitioner
     from ilm_jax.sharding.state import describe_variables, initialise, make_state
+    from ilm_jax.training import fitting
     from ilm_jax.training.host_memory import keep_freed_memory
     from ilm_jax.training.optimizers import OptimizerConfig
     from ilm_jax.training.step import make_train_step
@@ -100,7 +101,7 @@ def build(shape: dict[str, Any]) -> Callable[[], Any]:
         held[0], report = step(held[0], rows, table, key)
         return report
 
-    return call
+    return call, fitting.temporaries(step.lower(state, rows, table, key).compile())
 
 
 def batch(shape: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -126,19 +127,21 @@ def worker_loop(shape: dict[str, Any]) -> None:
     """Our process: takes a step for each line of stdin, and answers with its seconds."""
     import jax
 
+    from ilm_jax.training import fitting
     from ilm_jax.training.host_memory import HOST_MEMORY, peak
     from ilm_jax.training.pacing import Pacer
 
-    step, pacer = build(shape), Pacer()
+    (step, needed), pacer = build(shape), Pacer()
+    pacer.limit(fitting.steps_in_flight(needed))
     print(json.dumps({"versions": f"jax {jax.__version__}"}), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
             report = pacer(step, lambda report: report)
         jax.block_until_ready(report)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         HOST_MEMORY.settle()
-        print(json.dumps({"seconds": seconds, "peak": peak()}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak()}), flush=True)
 
 
 class Worker:
@@ -152,6 +155,7 @@ class Worker:
         )
         self.versions = self._answer()["versions"]
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
         self.peak = 0
 
     def step(self, steps: int = 1) -> float:
@@ -160,6 +164,7 @@ class Worker:
         print(steps, file=self._process.stdin, flush=True)
         found = self._answer()
         self.seconds.append(found["seconds"])
+        self.cpu.append(found["cpu"])
         self.peak = found["peak"]
         return found["seconds"]
 
@@ -173,6 +178,11 @@ class Worker:
     def median(self) -> float:
         """Seconds of a step, the first left out."""
         return float(np.median(self.seconds[1:]))
+
+    @property
+    def core_seconds(self) -> float:
+        """Of all threads in a step: steadier than seconds where other processes run."""
+        return float(np.median(self.cpu[1:]))
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -265,7 +275,8 @@ def tell(shape: dict[str, Any], rate: float, sides: dict[str, Worker]) -> int:
     )
     for name, side in sides.items():
         print(
-            f"{name} ({side.versions}): {side.median:.2f} s a step, {tokens / side.median:.0f} "
+            f"{name} ({side.versions}): {side.median:.2f} s a step ({side.core_seconds:.2f} core "
+            f"seconds), {tokens / side.median:.0f} "
             f"real tokens/s, {side.median / floor:.2f} times the floor, {gib(side.peak)}, "
             f"first step {side.seconds[0]:.1f} s"
         )
@@ -276,6 +287,8 @@ def tell(shape: dict[str, Any], rate: float, sides: dict[str, Worker]) -> int:
         "ours_s": ours,
         "peer_s": peer.median if peer else None,
         "ratio": peer.median / ours if peer else None,
+        "ours_core_s": sides["ours"].core_seconds,
+        "peer_core_s": peer.core_seconds if peer else None,
         "floor_s": floor,
         "ours_peak_bytes": sides["ours"].peak,
         "peer_peak_bytes": peer.peak if peer else None,

@@ -48,11 +48,11 @@ def main() -> None:
 
     print(json.dumps({"versions": f"torch {torch.__version__}"}), flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         step()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak}), flush=True)
 
 
 if __name__ == "__main__":

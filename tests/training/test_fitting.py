@@ -45,3 +45,8 @@ def test_bfloat16_on_a_cpu_is_mentioned():
     assert fitting.type_note(models.ILM) is None
     low = dataclasses.replace(models.ILM, lm=dataclasses.replace(models.LM, dtype="bfloat16"))
     assert "lm computes in bfloat16" in fitting.type_note(low)
+
+
+def test_rows_that_are_mostly_padding_are_mentioned():
+    assert fitting.padding_note([("prompt", 0.9), ("pairs", 1.0)]) is None
+    assert "60% of the positions" in fitting.padding_note([("prompt", 0.3), ("prompt", 0.5)])
