@@ -248,8 +248,8 @@ def main() -> int:
         command = [flags.peer_python, real_lm_peer.__file__, json.dumps(shape)]
         sides["peer"] = Worker(command, KEEP)
     for _ in range(flags.steps + 1):
-        for side in sides.values():
-            side.step()
+        for name, side in sides.items():
+            print(f"{name}: {side.step():.2f} s", file=sys.stderr, flush=True)
     if flags.train:
         seconds = sides["ours"].step(flags.train)
         print(f"{flags.train} steps as in training: {seconds:.1f} s, {gib(sides['ours'].peak)}")
