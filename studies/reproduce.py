@@ -204,7 +204,7 @@ def main() -> int:
     one.add_argument(
         "--choose_rates",
         action="store_true",
-        help="choose each row's learning rate on this dataset first (five times the training)",
+        help="choose each row's learning rate on this dataset first (four times the training)",
     )
     one.set_defaults(run=quickstart)
     grid = studies.add_parser("rates", help="each row at each learning rate")

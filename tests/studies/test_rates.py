@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
 from ilm_jax.training import finished
 
 ROOT = pathlib.Path(__file__).parents[2]
+PLACES = ["MODEL_DIR=m", "LM_FROM=lm"]
 
 
 @pytest.fixture
@@ -19,6 +22,21 @@ def rates(monkeypatch):
     yield rates
     for name in ("rates", "study"):
         sys.modules.pop(name)
+
+
+def test_the_recipes_hold_what_the_committed_search_found(rates):
+    record = rates.committed()
+    assert record["metric"] == "nll_content" and record["grid"] == rates.grid()
+    trained = {row: recipe for row, recipe in rates.RECIPES.items() if recipe is not None}
+    assert list(record["rows"]) == list(trained)
+    for row, recipe in trained.items():
+        found = record["rows"][row]
+        assert [float(rate) for rate in found["values"]] == rates.grid(), row
+        assert found["values"][f"{found['rate']:g}"] == min(found["values"].values()), row
+        table = [] if row == "text-full" else ["CF_TABLE=t"]
+        source = ["QFORMER_FROM=q"] if row == "ilm" else []
+        run = gin_config.build(Run, [recipe], [*PLACES, *table, *source])
+        assert run.optimizer.learning_rate == found["rate"], row
 
 
 def test_a_search_trains_every_row_at_every_rate_and_takes_the_best(rates, monkeypatch, tmp_path):
