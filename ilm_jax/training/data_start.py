@@ -46,6 +46,8 @@ class DataStart:
         if not self.objective.needs_table or not len(vectors):
             return params, []
         found: dict[str, Any] = jax.eval_shape(self._leaves, params, vectors)
+        if not found and not jax.eval_shape(self._figures, params, vectors):
+            return params, []
         taken = found if set(found) <= set(fresh) else {}
         whole = self.partitioner.replicated
 
@@ -83,7 +85,5 @@ class DataStart:
             f"{name} {before[name]:.3g}" + (f" -> {x:.3g}" if x != before[name] else "")
             for name, x in after.items()
         ]
-        if not leaves and not told:
-            return []
         what = f"started from data: {', '.join(leaves)}" if leaves else "nothing starts from data"
         return [f"  {what} ({self.record['items']:,} items): {', '.join(told)}"]
