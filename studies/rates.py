@@ -89,10 +89,14 @@ def table(record: Mapping[str, Any]) -> str:
     for row, found in record["rows"].items():
         cells = [
             f"{found['values'][rate]:8.4f}{'*' if float(rate) == found['rate'] else ' '}"
+            if rate in found["values"]
+            else f"{'-':>8} "
             for rate in rates
         ]
         at_end = found["rate"] in (record["grid"][0], record["grid"][-1])
-        lines.append(f"{row:<10}{''.join(cells)}{' at the end of the grid' if at_end else ''}")
+        lines.append(
+            f"{row:<10}{''.join(cells)}{' at the end of the grid' if at_end else ''}".rstrip()
+        )
     return "\n".join(lines)
 
 

@@ -31,7 +31,8 @@ def test_the_recipes_hold_what_the_committed_search_found(rates):
     assert list(record["rows"]) == list(trained)
     for row, recipe in trained.items():
         found = record["rows"][row]
-        assert [float(rate) for rate in found["values"]] == rates.grid(), row
+        assert {float(rate) for rate in found["values"]} <= set(rates.grid()), row
+        assert len(found["values"]) >= 3, row
         assert found["values"][f"{found['rate']:g}"] == min(found["values"].values()), row
         table = [] if row == "text-full" else ["CF_TABLE=t"]
         source = ["QFORMER_FROM=q"] if row == "ilm" else []
