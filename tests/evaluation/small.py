@@ -18,7 +18,11 @@ from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.training import models
 
 TOKENIZER = types.SimpleNamespace(
-    bos_id=1, eos_id=2, pad_id=0, decode=lambda ids, continues=False: " ".join(map(str, ids))
+    bos_id=1,
+    eos_id=2,
+    pad_id=0,
+    chat=None,
+    decode=lambda ids, continues=False: " ".join(map(str, ids)),
 )
 EXAMPLES = 37  # no multiple of any batch
 
