@@ -8,7 +8,7 @@ from ilm_jax.compilation.abstract import batch_shapes, sized
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
-from ilm_jax.runs.sweeps import Sweep
+from ilm_jax.runs.sweeps import RECIPE, Sweep
 
 FOLDER = gin_config.recipe_folder()
 PODS = sorted(p.name for p in (FOLDER / "pods").glob("*.gin") if p.name != "stage2.gin")
@@ -40,6 +40,9 @@ def test_a_pod_recipe_fits_its_pod(recipe):
 def test_a_sweep_recipe_names_runs(recipe):
     sweep = gin_config.build(Sweep, [f"sweeps/{recipe}"], [])
     runs = sweep.expand()
-    assert len(runs) > 4 and sweep.seed_name in sweep.varied
-    bindings = [f"{name}={value!r}" for name, value in next(iter(runs.values())).items()]
-    gin_config.build(Run, sweep.gin_file, bindings, unnamed="nowhere")
+    # Differences need seeds, choices of a rate do not.
+    assert len(runs) > 4 and (sweep.tuned or sweep.seed_name in sweep.varied)
+    one = dict(next(iter(runs.values())))
+    recipes = [*sweep.gin_file, *filter(None, [one.pop(RECIPE, None)])]
+    bindings = [f"{name}={value!r}" for name, value in one.items()]
+    gin_config.build(Run, recipes, bindings, unnamed="nowhere")

@@ -245,7 +245,12 @@ def worker(tmp_path, monkeypatch):
             python.chmod(0o755)
         env = {**os.environ, "HOME": str(tmp_path)}
         return subprocess.run(
-            ["bash", "-c", line], env=env, timeout=60, capture_output=True, text=True
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env=env,
+            timeout=60,
+            capture_output=True,
+            text=True,
         )
 
     return run
