@@ -24,6 +24,6 @@ STAMP="$VIRTUAL_ENV/.ilm_jax-${EXTRAS:-base}"
 WANT="$(cat "$ROOT/setup.py" <(echo "$ROOT") | sha256sum)"
 if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANT" ]; then
   echo "setup: installing ilm_jax into $VIRTUAL_ENV (a few minutes the first time)"
-  python -m pip install --quiet --disable-pip-version-check -e "$ROOT${EXTRAS:+[$EXTRAS]}"
+  python -m pip install --quiet --disable-pip-version-check --no-compile -e "$ROOT${EXTRAS:+[$EXTRAS]}"
   echo "$WANT" > "$STAMP"
 fi

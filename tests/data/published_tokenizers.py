@@ -24,7 +24,9 @@ def folder() -> pathlib.Path:
     root = pathlib.Path(tempfile.mkdtemp(prefix="ilm-tokenizers-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
+        # Pythons before 3.11.4 have no filters.
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(root, **safely)
     return root
 
 
