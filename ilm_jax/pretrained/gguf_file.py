@@ -166,7 +166,7 @@ def _check_whole(path: str, metadata: Mapping[str, Any]) -> None:
     if metadata.get("split.count", 0) > 1 or re.search(r"-\d{5}-of-\d{5}\.gguf$", path):
         raise UserError(
             f"{path} is one of several parts of a model: merge them "
-            "(llama-gguf-split --merge FIRST_PART OUT.gguf) and give the whole"
+            "(llama-gguf-split does) and give the whole"
         )
 
 

@@ -22,7 +22,7 @@ SAMPLED = sampled.SampledConfig(
 )
 
 
-@pytest.mark.parametrize("gather", ["whole", "rows"])
+@pytest.mark.parametrize("gather", [pytest.param("whole", marks=pytest.mark.slow), "rows"])
 def test_two_processes_fit_what_one_device_fits(tmp_path, gather):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

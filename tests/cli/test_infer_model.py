@@ -10,8 +10,6 @@ from tests import gguf_files
 from tests.checkpoints.published import LLAMA, weights
 from tests.data.test_tokenizers_from_gguf import of_pieces
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):

@@ -37,6 +37,7 @@ def test_every_example_is_short_and_says_what_it_adds_and_how_long_it_takes():
         assert "dds " in head and ("minute" in head or "second" in head), path
 
 
+@pytest.mark.slow
 def test_own_objective_trains_and_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     run_example(monkeypatch, "own_objective.py", 4, tmp_path / "run")
     run_example(monkeypatch, "own_objective.py", 30, tmp_path / "run")

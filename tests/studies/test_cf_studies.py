@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 STUDIES = pathlib.Path(__file__).parents[2] / "studies"
 
 
@@ -16,6 +18,7 @@ def study(script, folder, *words, users=40):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_and_refuses_results_of_other_data(tmp_path):
     words = ("--dims", "4", "--alphas", ".1", ".3", "--ridges", ".01", "--epochs", "2")
     first = study("cf_sweep.py", tmp_path, *words)

@@ -21,6 +21,9 @@ from tests.training import models
 
 OBJECTIVES = {"prompt": models.ILM, **dict.fromkeys(models.ALIGNMENT.kinds, models.ALIGNMENT)}
 ONE, EIGHT = (1, 1, 1), (2, 2, 2)
+# Pairs of vectors go through the contrastive loss of texts, and through nothing else.
+PAIRS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("item_item", "user_item")]
+KINDS = ["prompt", "item_text", *PAIRS]
 
 
 def a_batch(kind, seed):
@@ -92,7 +95,7 @@ def test_parameters_drawn_on_eight_devices_equal_those_on_one(objective):
         np.testing.assert_allclose(eight[path], one[path], rtol=1e-6, atol=1e-7, err_msg=path)
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradients_on_eight_devices_equal_those_on_one(kind):
     one, eight = train(kind, ONE), train(kind, EIGHT)
     np.testing.assert_allclose(eight.loss, one.loss, rtol=1e-5)
@@ -116,7 +119,7 @@ def is_blind(path):
     return biases or single or other_kind or "query_projection" in path
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_five_sgd_steps_on_eight_devices_equal_those_on_one(kind):
     one, eight = train(kind, ONE), train(kind, EIGHT)
     before = to_host(start(OBJECTIVES[kind], ONE))

@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.data.streams.schedule import Schedule
-from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import nested
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.trainer import Trainer, TrainerConfig
@@ -36,7 +36,7 @@ def trainer(folder, objective, **config):
         config=TrainerConfig(**config),
         optimizer=OptimizerConfig(learning_rate=0.01),
         checkpoint=CheckpointConfig(every=0),
-        partitioner=Partitioner(),
+        partitioner=Partitioner(MeshConfig(1), devices=(jax.devices()[0],)),
     )
 
 
