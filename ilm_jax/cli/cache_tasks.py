@@ -5,6 +5,7 @@ what there is.
 """
 
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
     values = _flags()
     parse_flags(values, "cache_tasks", argv)
+    # What TensorFlow says of accelerators that nothing here uses.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     from ilm_jax import user_modules
     from ilm_jax.data.catalogue.splits import make_splits
