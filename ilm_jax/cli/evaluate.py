@@ -155,8 +155,8 @@ def table(record: Mapping[str, Any]) -> str:
     for name, value in record["figures"].items():
         interval, shown = record["intervals"].get(name), ""
         if interval and interval["low"] is not None:
-            bounds = f"[{interval['low']:.4f}, {interval['high']:.4f}]"
+            bounds = f"[{interval['low']:z.4f}, {interval['high']:z.4f}]"
             shown = f"  {bounds}  {interval['units']} units"
-        lines.append(f"{name:24} {value:.4f}{shown}")
+        lines.append(f"{name:24} {value:z.4f}{shown}")
     lines += [f"{name:24} {why}" for name, why in record["not_available"].items()]
     return "\n".join(lines)

@@ -149,7 +149,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+    return "-" if value is None or not math.isfinite(value) else f"{value:z.4f}"
 
 
 def _count(number: int) -> str:
