@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 if TYPE_CHECKING:
+    from ilm_jax.evaluation.trained import TrainedModel
     from ilm_jax.runs.run import Run
     from ilm_jax.serving.answering import Answerer
     from ilm_jax.serving.requests import Request
@@ -100,18 +101,11 @@ def main(argv: Sequence[str]) -> int:
         trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task
     )
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
-    settings = {
-        "model": str(values.model_dir),
-        "step": trained.step,
-        "weights": trained.identity,
-        "data": run.splits.fingerprint,
-        "answer": values.answer,
-        "source": values.input or f"{values.task}/{values.split}",
-        "decoding": {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
-        | ({"length_penalty": penalty} if penalty else {})
-        if values.answer == "items"
-        else opening.plain(config),
-    }
+    searching: dict[str, Any] = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
+    if penalty:
+        searching["length_penalty"] = penalty
+    how = searching if values.answer == "items" else opening.plain(config)
+    settings = _made_from(run, trained, values) | {"decoding": how}
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
         if values.answer == "text":
@@ -124,6 +118,18 @@ def main(argv: Sequence[str]) -> int:
     )
     print(f"wrote {values.output}: {new} answers, {there} were there")
     return 0
+
+
+def _made_from(run: "Run", trained: "TrainedModel", values: flags.FlagValues) -> dict[str, Any]:
+    """What answers are of; a file of other answers is not gone on with."""
+    return {
+        "model": str(values.model_dir),
+        "step": trained.step,
+        "weights": trained.identity,
+        "data": run.splits.fingerprint,
+        "answer": values.answer,
+        "source": values.input or f"{values.task}/{values.split}",
+    }
 
 
 def write_answers(
