@@ -67,9 +67,9 @@ def write(
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
     for name, value in (further or {}).items():
-        _add(writer, f"{arch}.{name}", value)
+        add(writer, f"{arch}.{name}", value)
     for name, value in (vocabulary or {}).items():
-        _add(writer, f"tokenizer.ggml.{name}", value)
+        add(writer, f"tokenizer.ggml.{name}", value)
     names = gguf.get_tensor_name_map(_arch(arch), layers)
     for name, value in tensors.items():
         theirs = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
@@ -91,7 +91,7 @@ def _arch(name: str) -> Any:
     return next(arch for arch, text in gguf.MODEL_ARCH_NAMES.items() if text == name)
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

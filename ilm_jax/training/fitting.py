@@ -70,8 +70,8 @@ def type_note(objective: Objective) -> str | None:
     for name, config in objective.configs.items():
         if getattr(config, "dtype", None) == "bfloat16":
             return (
-                f"note: {name} computes in bfloat16, which this CPU's programs emulate: steps are "
-                "slower than in float32 (bind dtype = 'float32'); numbers are those of a TPU"
+                f"note: {name} computes in bfloat16, which saves no time on CPUs: steps are no "
+                "faster than in float32 (bind dtype = 'float32'); numbers are those of a TPU"
             )
     return None
 

@@ -9,6 +9,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from ilm_jax.data.tokenizers import has_chat_template, holds_tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
+from tests import gguf_files
 from tests.data import published_tokenizers
 from tests.data.odd_strings import odd_strings
 
@@ -22,14 +23,7 @@ def write(path, metadata):
     """A GGUF file that holds a vocabulary and no tensors."""
     writer = gguf.GGUFWriter(str(path), "llama")
     for key, value in metadata.items():
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        elif isinstance(value, str):
-            writer.add_string(key, value)
-        else:
-            writer.add_array(key, value)
+        gguf_files.add(writer, key, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
