@@ -112,7 +112,8 @@ def batches(
     groups = [taken[k : k + BATCH] for k in range(0, len(taken), BATCH)]
     batching = rate(len(taken), lambda: made.extend(converter(group) for group in groups))
     converter = _converter(PACKED_LENGTHS, 8 * PACK, tokenizer)
-    source, packing = PackedSource(task, converter, PACK, seed=0), PackingConverter(converter)
+    packing = PackingConverter(converter, converter)
+    source = PackedSource(task, converter, converter, PACK, seed=0)
     packed = [packing([source[i]]) for i in range(len(source))]
     return batching, _padding(made), _padding(packed)
 

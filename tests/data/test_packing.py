@@ -32,9 +32,14 @@ def made(count=50, seed=0):
     return found
 
 
-def converter(**changes):
+def converter(lengths=LENGTHS, **changes):
     options = {"num_queries": 4, "max_entities": 6, "rows": lambda _, rows: np.asarray(rows)}
-    return PromptConverter(LENGTHS, IDS, **{**options, **changes})
+    return PromptConverter(lengths, IDS, **{**options, **changes})
+
+
+def longer():
+    """To rows of twice the length, with room for more slots."""
+    return converter({"inputs": 40, "targets": 80}, max_entities=14)
 
 
 def test_every_example_stands_in_one_row_and_rows_hold_what_they_may():
@@ -56,11 +61,12 @@ def test_an_example_that_is_more_than_a_row_is_told():
         plan([(5, 1, 0), (61, 1, 0)], ROOM, seed=0)
 
 
-def test_rows_hold_the_examples_unchanged_as_segments():
-    source, one = made(), converter()
-    packed = PackedSource(source, one, 8, seed=0)
-    assert len(packed) < len(source) / 2
-    batch = PackingConverter(one)([packed[i] for i in range(len(packed))])
+@pytest.mark.parametrize("room", [converter, longer], ids=["as-long", "longer"])
+def test_rows_hold_the_examples_unchanged_as_segments(room):
+    source, one, row = made(), converter(), room()
+    packed = PackedSource(source, one, row, 16, seed=0)
+    assert len(packed) < len(source) / (2 if room is converter else 4)
+    batch = PackingConverter(one, row)([packed[i] for i in range(len(packed))])
     singles = one(source)
     want = {
         tuple(row["tokens"][row["segment_ids"] > 0]): row
@@ -96,8 +102,8 @@ def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
         is_leaf=lambda x: hasattr(x, "unbox"),
     )
     source, one = made(12), converter()
-    packed = PackedSource(source, one, 8, seed=0)
-    rows = PackingConverter(one)([packed[i] for i in range(len(packed))])
+    packed = PackedSource(source, one, one, 8, seed=0)
+    rows = PackingConverter(one, one)([packed[i] for i in range(len(packed))])
     assert rows["segment_ids"].max() > 2
     loss = jax.jit(lambda batch: objective.loss(params, "prompt", batch, models.table(), None))
     apart, together = loss(one(source)), loss(rows)
@@ -107,7 +113,7 @@ def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
 
 
 def test_packed_streams_are_functions_of_the_number():
-    packed = PackedSource(made(), converter(), 4, seed=0)
+    packed = PackedSource(made(), converter(), converter(), 4, seed=0)
     stream = Stream({"task": packed}, seed=1)
     assert len(stream[10**9]["packed"]) >= 1
     first = [stream[i]["packed"] for i in range(len(packed))]
@@ -146,7 +152,8 @@ def test_a_plan_is_stored_with_the_task_and_made_again_where_anything_differs(tm
     def packed(examples=8, seed=0, count=50, **changes):
         source = Stored(made(count))
         source.path = tmp_path
-        found = PackedSource(source, converter(**changes), examples, seed)
+        one = converter(**changes)
+        found = PackedSource(source, one, one, examples, seed)
         return [list(found._rows[i]) for i in range(len(found))], source.read
 
     first, read = packed()

@@ -43,7 +43,7 @@ def test_the_recipes_hold_what_the_committed_search_found(rates):
 def test_a_search_trains_every_row_at_every_rate_and_takes_the_best(rates, monkeypatch, tmp_path):
     ran = []
 
-    def verb(command, name):
+    def verb(command, name, folder):
         ran.append(name)
         if command[0] == "fit_cf":
             (tmp_path / "cf.safetensors").write_text("table")

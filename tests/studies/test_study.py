@@ -21,7 +21,7 @@ def steps(monkeypatch, tmp_path):
 
     ran = []
 
-    def verb(command, name):
+    def verb(command, name, folder):
         ran.append(name)
         at = dict(word.lstrip("-").partition("=")[::2] for word in command[1:])
         if command[0] == "fit_cf":
@@ -66,7 +66,7 @@ def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
     (tmp_path / "s/cf.safetensors").unlink()
     with pytest.raises(UserError, match="stage1.* would make now|mlp.* would make now"):
         ran.clear()
-        module.run_verb = lambda command, name: (tmp_path / "s/cf.safetensors").write_text("new")
+        module.run_verb = lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text("new")
         module.run_study(study, ["mlp"], ranking=False)
 
 

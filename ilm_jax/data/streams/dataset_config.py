@@ -46,9 +46,10 @@ class DatasetConfig:
       rates_by: "size" or "equal", for rates that are not given.
       temperature, cap: of rates by size, see `Mixture`.
       truncate_targets: cut over-long targets and texts, and count them, instead of raising.
-      max_entities: slots per row at most; None: as many as the settings can bring.
-      pack: examples that share a row at most, in training; 0 for none. Lengths and slots are then
-        the row's.
+      max_entities: slots per row at most; None: as many as the settings can bring, or, where
+        examples share rows, as there is room for.
+      pack: examples that share a row at most, in training; 0 for none.
+      pack_room: positions of a shared row, in rows of one example (`task_feature_lengths`).
       dataset, data_dir, cache_dir: see `open_tasks`.
       also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
       settings: of the tasks.
@@ -66,6 +67,7 @@ class DatasetConfig:
     truncate_targets: bool = False
     max_entities: Number | None = None
     pack: Number = 0
+    pack_room: Positive = 1.0
     dataset: str = "toy"
     data_dir: str | None = None
     also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
@@ -124,6 +126,7 @@ class DatasetConfig:
             "truncate_targets",
             "max_entities",
             "pack",
+            "pack_room",
         )
         tasks = {
             name: {
@@ -220,7 +223,7 @@ class DatasetConfig:
 
     @property
     def row_entities(self) -> int:
-        """Slots of a row: `max_entities`, or as many as a prompt can have."""
+        """Slots of a prompt: `max_entities`, or as many as its settings can bring."""
         if self.max_entities is not None:
             return self.max_entities
         return max(1, *(slots_at_most(spec, self.settings) for spec in self.specs()))

@@ -72,30 +72,54 @@ class Prompts:
         self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
     ) -> tuple[Sources, Converter]:
         """See `Layout.open`."""
-        converter = self._converter(dataset, tokenizer, rows)
-        if dataset.pack <= 1 or not dataset.repeat:
-            return tasks, converter
+        lengths, slots = dataset.task_feature_lengths, dataset.row_entities
+        one = self._converter(dataset, tokenizer, rows, lengths, slots)
+        if not _shares_rows(dataset):
+            return tasks, one
+        row = self._converter(dataset, tokenizer, rows, *self._row(dataset))
         packed: Sources = {
-            name: PackedSource(cast(Any, task), converter, dataset.pack, dataset.seed)
+            name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed)
             for name, task in tasks.items()
         }
-        return packed, PackingConverter(converter)
+        return packed, PackingConverter(one, row)
 
     def blank(self, dataset: "DatasetConfig") -> Batch:
         """See `Layout.blank`."""
-        return self._converter(dataset, cast(Tokenizer, _NoTokenizer()), None)([None])
+        tokenizer = cast(Tokenizer, _NoTokenizer())
+        return self._converter(dataset, tokenizer, None, *self._row(dataset))([None])
+
+    def _row(self, dataset: "DatasetConfig") -> tuple[Mapping[str, int], int]:
+        """Lengths and slots of a row: of one example, or of all that share it."""
+        lengths, slots = dataset.task_feature_lengths, dataset.row_entities
+        if not _shares_rows(dataset):
+            return lengths, slots
+        positions = int(sum(lengths.values()) * dataset.pack_room)
+        if dataset.max_entities is None:
+            # A slot takes `num_queries` positions.
+            slots = max(slots, min(slots * dataset.pack, positions // self.num_queries))
+        # No prompt is longer for it; answers have what is left.
+        return {"inputs": lengths["inputs"], "targets": positions - lengths["inputs"]}, slots
 
     def _converter(
-        self, dataset: "DatasetConfig", tokenizer: Tokenizer, rows: Rows | None
+        self,
+        dataset: "DatasetConfig",
+        tokenizer: Tokenizer,
+        rows: Rows | None,
+        lengths: Mapping[str, int],
+        slots: int,
     ) -> PromptConverter:
         return PromptConverter(
-            dataset.task_feature_lengths,
+            lengths,
             tokenizer,
             num_queries=self.num_queries,
-            max_entities=dataset.row_entities,
+            max_entities=slots,
             rows=rows,
             truncate_targets=dataset.truncate_targets,
         )
+
+
+def _shares_rows(dataset: "DatasetConfig") -> bool:
+    return dataset.pack > 1 and dataset.repeat
 
 
 PROMPTS = Prompts()

@@ -21,7 +21,7 @@ from ilm_jax.files import atomic_write, read_arrays, sha256_json
 
 # Rows that are kept open for further examples while a plan is made.
 OPEN_ROWS = 64
-FORMAT = "ilm_jax.packing/1"
+FORMAT = "ilm_jax.packing/2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +84,26 @@ class PackedSource:
     """
 
     def __init__(
-        self, source: Source, converter: PromptConverter, examples: int, seed: int
+        self,
+        source: Source,
+        converter: PromptConverter,
+        row: PromptConverter,
+        examples: int,
+        seed: int,
     ) -> None:
         """Reads every example of `source` once, for its length, unless its plan is stored.
 
         Args:
           source: the examples.
-          converter: to single rows; says how long each is and how much a row holds.
+          converter: of single examples; says how long each is.
+          row: to rows of the length that is shared; says how much one holds.
           examples: that share a row at most.
           seed: of the plan.
         """
         room = Room(
-            converter.inputs_length + converter.targets_length,
-            converter.targets_length,
-            converter.max_entities,
+            row.inputs_length + row.targets_length,
+            row.targets_length,
+            row.max_entities,
             examples,
         )
         self._source = source
@@ -135,7 +141,8 @@ def _planned(
 
 def _key(converter: PromptConverter, room: Room, seed: int) -> str:
     """Hex key of all that a plan depends on beside the examples and their tokenizer."""
-    how = [converter.inputs_length, converter.num_queries, converter.truncate_targets]
+    how = [converter.inputs_length, converter.targets_length, converter.max_entities]
+    how += [converter.num_queries, converter.truncate_targets]
     return sha256_json([FORMAT, OPEN_ROWS, how, *room.limits.tolist(), seed])
 
 
@@ -182,9 +189,9 @@ def _size(row: Batch) -> tuple[int, int, int]:
 class PackingConverter:
     """Rows of a `PackedSource` to batches of a `PromptConverter`'s shapes."""
 
-    def __init__(self, converter: PromptConverter) -> None:
-        """Joins what `converter` makes of single examples."""
-        self._converter = converter
+    def __init__(self, converter: PromptConverter, row: PromptConverter) -> None:
+        """Joins what `converter` makes of single examples, in the shapes of `row`."""
+        self._converter, self._shapes = converter, row
 
     @property
     def counts(self) -> Any:
@@ -201,7 +208,7 @@ class PackingConverter:
         return batch
 
     def _row(self, examples: Sequence[Example]) -> Batch:
-        blank = {name: array[0] for name, array in self._converter([None]).items()}
+        blank = {name: array[0] for name, array in self._shapes([None]).items()}
         if not examples:
             return blank
         single = self._converter(examples)
