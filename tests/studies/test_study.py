@@ -66,7 +66,9 @@ def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
     (tmp_path / "s/cf.safetensors").unlink()
     with pytest.raises(UserError, match="stage1.* would make now|mlp.* would make now"):
         ran.clear()
-        module.run_verb = lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text("new")
+        module.run_verb = lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text(
+            "new"
+        )
         module.run_study(study, ["mlp"], ranking=False)
 
 

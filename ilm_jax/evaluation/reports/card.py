@@ -139,6 +139,27 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
     ]
 
 
+def prompt_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """How two evaluated models were asked, where that differs, as `differences` says it.
+
+    Another layout, system text or tokenizer is part of the model that is measured, so it is said
+    and not refused; metrics of tokens are refused where they are paired. Evaluations of earlier
+    versions have no record of it, and nothing is said of those.
+
+    Args:
+      first, second: records of evaluation.json.
+    """
+    one, two = first.get("prompts"), second.get("prompts")
+    if not one or not two:
+        return []
+    digests = ("template", "tokenizer")
+    shown = [
+        {name: value[:12] if name in digests else value for name, value in said.items() if value}
+        for said in (one, two)
+    ]
+    return differences(*shown)
+
+
 def _leaves(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in card.items():
         if name in FOUND:
