@@ -1,37 +1,12 @@
 """`ilm doctor`: what is installed, what can be used, and what to do about the rest."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "seqio",
-    "tensorflow",
-    "libtpu",
-)
-OPTIONAL = {
-    "libtpu": "`ilm precompile` and TPUs need it: pip install libtpu",
-    "tensorflow": "preparing data needs it: pip install tensorflow-cpu",
-    "seqio": "preparing data needs it: pip install seqio",
-}
-
-
-class Finding(NamedTuple):
-    """One line: how it is ("ok", "note" or "fail"), what, and what to do."""
-
-    state: str
-    text: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:4}  {self.text}" + (f": {self.remedy}" if self.remedy else "")
+from ilm_jax.cli.findings import Finding
+from ilm_jax.cli.installed import versions
 
 
 def _flags() -> flags.FlagValues:
@@ -81,36 +56,6 @@ def main(argv: Sequence[str]) -> int:
     found += [one for folder in values.folders for one in folder_fit(folder)]
     print("\n".join(map(str, found)))
     return int(any(one.state == "fail" for one in found))
-
-
-def versions() -> Iterator[Finding]:
-    """Python and the packages."""
-    import importlib.metadata
-    import platform
-
-    from ilm_jax import __version__
-
-    yield Finding(
-        "ok",
-        f"ilm_jax {__version__}, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}",
-    )
-    for name in PACKAGES:
-        try:
-            yield Finding("ok", f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            lacks = OPTIONAL.get(name)
-            yield Finding(
-                "note" if lacks else "fail",
-                f"{name} is not installed",
-                lacks or f"pip install {name}",
-            )
-    try:
-        ours, theirs = (importlib.metadata.version(name) for name in ("jax", "jaxlib"))
-    except importlib.metadata.PackageNotFoundError:
-        return
-    if ours.split(".")[:2] != theirs.split(".")[:2]:
-        yield Finding("fail", f"jax {ours} with jaxlib {theirs}", f"pip install jaxlib=={ours}")
 
 
 def devices() -> Iterator[Finding]:

@@ -37,8 +37,8 @@ def need_t5x() -> None:
     """Raises UserError, with the remedy, where T5X cannot be imported."""
     if _MISSING is not None:
         raise UserError(
-            f"T5X cannot be imported ({_MISSING}): pip install 'ilm_jax[t5x]', or "
-            "git+https://github.com/google-research/t5x and tensorboard"
+            f"T5X cannot be imported ({_MISSING}): pip install "
+            "'t5x @ git+https://github.com/google-research/t5x' tensorboard"
         )
 
 

@@ -1,11 +1,13 @@
 """The doctor finds what is wrong and says what to do; it says nothing is wrong where nothing is."""
 
+import importlib.metadata
 import os
+import re
 import stat
 
 import pytest
 
-from ilm_jax.cli import doctor
+from ilm_jax.cli import doctor, installed
 from ilm_jax.cli.main import main
 from ilm_jax.errors import UserError
 from ilm_jax.sharding.processes import ProcessConfig
@@ -22,6 +24,29 @@ def test_versions_and_devices_are_listed(capsys, tmp_path):
     assert any(line.startswith("ok    jax ") for line in lines)
     assert any("8 x cpu (8 here), process 0 of 1" in line for line in lines)
     assert any(f"{tmp_path}/new can be written to" in line for line in lines)
+
+
+def test_every_package_of_the_extras_is_listed_with_what_it_is_for():
+    found = [str(line) for line in installed.versions()]
+    asked = importlib.metadata.requires("ilm_jax")
+    extras = [line for line in asked if re.search(r"extra == .(gguf|wandb|mlflow|eval)", line)]
+    for name in ["gguf", "wandb", "mlflow", *(re.match(r"[\w-]+", line)[0] for line in extras)]:
+        (line,) = [line for line in found if re.match(rf"(ok  |note)  {name} ", line)]
+        assert "(for " in line and ("is not installed" not in line or ": pip install " in line)
+
+
+def test_a_package_that_is_not_there_is_told_with_its_remedy(monkeypatch):
+    there = {"tensorflow-cpu": "2.0", "jax": "0.11.1", "jaxlib": "0.10.2", "numpy": "2.1"}
+    monkeypatch.setattr(installed, "version_of", there.get)
+    found = [str(line) for line in installed.versions()]
+    assert "ok    tensorflow-cpu 2.0 (for preparing data)" in found
+    assert "fail  flax is not installed: pip install flax" in found
+    assert "fail  sentencepiece is not installed: pip install 'sentencepiece'" in found
+    assert not any(" numpy " in line for line in found)
+    remedy = "pip install 'ilm_jax[gguf]'"
+    (line,) = [line for line in found if line.startswith("note  gguf is not installed (for ")]
+    assert line.endswith(remedy)
+    assert "fail  jax 0.11.1 with jaxlib 0.10.2: pip install jaxlib==0.11.1" in found
 
 
 def test_a_mesh_that_does_not_fit_is_told_with_a_remedy(capsys, tmp_path):
