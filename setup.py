@@ -65,7 +65,7 @@ setuptools.setup(
             "mkdocstrings[python]>=0.29",
             "mypy>=1.13",
             "pytest>=8",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "rouge-score>=0.1.2",
             "ruff>=0.8",
             "sacrebleu>=2.4",
