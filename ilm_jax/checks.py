@@ -222,7 +222,8 @@ def describe(hint: Any) -> str:
     if origin is typing.Literal:
         return " or ".join(map(repr, inner))
     if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):
-        return f"a dictionary of {describe(inner[1])} each"
+        of = "" if inner[1] is Any else f" of {describe(inner[1])} each"
+        return f"a dictionary{of}"
     if isinstance(origin, type) and issubclass(origin, collections.abc.Sequence):
         return f"a list of {', '.join(describe(one) for one in inner if one is not Ellipsis)}"
     words = {

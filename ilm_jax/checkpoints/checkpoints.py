@@ -5,6 +5,7 @@ that a checkpoint does not depend on how the model was compiled. Frozen weights 
 a checkpoint names where they came from, with a fingerprint.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -21,7 +22,7 @@ from ilm_jax.checkpoints.manager import listed_steps, one_line, open_manager, qu
 from ilm_jax.checks import Choice, Count, Number, Weight, check
 from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
-from ilm_jax.files import folder_path, is_full
+from ilm_jax.files import folder_path, is_full, is_remote
 from ilm_jax.sharding.state import FlatParams, TrainState, flat, nested
 
 
@@ -83,6 +84,7 @@ class Checkpoints:
         if config is None and listed is None:
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
         self._good: dict[int, bool] = {}
+        self._writes = config is not None
         keep: list[Any] | None = None
         if config is not None:
             keep = [preservation_policy.LatestN(config.keep_last), LastGood(self._is_good)]
@@ -232,12 +234,18 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and closes; after a save that failed there is nothing to wait for."""
+        """Waits and closes; after a save that failed there is nothing to wait for.
+
+        What was made for checkpoints goes again where none was saved.
+        """
         try:
             self._manager.close()
         except Exception as error:
             if not is_full(error):
                 raise
+        if self._writes and not is_remote(self._folder):
+            with contextlib.suppress(OSError):  # there are some, or another process was first
+                os.rmdir(self._folder)
 
     def _read(
         self,

@@ -137,6 +137,12 @@ def _read_source(
     surprise = [name for name in unused if not matches(name, source.allow_unused)]
     due = {name for path in asked if not matches(path, allow_fresh) for name in names[path]}
     lacking = [f"{name} ({tensor})" for name, tensor in opened.lacking.items() if name in due]
+    if asked and not chosen and not lacking:
+        raise UserError(
+            f"{opened.where} does not fit: it holds none of the {len(asked)} parameters that are "
+            f"read from it {shorten(sorted(asked))}: is it another kind of model? Name one that "
+            "holds them, or correct InitFrom.parameters"
+        )
     if surprise or lacking or not chosen:
         fresh = lacking or [path for path in asked if path not in chosen]
         raise UserError(

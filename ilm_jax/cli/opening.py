@@ -159,6 +159,11 @@ def load_model(values: flags.FlagValues) -> "tuple[LoadedModel, tuple[int, ...]]
     from ilm_jax.checkpoints.language_models import load_language_model
     from ilm_jax.data.tokenizers import formatted, open_tokenizer_at, stop_ids
 
+    if not values.tokenizer and (pathlib.Path(values.lm) / "config.gin").is_file():
+        raise UserError(
+            f"--lm={values.lm} is a run: name it by --model_dir, or give the language model that "
+            "`ilm convert` makes of it"
+        )
     plain = open_tokenizer_at(values.tokenizer or values.lm)
     tokenizer = formatted(plain, values.prompt_format, values.system_text or "")
     say_template(tokenizer, values.tokenizer or values.lm, values.lm)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import difflib
 import functools
 import importlib.metadata
 import pathlib
@@ -76,9 +77,12 @@ def locate(name: str) -> str:
         package = importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         known = ", ".join(f"pkg://{other}" for other in KNOWN)
+        # What is nearly a known name is a slip, and somebody else's package by that name no remedy.
+        near = difflib.get_close_matches(name, [n for n in KNOWN if n != name], 1, 0.8)
+        advice = f"did you mean pkg://{near[0]}?" if near and name not in KNOWN else remedy(name)
         raise UserError(
             f"pkg://{name}: tried the installed packages, and {name!r} is none of them: "
-            f"{remedy(name)} (known: {known})"
+            f"{advice} (known: {known})"
         ) from None
     found = [file for file in package.files or [] if str(file).endswith(WEIGHTS)]
     if len(found) != 1:

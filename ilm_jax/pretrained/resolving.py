@@ -39,7 +39,7 @@ def resolve(source: str | os.PathLike) -> str:
     text = os.fspath(source)
     found = _NAME.match(text)
     if found is None:
-        if re.match(r"^[a-z0-9]+://", text):
+        if re.match(r"^[A-Za-z][A-Za-z0-9]+:/", text):
             raise UserError(f"{text}: no such kind of source: give {FORMS}")
         return expanded(text)
     module, function = _WHERE[found[1]]

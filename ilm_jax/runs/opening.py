@@ -50,9 +50,18 @@ def run_of_folder(model_dir: str | os.PathLike, bindings: Bindings = ()) -> Run:
     """
     config = pathlib.Path(model_dir) / "config.gin"
     if not config.is_file():
-        raise UserError(f"{model_dir} holds no config.gin: is it the MODEL_DIR of a run?")
+        raise UserError(f"{model_dir} holds no config.gin: {_instead(pathlib.Path(model_dir))}")
     here = f"MODEL_DIR={os.fspath(model_dir)!r}"
     return run_of_recipe(str(config), [here, *as_texts(bindings)])
+
+
+def _instead(path: pathlib.Path) -> str:
+    """What lies at a path that is no run's."""
+    if not path.exists():
+        return "there is nothing; name the MODEL_DIR of a run"
+    if any((path / name).is_file() for name in ("conversion.json", "config.json")):
+        return "it is a language model, not the MODEL_DIR of a run (`ilm infer --lm=…` asks it)"
+    return "is it the MODEL_DIR of a run?"
 
 
 def as_texts(bindings: Bindings) -> list[str]:

@@ -124,6 +124,11 @@ class Run:
         paths = self.cf_table.split(",")
         for path in paths:
             if not pathlib.Path(path).is_file():
+                if pathlib.Path(path).is_dir():
+                    raise UserError(
+                        f"no embedding table at {path}, which is a folder: name the file that "
+                        "`ilm fit_cf` wrote"
+                    )
                 raise UserError(f"no embedding table at {path}: run `ilm fit_cf --output={path}`")
         catalogues = [self.splits, *self._further_splits]
         if len(paths) != len(catalogues):

@@ -107,6 +107,9 @@ class Partitioner:
     rules: LogicalRules = DEFAULT_RULES
     devices: tuple[jax.Device, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check(self)
+
     @functools.cached_property
     def mesh(self) -> Mesh:
         """The device mesh with axes `data`, `fsdp`, `tensor`, all of type Auto."""

@@ -98,8 +98,19 @@ def test_another_configuration_is_named_with_its_bindings(folder):
         load(folder, rope_theta=1e4, num_kv_heads=4)
     text = str(error.value)
     assert "num_kv_heads 2 (here 4)" in text and "--gin.DecoderConfig.rope_theta=5000.0" in text
+    with pytest.raises(UserError, match=r"embed_dim 32 \(here 64\);") as error:
+        load(folder, embed_dim=64)
+    assert "head_dim" not in str(error.value)  # it is left open, there and here
     # What it runs on is no difference.
     load(folder, remat="full", dtype="bfloat16")
+
+
+def test_a_model_without_what_is_read_from_it_is_named(folder):
+    objective = LanguageModelling(decoder(folder))
+    variables = {f"qformer/{path}": x for path, x in describe_variables(objective).items()}
+    with pytest.raises(UserError, match=r"none of the \d+ parameters that are read .*another kind"):
+        sources = [InitFrom(str(folder), parameters=("^qformer/",))]
+        load_sources(objective, variables, sources, (), partitioner("one"), jax.random.key(0))
 
 
 def misfit(folder, changed):

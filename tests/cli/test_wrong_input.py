@@ -28,22 +28,6 @@ def save_table(catalogue, path):
 
 
 @pytest.fixture
-def refused(capfd):
-    """Runs `ilm …`, which must fail; returns the line that it prints."""
-
-    def run(*words):
-        capfd.readouterr()
-        assert cli.main(words) == 2
-        lines = capfd.readouterr().err.splitlines()
-        errors = [line for line in lines if line.startswith("ilm: error: ")]
-        assert len(errors) == 1 and lines[-1] == errors[0], lines
-        assert not any("Traceback" in line for line in lines)
-        return errors[0]
-
-    return run
-
-
-@pytest.fixture
 def refused_training(refused, cache, tmp_path):
     """As `refused`, for `ilm train` of stage 0; no MODEL_DIR may be left behind."""
 

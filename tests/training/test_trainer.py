@@ -134,6 +134,13 @@ def test_temporary_folders_of_a_killed_save_are_removed(tmp_path):
     assert not stale.exists()
 
 
+def test_a_run_that_never_began_leaves_no_folder_of_checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig())
+    assert (tmp_path / "checkpoints").is_dir()
+    checkpoints.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_checkpoint_of_another_architecture_gives_three_lists(tmp_path):
     make_trainer(tmp_path / "a", steps=2).fit()
     source = InitFrom(str(tmp_path / "a"))

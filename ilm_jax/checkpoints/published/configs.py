@@ -43,7 +43,11 @@ def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tu
     return {
         name: (found[name], here[name])
         for name in found
-        if name in here and name not in RUNTIME and there[name] != ours[name]
+        if name in here
+        and name not in RUNTIME
+        and there[name] != ours[name]
+        # Two that are left open differ only as what they follow from does.
+        and not found[name] is here[name] is None
     }
 
 

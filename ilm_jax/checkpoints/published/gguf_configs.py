@@ -55,6 +55,16 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 # Of Llama 3.1 and later, whose files hold their effect instead: rope_freqs.
 _LLAMA_3: dict[str, Any] = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# Of transformers, by model_type: what serves published folders asks for them.
+_CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}
 _CONTEXTS = (8192, 4096, 2048, 16384, 32768)
 
 
@@ -77,6 +87,7 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
         config = _shared(file, said) | _ARCHITECTURES[name](file, said)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{file.path}: its metadata describe no {name} model ({error})") from error
+    config["architectures"] = [_CLASSES[config["model_type"]]]
     for role in ("bos", "eos"):
         config[f"{role}_token_id"] = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
     named = file.metadata.get("general.name")

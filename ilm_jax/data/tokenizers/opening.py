@@ -164,9 +164,12 @@ def _choose(files: Mapping[str, bytes], folder: pathlib.Path) -> Tokenizer:
 def _from_pieces(model: bytes, said: stated.Stated) -> Tokenizer:
     processor = _processor(model)
     if processor is None:
+        # Another file may be anything, such as a table that was named by mistake.
+        ours = said.where.endswith(".model")
+        delete = "delete it and run ilm cache_tasks if it was trained here, or " if ours else ""
         raise UserError(
-            f"{said.where}: not a SentencePiece model; delete it and run ilm cache_tasks if it was "
-            f"trained here, or give the model's {fast.FAST}"
+            f"{said.where}: not a SentencePiece model; {delete}give the model's folder or its "
+            f"{fast.FAST}"
         )
     return OwnTokenizer(model) if is_own(processor) else pieces.from_model(model, said)
 
