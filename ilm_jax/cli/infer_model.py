@@ -34,10 +34,11 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
         )
     opening.check_decoding(values)
     length = values.max_prompt_length or LENGTH
-    model, stops = opening.load_model(values)
-    tokenizer = model.tokenizer
+    # A slip in the prompts shows before weights are read.
+    tokenizer = opening.tokenizer_of_model(values)
     prompts = requests.PromptFile(values.input, requests.PlainWriter(tokenizer, length))
     total, _ = requests.count(prompts)
+    model, stops = opening.load_model(values, tokenizer)
     answerer = corpus_writing.writer_of_model(model, length, values.batch_size)
     config = opening.decoding(values, stops, tokenizer.pad_id)
     settings = {

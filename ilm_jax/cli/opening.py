@@ -153,11 +153,13 @@ def define_model(values: flags.FlagValues) -> None:
     )
 
 
-def load_model(values: flags.FlagValues) -> "tuple[LoadedModel, tuple[int, ...]]":
-    """(a language model by itself, the ids that end its texts), as the flags name it."""
-    from ilm_jax import progress
-    from ilm_jax.checkpoints.language_models import load_language_model
-    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at, stop_ids
+def tokenizer_of_model(values: flags.FlagValues) -> "Tokenizer":
+    """The tokenizer of --lm with the layout of prompts that the flags ask for.
+
+    Raises:
+      UserError: for a name that leads to none, or to a run.
+    """
+    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
 
     if not values.tokenizer and (pathlib.Path(values.lm) / "config.gin").is_file():
         raise UserError(
@@ -168,6 +170,21 @@ def load_model(values: flags.FlagValues) -> "tuple[LoadedModel, tuple[int, ...]]
     tokenizer = formatted(plain, values.prompt_format, values.system_text or "")
     say_template(tokenizer, values.tokenizer or values.lm, values.lm)
     say_special_tokens(values.lm, plain)
+    return tokenizer
+
+
+def load_model(
+    values: flags.FlagValues, tokenizer: "Tokenizer | None" = None
+) -> "tuple[LoadedModel, tuple[int, ...]]":
+    """(a language model by itself, the ids that end its texts), as the flags name it.
+
+    `tokenizer`: of `tokenizer_of_model`, where it was opened before.
+    """
+    from ilm_jax import progress
+    from ilm_jax.checkpoints.language_models import load_language_model
+    from ilm_jax.data.tokenizers import stop_ids
+
+    tokenizer = tokenizer or tokenizer_of_model(values)
     progress.note(f"loading {values.lm}")
     model = load_language_model(values.lm, tokenizer, values.dtype)
     return model, stop_ids(tokenizer, [values.lm])

@@ -4,6 +4,7 @@ import pathlib
 
 from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.data.sources.prepare import default_cache_dir
+from ilm_jax.errors import UserError
 from ilm_jax.locks import one_writer
 from ilm_jax.runs.fitting import FitCF
 
@@ -32,7 +33,16 @@ def fit_cf(dataset: str = "toy", **fields: object) -> EmbeddingTable:
 
 
 def table_path(fitting: FitCF) -> pathlib.Path:
-    """Where a fit's table goes."""
+    """Where a fit's table goes.
+
+    Raises:
+      UserError: if a folder lies there, before anything is fitted.
+    """
     cache_dir = pathlib.Path(fitting.cache_dir or default_cache_dir()).expanduser()
     name = f"{fitting.dataset.replace('/', '_')}.safetensors"
-    return pathlib.Path(fitting.output or cache_dir / "tables" / name).expanduser()
+    path = pathlib.Path(fitting.output or cache_dir / "tables" / name).expanduser()
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and a table is a file: name one, such as {path}.safetensors"
+        )
+    return path

@@ -109,6 +109,13 @@ class Partitioner:
 
     def __post_init__(self) -> None:
         check(self)
+        for name, axes in self.rules:
+            for axis in (axes,) if isinstance(axes, str) else axes or ():
+                if axis not in AXES:
+                    raise UserError(
+                        f"Partitioner.rules: {name!r} is split over {axis!r}, and a mesh has the "
+                        f"axes {', '.join(AXES)}"
+                    )
 
     @functools.cached_property
     def mesh(self) -> Mesh:

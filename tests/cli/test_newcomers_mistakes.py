@@ -36,6 +36,10 @@ ASKED = {
     ),
     "a scheme in capitals": (("infer", "--lm=HF://a/b", *FILES), "no such kind of source"),
     "a table to compare": (("compare", "{at}/run", "{at}/cf.safetensors"), "holds no evaluation"),
+    "a folder for a table": (
+        ("fit_cf", "--dataset=toy", "--cache_dir={at}/cache", "--output={at}/run"),
+        "is a folder, and a table is a file",
+    ),
     "half a table to go on with": (
         (
             "fit_cf",
@@ -64,6 +68,7 @@ BOUND = {
     "trainer.TrainerConfig.trainable=3": "trainable = 3: give a list of a text",
     "trainer.TrainerConfig.metric_writers=['wandb']": "give a dictionary of a dictionary each",
     "partitioning.Partitioner.rules=3": "rules = 3: give a list of a list of",
+    "partitioning.Partitioner.rules=[('batch', 'x')]": "'batch' is split over 'x', and a mesh has",
     "partitioning.Partitioner.rules=['ab']": "rules = ['ab']: give a list of a list of",
 }
 

@@ -133,9 +133,10 @@ def test_a_run_does_not_go_on_with_another_architecture(refused, cache, tmp_path
     assert cli.main(words) == 0
     before = {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()}
     line = refused(*words, "--gin.decoder.DecoderConfig.mlp_dim=16", "--gin.TRAIN_STEPS=2")
-    assert "made from something else: objective.lm.mlp_dim" in line and "made_from.json" in line
+    changed = "made from something else: objective.LanguageModelling.lm.mlp_dim"
+    assert changed in line and "made_from.json" in line
     line = refused(*words, "--gin.decoder.DecoderConfig.num_layers=2", "--gin.TRAIN_STEPS=2")
-    assert "objective.lm.num_layers" in line
+    assert "objective.LanguageModelling.lm.num_layers" in line
     assert {p: p.read_bytes() for p in model_dir.rglob("*") if p.is_file()} == before
 
 
