@@ -31,8 +31,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.03"
 
 
-# Two workers take a file at a time, in this order: who makes the shared caches first, beside it what
-# needs none, then the long files, so that no worker is left with one at the end.
+# Two workers take a file at a time, in this order: who makes the shared caches first, beside it
+# what needs none, then the long files, so that no worker is left with one at the end.
 _FIRST = (
     "data/test_no_leak.py",
     "parity",
