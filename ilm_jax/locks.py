@@ -290,6 +290,7 @@ def _released_by_sigterm(lock: _Lock) -> Iterator[None]:
         return
 
     def end(number: int, _: object) -> None:
+        """Releases the lock, then dies of the signal as if none had been caught."""
         lock.release()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

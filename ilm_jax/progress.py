@@ -46,6 +46,7 @@ def bar(what: str, total: int, done: int = 0, late: bool = False) -> Callable[[i
     live = sys.stderr.isatty()
 
     def advance(new: int) -> None:
+        """Counts `new` more done, and redraws the line where it is time to."""
         nonlocal done, shown
         done += new
         now = time.monotonic()

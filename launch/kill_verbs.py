@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
 
     def check(folder: pathlib.Path) -> int:
+        """Kills each verb its share of times; 0 if every one recovered."""
         prepare(folder)
         shares = [len(range(i, flags.kills, len(flags.verbs))) for i in range(len(flags.verbs))]
         verdicts = [

@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = start(words, flags.processes, flags.devices_per_process, logs)
 
     def forward(number: int, _: object) -> None:
+        """Sends SIGTERM on to the processes that still run."""
         for process in started:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

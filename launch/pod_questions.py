@@ -80,6 +80,7 @@ def create(pod: Pod, runner: Runner, wait: Wait) -> bool:
     """
 
     def enough(got: Answer) -> bool:
+        """Whether to stop asking: it is made, is there, or is refused for good."""
         if got.code == 0 or got.exists or got.refused:
             return True
         # Made all the same, its answer lost? Two of them would cost twice.

@@ -48,6 +48,7 @@ def seqio_vocabulary(tokenizer: Tokenizer) -> "seqio.Vocabulary":
 
         def _encode_tf(self, s: Any) -> Any:
             def encode(text: bytes | np.ndarray) -> np.ndarray:
+                """Ids of UTF-8 bytes."""
                 plain = np.asarray(text, object).item()  # eager calls bring an array
                 return np.array(tokenizer.encode(plain.decode()), np.int32)
 
@@ -139,6 +140,8 @@ def _index_reader(indices: dict[str, dict[str, np.ndarray]]) -> Callable:
     """The source: one vector of integers per example, the number of the split first."""
 
     def read(split: str, shuffle_files: bool = False, seed: int | None = None) -> Any:
+        """seqio's dataset_fn: the split's index columns, of this worker's rows alone."""
+
         import tensorflow as tf
 
         columns = [column.astype(np.int64) for column in indices[split].values()]
@@ -157,6 +160,7 @@ def _build_step(examples: Examples) -> Callable:
     names = list(examples.index(SPLITS[0]))
 
     def build(index: np.ndarray) -> list[np.ndarray]:
+        """The examples of these indices, as flat tensors in order of the features."""
         built = [
             examples.build(SPLITS[number], **dict(zip(names, row, strict=True)))
             for number, *row in index.tolist()
@@ -167,6 +171,8 @@ def _build_step(examples: Examples) -> Callable:
         return tensors
 
     def step(dataset: Any) -> Any:
+        """Index batches to batches of features."""
+
         import tensorflow as tf
 
         types = []
@@ -174,6 +180,7 @@ def _build_step(examples: Examples) -> Callable:
             types += {"ints": [tf.int32] * 2, "int": [tf.int32], "text": [tf.string]}[kind]
 
         def whole(batch: dict[str, Any]) -> dict[str, Any]:
+            """One batch, built in Python."""
             tensors = tf.numpy_function(build, [batch["index"]], types, stateful=False)
             for tensor in tensors:
                 tensor.set_shape([None])

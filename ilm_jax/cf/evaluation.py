@@ -54,6 +54,7 @@ def vector_scorer(
 
     @jax.jit
     def score(users: Int32[Array, " batch"]) -> Float32[Array, "batch items"]:
+        """Inner products of the users with every item, in full float32."""
         highest = jax.lax.Precision.HIGHEST
         return jnp.matmul(user_vectors[users], item_vectors.T, precision=highest)
 

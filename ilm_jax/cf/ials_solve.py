@@ -50,6 +50,7 @@ def fetched(array: jax.Array) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _gramian(mesh: Mesh):  # noqa: ANN202 - a compiled function
     def gramian(vectors: Float32[Array, "slots dim"]) -> Float32[Array, "dim dim"]:
+        """Y'Y over all devices' rows."""
         return jax.lax.psum(jnp.matmul(vectors.T, vectors, precision=_HIGHEST), AXIS)
 
     return jax.jit(jax.shard_map(gramian, mesh=mesh, in_specs=P(AXIS), out_specs=P()))
@@ -64,7 +65,15 @@ def _whole(mesh: Mesh):  # noqa: ANN202 - a compiled function
 def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a compiled function
     table_spec = P(AXIS) if gather == "rows" else P()
 
-    def solve(solution, other, gram, slots, partners, ridge):  # noqa: ANN001, ANN202
+    def solve(
+        solution: Float32[Array, "slots dim"],
+        other: Float[Array, "others dim"],
+        gram: Float32[Array, "dim dim"],
+        slots: Int32[Array, "1 rows"],
+        partners: Int32[Array, "1 rows length"],
+        ridge: Float32[Array, "1 rows"],
+    ) -> Float32[Array, "slots dim"]:
+        """The factors with one block's rows solved anew, on one device's share of them."""
         fetch = _exchanged if gather == "rows" else _taken
         met = fetch(other, partners[0])
         if cg_steps:
@@ -127,19 +136,23 @@ def conjugate_gradients(
     """The same by `steps` of conjugate gradients from `start`; no matrix is formed."""
 
     def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows length"]:
+        """Each partner's inner product with x."""
         return jnp.einsum(
             "bld,bd->bl", met, x, precision=_HIGHEST, preferred_element_type=jnp.float32
         )
 
     def back(weights: Float32[Array, "rows length"]) -> Float32[Array, "rows dim"]:
+        """The transpose of `scores`: partners summed by weight."""
         return jnp.einsum(
             "bld,bl->bd", met, weights, precision=_HIGHEST, preferred_element_type=jnp.float32
         )
 
     def others(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
+        """x (gram + ridge 1): the part that no partner is read for."""
         return jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
 
     def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
+        """One iteration for every row at once."""
         x, residual, direction, size = state
         image = back(scores(direction)) + others(direction)
         # A row that is solved exactly stands still.

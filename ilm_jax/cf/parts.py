@@ -21,6 +21,7 @@ def split(rows: Any, parts: int) -> tuple[Any, Bool[Array, "parts size"]]:
     size = -(-count // parts)
 
     def one(x: Shaped[Array, "rows ..."]) -> Shaped[Array, "parts size ..."]:
+        """Rows filled up with zeros and cut into equal parts."""
         filled = jnp.pad(x, [(0, parts * size - count)] + [(0, 0)] * (x.ndim - 1))
         return filled.reshape(parts, size, *x.shape[1:])
 

@@ -18,6 +18,7 @@ def popularity_scorer(
     scores = counts.astype(np.float32)
 
     def score(users: Int[np.ndarray, " batch"]) -> Float32[np.ndarray, "batch items"]:
+        """The same scores for every user."""
         return np.broadcast_to(scores, (len(users), len(scores)))
 
     return score

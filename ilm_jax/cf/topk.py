@@ -77,7 +77,10 @@ def _scan(
     batch, block = len(user), blocks.shape[1]
     rows = jnp.arange(batch)[:, None]
 
-    def merge(best: tuple[Array, Array], part: tuple[Array, Array]):  # noqa: ANN202
+    def merge(
+        best: tuple[Array, Array], part: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
+        """The k best of those known and one more block; masked and padding items are -inf."""
         vectors, start = part
         scores = jnp.matmul(user, vectors.T, precision=jax.lax.Precision.HIGHEST)
         column = masked - start

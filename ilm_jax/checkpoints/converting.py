@@ -66,6 +66,7 @@ def to_frozen(
     checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
 
     def seen(name: str, value: np.ndarray) -> None:
+        """Notes the checksum of an entry as it is written, and reports its bytes."""
         checksums[name] = (value.shape, value.dtype, checksum(value))
         report(name, sizes[name])
 
@@ -253,6 +254,7 @@ def _outward(entry: Entry, transposed: bool, dtype: Any) -> Tensor:
     shape = entry.shape[::-1] if transposed else entry.shape
 
     def read() -> np.ndarray:
+        """The entry in the published layout and type."""
         value = entry.read(dtype=np.dtype(dtype))
         return value.T if transposed else value
 

@@ -77,6 +77,7 @@ def _rows(array: jax.Array) -> Sequence[jax.Array]:
 @functools.lru_cache
 def _unstacked(row: NamedSharding) -> Any:
     def split(stack: jax.Array) -> tuple[jax.Array, ...]:
+        """A leaf stacked over layers, as one array per layer."""
         return tuple(stack[i] for i in range(stack.shape[0]))
 
     return jax.jit(split, out_shardings=row)
@@ -100,6 +101,7 @@ def to_memory(
     """Joins entries on disk into arrays with the shapes and shardings of `like`."""
 
     def join(entries: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Entries of the disk as the model holds them: layers stacked where it scans."""
         return {
             path: jnp.stack([entries[name] for name in names[path]])
             if is_stacked(path, names)

@@ -205,6 +205,7 @@ class _LazyHandler(ocp.type_handlers.NumpyHandler):
     async def serialize(
         self, values: Sequence[Any], infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> list[Any]:
+        """NumpyHandler's, but with one array in memory at a time."""
         arguments = args or [ocp.SaveArgs()] * len(values)
         for value, info, arg in zip(values, infos, arguments, strict=True):
             for future in await super().serialize([np.asarray(value)], [info], [arg]):

@@ -63,6 +63,7 @@ def _place(entry: Entry, like: jax.ShapeDtypeStruct) -> jax.Array:
             parts[ranges] = entry.read(_slices(ranges), like.dtype)
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:
+        """The part at this index, which was read above."""
         return parts[_ranges(index, shape)]
 
     return jax.make_array_from_callback(shape, sharding, read, dtype=like.dtype)
@@ -94,6 +95,7 @@ def _slices(ranges: Ranges) -> Index:
 @functools.lru_cache
 def _set_row(sharding: NamedSharding) -> Any:
     def put(stack: jax.Array, row: jax.Array, i: jax.Array) -> jax.Array:
+        """The stack with layer i replaced by `row`."""
         return jax.lax.dynamic_update_index_in_dim(stack, row, i, 0)
 
     return jax.jit(put, donate_argnums=0, out_shardings=sharding)

@@ -77,6 +77,7 @@ def _progress(total: int) -> Callable[[str, int], None]:
     start, done, shown = time.monotonic(), 0, 0.0
 
     def report(name: str, size: int) -> None:
+        """Redraws the line at most twice a second, and at the end; `size` in bytes."""
         nonlocal done, shown
         done += size
         now = time.monotonic()

@@ -230,6 +230,7 @@ def _progress(epochs: int) -> Callable[[int, Any, Any], None]:
     seen: dict[str, float] = {"first": start, "said": start}
 
     def on_epoch(done: int, user: Any, item: Any) -> None:
+        """One line per epoch on a terminal, else at most every 5 seconds."""
         now = time.monotonic()
         if done == 1:
             seen["first"] = now

@@ -86,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
     writer, splits, stops = _open(values, bindings)
 
     def prompts() -> "Iterator[Request]":
+        """The prompts anew from the first: lazily, so that none are held in memory."""
         return corpus_writing.requests(
             chosen,
             splits,

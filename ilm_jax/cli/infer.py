@@ -108,6 +108,7 @@ def main(argv: Sequence[str]) -> int:
     settings = _made_from(run, trained, values) | {"decoding": how}
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
+        """One record per request of the batch: texts, or items with their scores."""
         if values.answer == "text":
             return answerer.texts(batch, config)
         gone = [request.mentioned for request in batch] if values.exclude_mentioned else None

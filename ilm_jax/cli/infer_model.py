@@ -52,6 +52,7 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
     }
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
+        """One record per request of the batch."""
         return answerer.texts(batch, config)
 
     new, there = infer.write_answers(

@@ -162,6 +162,7 @@ def _step(
     shapes = batch_shapes(dataset, objective.layout(kind))
 
     def lower() -> Any:
+        """The training step, lowered for the mesh."""
         rows = _placed(shapes, size, partitioner.batch_sharding(size))
         step: Any = make_train_step(
             objective,
@@ -176,6 +177,7 @@ def _step(
             return step.lower(state, rows, table, _key(partitioner))
 
     def products() -> Any:
+        """Jaxpr of the gradient on one device, without rematerialization: counts model FLOPs."""
         rows = _placed(shapes, size, None)
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.make_jaxpr(functools.partial(gradient, without_remat(objective), kind))(
@@ -203,12 +205,14 @@ def _decode(
     plain_call, _ = decoding(without_remat(language), dataset, steps)
 
     def lower() -> Any:
+        """The decoding call, lowered for the mesh."""
         rows = _placed(shapes, size, partitioner.batch_sharding(size))
         with partitioner.context():
             jitted = jax.jit(call, out_shardings=partitioner.replicated)
             return jitted.lower(everything, rows, table)
 
     def products() -> Any:
+        """Jaxpr of the same call on one device: counts model FLOPs."""
         rows = _placed(shapes, size, None)
         return jax.make_jaxpr(plain_call)(unplaced(everything), rows, unplaced(table))
 
@@ -265,6 +269,7 @@ def decoding(
     } | {"entities": shapes["entities"], "lengths": Struct((), jnp.int32)}
 
     def decode(params: Any, batch: Any, table: Any) -> jax.Array:
+        """Greedy tokens [batch, steps] for the prompts of a batch."""
         params = nested(params)
         x: Any = model.apply(
             {"params": params},

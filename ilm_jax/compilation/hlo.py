@@ -158,6 +158,7 @@ def computation_runs(module: Module, entry: str) -> dict[str, int]:
     runs: dict[str, int] = defaultdict(int)
 
     def visit(name: str, times: int) -> None:
+        """Counts `name` and, times the trip counts of loops, all that it calls."""
         runs[name] += times
         for instruction in module[name].values():
             if instruction.opcode == "while":

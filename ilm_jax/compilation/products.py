@@ -38,6 +38,7 @@ def _convolution_flops(scope: Scope, one: Instruction) -> float:
         number = int(axis)
 
         def value(name: str, default: int, number: int = number) -> int:
+            """The window's entry for this spatial dimension."""
             return int(window[name].split("x")[number]) if name in window else default
 
         low = int(window["pad"].split("x")[number].split("_")[0]) if "pad" in window else 0

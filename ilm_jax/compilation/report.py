@@ -96,6 +96,7 @@ def compile_programs(
     start, busy = time.monotonic(), time.process_time()
 
     def one(program: Program) -> dict[str, Any]:
+        """Compiles one program and returns its record; says on stderr which."""
         sys.stderr.write(f"compiling {program.name} for {topology} …\n")  # in one piece
         return compile_program(program, run, topology, devices)
 

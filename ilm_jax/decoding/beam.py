@@ -139,12 +139,14 @@ class _Search:
         width = max(self.trie.widths[len(lanes) + 1 :])
 
         def step(state: _State) -> _State:
+            """Grows every beam by one token of the trie."""
             entries = used + (state.level - 1 - len(lanes)) * self.beams + jnp.arange(self.beams)
             return self._step(state, prompt, entries, self.beams, width)
 
         state = state._replace(level=jnp.int32(state.level))
 
         def goes_on(state: _State) -> Array:
+            """False once every prompt is done or the trie has no further level."""
             return (state.level < levels) & ~jnp.all(state.done)
 
         return jax.lax.while_loop(goes_on, step, state).pool

@@ -155,6 +155,7 @@ def score_strings(
     own = prompt.first + jnp.arange(nodes)
 
     def one(block: Any) -> tuple[Array, Array]:
+        """Scores [batch, edges] of the strings up to each edge of a block, and their leaves."""
         token, depth, sees, source, target, upon, leaf, length = block
         place = jnp.zeros((nodes, entries), bool).at[:, own].set(sees)
         tokens = jnp.broadcast_to(token, (batch, nodes))

@@ -52,6 +52,7 @@ def _sum_runs(
     size = items.shape[1]
 
     def reduce(run: Array, scores: Array) -> Array:
+        """Log of the summed probabilities of each run, at every member."""
         most = jax.ops.segment_max(scores, run, size)
         safe = jnp.where(jnp.isfinite(most), most, 0)
         total = jax.ops.segment_sum(jnp.exp(scores - safe[run]), run, size)

@@ -30,6 +30,7 @@ def take(what: Any, index: Int[Array, "batch keep"]) -> Any:
     """Those of the second axis, of every array."""
 
     def one(leaf: Array) -> Array:
+        """The chosen beams of one leaf [batch, beams, ...]."""
         return jnp.take_along_axis(leaf, index.reshape(*index.shape, *(1,) * (leaf.ndim - 2)), 1)
 
     return jax.tree.map(one, what)

@@ -39,6 +39,7 @@ def generate(
     prompts: Prompts,
     config: DecodingConfig,
 ) -> Continuations:
+    """Continuations of the prompts: beams where `config.beams` > 1, else greedy or sampled."""
     x, lm = embed(model, params, soft, prompts), model.lm
     if config.beams > 1:
         return text_beams(lm, params["lm"], x, prompts.lengths, config)
@@ -53,6 +54,7 @@ def start(
     prompts: Prompts,
     config: DecodingConfig,
 ) -> sampling.Writing:
+    """The state in which every prompt is read and no token is written yet."""
     x = embed(model, params, soft, prompts)
     return sampling.start(model.lm, params["lm"], x, prompts.lengths, prompts.rows, config)
 
@@ -69,6 +71,7 @@ def rank(
     length_penalty: float,
     early_stopping: EarlyStopping,
 ) -> tuple[Array, Array]:
+    """Items [batch, beams], best first (-1: fewer), and their scores, by trie-constrained beams."""
     return beam_search(
         model.lm,
         params["lm"],
@@ -95,6 +98,7 @@ def rank_all(
     keep: int,
     length_penalty: float,
 ) -> tuple[Array, Array]:
+    """Items [batch, keep], best first, and their scores: every string of the trie is scored."""
     return rank_exhaustively(
         model.lm,
         params["lm"],

@@ -64,6 +64,7 @@ def align(batch: Mapping[str, Any]) -> Prompts:
     real = places < lengths[:, None]
 
     def shifted(name: str, fill: int) -> np.ndarray | None:
+        """Rows from their first real position on, `fill` behind them."""
         if name not in arrays:
             return None
         moved = np.take_along_axis(arrays[name], index, axis=1)
@@ -96,6 +97,7 @@ def pieces(
     width = buckets.length(longest)
 
     def fitted(array: Any) -> Any:
+        """The array padded or cut to the bucket's length: 0 for tokens, else -1."""
         if array is None:
             return None
         room = max(0, width - array.shape[1])
@@ -121,6 +123,7 @@ def pieces(
 
 def _filled(prompts: Prompts, rows: slice, size: int) -> Prompts:
     def one(name: str, array: Any) -> Any:
+        """The chosen rows, filled up to `size` with rows of padding."""
         if array is None:
             return None
         array = array[rows]

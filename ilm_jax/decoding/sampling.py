@@ -105,6 +105,7 @@ def advance(
     reader = Reader(lm, params)
 
     def step(state: Writing, _: None) -> tuple[Writing, Array]:
+        """Writes one token per open row."""
         state = _read(reader, state, rows, config)
         return state, state.token
 
@@ -138,6 +139,7 @@ def sample(
     tokens = tokens.at[:, 0].set(state.token)
 
     def step(loop: tuple[Writing, Array, Array]) -> tuple[Writing, Array, Array]:
+        """Writes one token per open row into its column, and counts it."""
         state, tokens, count = loop
         count, place = count + state.is_open, state.step
         state = _read(reader, state, rows, config)

@@ -44,6 +44,7 @@ def text_beams(
     entries = prompt.seen.shape[1]
 
     def step(state: _State) -> _State:
+        """Reads each beam's last token, then branches to the best continuations."""
         at = prompt.first + (state.length - 1) * beams + jnp.arange(beams)
         path = state.path | (jnp.arange(entries) == at[:, None])
         tokens = jax.lax.dynamic_index_in_dim(state.tokens, state.length - 1, 2, keepdims=False)
@@ -88,6 +89,7 @@ def _branch(
     ends = ends | (length >= steps)
 
     def grown(index: Array) -> Array:
+        """Texts of the chosen (beam, token) pairs."""
         texts = take(state.tokens, index // width)
         return texts.at[:, :, length - 1].set(take(tokens, index))
 

@@ -92,6 +92,7 @@ def build_trie(
     """
 
     def name(row: int) -> str:
+        """How messages call an item."""
         return f"item {row if names is None else names[row]}"
 
     if not len(sequences):
@@ -204,6 +205,7 @@ def join_tries(tries: Sequence[Trie]) -> Trie:
     items = np.cumsum([0] + [len(part.item_leaves) for part in parts])
 
     def joined(name: str, shifts: np.ndarray | None = None) -> np.ndarray:
+        """One array of all tries, node numbers shifted; -1 stays "none"."""
         found = [np.asarray(getattr(part, name)) for part in parts]
         width = max(array.shape[1] if array.ndim > 1 else 0 for array in found)
         for i, array in enumerate(found):
@@ -218,6 +220,7 @@ def join_tries(tries: Sequence[Trie]) -> Trie:
     levels = max(len(part.widths) for part in parts)
 
     def most(name: str) -> tuple[int, ...]:
+        """The largest of the tries' values at each level."""
         rows = [getattr(part, name) for part in parts]
         return tuple(max((r[d] for r in rows if d < len(r)), default=0) for d in range(levels))
 

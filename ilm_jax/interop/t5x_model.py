@@ -167,6 +167,7 @@ class ItemLanguageT5XModel(_Base):
 
     def _labels(self, params: Any) -> Any:
         def label(keys: Any, _: Any) -> str:
+            """optax.multi_transform's label of a leaf."""
             return "trains" if self._trains("/".join(key.key for key in keys)) else "stays"
 
         return jax.tree_util.tree_map_with_path(label, params)

@@ -38,13 +38,19 @@ class Answers(Protocol):
     """
 
     @property
-    def index(self) -> Int64[np.ndarray, " units"]: ...
+    def index(self) -> Int64[np.ndarray, " units"]:
+        """Number of each example."""
+        ...
 
     @property
-    def predictions(self) -> Any: ...
+    def predictions(self) -> Any:
+        """What the model gave, by kind of answer."""
+        ...
 
     @property
-    def targets(self) -> Any: ...
+    def targets(self) -> Any:
+        """What is right, by kind of answer."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

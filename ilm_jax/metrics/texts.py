@@ -42,6 +42,7 @@ def exact_match(
     _paired(generated, references)
 
     def plain(text: str) -> str:
+        """The text without what the comparison ignores."""
         if not normalised:
             return words.same_form(text).strip()
         text = words.folded(text)

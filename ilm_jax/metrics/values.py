@@ -127,6 +127,7 @@ class Evaluation:
         """The same with every name behind "name/", where several tasks are measured."""
 
         def named(given: Mapping[str, Any]) -> dict[str, Any]:
+            """The same values under prefixed names."""
             return {f"{name}/{key}": value for key, value in given.items()}
 
         return Evaluation(

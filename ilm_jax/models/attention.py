@@ -138,6 +138,7 @@ def write_cache(
     index = jnp.where(valid, positions, cache.shape[1])
 
     def write_row(row: Array, at: Array, values: Array) -> Array:
+        """One row's values at their places; a place outside the cache is dropped."""
         return row.at[at].set(values, mode="drop")
 
     return jax.vmap(write_row)(cache, index, new.astype(cache.dtype))

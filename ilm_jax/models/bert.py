@@ -40,6 +40,7 @@ class BertAttention(nn.Module):
         """Creates the four projections."""
 
         def dense(axes: tuple[str, str]) -> Dense:
+            """A projection, initialised as BERT's (normal, 0.02)."""
             types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return Dense(self.embed_dim, axes, True, kernel_init=normal_002, **types)
 
@@ -59,6 +60,7 @@ class BertAttention(nn.Module):
         """Attends from `x` to `keys` where the mask is True (everywhere if None)."""
 
         def heads(y: Array) -> Array:
+            """[..., embed] to [..., heads, kv]."""
             y = y.reshape(*y.shape[:-1], self.num_heads, self.embed_dim // self.num_heads)
             return constrain(y, "batch", "length", "heads", "kv")
 

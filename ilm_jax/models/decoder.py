@@ -130,6 +130,7 @@ class Decoder(nn.Module):
         cfg = self.config
 
         def empty(*stack: int) -> Cache:
+            """Zeros [*stack, batch, length, kv_heads, head_width] for keys and values."""
             shape = (*stack, batch, length, cfg.kv_heads, cfg.head_width)
             return {name: jnp.zeros(shape, jnp.dtype(cfg.dtype)) for name in ("key", "value")}
 

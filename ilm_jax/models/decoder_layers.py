@@ -217,6 +217,7 @@ class DecoderAttention(nn.Module):
         local = self.kind == "local"
 
         def heads(name: str, count: int) -> Array:
+            """Projection [batch, length, count, head_width], heads normalised if `qk_norm`."""
             width, bias = count * cfg.head_width, cfg.attention_bias
             y = cfg.dense(name, width, ("embed", "heads"), bias)(x)
             y = y.reshape(*y.shape[:-1], count, cfg.head_width)
@@ -225,6 +226,7 @@ class DecoderAttention(nn.Module):
             return constrain(y, "batch", "length", "heads", "kv")
 
         def turned(y: Array) -> Array:
+            """Rotary positions, with the local layers' own base where there is one."""
             if local and cfg.rope_local_theta is not None:
                 return rotary(y, positions, cfg.rope_local_theta)
             return rotary(y, positions, cfg.rope_theta, cfg.rope_scaling)
@@ -303,6 +305,7 @@ class DecoderLayer(nn.Module):
         cfg = self.config
 
         def behind(name: str, update: Array) -> Array:
+            """The update, normalised once more where the family has norms behind its blocks."""
             return cfg.norm(name)(update) if cfg.post_norms else update
 
         attention = DecoderAttention(cfg, self.kind, name="attention")

@@ -77,6 +77,7 @@ class BertLayer(nn.Module):
         drop = Dropout(cfg.dropout)
 
         def add(x: Array, update: Array, name: str) -> Array:
+            """Residual, then LayerNorm: BERT normalises behind each block."""
             x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update, deterministic))
             return constrain(x, "batch", "length", "embed")
 

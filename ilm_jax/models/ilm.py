@@ -136,6 +136,7 @@ def token_rms(lm: Decoder | T5, params: Any, vocab_size: int) -> Float[Array, ""
     block = min(vocab_size, TOKENS_AT_ONCE)
 
     def squares(ids: Array) -> tuple[Array, Array]:
+        """Sum of the words' mean squares, and how many of them are not zero."""
         words: Any = lm.apply({"params": params}, ids[None], method="embed")
         square = jnp.mean(jnp.square(words[0].astype(jnp.float32)), axis=-1)
         square = jnp.where(ids < vocab_size, square, 0.0)

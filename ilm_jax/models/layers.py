@@ -256,9 +256,11 @@ class Embed(nn.Module):
             x = constrain(x, name, "length", None)
 
         def pick(leaf: Array) -> Array:
+            """The wanted rows of a leaf."""
             return leaf if rows is None else jnp.take(leaf, rows, axis=0, mode="clip")
 
         def product(left: Array, right: Array) -> Array:
+            """Inner products with every row, accumulated in float32."""
             right = right.astype(dtype)
             return jnp.einsum("...d,vd->...v", left, right, preferred_element_type=jnp.float32)
 

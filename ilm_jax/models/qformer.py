@@ -185,6 +185,7 @@ class QFormer(nn.Module):
         positions = self.config.num_queries + length
 
         def with_first(x: Array) -> Array:
+            """[batch, pairs, ...] to [batch * (pairs + 1), ...]: the first once more behind."""
             return jnp.concatenate([x, x[:, :1]], axis=1).reshape(-1, *x.shape[2:])
 
         read = with_first(text)
@@ -253,6 +254,7 @@ class QFormer(nn.Module):
         cfg = self.config
 
         def embedded(x: Array) -> Array:
+            """Norm and dropout of BERT's embedding layer."""
             x = self.embedding_dropout(self.embedding_norm(x), deterministic)
             return constrain(x, "batch", "length", "embed")
 

@@ -114,14 +114,17 @@ class QFormerLayer(nn.Module):
         drop = Dropout(cfg.dropout)
 
         def add(x: Array, update: Array, name: str) -> Array:
+            """Residual, then LayerNorm: BERT normalises behind each block."""
             x = LayerNorm(cfg.norm_eps, name=name, **cfg.types)(x + drop(update, deterministic))
             return constrain(x, "batch", "length", "embed")
 
         def attention(name: str) -> BertAttention:
+            """An attention block of this layer's sizes."""
             sizes = (cfg.embed_dim, cfg.num_heads, cfg.dropout)
             return BertAttention(*sizes, name=name, **cfg.types)
 
         def mlp(name: str) -> BertMLP:
+            """A feed-forward block of this layer's sizes."""
             return BertMLP(cfg.embed_dim, cfg.mlp_dim, name=name, **cfg.types)
 
         x = jnp.concatenate([part for part in streams if part is not None], axis=1)

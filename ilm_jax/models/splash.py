@@ -71,6 +71,7 @@ def attention(
     query = (query.astype(jnp.float32) * scale).astype(query.dtype)
 
     def run(q: Array, k: Array, v: Array, segments: Array) -> Array:
+        """The kernel on one device's share of rows and heads."""
         return _kernel(q, k, v, segments, window, softcap, interpret)
 
     spec = mesh_spec(query.shape, ("batch", None, "heads", None))

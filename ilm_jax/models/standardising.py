@@ -43,6 +43,7 @@ def inputs_of(
     read: list[Array] = []
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """flax.linen.intercept_methods' hook: keeps what the layer is called with."""
         if context.method_name == "__call__" and "/".join(context.module.path) == layer:
             read.append(args[0])
         return call(*args, **kwargs)

@@ -221,6 +221,7 @@ class T5Attention(nn.Module):
         small = nn.initializers.variance_scaling(1 / cfg.head_width, "fan_in", "normal")
 
         def heads(name: str, of: Array, init: Initializer | None = None) -> Array:
+            """Projection [batch, length, heads, kv]."""
             y = cfg.dense(name, width, ("embed", "heads"), init)(of)
             y = y.reshape(*y.shape[:-1], cfg.num_heads, cfg.head_width)
             return constrain(y, "batch", "length", "heads", "kv")

@@ -41,6 +41,7 @@ class TwoTower(nn.Module):
         normal = nn.initializers.normal(self.init_stddev / self.dim**0.5)
 
         def table(key: Array, rows: int) -> Float32[Array, "filled dim"]:
+            """Normal rows, filled up with zeros to a multiple that meshes divide."""
             return jnp.pad(normal(key, (rows, self.dim)), ((0, -rows % MULTIPLE), (0, 0)))
 
         users = self.num_users if self.user_tower == "id" else self.num_items

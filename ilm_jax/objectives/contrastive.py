@@ -150,10 +150,12 @@ def _contrast_rows(
 ) -> Contrast:
     """`contrast` for this device's rows against all columns, `block` of each shard at a time."""
 
-    def gather(x):
+    def gather(x: Array) -> Array:
+        """All shards' rows, in the order of the global batch."""
         return jax.lax.all_gather(x, axes, tiled=True) if axes else x
 
-    def total(x):
+    def total(x: Array) -> Array:
+        """The sum over all shards."""
         return jax.lax.psum(x, axes) if axes else x
 
     rows = left.shape[0]
@@ -163,7 +165,8 @@ def _contrast_rows(
     row_index = first + jnp.arange(rows)
 
     @jax.checkpoint
-    def body(carry: _Rows, start):
+    def body(carry: _Rows, start: Int[Array, ""]) -> tuple[_Rows, tuple[Array, ...]]:
+        """Folds `block` columns of each shard, from `start` on, into the rows' statistics."""
         columns = (jnp.arange(0, size, rows)[:, None] + start + jnp.arange(block)).reshape(-1)
         vectors = gather(jax.lax.dynamic_slice_in_dim(right, start, block))
         sim = similarity(left, vectors) / temperature
@@ -224,7 +227,8 @@ def _fold_columns(carry: _Rows, sim, same, noisy, columns) -> _Rows:
 def _column_statistics(sim, same, noisy, row_index, axes, total):
     """(log-sum-exp, positives' sum, their count, sum, drawn row) of each column of the block."""
 
-    def largest(x):
+    def largest(x: Array) -> Array:
+        """The maximum over all shards; no gradient."""
         x = jax.lax.stop_gradient(x)
         return jax.lax.pmax(x, axes) if axes else x
 

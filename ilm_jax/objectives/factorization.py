@@ -180,6 +180,7 @@ def _value_and_gradient(
     rows, real = split((user, positive, users, items), parts)
 
     def score(rows: tuple[Array, ...], negative: Array) -> ranking.Scored:
+        """Scores of one part's targets and negatives."""
         own, target, *pairs = rows
         return objective.scored((own, target, negative), (pairs[0], pairs[1]), candidates, table)
 
@@ -188,11 +189,13 @@ def _value_and_gradient(
         prior = _prior(objective, lambda rows: score(rows, negative), rows, real)
 
     def loss(own: tuple[Array, Array], negative: Array, rest: tuple[Array, ...]) -> Array:
+        """Summed loss of one part's real rows."""
         *pairs, real = rest
         each = objective.ranking_loss(score((*own, *pairs), negative), log_expected, prior)
         return jnp.where(real, each, 0.0).sum()
 
     def part(total: Array, rows: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """A part's value and gradients; those of the shared negatives are added up."""
         value, (own, shared) = jax.value_and_grad(loss, (0, 1))(rows[:2], negative, rows[2:])
         return total + shared, (value, *own)
 
@@ -220,6 +223,7 @@ def _prior(
     """
 
     def counts(part: tuple[Array, ...]) -> tuple[Array, Array]:
+        """Violators and negatives drawn, of each row of a part."""
         scored = score(part)
         violators = ranking.violates(scored, objective.ranking_loss.violation_margin)
         return violators.sum(1), scored.drawn

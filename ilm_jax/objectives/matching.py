@@ -52,6 +52,7 @@ def matching_loss(
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
 
     def mean(x: Any) -> Sums:
+        """The weighted sum and its weight."""
         return Sums((x * weights).sum(), weights.sum())
 
     return {"itm": mean(loss), "itm_accuracy": mean(correct)}

@@ -169,6 +169,7 @@ def _count_above(
     few = (_best_groups(scores, places) if many else scores).T  # maxima over rows are vectorised
 
     def next_best(best: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        """The next lower score of each row, and how many share it."""
         best = jnp.where(few < best, few, -jnp.inf).max(0)
         return best, (best, (few == best).sum(0))
 

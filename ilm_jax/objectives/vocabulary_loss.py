@@ -170,14 +170,17 @@ def _walk(
     size = math.ceil(count / steps)
 
     def blocks(x: Array) -> Array:
+        """Positions [batch, length, ...] in blocks [steps, size, ...], filled up with zeros."""
         x = x.reshape(count, *x.shape[2:])
         x = jnp.pad(x, ((0, steps * size - count), *((0, 0),) * (x.ndim - 1)))
         return x.reshape(steps, size, *x.shape[1:])
 
     def whole(x: Array) -> Array:
+        """The inverse of `blocks`."""
         return x.reshape(-1, *x.shape[2:])[:count].reshape(*labels.shape, *x.shape[2:])
 
     def body(carry: Any, xs: Any) -> tuple[Any, Any]:
+        """One block's losses and gradients; gradients of the weights are added up."""
         each, of_hidden, *sums = _block(loss, trains, words, table, bias, *xs)
         return jax.tree.map(jnp.add, carry, sums), (each, of_hidden)
 

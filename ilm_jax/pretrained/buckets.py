@@ -60,6 +60,7 @@ def _copy_all(source: Any, folder: pathlib.Path) -> None:
 
 def _is_wanted(name: str) -> bool:
     def fits(patterns: list[str]) -> bool:
+        """Whether one of the patterns matches the file's name."""
         return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
     return fits(PATTERNS) and not fits(OTHERS)

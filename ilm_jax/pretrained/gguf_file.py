@@ -177,6 +177,7 @@ class _Head:
         self._stream, self._path, self._size = stream, path, size
 
     def parse(self) -> tuple[dict[str, Any], dict[str, Stored]]:
+        """Metadata, and each tensor's place; UserError for other files and versions."""
         magic = self._stream.read(4)
         if magic != _MAGIC:
             raise UserError(f"{self._path} is no GGUF file: it begins with {magic!r}")

@@ -75,6 +75,7 @@ def convert(
 
 def _write_recipe(source: str, dtype: str) -> Callable[[pathlib.Path, Opened, str], None]:
     def write(folder: pathlib.Path, opened: Opened, fingerprint: str) -> None:
+        """Writes model.gin, which names the model's sizes and where its tokenizer is."""
         kind, fields = opened.configs["lm"]
         comment = f"{source}, fingerprint {fingerprint}: name it after a stage-2 recipe."
         if pathlib.Path(source, "config.gin").is_file():  # a run has its tokenizer in the cache
@@ -101,6 +102,7 @@ def _facts(run: pathlib.Path) -> CardFacts:
 
 def _tokenizer_saver(run: pathlib.Path) -> Callable[[pathlib.Path], None]:
     def save(folder: pathlib.Path) -> None:
+        """Writes the tokenizer in the format that it came in."""
         recipe = run_of_folder(run)
         own = getattr(recipe.tokenizer, "model", None)
         recipe.tokenizer.save(folder / "tokenizer.model" if own else folder)

@@ -172,6 +172,7 @@ def validation_ndcg(splits: Splits) -> Callable[[Any, Any], float]:
     """NDCG@10 of the validation targets, of user and item vectors."""
 
     def measure(user: Any, item: Any) -> float:
+        """Mean NDCG@10 on validation interactions."""
         scorer = evaluation.vector_scorer(user, item)
         return float(evaluation.evaluate(scorer, splits).ndcg(10).mean())
 
@@ -185,6 +186,7 @@ def _both(
         return on_epoch
 
     def called(epoch: int, user: Any, item: Any) -> bool:
+        """Calls both; True where one of them ends the fit."""
         asked = on_epoch is not None and bool(on_epoch(epoch, user, item))
         return stop(epoch, user, item) or asked  # an epoch that ends the fit is measured too
 

@@ -112,9 +112,11 @@ class _Names(config_parser.ParserDelegate):
     """References as they are written, without what they refer to."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        """ "@name" or "@name()"."""
         return f"@{scoped_configurable_name}{'()' * evaluate}"
 
     def macro(self, macro_name: str) -> str:
+        """ "%name"."""
         return f"%{macro_name}"
 
 

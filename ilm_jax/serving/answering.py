@@ -123,6 +123,7 @@ class Answerer:
         """Requests whose prompts are padded to the same length, `size` at a time."""
 
         def shape(request: Request) -> int:
+            """The bucket of lengths that the request's prompt falls into, in positions."""
             positions = int(self.converter.prompts([request.example])["lengths"][0])
             return self.generator.buckets.length(positions)
 

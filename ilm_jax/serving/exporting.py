@@ -95,6 +95,7 @@ def decoding_function(
         weights[SOFT] = np.asarray(jax.device_get(generator.soft))
 
     def embed(params: Any, soft: Array | None, prompts: Arrays) -> Array:
+        """Vectors of the prompts' positions; slots are looked up in the soft tokens."""
         if soft is None:
             words: Any = lm.apply({"params": params["lm"]}, prompts["tokens"], method="embed")
             return words
@@ -106,6 +107,7 @@ def decoding_function(
         return both
 
     def decode(weights: Arrays, prompts: Arrays) -> Arrays:
+        """What a batch of prompts gives, by name: items and scores, or tokens."""
         flat = {path: leaf for path, leaf in weights.items() if path != SOFT}
         params = unflatten_dict(flat, sep="/")
         x, lengths = embed(params, weights.get(SOFT), prompts), prompts["lengths"]
@@ -165,6 +167,7 @@ def export(
     specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
 
     def with_constants(nothing: Arrays, prompts: Arrays) -> Arrays:
+        """The same with the weights inside the program."""
         del nothing
         return decode({path: jnp.asarray(leaf) for path, leaf in weights.items()}, prompts)
 

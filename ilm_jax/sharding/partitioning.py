@@ -208,7 +208,10 @@ class Partitioner:
         here = self.local_rows(batch_size)
 
         def place(array: np.ndarray) -> jax.Array:
+            """One global array of every process's rows."""
+
             def rows(index: tuple[slice, ...] | None) -> np.ndarray:
+                """Those rows of the local array that a device addresses."""
                 assert index is not None
                 start, stop, _ = index[0].indices(batch_size)
                 first = int(np.searchsorted(here, start))

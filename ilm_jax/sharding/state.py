@@ -78,6 +78,7 @@ def initialise(
         return {}
 
     def draw(key: jax.Array) -> FlatParams:
+        """Only the wanted leaves: XLA removes what draws the others."""
         params = flat(nn.unbox(objective.init(key)))
         return {path: params[path] for path in paths}
 

@@ -52,6 +52,7 @@ class DataStart:
         whole = self.partitioner.replicated
 
         def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Any, Any]:
+            """The fitted leaves, and what is measured before and after them."""
             leaves = self._leaves(params, vectors) if taken else {}
             return leaves, self._figures(params, vectors), self._figures(params | leaves, vectors)
 

@@ -44,6 +44,7 @@ def training_batches(
     """
 
     def jobs() -> Iterator[tuple[str, Callable[[], dict[str, jax.Array]], Positions]]:
+        """For each step its kind, what makes its batch, and the positions behind it."""
         at = positions
         for step in range(first_step, last_step):
             kind = schedule.kind_at(step)

@@ -63,6 +63,7 @@ class LiveLine:
         start = said = time.monotonic()
 
         def tell(done: int, parts: int) -> None:
+            """Shows how far it is; without a terminal at most every PATIENCE seconds."""
             nonlocal said
             now = time.monotonic()
             if self._tty or now - said > PATIENCE:

@@ -94,6 +94,7 @@ class OptimizerConfig:
         patterns = [re.compile(pattern) for pattern in self.no_decay]
 
         def decays(keys: Any, _: jax.Array) -> bool:
+            """Whether weight decay applies to the leaf of this path."""
             path = "/".join(key.key for key in keys)
             return not any(pattern.search(path) for pattern in patterns)
 

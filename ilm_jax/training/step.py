@@ -1,5 +1,6 @@
 """One compiled update: loss, gradient of what trains, clip, optimizer, guard."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,8 @@ from ilm_jax.sharding.state import FlatParams, TrainState, nested
 from ilm_jax.training.optimizers import global_norm
 
 Batch = dict[str, jax.Array]
-StepFunction = Callable[
-    [TrainState, Batch, jax.Array, jax.Array], tuple[TrainState, dict[str, Any]]
-]
+StepResult = tuple[TrainState, dict[str, Any]]  # and what is reported of the step
+StepFunction = Callable[[TrainState, Batch, jax.Array, jax.Array], StepResult]
 
 
 def gradient(
@@ -30,6 +30,7 @@ def gradient(
     """Gradient of the *summed* loss with respect to `trainable` only, and the sums."""
 
     def summed(trainable: FlatParams) -> tuple[jax.Array, dict[str, Sums]]:
+        """The summed loss, and every sum for the report."""
         sums = objective.loss(nested({**trainable, **frozen}), kind, batch, table, key)
         return sums["loss"].total, sums
 
@@ -53,6 +54,7 @@ def accumulated_gradient(
     parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def body(carry: Any, xs: Any) -> tuple[Any, None]:
+        """Adds one microbatch's gradients and sums; its random key is its own."""
         part, index = xs
         grads = gradient(
             objective,
@@ -99,7 +101,8 @@ def make_train_step(
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
 
-    def step(state: TrainState, batch: Batch, table: jax.Array, key: jax.Array):
+    def step(state: TrainState, batch: Batch, table: jax.Array, key: jax.Array) -> StepResult:
+        """One update, and what is reported of it."""
         grads, sums = accumulated_gradient(
             objective, kind, state, batch, table, jax.random.fold_in(key, state.step), microbatches
         )
@@ -114,10 +117,7 @@ def make_train_step(
         trainable = optax.apply_updates(state.trainable, updates)
         size = global_norm(trainable)
         finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm) & jnp.isfinite(size)
-
-        def guard(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
+        guard = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))  # new or old
         state = state.replace(
             step=state.step + 1,
             trainable=guard(trainable, state.trainable),
@@ -149,7 +149,10 @@ def make_eval_step(
 ) -> Callable[[FlatParams, FlatParams, Batch, jax.Array], dict[str, Sums]]:
     """Compiles the loss without dropout or noise: (trainable, frozen, batch, table) -> sums."""
 
-    def step(trainable: FlatParams, frozen: FlatParams, batch: Batch, table: jax.Array):
+    def step(
+        trainable: FlatParams, frozen: FlatParams, batch: Batch, table: jax.Array
+    ) -> dict[str, Sums]:
+        """The batch's sums by name, `loss` among them."""
         return objective.loss(nested({**trainable, **frozen}), kind, batch, table, None)
 
     rows = partitioner.batch_sharding(batch_size)

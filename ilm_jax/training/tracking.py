@@ -26,6 +26,7 @@ class _RunId:
             self.known = self._path.read_text(encoding="utf-8").strip()
 
     def keep(self, name: str) -> None:
+        """Writes the name, so that a resumed run goes on under it."""
         with atomic_write(self._path) as stream:
             stream.write(name + "\n")
 

@@ -140,6 +140,7 @@ def from_rule(rule: Rule, source: Source, *, cheap: bool) -> Entry:
     shape = stored if rule.rows is None else (rule.rows, *stored[1:])
 
     def part(index: Index) -> np.ndarray:
+        """The slice of an entry, read as the slice of its source tensor that it needs."""
         whole = _slices(resolve(index, shape))
         first, last = (min(end, stored[0]) for end in (whole[0].start, whole[0].stop))
         there = (slice(first, last), *whole[1:])
@@ -180,6 +181,7 @@ def _int8(entry: Entry, shared: int) -> tuple[Entry, Entry]:
     known: dict[tuple[int, int], np.ndarray] = {}
 
     def scales(span: slice) -> np.ndarray:
+        """Largest magnitude of each kept channel over 127, computed once per span."""
         key = (span.start, span.stop)
         if key not in known:
             index = (slice(None), span) if shared == 0 else (span, slice(None))
@@ -191,6 +193,7 @@ def _int8(entry: Entry, shared: int) -> tuple[Entry, Entry]:
         return known[key]
 
     def weights(index: Index) -> np.ndarray:
+        """Weights over their channels' scales, rounded to int8."""
         scale = np.expand_dims(scales(index[kept]), shared)
         scale = np.where(scale == 0, np.float32(1), scale)
         return np.rint(entry.read(index, np.float32) / scale).astype(np.int8)
@@ -203,6 +206,7 @@ def merged(weights: Entry, a: Entry, b: Entry, factor: float) -> Entry:
     """W + factor A B in float32: a weight with its low-rank update (factor: alpha / rank)."""
 
     def part(index: Index) -> np.ndarray:
+        """The slice of W + factor (A B), in float32."""
         left, right = a.read(index[:1], np.float32), b.read((slice(None), index[1]), np.float32)
         return weights.part(index).astype(np.float32) + np.float32(factor) * (left @ right)
 

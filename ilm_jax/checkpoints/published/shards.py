@@ -201,6 +201,7 @@ def _described(file: pathlib.Path, name: str, entry: Any, start: int) -> tuple[S
     """(tensor, first byte, end) of one entry of a header."""
 
     def numbers(value: Any) -> bool:
+        """Whether it is a list of integers, none negative."""
         return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 
     if (

@@ -147,6 +147,7 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
             entries[f"{top}/{name}"] = from_rule(rule, renamed, cheap=source.cheap_rows)
 
     def known(name: str) -> bool:
+        """Whether the family knows the tensor and has no use for it."""
         return any(re.search(p, n) for p in family.unused for n in (name, held[name]))
 
     spare = {name: there for name, there in held.items() if name not in used}
@@ -194,26 +195,33 @@ class _Renamed:
 
     @property
     def where(self) -> str:
+        """The source's, for messages."""
         return self.source.where
 
     @property
     def cheap_rows(self) -> bool:
+        """The source's: renaming changes no layout."""
         return self.source.cheap_rows
 
     @property
     def notes(self) -> Sequence[str]:
+        """The source's."""
         return self.source.notes
 
     def names(self) -> list[str]:
+        """As the family calls them."""
         return list(self.held)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Of the tensor that the family calls so."""
         return self.source.shape(self.held[name])
 
     def dtype(self, name: str) -> np.dtype:
+        """Of the tensor that the family calls so."""
         return self.source.dtype(self.held[name])
 
     def read(self, name: str, index: Index = ()) -> np.ndarray:
+        """From the tensor that the family calls so."""
         return self.source.read(self.held[name], index)
 
 

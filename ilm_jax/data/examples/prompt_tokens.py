@@ -109,6 +109,7 @@ class PromptTokenizer:
         shift, last = len(lead), len(text)
 
         def within(place: int) -> int:
+            """Character of the answer for one of prompt and answer together, clipped to it."""
             return min(max(0, place - shift), last)
 
         return ids, [(within(start), within(end)) for start, end in spans]

@@ -252,6 +252,7 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
     """(text, place after it or "") in order; a prompt ends in one space."""
 
     def keep(match: re.Match) -> str:
+        """The optional part if all that it names is there, else its alternative."""
         said, _, instead = match[1].partition("|")
         return instead if absent & set(_PLACE.findall(said)) else said
 

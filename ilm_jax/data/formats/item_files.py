@@ -122,6 +122,7 @@ class _Reader:
         return lists.decide(self.path, name, cells, given, sequence)
 
     def id(self, line: int, row: Row) -> str:
+        """The item's id; UserError, with file and line, where it is missing or no single word."""
         value = row.get(self.names["id"])
         plain = isinstance(value, str | int) and not isinstance(value, bool)
         raw = str(value) if plain else ""
@@ -139,6 +140,7 @@ class _Reader:
         return raw
 
     def item(self, raw: str, line: int, row: Row) -> Item:
+        """The row as an item; one without a title is titled by its id."""
         found = {f: self._text(line, row, self.names[f]) for f in ("title", "text")}
         attributes = [(n, self._text(line, row, n, ", ")) for n in self.columns.attributes]
         return Item(

@@ -17,11 +17,13 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object; ValueError where a key is given twice, of which json keeps the last."""
         if len(dict(found)) < len(found):
             raise ValueError("a key is given twice")
         return dict(found)
 
     def constant(name: str) -> float:
+        """Refuses NaN and Infinity, which json reads and JSON lacks."""
         raise ValueError(f"{name} is no JSON")
 
     for number, line in raw_lines.lines(path):

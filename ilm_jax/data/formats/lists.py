@@ -140,6 +140,7 @@ def _as_given(name: str, field: str, texts: list[str], given: str) -> Cutter:
 
 def _as_found(name: str, field: str, texts: list[str], sequence: bool) -> Cutter:
     def holding(sign: str) -> int:
+        """Number of cells with the sign in them."""
         return sum(sign in text for text in texts)
 
     if holding("|"):

@@ -109,6 +109,7 @@ def _without_tags(text: str) -> str:
     partners = {match[2].lower() for match in _TAG.finditer(text) if match[1]}
 
     def shown(match: re.Match[str]) -> str:
+        """A space for what is certainly a tag; other text in angle brackets stays."""
         name = match[2].lower()
         certain = match[1] or match[3].strip() or match[4] or name in _ALONE or name in partners
         return " " if certain else match[0]

@@ -157,9 +157,11 @@ class _Reader:
             )
 
     def found_keys(self) -> str:
+        """The keys that occur, by where: for messages."""
         return "; ".join(f"{where}: {', '.join(sorted(k))}" for where, k in self._found.items())
 
     def interactions(self) -> Interactions:
+        """All purchases read so far; UserError where there are none."""
         if not self.users:
             raise UserError(f"{self.path}: no purchases in it")
         times = np.array(self.times, np.int64)
@@ -174,6 +176,7 @@ class _Reader:
         )
 
     def read(self) -> None:
+        """Reads the whole file; UserError, with its line, for a malformed record."""
         known: dict[str, int] = {}
         for line, record in json_rows(self.path):
             self._line = line

@@ -246,6 +246,7 @@ class _LocalRows:
                 self._found.setdefault(f"{catalogue}/{name}", []).append(entry)
 
     def to_global(self, rows: Rows | None) -> np.ndarray:
+        """Rows of the embedding table [batch, entities], -1 where a slot is empty."""
         entities = np.full(self._shape, -1, np.int32)
         for block, entries in self._found.items():
             if rows is None:

@@ -155,6 +155,7 @@ class _Rows:
 
     @classmethod
     def of(cls, rows: list[list[int]]) -> "_Rows":
+        """From the lists of example numbers, one per row."""
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
         order = np.concatenate([*rows, np.zeros(0)])
         return cls(starts.astype(np.int64), order.astype(np.int64))
@@ -171,6 +172,7 @@ class _Rows:
         return found if whole and found.starts[-1] == examples else None
 
     def save(self, path: pathlib.Path) -> None:
+        """Writes what `load` reads, atomically."""
         with atomic_write(path, "wb") as stream:
             np.savez(stream, starts=self.starts, order=self.order)
 

@@ -181,16 +181,19 @@ class _Lengths:
     longest: int = 0
 
     def add(self, length: int) -> None:
+        """Counts one example of so many tokens."""
         self.count += 1
         self.total += length
         self.longest = max(self.longest, length)
 
     def join(self, other: "_Lengths") -> None:
+        """Adds another worker's examples."""
         self.count += other.count
         self.total += other.total
         self.longest = max(self.longest, other.longest)
 
     def summary(self) -> dict[str, float]:
+        """Mean and maximum, in tokens, as the cache's JSON holds them."""
         return {"mean": round(self.total / max(self.count, 1), 3), "max": self.longest}
 
 

@@ -214,10 +214,12 @@ def from_model(model: bytes, said: Stated) -> PiecesTokenizer:
     }
 
     def to_token(number: int) -> str:
+        """Spelling of an id, added tokens included."""
         names = {number: token for token, number in added.items()}
         return names[number] if number in names else processor.id_to_piece(number)
 
     def to_id(token: str) -> int | None:
+        """Id of a spelling; None where the vocabulary lacks it (SentencePiece says unk)."""
         number = processor.piece_to_id(token)
         known = processor.id_to_piece(number) == token
         return added.get(token, number if known else None)

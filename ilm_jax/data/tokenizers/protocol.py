@@ -61,16 +61,24 @@ class Tokenizer(Protocol):
     fingerprint: str
 
     @property
-    def template(self) -> "ChatTemplate | None": ...
+    def template(self) -> "ChatTemplate | None":
+        """How the model's files lay out a conversation."""
+        ...
 
     @property
-    def chat(self) -> "ChatFormat | None": ...
+    def chat(self) -> "ChatFormat | None":
+        """How prompts are laid out here."""
+        ...
 
     @property
-    def specials(self) -> Mapping[str, Special]: ...
+    def specials(self) -> Mapping[str, Special]:
+        """Special tokens by their spelling."""
+        ...
 
     @property
-    def prefixes_after_special(self) -> bool: ...
+    def prefixes_after_special(self) -> bool:
+        """Whether a text behind a special token is encoded as one that opens a row."""
+        ...
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Token ids, without bos or eos.

@@ -203,6 +203,7 @@ class Stated:
         """
 
         def find(role: str) -> int | None:
+            """Id of the token in this role, as stated or by default; None: there is none."""
             stated = self.id(role, to_id)
             return defaults.get(role) if stated is None else stated
 

@@ -124,6 +124,7 @@ class ItemsEvaluator:
         folder = "" if task == CHOICES else task
 
         def write(output: pathlib.Path) -> list[str]:
+            """Writes the run files; returns their paths, relative to `output`."""
             run_files.write_ranks(output / folder, answers, users, items)
             return [str(pathlib.PurePosixPath(folder, name)) for name in run_files.NAMES]
 

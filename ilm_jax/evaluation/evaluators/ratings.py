@@ -64,6 +64,7 @@ class RatingEvaluator:
         )
 
         def write(output: pathlib.Path) -> list[str]:
+            """Writes the answers file; returns its path, relative to `output`."""
             return [task.write_answers(output, step, answers.index, *self.shown(answers))]
 
         return self.metrics(answers) + Evaluation([], protocol={"ratings": protocol}), [write]

@@ -141,6 +141,7 @@ class TextEvaluator:
             evaluation += judges.rater.evaluation(answers.predictions, *about, watch=self.watch)
 
         def write(output: pathlib.Path) -> list[str]:
+            """Writes the answers file; returns its path, relative to `output`."""
             return [task.write_answers(output, step, answers.index, *self.shown(answers))]
 
         return evaluation, write

@@ -71,6 +71,7 @@ class _Listed(list):
 
     @property
     def len_epoch(self) -> int:
+        """As streams have it: examples of one epoch."""
         return len(self)
 
 

@@ -55,6 +55,7 @@ class GenerationMeasure:
         self._stops = (eos, *(number for number in stop_ids if number != eos))
 
         def step(params: Any, batch: Any, soft: Any) -> Any:
+            """Greedy tokens [batch, steps]."""
             embeddings = embed(objective, params, batch, soft)
             return greedy(
                 objective.model.lm,

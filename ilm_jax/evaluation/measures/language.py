@@ -168,6 +168,7 @@ class LanguageMeasure:
         objective = model.objective
 
         def step(params: Any, batch: Any, table: Any, *others: Any) -> Any:
+            """Sums per example with its own items, then with each of `others` in their places."""
             batches = [batch]
             for other in others:
                 entities = batch["entities"]

@@ -142,6 +142,7 @@ class RankingMeasure:
         objective = model.objective
 
         def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+            """Items [batch, beams], best first, and their scores."""
             embeddings = embed(objective, params, batch, soft)
             return beam_search(
                 objective.model.lm,

@@ -70,6 +70,7 @@ class Rated:
         labels = self.ratings >= liked
 
         def of(metric: Callable[[Any, Any], float], first: Any, second: Any) -> Statistic:
+            """The metric of the chosen rows, users the unit of resampling."""
             return Statistic(lambda rows: metric(first[rows], second[rows]), users)
 
         statistics = {"rmse": of(scores.rmse, self.ratings, self.predicted)}
@@ -105,6 +106,7 @@ class RatingMeasure:
         objective = model.objective
 
         def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+            """Expected rating [batch]: the scale's values, weighed by their probabilities."""
             embeddings = embed(objective, params, batch, soft)
             values, found = beam_search(
                 objective.model.lm, params["lm"], trie, embeddings, batch["lengths"], len(scale)

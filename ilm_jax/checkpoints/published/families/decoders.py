@@ -253,6 +253,7 @@ def buffers(config: DecoderConfig) -> list[Buffer]:
     """Tables of rotary frequencies, of the model or of a layer."""
 
     def values(name: str, half: int) -> list[np.ndarray]:
+        """What a stored buffer of rotary frequencies [half] may hold: one of these."""
         layer = re.search(r"layers\.(\d+)\.", name)
         local = "_local" in name or bool(layer and config.kind(int(layer[1])) == "local")
         theta, scaling = config.rope_theta, config.rope_scaling

@@ -13,9 +13,13 @@ HEAD = "decoder/logits_dense/kernel"
 class _Shapes(Protocol):
     where: str
 
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Every tensor's name."""
+        ...
 
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        ...
 
 
 def config(source: _Shapes) -> T5Config:
@@ -30,11 +34,13 @@ def config(source: _Shapes) -> T5Config:
     names = set(source.names())
 
     def shape(name: str) -> tuple[int, ...]:
+        """Shape of a tensor that every T5 has; UserError where it lacks."""
         if name not in names:
             raise UserError(f"{source.where} is no T5: it lacks {name}")
         return source.shape(name)
 
     def depth(stack: str) -> int:
+        """Layers of "encoder" or "decoder"."""
         layers = {n.split("/")[1] for n in names if n.startswith(f"{stack}/layers_")}
         return len(layers)
 
