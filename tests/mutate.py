@@ -26,7 +26,7 @@ from ilm_jax.checkpoints.opening import open_language_model
 from ilm_jax.errors import UserError
 from tests.checkpoints import judging, mutating
 from tests.damage import KINDS, outcome
-from tests.data import test_mutated_files as raw
+from tests.data import damaged_files as raw
 
 PATIENCE = 60  # seconds
 # Reading one of them takes as long as a hundred lines of raw data.
@@ -35,7 +35,7 @@ Mutant = Callable[[int], str]
 
 
 def raw_reader(name: str, folder: pathlib.Path) -> Mutant:
-    """Mutants of one raw format; see tests/data/test_mutated_files.py."""
+    """Mutants of one raw format; see tests/data/damaged_files.py."""
 
     def mutant(seed: int) -> str:
         raw.DRAW = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -146,8 +146,8 @@ def floor(users: int) -> tuple[float, float, float]:
     return flops, speed / 1e9, users * flops / speed
 
 
-def main() -> None:
-    """Runs all three and prints."""
+def flags() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--users", type=int, default=256)
     parser.add_argument("--rows", type=int, default=32, help="our batch")
@@ -155,7 +155,32 @@ def main() -> None:
     parser.add_argument("--peer_users", type=int, default=256, help="timed and multiplied if fewer")
     parser.add_argument("--baseline_users", type=int, default=8)
     parser.add_argument("--seen", type=int, default=95, help="ML-1M's median history")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def best_batch(rank: Callable[[int, int], Any], sizes: Sequence[int]) -> int:
+    """The peer's fastest batch size, each tried on as many users; prints all."""
+    tried = {size: seconds(lambda size=size: rank(0, size)) / size for size in sizes}
+    best = min(tried, key=lambda size: tried[size])
+    shown = ", ".join(f"{size}: {1000 * value:.0f}" for size, value in tried.items())
+    print(f"transformers, ms a user by batch size: {shown}; best {best}")
+    return best
+
+
+def rank_in_batches(
+    rank: Callable[[int, int], Any], size: int, timed: int, users: int
+) -> tuple[list[Any], float]:
+    """What the peer found for `timed` users, and the seconds that all `users` take at its speed."""
+    parts: list[Any] = []
+    spent = seconds(
+        lambda: parts.extend(rank(i, min(i + size, timed)) for i in range(0, timed, size))
+    )
+    return parts, spent * (users / timed)
+
+
+def main() -> None:
+    """Runs all three and prints."""
+    args = flags()
     rng = np.random.default_rng(0)
     strings = item_strings()
     peer = build_peer()
@@ -164,43 +189,26 @@ def main() -> None:
     batch = {"tokens": tokens, "lengths": np.full(args.users, PROMPT)}
     seen = np.stack([rng.choice(ITEMS, args.seen, replace=False) for _ in tokens])
 
-    some = {name: value[: args.rows] for name, value in batch.items()}
-    compiled = [
-        seconds(lambda: ours.rank(some, trie, BEAMS)),
-        seconds(lambda: ours.rank(some, trie, BEAMS, excluded=seen[: args.rows])),
-    ]
-    print(
-        f"ours: compilation and first batch {compiled[0]:.1f} s, with exclusion {compiled[1]:.1f}"
-    )
-    tried = {
-        size: seconds(lambda size=size: peer_ranks(peer, tokens[:size], BEAMS, tree)) / size
-        for size in args.peer_batches
-    }
-    best = min(tried, key=lambda size: tried[size])
-    shown = ", ".join(f"{size}: {1000 * value:.0f}" for size, value in tried.items())
-    print(f"transformers, ms a user by batch size: {shown}; best {best}")
+    def peer_at(beams: int) -> Callable[[int, int], Any]:
+        return lambda first, end: peer_ranks(peer, tokens[first:end], beams, tree)
 
+    some = {name: value[: args.rows] for name, value in batch.items()}
+    plain = seconds(lambda: ours.rank(some, trie, BEAMS))
+    excluding = seconds(lambda: ours.rank(some, trie, BEAMS, excluded=seen[: args.rows]))
+    print(f"ours: compilation and first batch {plain:.1f} s, with exclusion {excluding:.1f}")
+    best = best_batch(peer_at(BEAMS), args.peer_batches)
+
+    # Ours before and behind each peer, so that a machine that slows down slows both.
     found: list[Any] = []
     ours_s = [seconds(lambda: found.append(ours.rank(batch, trie, BEAMS)))]
     timed = min(args.peer_users, args.users)
-    parts: list[Any] = []
-    peer_s = seconds(
-        lambda: parts.extend(
-            peer_ranks(peer, tokens[i : min(i + best, timed)], BEAMS, tree)
-            for i in range(0, timed, best)
-        )
-    ) * (args.users / timed)
+    parts, peer_s = rank_in_batches(peer_at(BEAMS), best, timed, args.users)
     ours_s.append(seconds(lambda: ours.rank(batch, trie, BEAMS)))
     check(found[0], parts, strings)
 
     excluded_s = [seconds(lambda: ours.rank(batch, trie, BEAMS, excluded=seen))]
-    lists: list[Any] = []
-    one_s = seconds(
-        lambda: lists.extend(
-            peer_ranks(peer, tokens[i : i + 1], BEAMS + args.seen, tree)
-            for i in range(args.baseline_users)
-        )
-    ) * (args.users / args.baseline_users)
+    one_by_one = peer_at(BEAMS + args.seen)
+    _, one_s = rank_in_batches(one_by_one, 1, args.baseline_users, args.users)
     excluded_s.append(seconds(lambda: ours.rank(batch, trie, BEAMS, excluded=seen)))
 
     flops, speed, floor_s = floor(args.users)
@@ -209,19 +217,22 @@ def main() -> None:
         f"ours twice {ours_s}, with exclusion {excluded_s}; fraction of the floor "
         f"{floor_s / min(ours_s):.2f}"
     )
-    for name, mine, theirs in (
-        (f"transformers, batch {best}", float(np.mean(ours_s)), peer_s),
-        ("one user at a time, filtered", float(np.mean(excluded_s)), one_s),
-    ):
-        line = {
-            "benchmark": "decoding",
-            "peer": name,
-            "ours_s": round(mine, 2),
-            "peer_s": round(theirs, 2),
-            "ratio": round(theirs / mine, 2),
-            "floor_s": round(floor_s, 2),
-        }
-        print(json.dumps(line))
+    report(f"transformers, batch {best}", ours_s, peer_s, floor_s)
+    report("one user at a time, filtered", excluded_s, one_s, floor_s)
+
+
+def report(peer: str, ours_s: Sequence[float], peer_s: float, floor_s: float) -> None:
+    """Prints the line of JSON of one peer; ours is the mean of its runs."""
+    mine = float(np.mean(ours_s))
+    line = {
+        "benchmark": "decoding",
+        "peer": peer,
+        "ours_s": round(mine, 2),
+        "peer_s": round(peer_s, 2),
+        "ratio": round(peer_s / mine, 2),
+        "floor_s": round(floor_s, 2),
+    }
+    print(json.dumps(line))
 
 
 def check(found: Any, parts: list[Any], strings: list[list[int]]) -> None:

@@ -19,3 +19,11 @@ def refused(capfd):
         return errors[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def world():
+    """(folder, catalogue, folder of a run of stage 2 of one step)."""
+    from tests.cli.trained_run import trained_run  # jax, which other tests here do without
+
+    return trained_run()

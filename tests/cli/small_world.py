@@ -24,10 +24,16 @@ DECODER = ("--gin.decoder.DecoderConfig.num_layers=1", "--gin.decoder.DecoderCon
 SETTINGS = {"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}
 
 
-def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetensors"):
-    """Puts the catalogue under root/cache and its table into root; returns the catalogue."""
+def rated_catalogue(items=80, users=60, seed=0, name="toy"):
+    """A small catalogue with ratings from 0.5 to 5."""
     catalogue = small_catalogue(items, users, seed, name)
     catalogue.ratings[:] = np.random.default_rng(0).integers(1, 11, len(catalogue.ratings)) / 2
+    return catalogue
+
+
+def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetensors"):
+    """Puts the catalogue under root/cache and its table into root; returns the catalogue."""
+    catalogue = rated_catalogue(items, users, seed, name)
     catalogue.save(catalogue_dir(name, root / "cache"), {"builder": toy.VERSION})
     fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / table)
     return catalogue

@@ -167,7 +167,7 @@ FAULTS = (
         "ilm_jax/evaluation/evaluators/items.py",
         "if self.config.exclude_seen:",
         "if False:",
-        "tests/cli/test_trained_run_answers.py -k earlier_choices",
+        "tests/cli/test_trained_run_evaluated.py -k earlier_choices",
     ),
     Fault(
         "validation leaves out the history of the test",
