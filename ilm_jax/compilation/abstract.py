@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import NamedSharding
+from jaxtyping import Array, PyTree
 
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Layout
@@ -90,7 +92,10 @@ def sized(run: Run, table_rows: int) -> tuple[Objective, Struct]:
 
 
 def abstract_state(
-    objective: Any, run: Run, partitioner: Partitioner, optimizer: Any
+    objective: Objective,
+    run: Run,
+    partitioner: Partitioner,
+    optimizer: optax.GradientTransformation,
 ) -> TrainState:
     """The train state's shapes and shardings, as `make_state` gives them."""
     variables = describe_variables(objective)
@@ -152,7 +157,7 @@ def _step(
     partitioner: Partitioner,
     objective: Objective,
     kind: str,
-    optimizer: Any,
+    optimizer: optax.GradientTransformation,
     state: TrainState,
     table: Struct,
     share: float,
@@ -237,7 +242,7 @@ def unplaced(tree: Any) -> Any:
     return jax.tree.map(lambda x: Struct(x.shape, x.dtype), tree)
 
 
-def matrix_entries(params: Mapping[str, Any]) -> int:
+def matrix_entries(params: PyTree[Array]) -> int:
     """Entries of the matrices that every token meets; tables of tokens are not among them."""
     return sum(
         int(np.prod(x.shape))
@@ -268,7 +273,7 @@ def decoding(
         for name in ("tokens", "slot_entity", "slot_query")
     } | {"entities": shapes["entities"], "lengths": Struct((), jnp.int32)}
 
-    def decode(params: Any, batch: Any, table: Any) -> jax.Array:
+    def decode(params: PyTree[Array], batch: Any, table: Any) -> jax.Array:
         """Greedy tokens [batch, steps] for the prompts of a batch."""
         params = nested(params)
         x: Any = model.apply(

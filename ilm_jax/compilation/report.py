@@ -32,7 +32,7 @@ _USED = (
 
 
 def compile_program(
-    program: Program, run: Run, topology: Topology, devices: Sequence[Any]
+    program: Program, run: Run, topology: Topology, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Compiles one program and measures it; a program that does not fit is reported, not raised."""
     start = time.monotonic()
@@ -87,7 +87,7 @@ def compile_program(
 
 
 def compile_programs(
-    programs: Sequence[Program], run: Run, topology: Topology, devices: Sequence[Any]
+    programs: Sequence[Program], run: Run, topology: Topology, devices: Sequence[jax.Device]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Compiles programs two at a time; what each is like, and what all took of this machine.
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from ilm_jax.compilation.costs import Collective, Costs, Kernel
@@ -51,7 +52,7 @@ class Roofline:
         return max(self.matmul, self.hbm, self.ici, self.dcn)
 
 
-def roofline(costs: Costs, chip: Chip, devices: Sequence[Any]) -> Roofline:
+def roofline(costs: Costs, chip: Chip, devices: Sequence[jax.Device]) -> Roofline:
     """Limits of a program that was compiled for `devices`, in their order of the mesh."""
     flops = costs.flops + sum(k.times * kernel_flops(k) for k in costs.kernels)
     permutes = [c for c in costs.collectives if c.opcode == "collective-permute"]
@@ -108,7 +109,9 @@ def first_group(text: str, count: int) -> list[int]:
     return list(range(count))
 
 
-def collective_seconds(one: Collective, chip: Chip, devices: Sequence[Any]) -> tuple[float, float]:
+def collective_seconds(
+    one: Collective, chip: Chip, devices: Sequence[jax.Device]
+) -> tuple[float, float]:
     """(seconds on the slice's links, seconds on the data-centre network) of one run."""
     numbers = first_group(one.groups, len(devices))
     group = [devices[i] for i in numbers]
@@ -130,7 +133,7 @@ def collective_seconds(one: Collective, chip: Chip, devices: Sequence[Any]) -> t
 
 
 def permute_seconds(
-    permutes: Sequence[Collective], chip: Chip, devices: Sequence[Any]
+    permutes: Sequence[Collective], chip: Chip, devices: Sequence[jax.Device]
 ) -> tuple[float, float]:
     """As `collective_seconds`, of all runs of exchanges between pairs of devices together.
 
@@ -171,12 +174,12 @@ def _path(
             at[axis] = (at[axis] + way) % length
 
 
-def _extent(devices: Sequence[Any]) -> list[int]:
+def _extent(devices: Sequence[jax.Device]) -> list[int]:
     places = np.array([device.coords for device in devices])
     return [int(n) for n in places.max(0) - places.min(0) + 1]
 
 
-def _bandwidth(group: Sequence[Any], devices: Sequence[Any], chip: Chip) -> float:
+def _bandwidth(group: Sequence[jax.Device], devices: Sequence[jax.Device], chip: Chip) -> float:
     """Bytes per second into each device over the axes that the group spans."""
     extent = _extent(devices)
     here = np.array([device.coords for device in group])

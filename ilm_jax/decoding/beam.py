@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding.config import EarlyStopping
 from ilm_jax.decoding.items import items_of_leaves
@@ -33,7 +33,7 @@ GROWING = 3
 
 def beam_search(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     trie: Trie,
     embeddings: Float[Array, "batch length embed"],
     lengths: Int[Array, " batch"],
@@ -238,7 +238,7 @@ class _Search:
 @functools.partial(jax.jit, static_argnames=("lm", "beams", "length_penalty", "early_stopping"))
 def _search(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     trie: Trie,
     embeddings: Array,
     lengths: Array,

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding.items import items_of_leaves
 from ilm_jax.decoding.pool import norm
@@ -189,7 +189,7 @@ def score_strings(
 @functools.partial(jax.jit, static_argnames=("lm", "keep", "length_penalty"))
 def rank_exhaustively(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     trie: Trie,
     blocks: Blocks,
     embeddings: Float[Array, "batch length embed"],

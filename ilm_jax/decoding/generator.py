@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding import programs, sampling
 from ilm_jax.decoding.config import Buckets, DecodingConfig, EarlyStopping
@@ -55,13 +55,13 @@ class Generator:
     """
 
     model: ItemLanguageModel
-    params: Any
+    params: PyTree[Array]
     soft: Float[Array, "capacity queries lm_dim"] | None = None
     buckets: Buckets = Buckets()
     partitioner: Partitioner | None = None
 
     @classmethod
-    def for_lm(cls, lm: LanguageModel, params: Any, **others: Any) -> "Generator":
+    def for_lm(cls, lm: LanguageModel, params: PyTree[Array], **others: Any) -> "Generator":
         """A generator of a language model without soft tokens; `params` are its own."""
         return cls(ItemLanguageModel(None, lm), {"lm": params}, **others)
 

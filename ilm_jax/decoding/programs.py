@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ilm_jax.decoding import sampling
 from ilm_jax.decoding.beam import beam_search
@@ -19,7 +19,9 @@ from ilm_jax.decoding.trie import Trie
 from ilm_jax.models.ilm import ItemLanguageModel
 
 
-def embed(model: ItemLanguageModel, params: Any, soft: Array | None, prompts: Prompts) -> Array:
+def embed(
+    model: ItemLanguageModel, params: PyTree[Array], soft: Array | None, prompts: Prompts
+) -> Array:
     """Vectors of the prompts' positions."""
     tokens = jnp.asarray(prompts.tokens)
     if soft is None or prompts.entities is None:
@@ -34,7 +36,7 @@ def embed(model: ItemLanguageModel, params: Any, soft: Array | None, prompts: Pr
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def generate(
     model: ItemLanguageModel,
-    params: Any,
+    params: PyTree[Array],
     soft: Array | None,
     prompts: Prompts,
     config: DecodingConfig,
@@ -49,7 +51,7 @@ def generate(
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def start(
     model: ItemLanguageModel,
-    params: Any,
+    params: PyTree[Array],
     soft: Array | None,
     prompts: Prompts,
     config: DecodingConfig,
@@ -62,7 +64,7 @@ def start(
 @functools.partial(jax.jit, static_argnames=("model", "beams", "length_penalty", "early_stopping"))
 def rank(
     model: ItemLanguageModel,
-    params: Any,
+    params: PyTree[Array],
     soft: Array | None,
     prompts: Prompts,
     trie: Trie,
@@ -89,7 +91,7 @@ def rank(
 @functools.partial(jax.jit, static_argnames=("model", "keep", "length_penalty"))
 def rank_all(
     model: ItemLanguageModel,
-    params: Any,
+    params: PyTree[Array],
     soft: Array | None,
     prompts: Prompts,
     trie: Trie,

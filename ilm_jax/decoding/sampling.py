@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.steps import LanguageModel, Reader
@@ -72,7 +72,7 @@ class Writing(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("lm", "config"))
 def start(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     embeddings: Float[Array, "batch length embed"],
     lengths: Int[Array, " batch"],
     rows: Int[Array, " batch"],
@@ -96,7 +96,12 @@ def start(
 
 @functools.partial(jax.jit, static_argnames=("lm", "config", "steps"))
 def advance(
-    lm: LanguageModel, params: Any, state: Writing, rows: Array, config: DecodingConfig, steps: int
+    lm: LanguageModel,
+    params: PyTree[Array],
+    state: Writing,
+    rows: Array,
+    config: DecodingConfig,
+    steps: int,
 ) -> tuple[Writing, Int32[Array, "batch steps"]]:
     """(the state after `steps` more tokens, these tokens), for texts that appear as written.
 
@@ -116,7 +121,7 @@ def advance(
 @functools.partial(jax.jit, static_argnames=("lm", "config"))
 def sample(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     embeddings: Float[Array, "batch length embed"],
     lengths: Int[Array, " batch"],
     config: DecodingConfig,

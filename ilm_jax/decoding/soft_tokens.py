@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checkpoints.loading import fingerprint
 from ilm_jax.models.ilm import ItemLanguageModel
@@ -56,7 +55,7 @@ class SoftTokenCache:
         self._sources: list[Any] = []
 
     def __call__(
-        self, params: Mapping[str, Any], vectors: Float[Array | np.ndarray, "capacity cf"]
+        self, params: PyTree[Array], vectors: Float[Array | np.ndarray, "capacity cf"]
     ) -> SoftTokens:
         """Soft tokens of every row of `vectors` under `params` (the whole model's)."""
         used = {name: part for name, part in params.items() if name != "lm"}
@@ -75,7 +74,7 @@ class SoftTokenCache:
         self._sources = sources
         return self._kept
 
-    def _compute(self, params: Any, vectors: Any) -> Array:
+    def _compute(self, params: PyTree[Array], vectors: Any) -> Array:
         rows = np.asarray(vectors)
         shards = _shards(self._partitioner)
         block = min(self._block, -(-len(rows) // shards) * shards)
@@ -96,7 +95,7 @@ class SoftTokenCache:
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _soft_tokens(model: ItemLanguageModel, params: Any, vectors: Array) -> Array:
+def _soft_tokens(model: ItemLanguageModel, params: PyTree[Array], vectors: Array) -> Array:
     tokens: Any = model.apply({"params": params}, vectors, method="soft_tokens")
     return tokens
 

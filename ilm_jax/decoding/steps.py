@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
 from ilm_jax.models.decoder import Cache, Decoder
 from ilm_jax.models.t5 import T5
@@ -28,7 +28,7 @@ class Reader:
     """
 
     lm: LanguageModel
-    params: Any
+    params: PyTree[Array]
 
     def prefill(
         self,

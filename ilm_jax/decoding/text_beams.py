@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.pool import Pool, add, is_done, take, top
@@ -28,7 +28,7 @@ class _State(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("lm", "config"))
 def text_beams(
     lm: LanguageModel,
-    params: Any,
+    params: PyTree[Array],
     embeddings: Float[Array, "batch length embed"],
     lengths: Int[Array, " batch"],
     config: DecodingConfig,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.checks import Count, check
 from ilm_jax.errors import UserError
@@ -85,13 +85,13 @@ class Evaluator(Protocol):
     ) -> None:
         """Raises UserError for what cannot be measured; compiles and measures nothing yet."""
 
-    def answer(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Answers:
+    def answer(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Answers:
         """The model's answers to these examples; every process takes part."""
 
     def metrics(self, answers: Answers) -> Evaluation:
         """The registered metrics of the answers, and what else the answers alone tell."""
 
-    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+    def likelihood(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
         """Of the right answers to these examples, where the task has it; else no metric.
 
         Every process takes part.
@@ -102,7 +102,7 @@ class Evaluator(Protocol):
         """(targets, predictions) as files show them."""
 
     def evaluate(
-        self, params: Any, step: int, judges: Judges = NO_JUDGES
+        self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """All that `ilm evaluate` reports of the task, and what writes its files.
 

@@ -9,11 +9,10 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Array, Int64, PyTree
 
 from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.catalogue.splits import Splits
@@ -92,7 +91,7 @@ class InferEval:
             numbers = task.sample_of_texts(config.examples).numbers
             self._evaluators.append((evaluator_of(task, measured), numbers))
 
-    def __call__(self, params: Any, step: int) -> dict[str, float]:
+    def __call__(self, params: PyTree[Array], step: int) -> dict[str, float]:
         """Measures every task and writes its files; all processes take part, one writes."""
         metrics: dict[str, float] = {}
         for evaluator, numbers in self._evaluators:

@@ -4,10 +4,9 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Array, Float32, Int64, PyTree
 
 from ilm_jax.cf.table import TableSet
 from ilm_jax.data.catalogue.catalogue import Catalogue
@@ -158,7 +157,7 @@ class TrainedModel:
     model_dir: str
     step: int
     objective: LanguageObjective
-    params: dict[str, Any]
+    params: PyTree[Array]
     partitioner: Partitioner
     data: DatasetConfig
     open_feed: Callable[[DatasetConfig], Feed]

@@ -11,7 +11,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder
@@ -123,7 +123,7 @@ class ItemLanguageModel(nn.Module):
         return self.lm.output_layer()
 
 
-def token_rms(lm: Decoder | T5, params: Any, vocab_size: int) -> Float[Array, ""]:
+def token_rms(lm: Decoder | T5, params: PyTree[Array], vocab_size: int) -> Float[Array, ""]:
     """Root mean square of the entries of a language model's token vectors, as its layers read them.
 
     Rows of zeros, which fill a table up, do not count.

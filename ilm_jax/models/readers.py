@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.checks import check
 from ilm_jax.models.baselines import MLPAdaptor, SoftPrompt, matching_hidden
@@ -64,7 +64,7 @@ class Reader(Protocol):
 
     def data_start(
         self,
-        params: Any,
+        params: PyTree[Array],
         vectors: Float[Array, "items cf"],
         rms: Float[Array, ""],
         lm_dim: int,
@@ -228,7 +228,7 @@ class PromptReader(_SizedByQFormer):
 
     def data_start(
         self,
-        params: Any,
+        params: PyTree[Array],
         vectors: Float[Array, "items cf"],
         rms: Float[Array, ""],
         lm_dim: int,

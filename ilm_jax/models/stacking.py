@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jaxtyping import Array, PyTree
 
 from ilm_jax.errors import UserError
 
@@ -26,7 +27,7 @@ def layer_name(index: int) -> str:
 
 
 def unstack_layers(
-    params: Mapping[str, Any], period: int | Mapping[str, int] | None = None
+    params: PyTree[Array], period: int | Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """{path: array} with stacked layers split into `layer_XX` entries; the rest as it is.
 

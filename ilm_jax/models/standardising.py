@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.errors import UserError
 
@@ -27,7 +27,7 @@ class Linear(NamedTuple):
 
 
 def inputs_of(
-    module: nn.Module, params: Any, layer: str, vectors: Float[Array, "items cf"]
+    module: nn.Module, params: PyTree[Array], layer: str, vectors: Float[Array, "items cf"]
 ) -> Float[Array, "items positions in"]:
     """What a layer of a reader reads of each vector, in float32.
 

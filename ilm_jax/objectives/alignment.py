@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.checks import BelowOne, Weight, check
 from ilm_jax.data.streams.layouts import Layout
@@ -108,7 +108,7 @@ class Alignment(Objective):
         """The module of the kinds' temperatures, whose parameters are among the Q-Former's."""
         return LogTemperatures(tuple((kind, KINDS[kind].temperature) for kind in self.kinds))
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> PyTree[Array]:
         """All parameters of both branches, boxed with their logical axes."""
         vectors = jnp.zeros((2, self.qformer.cf_dim))
         text = jnp.ones((2, self.qformer.max_text_length), jnp.int32)
@@ -118,7 +118,7 @@ class Alignment(Objective):
 
     def loss(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         kind: str,
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],

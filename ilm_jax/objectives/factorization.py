@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, Int32, Shaped, UInt32
+from jaxtyping import Array, Float, Float32, Int, Int32, PyTree, Shaped, UInt32
 
 from ilm_jax.cf.negatives import Sampler, met
 from ilm_jax.cf.parts import joined, split
@@ -87,7 +87,7 @@ class Factorization(Objective):
             self.init_stddev,
         )
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> PyTree[Array]:
         """Both tables, and the MLPs if there are any, boxed with their logical axes."""
         histories = jnp.zeros((1, 1), jnp.int32) if self.user_tower == "history" else None
         one = jnp.zeros(1, jnp.int32)
@@ -95,7 +95,7 @@ class Factorization(Objective):
 
     def loss(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         kind: str,
         batch: dict[str, jax.Array],
         table: UInt32[Array, "users words"],
@@ -117,7 +117,7 @@ class Factorization(Objective):
 
     def user_vectors(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         users: Int[Array, " batch"],
         histories: Int[Array, "batch length"] | None = None,
     ) -> Float32[Array, "batch dim"]:
@@ -126,7 +126,7 @@ class Factorization(Objective):
         return jnp.asarray(found)
 
     def item_vectors(
-        self, params: dict[str, Any], items: Int[Array, " batch"]
+        self, params: PyTree[Array], items: Int[Array, " batch"]
     ) -> Float32[Array, "batch dim"]:
         """Vectors of items."""
         return jnp.asarray(self.model.apply({"params": params[TOP]}, items, method="items"))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checks import Weight, check
 from ilm_jax.models.ilm import ItemLanguageModel
@@ -35,7 +35,7 @@ class Read:
     """
 
     model: ItemLanguageModel
-    params: Mapping[str, Any]
+    params: PyTree[Array]
     batch: Mapping[str, jax.Array]
     table: Float[Array, "capacity cf"]
     hidden: Float[Array, "batch targets lm_dim"]
@@ -68,7 +68,7 @@ class Head(Protocol):
             return self
         return dataclasses.replace(self, cf_dim=cf_dim)  # type: ignore[type-var]
 
-    def init(self, key: jax.Array, lm_dim: int) -> dict[str, Any]:
+    def init(self, key: jax.Array, lm_dim: int) -> PyTree[Array]:
         """Its parameters by top key, boxed with their logical axes; {} for none.
 
         Args:

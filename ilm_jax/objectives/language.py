@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
@@ -135,7 +135,7 @@ class LanguageModelling(Objective):
         reader = self.reader.build(self.lm.embed_dim) if self.reader else None
         return ItemLanguageModel(reader, self.lm.build())
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> PyTree[Array]:
         """All parameters, boxed with their logical axes."""
         ids = jnp.ones((1, 2), jnp.int32)
         vectors = jnp.zeros((1, 1, self.cf_dim))
@@ -148,7 +148,7 @@ class LanguageModelling(Objective):
         return params
 
     def data_start(
-        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+        self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """The reader's, by `reader_start`."""
         if self.reader is None or self.reader_start != "data":
@@ -157,7 +157,7 @@ class LanguageModelling(Objective):
         return self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
 
     def start_figures(
-        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+        self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """The scale of soft tokens beside that of words, and how much all items have in common."""
         if self.reader is None:
@@ -172,7 +172,7 @@ class LanguageModelling(Objective):
 
     def loss(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         kind: str,
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
@@ -183,7 +183,7 @@ class LanguageModelling(Objective):
 
     def token_losses(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
         key: jax.Array | None = None,
@@ -195,7 +195,7 @@ class LanguageModelling(Objective):
 
     def target_logits(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
         key: jax.Array | None = None,
@@ -206,7 +206,7 @@ class LanguageModelling(Objective):
 
     def read(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
         key: jax.Array | None = None,

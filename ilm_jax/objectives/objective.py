@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
@@ -116,11 +116,11 @@ class Objective(Protocol):
         """The same objective with these in the place of some of `configs`."""
         return self
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> PyTree[Array]:
         """Parameters with their logical axes (boxed), nested, top keys as in the house style."""
 
     def data_start(
-        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+        self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """Leaves that start from data, in the place of drawn ones, by path; traced.
 
@@ -133,14 +133,14 @@ class Objective(Protocol):
         return {}
 
     def start_figures(
-        self, params: dict[str, Any], vectors: Float[Array, "items cf"]
+        self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """Scalars by name of the parameters that a run begins with, for its report; traced."""
         return {}
 
     def loss(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         kind: str,
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
@@ -162,7 +162,7 @@ class LanguageObjective(Objective, Protocol):
 
     def target_logits(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
         key: jax.Array | None = None,
@@ -171,7 +171,7 @@ class LanguageObjective(Objective, Protocol):
 
     def token_losses(
         self,
-        params: dict[str, Any],
+        params: PyTree[Array],
         batch: dict[str, jax.Array],
         table: Float[Array, "capacity cf"],
         key: jax.Array | None = None,

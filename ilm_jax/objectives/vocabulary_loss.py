@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from ilm_jax.models.attention import soft_cap
 from ilm_jax.models.layers import constrain, mesh_spec, readout_rows
@@ -179,7 +179,7 @@ def _walk(
         """The inverse of `blocks`."""
         return x.reshape(-1, *x.shape[2:])[:count].reshape(*labels.shape, *x.shape[2:])
 
-    def body(carry: Any, xs: Any) -> tuple[Any, Any]:
+    def body(carry: PyTree[Array], xs: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
         """One block's losses and gradients; gradients of the weights are added up."""
         each, of_hidden, *sums = _block(loss, trains, words, table, bias, *xs)
         return jax.tree.map(jnp.add, carry, sums), (each, of_hidden)

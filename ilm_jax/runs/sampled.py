@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.interactions import Interactions
@@ -233,13 +233,13 @@ class SampledFit:
         found[[len(items) == 0 for items in histories]] = 0.0
         return found
 
-    def _validate(self, params: dict[str, Any], step: int) -> dict[str, float]:
+    def _validate(self, params: PyTree[Array], step: int) -> dict[str, float]:
         assert self.measure is not None
         found = self._vectors(params)
         value = float(self.measure(found.user, found.item))
         return {"loss": -value, self.metric: value}
 
-    def _vectors(self, params: dict[str, Any]) -> Factors:
+    def _vectors(self, params: PyTree[Array]) -> Factors:
         train, histories = self.train, None
         users = np.arange(train.num_users, dtype=np.int32)
         items = np.arange(train.num_items, dtype=np.int32)

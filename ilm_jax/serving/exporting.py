@@ -27,7 +27,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
 from ilm_jax.decoding.beam import beam_search
@@ -94,7 +94,7 @@ def decoding_function(
         weights = {path: leaf for path, leaf in weights.items() if path.startswith("lm/")}
         weights[SOFT] = np.asarray(jax.device_get(generator.soft))
 
-    def embed(params: Any, soft: Array | None, prompts: Arrays) -> Array:
+    def embed(params: PyTree[Array], soft: Array | None, prompts: Arrays) -> Array:
         """Vectors of the prompts' positions; slots are looked up in the soft tokens."""
         if soft is None:
             words: Any = lm.apply({"params": params["lm"]}, prompts["tokens"], method="embed")

@@ -12,6 +12,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 
+from ilm_jax.objectives.objective import Objective
 from ilm_jax.sharding.freezing import bytes_each, count
 from ilm_jax.sharding.partitioning import Partitioner
 
@@ -53,7 +54,7 @@ class Variable:
     axes: tuple[str | None, ...]
 
 
-def describe_variables(objective: Any) -> dict[str, Variable]:
+def describe_variables(objective: Objective) -> dict[str, Variable]:
     """{path: Variable} of an objective's parameters, without allocating any."""
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     specs = flat(nn.get_partition_spec(boxed))
@@ -67,7 +68,7 @@ def describe_variables(objective: Any) -> dict[str, Variable]:
 
 
 def initialise(
-    objective: Any,
+    objective: Objective,
     variables: Mapping[str, Variable],
     paths: Sequence[str],
     partitioner: Partitioner,

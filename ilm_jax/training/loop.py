@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import jax
+import optax
 
 from ilm_jax.checkpoints.checkpoints import Checkpoints
 from ilm_jax.checkpoints.in_memory import InMemory
@@ -40,7 +41,7 @@ class Loop:
         self,
         trainer: "Trainer",
         state: TrainState,
-        optimizer: Any,
+        optimizer: optax.GradientTransformation,
         checkpoints: Checkpoints | InMemory,
         stop: StopRequest,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.sharding.partitioning import Partitioner
@@ -53,7 +54,7 @@ def accumulated_gradient(
     # Row r goes to microbatch r % n: each microbatch keeps rows of every batch shard.
     parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
 
-    def body(carry: Any, xs: Any) -> tuple[Any, None]:
+    def body(carry: PyTree[Array], xs: PyTree[Array]) -> tuple[PyTree[Array], None]:
         """Adds one microbatch's gradients and sums; its random key is its own."""
         part, index = xs
         grads = gradient(

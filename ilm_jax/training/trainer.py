@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+import optax
+from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
 from ilm_jax.checkpoints import record
@@ -91,7 +93,7 @@ class Inference(Protocol):
 
     every: int
 
-    def __call__(self, params: Any, step: int) -> dict[str, float]:
+    def __call__(self, params: PyTree[Array], step: int) -> dict[str, float]:
         """Measures nested parameters; every process takes part."""
 
 
@@ -216,7 +218,9 @@ class Trainer:
         finally:
             kept.close()
 
-    def initial_state(self, optimizer: Any, *, begins: bool = True) -> tuple[TrainState, str]:
+    def initial_state(
+        self, optimizer: optax.GradientTransformation, *, begins: bool = True
+    ) -> tuple[TrainState, str]:
         """The state before the first step, and the report of what was restored from where.
 
         `begins`: else the run is gone on with, and what would start from data is left as drawn.
@@ -254,7 +258,7 @@ class Trainer:
             _say("\n".join(lines))
 
     def _start(
-        self, optimizer: Any, checkpoints: Checkpoints | InMemory
+        self, optimizer: optax.GradientTransformation, checkpoints: Checkpoints | InMemory
     ) -> tuple[TrainState, Positions]:
         begins = checkpoints.latest_step is None
         state, report = self.initial_state(optimizer, begins=begins)

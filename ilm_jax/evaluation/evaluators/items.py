@@ -4,10 +4,9 @@ import collections
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.errors import UserError
@@ -48,7 +47,7 @@ class ItemsEvaluator:
             seen = histories(task.splits, task.feed, range(task.feed.len_epoch), task.split)
         return RankingMeasure(task.model, task.feed, task.trie, self.config.beams, seen)
 
-    def answer(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Ranked:
+    def answer(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Ranked:
         """A list for every example."""
         advance = self.watch(f"ranking {self.task.label}", len(numbers))
         return self._measure(params, numbers, advance)
@@ -57,7 +56,7 @@ class ItemsEvaluator:
         """The registered metrics of lists, coverage, and what the lists are made of."""
         return measure("items", answers) + Evaluation([], answers.totals())
 
-    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+    def likelihood(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
         """Nothing: what counts is the answer."""
         return Evaluation([])
 
@@ -68,7 +67,7 @@ class ItemsEvaluator:
         return [items[row] for row in answers.targets], names
 
     def evaluate(
-        self, params: Any, step: int, judges: Judges = NO_JUDGES
+        self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """Also popularity, and how well ids come out by themselves."""
         task, config = self.task, self.config
@@ -100,7 +99,7 @@ class ItemsEvaluator:
         ranking = Evaluation(measured.metrics, totals, {"ranking": protocol}, measured.missing)
         return ranking + popularity, [self._writer(answers)]
 
-    def _free_ids(self, params: Any, users: int) -> dict[str, float]:
+    def _free_ids(self, params: PyTree[Array], users: int) -> dict[str, float]:
         """How well ids come out by themselves: collisions, and what is written without the trie."""
         task = self.task
         strings = target_tokens(task.renderer, task.tokenizer)

@@ -2,10 +2,9 @@
 
 import functools
 import pathlib
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.evaluation.evaluator import NO_JUDGES, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.ratings import Rated, RatingMeasure, rating_scale, scale_trie
@@ -30,7 +29,7 @@ class RatingEvaluator:
         trie = scale_trie(self._scale, self.task.tokenizer)
         return RatingMeasure(self.task.model, self.task.feed, self._scale, trie)
 
-    def answer(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Rated:
+    def answer(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Rated:
         """A predicted rating for every example."""
         advance = self.watch(f"predicting {self.task.label}", len(numbers))
         return self._measure(params, numbers, advance)
@@ -39,7 +38,7 @@ class RatingEvaluator:
         """The registered metrics of ratings, RMSE, AUC and UAUC."""
         return rating_evaluation(answers, self.config.liked)
 
-    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+    def likelihood(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
         """Nothing: what counts is the answer."""
         return Evaluation([])
 
@@ -48,7 +47,7 @@ class RatingEvaluator:
         return answers.ratings, answers.predicted
 
     def evaluate(
-        self, params: Any, step: int, judges: Judges = NO_JUDGES
+        self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """The same with the protocol."""
         task, config = self.task, self.config

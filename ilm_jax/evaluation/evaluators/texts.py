@@ -3,10 +3,9 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.data.catalogue.splits import TEST
 from ilm_jax.evaluation.evaluator import (
@@ -55,7 +54,7 @@ class TextEvaluator:
             task.model, task.feed, task.tokenizer, task.answer_length, task.stop_ids
         )
 
-    def answer(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Generated:
+    def answer(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Generated:
         """A text for every example."""
         advance = self.watch(f"writing {self.task.label}", len(numbers))
         return self._measure(params, numbers, advance)
@@ -70,7 +69,7 @@ class TextEvaluator:
         return answers.targets, answers.predictions
 
     def evaluate(
-        self, params: Any, step: int, judges: Judges = NO_JUDGES
+        self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """Also nll where the task has it, and what the judges say."""
         evaluation = Evaluation([])
@@ -84,14 +83,14 @@ class TextEvaluator:
         written, writer = self._written(params, step, judges)
         return evaluation + written, [writer]
 
-    def likelihood(self, params: Any, numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
+    def likelihood(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
         """nll of the right texts, and what the vectors in the prompts are worth for it."""
         if "nll" not in self.task.spec.metrics:
             return Evaluation([])
         return language_evaluation(*self._score(params, numbers))
 
     def _score(
-        self, params: Any, numbers: Int[np.ndarray, " chosen"]
+        self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]
     ) -> tuple[LanguageResult, str]:
         """(sums of every example, why none are with other items' vectors)."""
         task = self.task
@@ -102,7 +101,7 @@ class TextEvaluator:
         advance = self.watch(f"scoring {task.label}", len(numbers))
         return self._scored[1](params, numbers, advance), self._scored[2]
 
-    def _language(self, params: Any) -> Evaluation:
+    def _language(self, params: PyTree[Array]) -> Evaluation:
         task = self.task
         sample = task.sample_of_texts(self.config.texts)
         result, no_worth = self._score(params, sample.numbers)
@@ -116,7 +115,9 @@ class TextEvaluator:
             [], protocol={"nll": protocol}, ceiling=ceiling(task, result)
         )
 
-    def _written(self, params: Any, step: int, judges: Judges) -> tuple[Evaluation, Writer]:
+    def _written(
+        self, params: PyTree[Array], step: int, judges: Judges
+    ) -> tuple[Evaluation, Writer]:
         task = self.task
         encoder = None if judges.encoder is None else Watched(judges.encoder, self.watch)
         sample = task.sample_of_texts(self.config.texts)

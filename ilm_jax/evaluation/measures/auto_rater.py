@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Array, Float64, PyTree
 
 from ilm_jax.checkpoints.language_models import LoadedModel
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
@@ -90,7 +90,7 @@ class AutoRater:
     """
 
     model: ModelOnMesh
-    params: Any
+    params: PyTree[Array]
     tokenizer: Tokenizer
     length: int = 512
     criteria: tuple[Criterion, ...] = (FLUENCY, ITEM, HISTORY)

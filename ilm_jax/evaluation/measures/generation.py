@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Array, Int, Int64, PyTree
 
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.greedy import greedy
-from ilm_jax.evaluation.measures.passes import ModelOnMesh, OnBatch, Pass, embed, gathered
+from ilm_jax.evaluation.measures.passes import Batch, ModelOnMesh, OnBatch, Pass, embed, gathered
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class GenerationMeasure:
         objective, eos, pad = model.objective, tokenizer.eos_id, tokenizer.pad_id
         self._stops = (eos, *(number for number in stop_ids if number != eos))
 
-        def step(params: Any, batch: Any, soft: Any) -> Any:
+        def step(params: PyTree[Array], batch: Batch, soft: Array) -> Any:
             """Greedy tokens [batch, steps]."""
             embeddings = embed(objective, params, batch, soft)
             return greedy(
@@ -73,7 +73,7 @@ class GenerationMeasure:
 
     def __call__(
         self,
-        params: Any,
+        params: PyTree[Array],
         numbers: Int[np.ndarray, " chosen"] | None = None,
         on_batch: OnBatch = None,
     ) -> Generated:

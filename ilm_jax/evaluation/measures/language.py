@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64, Shaped
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64, PyTree, Shaped
 
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.errors import UserError
@@ -167,7 +167,7 @@ class LanguageMeasure:
         """As `Pass`; `partners` names another row for each row of the embedding table."""
         objective = model.objective
 
-        def step(params: Any, batch: Any, table: Any, *others: Any) -> Any:
+        def step(params: PyTree[Array], batch: Any, table: Any, *others: Any) -> Any:
             """Sums per example with its own items, then with each of `others` in their places."""
             batches = [batch]
             for other in others:
@@ -180,7 +180,7 @@ class LanguageMeasure:
 
     def __call__(
         self,
-        params: Any,
+        params: PyTree[Array],
         numbers: Int[np.ndarray, " chosen"] | None = None,
         on_batch: OnBatch = None,
     ) -> LanguageResult:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int, Int64
+from jaxtyping import Array, Float, Float32, Int, Int64, PyTree
 
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.feed import Feed
@@ -26,6 +26,7 @@ from ilm_jax.training.host_memory import HOST_MEMORY
 BATCH = 64
 NO_PROMPTS = "this task has pairs of vectors, not prompts: no text to measure"
 Step = Callable[..., Any]
+Batch = Mapping[str, Array]
 OnBatch = Callable[[int], None] | None
 # Numbers of examples to a row for each.
 Column = Callable[[Int[np.ndarray, " rows"]], np.ndarray]
@@ -51,7 +52,7 @@ class ModelOnMesh:
         model = self.objective.model
         return None if model.reader is None else SoftTokenCache(model, self.partitioner)
 
-    def entities(self, params: Any, *, soft: bool) -> Float[Array, "capacity …"]:
+    def entities(self, params: PyTree[Array], *, soft: bool) -> Float[Array, "capacity …"]:
         """What stands for items and users: soft tokens split over the mesh, or whole vectors."""
         if soft and self.soft_tokens is not None:
             return self.soft_tokens(params, self.vectors).values
@@ -129,7 +130,7 @@ class Pass:
         )
 
     def __call__(
-        self, params: Any, numbers: Int[np.ndarray, " chosen"] | None = None
+        self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"] | None = None
     ) -> Iterator[tuple[Int64[np.ndarray, " real"], Any]]:
         """Yields (numbers of examples, the step's outputs for them), without padding.
 
@@ -212,7 +213,7 @@ def check_numbers(values: np.ndarray, index: Int64[np.ndarray, " examples"], wha
         )
 
 
-def embed(objective: Any, params: Any, batch: Any, soft: Any) -> Any:
+def embed(objective: LanguageObjective, params: PyTree[Array], batch: Batch, soft: Array) -> Any:
     """Prompts as the language model reads them: words, and soft tokens in the slots."""
     model = objective.model
     if model.reader is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int64, Shaped
+from jaxtyping import Array, Float, Float64, Int, Int64, PyTree, Shaped
 
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import target_tokens
@@ -21,6 +21,7 @@ from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures.passes import (
+    Batch,
     Column,
     ModelOnMesh,
     OnBatch,
@@ -141,7 +142,7 @@ class RankingMeasure:
             raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
         objective = model.objective
 
-        def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+        def step(params: PyTree[Array], batch: Batch, soft: Array, trie: Trie) -> Any:
             """Items [batch, beams], best first, and their scores."""
             embeddings = embed(objective, params, batch, soft)
             return beam_search(
@@ -164,7 +165,7 @@ class RankingMeasure:
 
     def __call__(
         self,
-        params: Any,
+        params: PyTree[Array],
         numbers: Int[np.ndarray, " chosen"] | None = None,
         on_batch: OnBatch = None,
     ) -> Ranked:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Array, Float64, Int, Int64, PyTree
 
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
@@ -24,6 +24,7 @@ from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import Trie, build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.measures.passes import (
+    Batch,
     ModelOnMesh,
     OnBatch,
     Pass,
@@ -105,7 +106,7 @@ class RatingMeasure:
         """
         objective = model.objective
 
-        def step(params: Any, batch: Any, soft: Any, trie: Trie) -> Any:
+        def step(params: PyTree[Array], batch: Batch, soft: Array, trie: Trie) -> Any:
             """Expected rating [batch]: the scale's values, weighed by their probabilities."""
             embeddings = embed(objective, params, batch, soft)
             values, found = beam_search(
@@ -119,7 +120,7 @@ class RatingMeasure:
 
     def __call__(
         self,
-        params: Any,
+        params: PyTree[Array],
         numbers: Int[np.ndarray, " chosen"] | None = None,
         on_batch: OnBatch = None,
     ) -> Rated:

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
 from ilm_jax.checkpoints.published.families import bert
 from ilm_jax.checkpoints.published.hugging_face import SafetensorsFolder
@@ -220,7 +220,7 @@ def _shapes(config: BertConfig) -> Any:
 def _encode(
     config: BertConfig,
     recipe: Recipe,
-    params: Any,
+    params: PyTree[Array],
     tokens: Int[Array, "batch length"],
     visible: Bool[Array, "batch length"],
 ) -> Float[Array, "batch dim"]:
