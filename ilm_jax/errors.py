@@ -1,7 +1,5 @@
 """The exceptions that are messages to a person."""
 
-from typing import Any
-
 
 class UserError(Exception):
     """Wrong input that the user can mend.
@@ -20,7 +18,7 @@ class SettingError(UserError, ValueError):
       remedy: what to give instead.
     """
 
-    def __init__(self, owner: str, field: str, value: Any, remedy: str) -> None:
+    def __init__(self, owner: str, field: str, value: object, remedy: str) -> None:
         """Says so in one line."""
         self.owner, self.field, self.value, self.remedy = owner, field, value, remedy
         super().__init__(f"{owner}.{field}={value!r}: give {remedy}")

@@ -41,11 +41,11 @@ def _object(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
     return found
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     """Equal, and of one type: true is not 1."""
     return a == b and type(a) is type(b)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 60 else f"{text[:57]}…"

@@ -144,7 +144,7 @@ class PromptTask(abc.ABC):
         repeated = {name: np.repeat(column, variants) for name, column in columns.items()}
         return {**repeated, "variant": np.tile(np.arange(variants, dtype=np.int32), count)}
 
-    def template(self, count: int, split: str, variant: int, *keys: Any) -> int:
+    def template(self, count: int, split: str, variant: int, *keys: object) -> int:
         """Number of the template of an example, see `template_number`."""
         own = (self.settings.seed, self.spec.version, self.spec.task, *keys)
         return template_number(draws.integer, count, split, variant, *own)

@@ -1,13 +1,11 @@
 """Rows worked off in equal parts, so that what a part takes stays small."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 
-def split(rows: Any, parts: int) -> tuple[Any, Bool[Array, "parts size"]]:
+def split(rows: PyTree[Array], parts: int) -> tuple[PyTree[Array], Bool[Array, "parts size"]]:
     """Arrays of as many rows each in equal parts, the last filled up with zeros.
 
     Args:

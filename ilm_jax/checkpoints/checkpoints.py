@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
+import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -296,7 +297,7 @@ def shorten(names: Sequence[str], limit: int = 4) -> str:
     return f"[{shown}{', …' if len(names) > limit else ''}]"
 
 
-def slots(opt_state: Any) -> dict[str, jax.Array]:
+def slots(opt_state: optax.OptState) -> dict[str, jax.Array]:
     """{readable path: array} of an optimizer state, in flattening order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(opt_state)
     return {"/".join(_name(key) for key in path): leaf for path, leaf in leaves}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from ilm_jax import __version__
 from ilm_jax.checkpoints.loading import checksum, digest
@@ -250,7 +251,7 @@ def _base(opened: Opened, source: str) -> str | None:
     return None if "init" in opened.meta else source
 
 
-def _outward(entry: Entry, transposed: bool, dtype: Any) -> Tensor:
+def _outward(entry: Entry, transposed: bool, dtype: DTypeLike) -> Tensor:
     shape = entry.shape[::-1] if transposed else entry.shape
 
     def read() -> np.ndarray:

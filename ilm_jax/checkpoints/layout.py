@@ -1,7 +1,7 @@
 """Where each parameter stands on disk: an entry per layer, however layers are stacked in memory."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,7 +75,7 @@ def _rows(array: jax.Array) -> Sequence[jax.Array]:
 
 
 @functools.lru_cache
-def _unstacked(row: NamedSharding) -> Any:
+def _unstacked(row: NamedSharding) -> Callable[[jax.Array], tuple[jax.Array, ...]]:
     def split(stack: jax.Array) -> tuple[jax.Array, ...]:
         """A leaf stacked over layers, as one array per layer."""
         return tuple(stack[i] for i in range(stack.shape[0]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from jax.typing import DTypeLike
 
 from ilm_jax.checkpoints.checkpoints import Checkpoints
 from ilm_jax.checkpoints.published.entries import Entry
@@ -130,7 +131,7 @@ def _check_meta(meta: Any) -> None:
 def write_checkpoint(
     model_dir: str | os.PathLike,
     entries: Mapping[str, Entry],
-    dtype: Any,
+    dtype: DTypeLike,
     meta: Mapping[str, Any],
     progress: Callable[[str, np.ndarray], None],
 ) -> None:
@@ -175,7 +176,7 @@ class _Lazy:
     """An array that is read when it is its turn to be written."""
 
     def __init__(
-        self, name: str, entry: Entry, dtype: Any, progress: Callable[[str, np.ndarray], None]
+        self, name: str, entry: Entry, dtype: DTypeLike, progress: Callable[[str, np.ndarray], None]
     ) -> None:
         self.shape = entry.shape
         self.ndim = len(entry.shape)
@@ -184,13 +185,13 @@ class _Lazy:
         self.nbytes = self.size * self.dtype.itemsize
         self._name, self._entry, self._progress = name, entry, progress
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         value = self._entry.read(dtype=self.dtype)
         self._progress(self._name, value)
         return value
 
 
-def stored_dtype(entry: Entry, dtype: Any) -> np.dtype:
+def stored_dtype(entry: Entry, dtype: DTypeLike | None) -> np.dtype:
     """The type that an entry is converted to: integers stay what they are."""
     kept = np.issubdtype(entry.dtype, np.integer)
     return np.dtype(entry.dtype if kept or dtype is None else dtype)

@@ -6,13 +6,13 @@ devices and filled row by row, so that the host never holds more than one layer'
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from ilm_jax.checkpoints.published.entries import Entry
 from ilm_jax.checkpoints.published.hugging_face import Index, resolve
@@ -93,7 +93,9 @@ def _slices(ranges: Ranges) -> Index:
 
 
 @functools.lru_cache
-def _set_row(sharding: NamedSharding) -> Any:
+def _set_row(
+    sharding: NamedSharding,
+) -> Callable[[jax.Array, jax.Array, ArrayLike], jax.Array]:
     def put(stack: jax.Array, row: jax.Array, i: jax.Array) -> jax.Array:
         """The stack with layer i replaced by `row`."""
         return jax.lax.dynamic_update_index_in_dim(stack, row, i, 0)

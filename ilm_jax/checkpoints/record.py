@@ -54,7 +54,7 @@ _BINDINGS = {
 _ABSENT = "nothing"
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A value as its JSON gives it back, so that what is here compares with what was stored."""
     return json.loads(json.dumps(value, default=str))
 
@@ -148,7 +148,9 @@ def show(changes: Changes, limit: int = 4) -> str:
     return "; ".join(words) + (f"; and {more} more" if more > 0 else "")
 
 
-def _differing(found: Any, here: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+def _differing(
+    found: object, here: object, name: str = ""
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Down to the names that both have; what one of them lacks is one difference, however deep."""
     if isinstance(found, list) and isinstance(here, list) and len(found) == len(here):
         found, here = dict(enumerate(found)), dict(enumerate(here))
@@ -161,7 +163,7 @@ def _differing(found: Any, here: Any, name: str = "") -> Iterator[tuple[str, tup
         yield from _differing(found.get(key, _ABSENT), here.get(key, _ABSENT), below)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, Mapping):
         return "present"
     text = value if isinstance(value, str) else json.dumps(value)

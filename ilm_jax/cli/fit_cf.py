@@ -7,7 +7,7 @@ the whole catalogue, beside popularity.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -224,12 +224,12 @@ def _describe(splits: "Splits") -> str:
     )
 
 
-def _progress(epochs: int) -> Callable[[int, Any, Any], None]:
+def _progress(epochs: int) -> Callable[[int, object, object], None]:
     """Says the epoch and the time left: in place on a terminal, else every few seconds."""
     start = time.monotonic()
     seen: dict[str, float] = {"first": start, "said": start}
 
-    def on_epoch(done: int, user: Any, item: Any) -> None:
+    def on_epoch(done: int, user: object, item: object) -> None:
         """One line per epoch on a terminal, else at most every 5 seconds."""
         now = time.monotonic()
         if done == 1:

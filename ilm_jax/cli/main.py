@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 VERBS = {
     "train": "train one stage from gin recipes",
@@ -116,7 +115,7 @@ def _quiet_libraries() -> None:
             setattr(sys, name, functools.partial(_without_echoes, hook))
 
 
-def _without_echoes(hook: Callable[..., None], *args: Any) -> None:
+def _without_echoes(hook: Callable[..., None], *args: object) -> None:
     """A write that failed is reported once; what its fellows meet afterwards is its echo."""
     error = args[1] if len(args) > 1 else getattr(args[0], "exc_value", None)
     if str(error) != "Event loop is closed":

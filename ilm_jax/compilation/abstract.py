@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
@@ -57,8 +58,8 @@ class Program:
 
     name: str
     rows: int
-    lower: Callable[[], Any]
-    products: Callable[[], Any]
+    lower: Callable[[], jax.stages.Lowered]
+    products: Callable[[], ClosedJaxpr]
     frozen_flops: float = 0.0
     share: float = 0.0
     state: TrainState | None = None
@@ -166,7 +167,7 @@ def _step(
     size, dataset = run.trainer.batch_size, run.train[kind]
     shapes = batch_shapes(dataset, objective.layout(kind))
 
-    def lower() -> Any:
+    def lower() -> jax.stages.Lowered:
         """The training step, lowered for the mesh."""
         rows = _placed(shapes, size, partitioner.batch_sharding(size))
         step: Any = make_train_step(
@@ -181,7 +182,7 @@ def _step(
         with partitioner.context():
             return step.lower(state, rows, table, _key(partitioner))
 
-    def products() -> Any:
+    def products() -> ClosedJaxpr:
         """Jaxpr of the gradient on one device, without rematerialization: counts model FLOPs."""
         rows = _placed(shapes, size, None)
         key = jax.eval_shape(lambda: jax.random.key(0))
@@ -209,14 +210,14 @@ def _decode(
     call, shapes = decoding(language, dataset, steps)
     plain_call, _ = decoding(without_remat(language), dataset, steps)
 
-    def lower() -> Any:
+    def lower() -> jax.stages.Lowered:
         """The decoding call, lowered for the mesh."""
         rows = _placed(shapes, size, partitioner.batch_sharding(size))
         with partitioner.context():
             jitted = jax.jit(call, out_shardings=partitioner.replicated)
             return jitted.lower(everything, rows, table)
 
-    def products() -> Any:
+    def products() -> ClosedJaxpr:
         """Jaxpr of the same call on one device: counts model FLOPs."""
         rows = _placed(shapes, size, None)
         return jax.make_jaxpr(plain_call)(unplaced(everything), rows, unplaced(table))
@@ -237,7 +238,7 @@ def step_flops(run: Run) -> dict[str, float]:
     return {p.name.removeprefix("train "): float(needed_flops(p)) for p in found}
 
 
-def unplaced(tree: Any) -> Any:
+def unplaced(tree: PyTree[Array]) -> Any:
     """The same shapes without shardings."""
     return jax.tree.map(lambda x: Struct(x.shape, x.dtype), tree)
 
@@ -273,7 +274,9 @@ def decoding(
         for name in ("tokens", "slot_entity", "slot_query")
     } | {"entities": shapes["entities"], "lengths": Struct((), jnp.int32)}
 
-    def decode(params: PyTree[Array], batch: Any, table: Any) -> jax.Array:
+    def decode(
+        params: PyTree[Array], batch: Mapping[str, jax.Array], table: jax.Array
+    ) -> jax.Array:
         """Greedy tokens [batch, steps] for the prompts of a batch."""
         params = nested(params)
         x: Any = model.apply(
@@ -289,7 +292,7 @@ def decoding(
     return decode, shapes
 
 
-def bytes_per_device(tree: Any) -> int:
+def bytes_per_device(tree: PyTree[Array]) -> int:
     """Bytes that one device holds of abstract arrays."""
     return sum(
         int(np.prod(x.sharding.shard_shape(x.shape))) * np.dtype(x.dtype).itemsize

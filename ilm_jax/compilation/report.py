@@ -56,7 +56,7 @@ def compile_program(
             "hbm": too_much,
         }
     seconds = time.monotonic() - start - lowering
-    costs = analyse(compiled.as_text())
+    costs = analyse(compiled.as_text() or "")
     limits = roofline(costs, chip, devices)
     needed = needed_flops(program)
     memory = hbm(compiled.memory_analysis(), chip.hbm_bytes)
@@ -153,7 +153,7 @@ def _by_kind(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
     ]
 
 
-def shardings_kept(compiled: Any, state: TrainState | None) -> bool:
+def shardings_kept(compiled: jax.stages.Compiled, state: TrainState | None) -> bool:
     """Whether parameters and optimizer slots leave a step as they entered it."""
     if state is None:
         return True

@@ -14,7 +14,7 @@ node's children are looked at.
 import dataclasses
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ class _State(NamedTuple):
     path: Bool[Array, "batch lanes entries"]
     pool: Pool
     done: Bool[Array, " batch"]
-    cache: Any
+    cache: PyTree[Array]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ with. The state of a node predicts its children, so the last token of a string i
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +153,7 @@ def score_strings(
     nodes = blocks.token.shape[1]
     own = prompt.first + jnp.arange(nodes)
 
-    def one(block: Any) -> tuple[Array, Array]:
+    def one(block: tuple[Array, ...]) -> tuple[Array, Array]:
         """Scores [batch, edges] of the strings up to each edge of a block, and their leaves."""
         token, depth, sees, source, target, upon, leaf, length = block
         place = jnp.zeros((nodes, entries), bool).at[:, own].set(sees)

@@ -5,11 +5,11 @@ ends among the `beams` best candidates enters the pool with its length-normalise
 keeps the best, and the beams go on with the best candidates that do not end.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int
+from jaxtyping import Array, Bool, Float32, Int, PyTree
 
 from ilm_jax.decoding.config import EarlyStopping
 
@@ -23,10 +23,10 @@ class Pool(NamedTuple):
     """
 
     scores: Float32[Array, "batch beams"]
-    what: Any
+    what: PyTree[Array]
 
 
-def take(what: Any, index: Int[Array, "batch keep"]) -> Any:
+def take(what: PyTree[Array], index: Int[Array, "batch keep"]) -> PyTree[Array]:
     """Those of the second axis, of every array."""
 
     def one(leaf: Array) -> Array:
@@ -50,7 +50,7 @@ def top(
 def add(
     pool: Pool,
     scores: Float32[Array, "batch candidates"],
-    what: Any,
+    what: PyTree[Array],
     length: Int[Array, ""] | int,
     length_penalty: float,
     done: Bool[Array, " batch"],

@@ -64,7 +64,7 @@ class Writing(NamedTuple):
     token: Int32[Array, " batch"]
     is_open: Bool[Array, " batch"]
     score: Float32[Array, " batch"]
-    cache: Any
+    cache: PyTree[Array]
     begin: Int[Array, " batch"]
     seen: Bool[Array, "batch entries"]
 

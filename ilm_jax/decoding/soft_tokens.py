@@ -74,7 +74,9 @@ class SoftTokenCache:
         self._sources = sources
         return self._kept
 
-    def _compute(self, params: PyTree[Array], vectors: Any) -> Array:
+    def _compute(
+        self, params: PyTree[Array], vectors: Float[Array | np.ndarray, "capacity cf"]
+    ) -> Array:
         rows = np.asarray(vectors)
         shards = _shards(self._partitioner)
         block = min(self._block, -(-len(rows) // shards) * shards)

@@ -1,7 +1,7 @@
 """Beam search over texts: Hugging Face's, in one compiled function (see pool.py)."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class _State(NamedTuple):
     path: Bool[Array, "batch beams entries"]
     pool: Pool
     done: Bool[Array, " batch"]
-    cache: Any
+    cache: PyTree[Array]
 
 
 @functools.partial(jax.jit, static_argnames=("lm", "config"))

@@ -158,4 +158,4 @@ class TextHead(nn.Module):
 
     def output_layer(self, token: Embed) -> OutputLayer:
         """What becomes of `states`, as arrays."""
-        return OutputLayer(token.whole(), self.bias, dtype=self.dtype)
+        return OutputLayer(token.whole(), self.bias, dtype=jnp.dtype(self.dtype).name)

@@ -12,11 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ilm_jax.errors import UserError
 
-DType = Any  # a name ("bfloat16") or a jnp dtype
+DType = DTypeLike  # such as "bfloat16"
 Axes = tuple[str | None, ...]
 Initializer = Callable[..., Array]
 

@@ -70,7 +70,7 @@ def _period(prefix: str, period: int | Mapping[str, int]) -> int:
     raise UserError(f"no period is given for the layers under {prefix!r}: known {dict(period)}")
 
 
-def _row(array: Any, i: int) -> Any:
+def _row(array: Array | jax.ShapeDtypeStruct, i: int) -> Array | jax.ShapeDtypeStruct:
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
     return array[i]

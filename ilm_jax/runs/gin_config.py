@@ -183,7 +183,7 @@ def _fill_required(value: str) -> None:
             gin.bind_parameter(f"{scope}/{MACRO}.value", value)
 
 
-def _macros_in(value: Any) -> set[str]:
+def _macros_in(value: object) -> set[str]:
     if isinstance(value, dict):
         return set().union(*map(_macros_in, value.keys()), *map(_macros_in, value.values()))
     if isinstance(value, list | tuple):
@@ -207,7 +207,7 @@ def _named(error: SettingError) -> str:
     return str(error).splitlines()[0]
 
 
-def _resolved(value: Any) -> str:
+def _resolved(value: object) -> str:
     """How a binding's value reads, macros by their values."""
     while repr(value).startswith("%"):
         value = gin_internals._CONFIG.get((repr(value)[1:], MACRO), {}).get("value")

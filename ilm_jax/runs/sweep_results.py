@@ -116,7 +116,7 @@ def at_their_best(rows: list[dict[str, Any]], sweep: Sweep) -> list[str]:
     return lines
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import PromptRenderer
@@ -198,7 +199,9 @@ class Answerer:
             rows.append(row)
         return rows
 
-    def _text(self, tokens: Any, length: Any, score: Any, config: DecodingConfig) -> Row:
+    def _text(
+        self, tokens: Int32[np.ndarray, " steps"], length: int, score: float, config: DecodingConfig
+    ) -> Row:
         ids = [int(token) for token in tokens[: int(length)]]
         ended = bool(ids) and ids[-1] in config.stop_ids
         words = self.tokenizer.decode(ids[:-1] if ended else ids, continues=True).strip()

@@ -30,6 +30,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.generator import Generator
@@ -140,7 +141,7 @@ def export(
     closed: bool = False,
     notes: Mapping[str, Any] | None = None,
     item_ids: Sequence[str] = (),
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, Any]:
     """Writes a folder as above, and returns its manifest.
 
@@ -215,5 +216,5 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.isbuiltin else array.view(f"u{array.dtype.itemsize}")
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def _write_json(path: pathlib.Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.sharding.freezing import bytes_each, count
@@ -50,7 +51,7 @@ class Variable:
     """Shape, type and logical axes of one parameter."""
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: DTypeLike
     axes: tuple[str | None, ...]
 
 

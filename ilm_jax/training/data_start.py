@@ -12,6 +12,7 @@ from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import FlatParams, nested
 
 SAMPLE = 1024
+Scalars = dict[str, jax.Array]
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ class DataStart:
         taken = found if set(found) <= set(fresh) else {}
         whole = self.partitioner.replicated
 
-        def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Any, Any]:
+        def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Scalars, Scalars]:
             """The fitted leaves, and what is measured before and after them."""
             leaves = self._leaves(params, vectors) if taken else {}
             return leaves, self._figures(params, vectors), self._figures(params | leaves, vectors)
@@ -77,7 +78,7 @@ class DataStart:
     def _leaves(self, params: FlatParams, vectors: jax.Array) -> FlatParams:
         return self.objective.data_start(nested(params), vectors)
 
-    def _figures(self, params: FlatParams, vectors: jax.Array) -> dict[str, jax.Array]:
+    def _figures(self, params: FlatParams, vectors: jax.Array) -> Scalars:
         return self.objective.start_figures(nested(params), vectors)
 
     def _lines(self) -> list[str]:

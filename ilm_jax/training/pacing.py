@@ -6,13 +6,14 @@ to the next time that it reads a result, and memory grows by one step's temporar
 
 import collections
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 
 from ilm_jax.training.host_memory import HOST_MEMORY
 
 IN_FLIGHT = 2
+T = TypeVar("T")
 
 
 class Pacer:
@@ -21,13 +22,13 @@ class Pacer:
     def __init__(self, most: int = IN_FLIGHT) -> None:
         """At most `most` calls are under way at once."""
         self._most = most
-        self._under_way: collections.deque[Any] = collections.deque()
+        self._under_way: collections.deque[object] = collections.deque()
 
     def limit(self, most: int) -> None:
         """Lets fewer be under way, if `most` is less than before."""
         self._most = min(self._most, most)
 
-    def __call__(self, call: Callable[[], Any], watched: Callable[[Any], Any]) -> Any:
+    def __call__(self, call: Callable[[], T], watched: Callable[[T], object]) -> T:
         """Makes room, calls, and returns what the call returns.
 
         Args:

@@ -1,7 +1,6 @@
 """SIGTERM asks for a checkpoint and a clean exit; all processes of a run agree on the step."""
 
 import signal
-from typing import Any
 
 import jax
 
@@ -34,7 +33,7 @@ class StopRequest:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, *_: object) -> None:
         self._asked = True
 
     def requested(self, step: int) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 
@@ -102,7 +102,7 @@ class Profile:
             jax.profiler.start_trace(self._folder)
             self._running = True
 
-    def after(self, step: int, wait_for: Callable[[], Any]) -> None:
+    def after(self, step: int, wait_for: Callable[[], object]) -> None:
         """Called with the number of steps done; ends the trace when those to trace are."""
         if self._running and step >= self._last:
             wait_for()

@@ -137,7 +137,7 @@ class Trainer:
     config_text: str = ""
     made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     inference: Inference | None = None
-    validate: Callable[[Any, int], Mapping[str, float]] | None = None
+    validate: Callable[[PyTree[Array], int], Mapping[str, float]] | None = None
     profile_steps: str = ""
     step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False

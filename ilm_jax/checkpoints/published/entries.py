@@ -7,10 +7,11 @@ its low-rank update added. Whoever reads takes the slices that it needs, in part
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from ilm_jax.checkpoints.published.hugging_face import Index, resolve
 from ilm_jax.checkpoints.published.rules import Rule, apply
@@ -61,12 +62,12 @@ class Entry:
     """
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: DTypeLike
     part: Callable[[Index], np.ndarray]
     cheap_axis: int | None = None
     step: int | None = None
 
-    def read(self, index: Index = (), dtype: Any = None) -> np.ndarray:
+    def read(self, index: Index = (), dtype: DTypeLike | None = None) -> np.ndarray:
         """The part that `index` names, in `dtype`, with little memory beside the result."""
         ranges = resolve(index, self.shape)
         dtype = np.dtype(self.dtype if dtype is None else dtype)

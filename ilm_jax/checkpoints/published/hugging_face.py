@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from ilm_jax.checkpoints.published.shards import CONFIG, DTYPES, INDEX, SINGLE, find_tensors
 from ilm_jax.errors import UserError
@@ -115,7 +116,7 @@ class Tensor:
     """A tensor to be written: known in shape and type before it is read."""
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: DTypeLike
     read: Callable[[], np.ndarray]
 
 

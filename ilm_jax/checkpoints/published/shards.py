@@ -197,10 +197,10 @@ def read_header(file: pathlib.Path) -> dict[str, Stored]:
     return tensors
 
 
-def _described(file: pathlib.Path, name: str, entry: Any, start: int) -> tuple[Stored, int, int]:
+def _described(file: pathlib.Path, name: str, entry: object, start: int) -> tuple[Stored, int, int]:
     """(tensor, first byte, end) of one entry of a header."""
 
-    def numbers(value: Any) -> bool:
+    def numbers(value: object) -> bool:
         """Whether it is a list of integers, none negative."""
         return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
 

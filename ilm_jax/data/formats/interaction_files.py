@@ -198,7 +198,7 @@ def _names(table: Table, columns: Columns) -> dict[str, str]:
     return columns.names(table.path, table.names, INTERACTION_FIELDS)
 
 
-def _id(path: pathlib.Path, line: int, name: str, value: Any) -> str:
+def _id(path: pathlib.Path, line: int, name: str, value: object) -> str:
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text or text.split() != [text] or not text.isprintable():
         raw_lines.fail(path, line, f"{name} {str(value)[:60]!r}", "an id is a word without spaces")
@@ -224,7 +224,7 @@ def _rating(path: pathlib.Path, line: int, value: Any) -> float:
     return rating
 
 
-def _time(path: pathlib.Path, line: int, value: Any) -> int | float:
+def _time(path: pathlib.Path, line: int, value: object) -> int | float:
     text = "null" if value is None else str(value)
     try:
         time: float = int(text) if _WHOLE.fullmatch(text) else _seconds(text)

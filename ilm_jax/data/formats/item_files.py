@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import decimal
 import pathlib
-from typing import Any
 
 from ilm_jax.data.formats import lists, markup, notes, raw_lines
 from ilm_jax.data.formats.columns import FILE, ITEM_FIELDS, MISSING, Columns
@@ -166,7 +165,7 @@ class _Reader:
             self.missing[name][how if len(how) < 20 else "markup alone"] += 1
         return text
 
-    def _checked(self, line: int, name: str, value: Any) -> str:
+    def _checked(self, line: int, name: str, value: object) -> str:
         if value is None:
             return ""
         numeric = isinstance(value, int | float | decimal.Decimal)

@@ -37,7 +37,7 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def check_escapes(path: pathlib.Path, number: int, line: str, record: Any) -> None:
+def check_escapes(path: pathlib.Path, number: int, line: str, record: object) -> None:
     """Raises UserError for a record whose texts cannot be written: JSON can escape what is none."""
     if "\\u" not in line and "\\x" not in line:
         return

@@ -70,6 +70,6 @@ def _differences(found: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]
     return words or ["another format"]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -49,7 +49,7 @@ def encode_record(features: Features, example: Mapping[str, Any]) -> bytes:
     return b"".join(parts)
 
 
-def _bad(name: str, value: Any) -> bytes:
+def _bad(name: str, value: object) -> bytes:
     raise ValueError(f"feature {name}: {value!r} does not fit int32")
 
 

@@ -122,7 +122,7 @@ def _vocabulary(file: GGUFFile) -> tuple[list[str], list[int]]:
     return tokens[:last], kinds[:last]
 
 
-def _token(tokens: Sequence[str], number: Any, what: str, path: str) -> str:
+def _token(tokens: Sequence[str], number: object, what: str, path: str) -> str:
     if type(number) is not int or not 0 <= number < len(tokens):
         raise UserError(f"{path}: {KEY}.{what}_token_id is {number!r}, which is no token's")
     return tokens[number]
@@ -216,5 +216,5 @@ def _pieces(
     return bytes(model.SerializeToString())
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=1).encode()

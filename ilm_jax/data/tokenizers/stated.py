@@ -111,7 +111,7 @@ class Stated:
             raise UserError(f"{self.where}: {CONFIG}: added_tokens_decoder is no JSON object")
         return found
 
-    def _number(self, value: Any, what: str) -> int:
+    def _number(self, value: object, what: str) -> int:
         """An id, as JSON's keys and values give it."""
         if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 10:
             return int(value)
@@ -267,7 +267,7 @@ def _template(data: bytes, what: str) -> Any:
         raise UserError(f"{what} is not UTF-8 ({error}): download it again") from error
 
 
-def _content(token: Any) -> Any:
+def _content(token: object) -> Any:
     """Tokens stand as strings, or as objects with their options."""
     return token.get("content") if isinstance(token, dict) else token
 

@@ -54,7 +54,7 @@ class GenerationMeasure:
         objective, eos, pad = model.objective, tokenizer.eos_id, tokenizer.pad_id
         self._stops = (eos, *(number for number in stop_ids if number != eos))
 
-        def step(params: PyTree[Array], batch: Batch, soft: Array) -> Any:
+        def step(params: PyTree[Array], batch: Batch, soft: Array) -> Array:
             """Greedy tokens [batch, steps]."""
             embeddings = embed(objective, params, batch, soft)
             return greedy(

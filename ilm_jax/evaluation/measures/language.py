@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64, PyTree,
 
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.measures.passes import ModelOnMesh, OnBatch, Pass
+from ilm_jax.evaluation.measures.passes import Batch, ModelOnMesh, OnBatch, Pass
 from ilm_jax.metrics import texts
 from ilm_jax.metrics.intervals import Interval, mean_interval
 from ilm_jax.metrics.values import Evaluation, MetricValues
@@ -167,9 +167,11 @@ class LanguageMeasure:
         """As `Pass`; `partners` names another row for each row of the embedding table."""
         objective = model.objective
 
-        def step(params: PyTree[Array], batch: Any, table: Any, *others: Any) -> Any:
+        def step(
+            params: PyTree[Array], batch: Batch, table: Array, *others: Array
+        ) -> list[tuple[Array, ...]]:
             """Sums per example with its own items, then with each of `others` in their places."""
-            batches = [batch]
+            batches = [dict(batch)]
             for other in others:
                 entities = batch["entities"]
                 swapped = jnp.where(entities >= 0, jnp.take(other, jnp.maximum(entities, 0)), -1)

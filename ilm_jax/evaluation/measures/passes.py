@@ -213,11 +213,17 @@ def check_numbers(values: np.ndarray, index: Int64[np.ndarray, " examples"], wha
         )
 
 
-def embed(objective: LanguageObjective, params: PyTree[Array], batch: Batch, soft: Array) -> Any:
+def embed(
+    objective: LanguageObjective, params: PyTree[Array], batch: Batch, soft: Array
+) -> Float[Array, "batch length embed"]:
     """Prompts as the language model reads them: words, and soft tokens in the slots."""
     model = objective.model
     if model.reader is None:
-        return model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
+        words: Any = model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
+        return words
     slots = batch["slot_entity"], batch["slot_query"]
     entities = look_up(soft, batch["entities"])
-    return model.apply({"params": params}, batch["tokens"], *slots, entities, method="interleave")
+    both: Any = model.apply(
+        {"params": params}, batch["tokens"], *slots, entities, method="interleave"
+    )
+    return both

@@ -7,7 +7,6 @@ serves `ilm evaluate` and every evaluation during training.
 import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Int64, PyTree, Shaped
@@ -142,7 +141,9 @@ class RankingMeasure:
             raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
         objective = model.objective
 
-        def step(params: PyTree[Array], batch: Batch, soft: Array, trie: Trie) -> Any:
+        def step(
+            params: PyTree[Array], batch: Batch, soft: Array, trie: Trie
+        ) -> tuple[Array, Array]:
             """Items [batch, beams], best first, and their scores."""
             embeddings = embed(objective, params, batch, soft)
             return beam_search(

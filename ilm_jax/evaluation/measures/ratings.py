@@ -106,7 +106,7 @@ class RatingMeasure:
         """
         objective = model.objective
 
-        def step(params: PyTree[Array], batch: Batch, soft: Array, trie: Trie) -> Any:
+        def step(params: PyTree[Array], batch: Batch, soft: Array, trie: Trie) -> Array:
             """Expected rating [batch]: the scale's values, weighed by their probabilities."""
             embeddings = embed(objective, params, batch, soft)
             values, found = beam_search(

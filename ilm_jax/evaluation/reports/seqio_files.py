@@ -81,5 +81,5 @@ def asked(example: Mapping[str, Any], words: Callable[[Sequence[int]], str]) -> 
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
