@@ -15,7 +15,7 @@ from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.task_keys import has_prompts, plain_settings, task_key, task_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
-from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.sources import stale
 from ilm_jax.data.streams import task_cache
 from ilm_jax.data.tokenizers import Tokenizer, chat_of, record_of
@@ -51,7 +51,7 @@ class Caching:
     def write_parts(self, jobs: Sequence[Job], worker: int, workers: int) -> None:
         """Writes this worker's share of the parts that are not there. Imports TensorFlow if any."""
         for job in jobs:
-            examples: Any = None
+            examples: Examples | None = None
             for split, path in self._paths(job):
                 if (path / "info.json").exists():
                     continue
@@ -62,7 +62,7 @@ class Caching:
         """Writes what is still missing, and gives what info.json says of every split."""
         infos = []
         for job in jobs:
-            examples: Any = None
+            examples: Examples | None = None
             for split, path in self._paths(job):
                 if not (path / "info.json").exists():
                     if examples is None:
@@ -72,7 +72,7 @@ class Caching:
                 infos.append(task_cache.CachedTask(path).info)
         return infos
 
-    def _finish(self, job: Job, examples: Any, split: str, path: pathlib.Path) -> None:
+    def _finish(self, job: Job, examples: Examples, split: str, path: pathlib.Path) -> None:
         with one_writer(path, "ilm cache_tasks", beside=True):
             if (path / "info.json").exists():  # another process was faster
                 return
@@ -80,7 +80,7 @@ class Caching:
             total = _size(examples, split)
             task_cache.finish(path, job[0].features, self._info(job, examples, split), total)
 
-    def _say_why(self, job: Job, examples: Any, path: pathlib.Path) -> None:
+    def _say_why(self, job: Job, examples: Examples, path: pathlib.Path) -> None:
         """Says why the cache of this task that is there cannot be read in its place."""
         why = stale.nearest_cache(path.parent, self._info(job, examples, "train"))
         if why:
@@ -97,14 +97,20 @@ class Caching:
         fingerprints = tokenizer.fingerprint, chat_of(tokenizer)
         return task_key(*job, self.splits.catalogue.fingerprint, *fingerprints)
 
-    def _examples(self, job: Job) -> Any:
+    def _examples(self, job: Job) -> Examples:
         from ilm_jax.tasks import registry
 
         spec, settings = job
         return registry.make_examples([spec], self.splits, settings, self.tokenizer)[0]
 
     def _write_parts(
-        self, job: Job, examples: Any, split: str, path: pathlib.Path, worker: int, workers: int
+        self,
+        job: Job,
+        examples: Examples,
+        split: str,
+        path: pathlib.Path,
+        worker: int,
+        workers: int,
     ) -> None:
         from ilm_jax.tasks import common
 
@@ -127,7 +133,7 @@ class Caching:
             shown.show(done)
         shown.done(done)
 
-    def _info(self, job: Job, examples: Any, split: str) -> dict[str, Any]:
+    def _info(self, job: Job, examples: Examples, split: str) -> dict[str, Any]:
         spec, settings = job
         catalogue = self.splits.catalogue
         prompts = {"prompts": record_of(self.tokenizer)} if has_prompts(spec) else {}
@@ -153,7 +159,7 @@ class Caching:
         }
 
 
-def _size(examples: Any, split: str) -> int:
+def _size(examples: Examples, split: str) -> int:
     return len(next(iter(examples.index(split).values())))
 
 

@@ -47,7 +47,7 @@ class CFResult:
 
 
 def vector_scorer(
-    user: Float32[np.ndarray, "users dim"], item: Float32[np.ndarray, "items dim"]
+    user: Float32[np.ndarray | Array, "users dim"], item: Float32[np.ndarray | Array, "items dim"]
 ) -> Scorer:
     """A scorer by dot products."""
     user_vectors, item_vectors = jnp.asarray(user), jnp.asarray(item)

@@ -21,19 +21,19 @@ start from the last one (Takács, Pilászy and Tikk 2011). Blocks and placement 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32, Int
 
+from ilm_jax.cf.early_stopping import Vectors
 from ilm_jax.cf.ials_blocks import Placement, Side, make_side
 from ilm_jax.cf.ials_solve import PlacedBlock, fetched, flat_mesh, place, placed, solve_side
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.checks import Count, Positive, Seed, Weight, check
 
-OnEpoch = Callable[[int, Float32[np.ndarray, "users dim"], Float32[np.ndarray, "items dim"]], Any]
+OnEpoch = Callable[[int, Vectors, Vectors], object]
 
 
 @dataclasses.dataclass(frozen=True)

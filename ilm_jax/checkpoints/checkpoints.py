@@ -303,7 +303,7 @@ def slots(opt_state: optax.OptState) -> dict[str, jax.Array]:
     return {"/".join(_name(key) for key in path): leaf for path, leaf in leaves}
 
 
-def _name(key: Any) -> str:
+def _name(key: object) -> str:
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

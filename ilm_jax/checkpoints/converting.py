@@ -64,7 +64,7 @@ def to_frozen(
         for n, e in opened.entries.items()
     }
     report = progress(sum(sizes.values()))
-    checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
+    checksums: dict[str, tuple[tuple[int, ...], np.dtype, int]] = {}
 
     def seen(name: str, value: np.ndarray) -> None:
         """Notes the checksum of an entry as it is written, and reports its bytes."""

@@ -224,7 +224,7 @@ def checksum(value: np.ndarray) -> int:
 def fingerprint(params: Mapping[str, jax.Array]) -> str:
     """Hex digest of names, shapes, types and bits; the same whatever the sharding and stacking."""
     names = disk_names(params)
-    checksums: dict[str, tuple[tuple[int, ...], Any, int]] = {}
+    checksums: dict[str, tuple[tuple[int, ...], np.dtype, int]] = {}
     for path, leaf in params.items():
         stacked = is_stacked(path, names)
         values = np.asarray(_row_checksums(leaf) if stacked else _checksum(leaf)).reshape(-1)
@@ -234,7 +234,7 @@ def fingerprint(params: Mapping[str, jax.Array]) -> str:
     return digest(checksums)
 
 
-def digest(checksums: Mapping[str, tuple[tuple[int, ...], Any, int]]) -> str:
+def digest(checksums: Mapping[str, tuple[tuple[int, ...], np.dtype, int]]) -> str:
     """The fingerprint of {entry: (shape, type, checksum)}."""
     result = hashlib.sha256()
     for name in sorted(checksums):

@@ -273,7 +273,7 @@ def _rows(index: dict[str, Any]) -> Iterator[dict[str, int]]:
         yield dict(zip(index, values, strict=True))
 
 
-def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: Any) -> str:
+def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: "Tokenizer | None") -> str:
     if not hasattr(examples, "render"):  # a pair: vectors alone
         built = (
             examples.build(split, **row)

@@ -10,14 +10,16 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from ilm_jax.compilation.costs import Collective, Costs, Kernel
 from ilm_jax.models.splash import LARGEST_BLOCK
 from ilm_jax.training.chips import Chip
+
+if TYPE_CHECKING:
+    import jax
 
 # Products of [length, length, dim] in each of the attention kernels.
 _SPLASH_PRODUCTS = {"dkv": 4, "dq": 3, "fwd": 2}
@@ -52,7 +54,7 @@ class Roofline:
         return max(self.matmul, self.hbm, self.ici, self.dcn)
 
 
-def roofline(costs: Costs, chip: Chip, devices: Sequence[jax.Device]) -> Roofline:
+def roofline(costs: Costs, chip: Chip, devices: Sequence["jax.Device"]) -> Roofline:
     """Limits of a program that was compiled for `devices`, in their order of the mesh."""
     flops = costs.flops + sum(k.times * kernel_flops(k) for k in costs.kernels)
     permutes = [c for c in costs.collectives if c.opcode == "collective-permute"]
@@ -110,7 +112,7 @@ def first_group(text: str, count: int) -> list[int]:
 
 
 def collective_seconds(
-    one: Collective, chip: Chip, devices: Sequence[jax.Device]
+    one: Collective, chip: Chip, devices: Sequence["jax.Device"]
 ) -> tuple[float, float]:
     """(seconds on the slice's links, seconds on the data-centre network) of one run."""
     numbers = first_group(one.groups, len(devices))
@@ -133,7 +135,7 @@ def collective_seconds(
 
 
 def permute_seconds(
-    permutes: Sequence[Collective], chip: Chip, devices: Sequence[jax.Device]
+    permutes: Sequence[Collective], chip: Chip, devices: Sequence["jax.Device"]
 ) -> tuple[float, float]:
     """As `collective_seconds`, of all runs of exchanges between pairs of devices together.
 
@@ -144,7 +146,7 @@ def permute_seconds(
     amounts: dict[str, float] = defaultdict(float)
     for one in permutes:
         amounts[one.groups] += one.times * one.bytes
-    links: dict[Any, float] = defaultdict(float)
+    links: dict[tuple[int, tuple[tuple[int, ...], int, int]], float] = defaultdict(float)
     outside: dict[int, float] = defaultdict(float)
     for text, amount in amounts.items():
         for source, target in re.findall(r"(\d+),(\d+)", text):
@@ -174,12 +176,12 @@ def _path(
             at[axis] = (at[axis] + way) % length
 
 
-def _extent(devices: Sequence[jax.Device]) -> list[int]:
+def _extent(devices: Sequence["jax.Device"]) -> list[int]:
     places = np.array([device.coords for device in devices])
     return [int(n) for n in places.max(0) - places.min(0) + 1]
 
 
-def _bandwidth(group: Sequence[jax.Device], devices: Sequence[jax.Device], chip: Chip) -> float:
+def _bandwidth(group: Sequence["jax.Device"], devices: Sequence["jax.Device"], chip: Chip) -> float:
     """Bytes per second into each device over the axes that the group spans."""
     extent = _extent(devices)
     here = np.array([device.coords for device in group])

@@ -9,9 +9,12 @@ import dataclasses
 import math
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
 
 # Numbers in accelerator types count chips, or two cores per chip (v4, v5p).
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -102,7 +105,7 @@ class Topology:
         count = math.prod(self.shape) * CORES_PER_CHIP.get(self.generation, 1)
         return f"{_CLOUD_NAMES.get(self.generation, self.generation)}-{count}"
 
-    def devices(self) -> tuple[Any, ...]:
+    def devices(self) -> tuple["jax.Device", ...]:
         """The devices, which can be compiled for and hold nothing.
 
         Raises:

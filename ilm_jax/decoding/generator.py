@@ -220,7 +220,7 @@ class Generator:
         sharding = self.partitioner.batch_sharding(len(prompts.lengths))
         return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), prompts)
 
-    def _mesh(self) -> Any:
+    def _mesh(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self.partitioner is None else self.partitioner.context()
 
     def _fetch(self, array: Array) -> np.ndarray:

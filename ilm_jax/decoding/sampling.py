@@ -1,10 +1,11 @@
 """Continuations token by token, the likeliest or drawn, in one compiled function."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.decoding.config import DecodingConfig
@@ -21,9 +22,9 @@ class Continuations(NamedTuple):
         of beams, divided by length ** length_penalty.
     """
 
-    tokens: Int32[Any, "*batch steps"]
-    lengths: Int32[Any, "*batch"]
-    scores: Float32[Any, "*batch"]
+    tokens: Int32[Array | np.ndarray, "*batch steps"]
+    lengths: Int32[Array | np.ndarray, "*batch"]
+    scores: Float32[Array | np.ndarray, "*batch"]
 
 
 def warp(

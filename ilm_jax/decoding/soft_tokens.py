@@ -52,7 +52,7 @@ class SoftTokenCache:
         shards = _shards(partitioner)
         self._block = -(-block // shards) * shards
         self._kept: SoftTokens | None = None
-        self._sources: list[Any] = []
+        self._sources: list[Array] = []
 
     def __call__(
         self, params: PyTree[Array], vectors: Float[Array | np.ndarray, "capacity cf"]

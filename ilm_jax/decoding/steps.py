@@ -88,7 +88,7 @@ class Reader:
         """Log-probabilities of the next token, over the whole vocabulary."""
         return jax.nn.log_softmax(self.logits(hidden))
 
-    def _apply(self, *args: Any) -> tuple[Array, Cache]:
+    def _apply(self, *args: Array | Cache) -> tuple[Array, Cache]:
         outputs: Any = self.lm.apply({"params": self.params}, *args)
         return outputs
 

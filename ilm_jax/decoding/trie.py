@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int32
+from numpy.typing import ArrayLike
 
 from ilm_jax.errors import UserError
 
@@ -182,7 +183,7 @@ def _from_sorted(
     )
 
 
-def _trie(*arrays: Any, stem: Any, start: Any, **static: Any) -> Trie:
+def _trie(*arrays: ArrayLike, stem: ArrayLike, start: ArrayLike, **static: Any) -> Trie:
     put: Any = [jnp.asarray(array, jnp.int32) for array in (*arrays, stem, start)]
     return Trie(*put, **static)
 

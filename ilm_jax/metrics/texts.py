@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
@@ -89,10 +89,18 @@ def rouge(
     return dict(zip(ROUGES, np.array(rows, np.float64).T, strict=True))
 
 
+class Stemmer(Protocol):
+    """What cuts words to their stems, as NLTK's do."""
+
+    def stem(self, word: str) -> str:
+        """The stem of one word."""
+        ...
+
+
 class _Words:
     """A tokenizer for rouge-score."""
 
-    def __init__(self, stemmer: Any = None) -> None:
+    def __init__(self, stemmer: Stemmer | None = None) -> None:
         self.by_signs = False
         self._stemmer = stemmer
 

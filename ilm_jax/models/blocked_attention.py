@@ -10,7 +10,7 @@ hold; TPUs have a kernel for it (splash.py).
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,10 @@ LEAST_LENGTH = 2 * SMALLEST_BLOCK
 NEGATIVE = -1e30
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+# Query, key, value, segments, output, and the logarithm of each row's sum.
+_Kept = tuple[Array, Array, Array, Array, Array, Array]
 
 
 class _How(NamedTuple):
@@ -85,7 +89,9 @@ def _attention(
     return _forward(how, query, key, value, segment_ids)[0]
 
 
-def _forward(how: _How, query: Array, key: Array, value: Array, segments: Array) -> Any:
+def _forward(
+    how: _How, query: Array, key: Array, value: Array, segments: Array
+) -> tuple[Array, _Kept]:
     outs, sums = [], []
     for part in _parts(how, query.shape[2]):
         q, k, v = query[:, :, part.queries], key[:, :, part.keys], value[:, :, part.keys]
@@ -100,7 +106,7 @@ def _forward(how: _How, query: Array, key: Array, value: Array, segments: Array)
     return out, (query, key, value, segments, out, lse)
 
 
-def _backward(how: _How, kept: Any, of_out: Array) -> Any:
+def _backward(how: _How, kept: _Kept, of_out: Array) -> tuple[Array, Array, Array, None]:
     query, key, value, segments, out, lse = kept
     of_query = []
     of_key, of_value = (jnp.zeros(x.mT.shape, jnp.float32) for x in (key, value))

@@ -6,6 +6,7 @@ candidates that are drawn anew in every step and are the same for all rows of th
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -215,7 +216,10 @@ _summed.defvjp(_value_and_gradient, _backward)
 
 
 def _prior(
-    objective: Factorization, score: Any, rows: tuple[Array, ...], real: Shaped[Array, "..."]
+    objective: Factorization,
+    score: Callable[[tuple[Array, ...]], ranking.Scored],
+    rows: tuple[Array, ...],
+    real: Shaped[Array, "..."],
 ) -> ranking.Pair:
     """Of shrunk ranks, fitted to the whole batch: to its parts it would depend on their number.
 

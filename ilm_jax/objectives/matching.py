@@ -1,6 +1,6 @@
 """Item-text matching: is this text the item's own? (BLIP-2's ITM, with items for images.)"""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def matching_loss(
     loss = -jnp.take_along_axis(log_p, labels[..., None], -1)[..., 0]
     correct = (logits.argmax(-1) == labels).astype(jnp.float32)
 
-    def mean(x: Any) -> Sums:
+    def mean(x: Array) -> Sums:
         """The weighted sum and its weight."""
         return Sums((x * weights).sum(), weights.sum())
 

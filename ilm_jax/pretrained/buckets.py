@@ -6,11 +6,14 @@ import hashlib
 import os
 import pathlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_there
 from ilm_jax.pretrained.hub import OTHERS, PATTERNS
+
+if TYPE_CHECKING:
+    from etils import epath
 
 # Of one read of a bucket's file.
 CHUNK_BYTES = 1 << 24
@@ -50,7 +53,7 @@ def fetch(name: str) -> str:
     return str(folder)
 
 
-def _copy_all(source: Any, folder: pathlib.Path) -> None:
+def _copy_all(source: "epath.Path", folder: pathlib.Path) -> None:
     for file in source.iterdir():
         if file.is_dir():
             _copy_all(file, folder / file.name)
@@ -73,7 +76,7 @@ def _cache(url: str) -> pathlib.Path:
     return root / "models" / f"{short}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
-def _copied(source: Any, target: pathlib.Path) -> str:
+def _copied(source: "epath.Path", target: pathlib.Path) -> str:
     """Copies an object unless the copy has its size and is no older."""
     stat = source.stat()
     size: int = getattr(stat, "length", None) or getattr(stat, "st_size", None) or 0

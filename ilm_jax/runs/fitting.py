@@ -6,14 +6,13 @@ The root of the recipes runs/cf_*.gin; without gin it is a plain dataclass.
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from ilm_jax.cf import evaluation, ials, text_vectors
-from ilm_jax.cf.early_stopping import EarlyStopping
-from ilm_jax.cf.ials import Factors, IALSConfig
+from ilm_jax.cf.early_stopping import EarlyStopping, Vectors
+from ilm_jax.cf.ials import Factors, IALSConfig, OnEpoch
 from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.cf.table import EmbeddingTable, unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
@@ -110,7 +109,7 @@ class FitCF:
     def fit(
         self,
         splits: Splits,
-        on_epoch: Callable[..., Any] | None = None,
+        on_epoch: OnEpoch | None = None,
         config_text: str = "",
     ) -> EmbeddingTable:
         """Fits every method and sets their vectors side by side.
@@ -168,10 +167,10 @@ def train_interactions(splits: Splits) -> Interactions:
     return Interactions.from_pairs(users, items, *sizes)
 
 
-def validation_ndcg(splits: Splits) -> Callable[[Any, Any], float]:
+def validation_ndcg(splits: Splits) -> Callable[[Vectors, Vectors], float]:
     """NDCG@10 of the validation targets, of user and item vectors."""
 
-    def measure(user: Any, item: Any) -> float:
+    def measure(user: Vectors, item: Vectors) -> float:
         """Mean NDCG@10 on validation interactions."""
         scorer = evaluation.vector_scorer(user, item)
         return float(evaluation.evaluate(scorer, splits).ndcg(10).mean())
@@ -179,13 +178,11 @@ def validation_ndcg(splits: Splits) -> Callable[[Any, Any], float]:
     return measure
 
 
-def _both(
-    on_epoch: Callable[..., Any] | None, stop: EarlyStopping | None
-) -> Callable[..., Any] | None:
+def _both(on_epoch: OnEpoch | None, stop: EarlyStopping | None) -> OnEpoch | None:
     if stop is None:
         return on_epoch
 
-    def called(epoch: int, user: Any, item: Any) -> bool:
+    def called(epoch: int, user: Vectors, item: Vectors) -> bool:
         """Calls both; True where one of them ends the fit."""
         asked = on_epoch is not None and bool(on_epoch(epoch, user, item))
         return stop(epoch, user, item) or asked  # an epoch that ends the fit is measured too
@@ -196,7 +193,7 @@ def _both(
 def fit_method(
     splits: Splits,
     method: IALSConfig | TextConfig,
-    on_epoch: Callable[..., Any] | None = None,
+    on_epoch: OnEpoch | None = None,
     partitioner: Partitioner | None = None,
     stop: EarlyStopping | None = None,
 ) -> EmbeddingTable:

@@ -237,7 +237,7 @@ def _check_consumed(known: set[tuple[str, str]]) -> None:
             )
 
 
-def _nearest(word: str, names: Any) -> str:
+def _nearest(word: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, [name for name in names if name], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

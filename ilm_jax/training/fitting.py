@@ -4,8 +4,6 @@ A device that lacks memory raises an error. A host that lacks it ends the proces
 what a step on CPU needs is compared with what there is as soon as it is compiled.
 """
 
-from typing import Any
-
 import jax
 
 from ilm_jax.objectives.objective import Objective
@@ -22,7 +20,7 @@ LARGE = 256 * 2**20
 MOST_PADDING = 0.25
 
 
-def temporaries(program: Any) -> int:
+def temporaries(program: jax.stages.Compiled) -> int:
     """Bytes that a compiled program takes while it runs; 0 where its compiler does not say."""
     found = program.memory_analysis()
     return 0 if found is None else found.temp_size_in_bytes

@@ -2,11 +2,11 @@
 
 import dataclasses
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from ilm_jax.checks import BelowOne, Count, Number, Positive, Share, Weight, check
 from ilm_jax.errors import UserError
@@ -89,11 +89,11 @@ class OptimizerConfig:
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
         return optax.chain(clip, update)
 
-    def decays(self, params: dict[str, Any]) -> dict[str, Any]:
+    def decays(self, params: PyTree[Array]) -> PyTree[bool]:
         """Which parameters carry weight decay."""
         patterns = [re.compile(pattern) for pattern in self.no_decay]
 
-        def decays(keys: Any, _: jax.Array) -> bool:
+        def decays(keys: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
             """Whether weight decay applies to the leaf of this path."""
             path = "/".join(key.key for key in keys)
             return not any(pattern.search(path) for pattern in patterns)

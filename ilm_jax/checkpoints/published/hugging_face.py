@@ -7,6 +7,7 @@ reads the memory that a read needs is the slice that it returns.
 """
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -96,7 +97,7 @@ class SafetensorsFolder:
                 self._fill(stream, rows[i * size : (i + 1) * size])
         return out
 
-    def _fill(self, stream: Any, view: memoryview) -> None:
+    def _fill(self, stream: io.FileIO, view: memoryview) -> None:
         while view:
             count = stream.readinto(view)
             if not count:

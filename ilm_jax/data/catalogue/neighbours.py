@@ -1,6 +1,6 @@
 """Each item's nearest item of the training fold, by who chose it or by its words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
@@ -51,7 +51,7 @@ def _by_words(splits: Splits) -> "scipy.sparse.csr_array":
     return _unit(model.transform(texts))
 
 
-def _unit(vectors: Any) -> "scipy.sparse.csr_array":
+def _unit(vectors: "scipy.sparse.sparray | scipy.sparse.spmatrix") -> "scipy.sparse.csr_array":
     import scipy.sparse
 
     vectors = scipy.sparse.csr_array(vectors)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -69,7 +68,7 @@ def read(path: str) -> dict[str, Instruction]:
     return {task: _one(file, task, fields) for task, fields in given.items()}
 
 
-def _one(file: pathlib.Path, task: str, fields: Any) -> Instruction:
+def _one(file: pathlib.Path, task: str, fields: object) -> Instruction:
     known = ("instruction", "items", "neighbour")
     if not isinstance(fields, Mapping) or not str(fields.get("instruction", "")).strip():
         raise UserError(f'{file}: {task} has no "instruction"')

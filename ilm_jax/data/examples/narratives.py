@@ -153,7 +153,7 @@ class Narratives:
         new = [value for value in self._book.of(item).values if value not in known]
         if not new:
             return None
-        keys: tuple[Any, ...] = (self._seed, "critique", catalogue.user_ids[user], position)
+        keys: tuple[str | int, ...] = (self._seed, "critique", catalogue.user_ids[user], position)
         wish = new[draws.integer(len(new), *keys)]
         return (
             *joined([("Similar, but ", False), (wish, True), (", please.", False)]),

@@ -61,7 +61,7 @@ class MakeExamples(Protocol):
         settings: TaskSettings,
         tokenizer: Tokenizer | None = None,
         *,
-        spec: Any,
+        spec: "TaskSpec",
     ) -> Examples:
         """The examples of `spec`; without a tokenizer they only render.
 

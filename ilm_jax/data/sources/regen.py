@@ -197,7 +197,7 @@ class _Reader:
                 if summary:
                     self.summaries[known[user]] = summary
 
-    def _purchase(self, user: str, row: int, purchase: Any) -> None:
+    def _purchase(self, user: str, row: int, purchase: object) -> None:
         if not isinstance(purchase, dict):
             self._fail(f"a purchase is a {type(purchase).__name__}, not an object")
         item, review = purchase.get(self.keys.item), purchase.get(self.keys.review)

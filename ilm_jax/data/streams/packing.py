@@ -7,7 +7,7 @@ function of its number as an example is: packed streams shuffle, mix and resume 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,7 +196,7 @@ class PackingConverter:
         self._converter, self._shapes = converter, row
 
     @property
-    def counts(self) -> Any:
+    def counts(self) -> Mapping[str, int]:
         """What was cut."""
         return self._converter.counts
 

@@ -25,7 +25,7 @@ from ilm_jax.training.host_memory import HOST_MEMORY
 
 BATCH = 64
 NO_PROMPTS = "this task has pairs of vectors, not prompts: no text to measure"
-Step = Callable[..., Any]
+Step = Callable[..., PyTree[Array]]
 Batch = Mapping[str, Array]
 OnBatch = Callable[[int], None] | None
 # Numbers of examples to a row for each.
@@ -97,7 +97,7 @@ class Pass:
         model: ModelOnMesh,
         feed: Feed,
         step: Step,
-        *extras: Any,
+        *extras: PyTree[Array | np.ndarray],
         prompts: bool = False,
         columns: Mapping[str, Column] | None = None,
     ) -> None:
@@ -131,7 +131,7 @@ class Pass:
 
     def __call__(
         self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"] | None = None
-    ) -> Iterator[tuple[Int64[np.ndarray, " real"], Any]]:
+    ) -> Iterator[tuple[Int64[np.ndarray, " real"], PyTree[np.ndarray]]]:
         """Yields (numbers of examples, the step's outputs for them), without padding.
 
         Args:
@@ -167,7 +167,7 @@ def _head(rows: int, array: np.ndarray) -> np.ndarray:
     return array[:rows]
 
 
-def _check_numbers(numbers: Int[np.ndarray, " real"], out: Any) -> None:
+def _check_numbers(numbers: Int[np.ndarray, " real"], out: PyTree[np.ndarray]) -> None:
     """No metric is made of NaN, which a list or a mean over what is known would hide."""
     for leaf in jax.tree.leaves(out):
         if not jax.numpy.issubdtype(leaf.dtype, np.floating):
@@ -182,8 +182,8 @@ def _check_numbers(numbers: Int[np.ndarray, " real"], out: Any) -> None:
 
 
 def gathered(
-    found: Iterator[tuple[Int64[np.ndarray, " real"], Any]], on_batch: OnBatch = None
-) -> tuple[Int64[np.ndarray, " examples"], Any]:
+    found: Iterator[tuple[Int64[np.ndarray, " real"], PyTree[np.ndarray]]], on_batch: OnBatch = None
+) -> tuple[Int64[np.ndarray, " examples"], PyTree[np.ndarray]]:
     """All of a pass in order of the examples' numbers; `on_batch` hears how many more are done.
 
     Raises:

@@ -70,7 +70,9 @@ class Rated:
         users = np.array([example["user"] for example in self.examples])
         labels = self.ratings >= liked
 
-        def of(metric: Callable[[Any, Any], float], first: Any, second: Any) -> Statistic:
+        def of(
+            metric: Callable[[np.ndarray, np.ndarray], float], first: np.ndarray, second: np.ndarray
+        ) -> Statistic:
             """The metric of the chosen rows, users the unit of resampling."""
             return Statistic(lambda rows: metric(first[rows], second[rows]), users)
 

@@ -34,8 +34,8 @@ def write_answers(
     task: str,
     step: int,
     examples: Iterable[Mapping[str, Any]],
-    targets: Iterable[Any],
-    **inferences: Iterable[Any],
+    targets: Iterable[object],
+    **inferences: Iterable[object],
 ) -> None:
     """Writes the answers to all examples.
 
