@@ -81,8 +81,8 @@ def check(config: Any) -> None:
     """Checks every field of a dataclass by its annotation, and sets it to the converted value.
 
     Whole floats become ints and ints floats, lists become tuples and paths strings, where the
-    annotation says so.
-    What is no number, text, flag, configuration or collection of them is not looked at.
+    annotation says so. Fields of other types than numbers, texts, flags, configurations and
+    collections of them are not checked.
 
     Raises:
       SettingError: for a value of another type or out of its range, naming class and field.

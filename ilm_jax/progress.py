@@ -32,7 +32,7 @@ def unseen(what: str, total: int) -> Callable[[int], None]:
 
 
 def bar(what: str, total: int, done: int = 0, late: bool = False) -> Callable[[int], None]:
-    """What is called with the number of new answers; the bar has an estimate of the time left.
+    """A progress bar with the time left; call the result with the number of new answers.
 
     On a terminal the line is rewritten, elsewhere there is a line every ten seconds.
 

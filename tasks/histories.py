@@ -40,7 +40,7 @@ class HistoryTask(PromptTask):
     wording: tuple[str, ...]
 
     def index(self, split: str) -> dict[str, np.ndarray]:
-        """User row, position of the item asked for, and variant."""
+        """User row, position of the target item, and variant."""
         users, positions = target_positions(self.splits, split)
         return self.with_variants(split, user=users, position=positions)
 

@@ -147,14 +147,14 @@ def conjugate_gradients(
             "bld,bl->bd", met, weights, precision=_HIGHEST, preferred_element_type=jnp.float32
         )
 
-    def others(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
+    def shared(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
         """x (gram + ridge 1): the part that no partner is read for."""
         return jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
 
     def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
         """One iteration for every row at once."""
         x, residual, direction, size = state
-        image = back(scores(direction)) + others(direction)
+        image = back(scores(direction)) + shared(direction)
         # A row that is solved exactly stands still.
         length = size / jnp.maximum(jnp.sum(direction * image, -1), 1e-30)
         residual -= length[:, None] * image
@@ -163,7 +163,7 @@ def conjugate_gradients(
         return x + length[:, None] * direction, residual, turned, new
 
     # The partners are read once for the target and what `start` makes of it: reading is the time.
-    residual = back(1.0 - scores(start)) - others(start)
+    residual = back(1.0 - scores(start)) - shared(start)
     state = (start, residual, residual, jnp.sum(residual**2, -1))
     return jax.lax.fori_loop(0, steps, step, state)[0]
 

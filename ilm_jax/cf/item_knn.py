@@ -35,7 +35,7 @@ class ItemKNNConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ItemKNN:
-    """Likeness of every item to its neighbours, and whose history it is asked about."""
+    """Similarity of every item to its neighbours, and the histories to score items for."""
 
     likeness: scipy.sparse.csr_matrix
     train: Interactions

@@ -129,7 +129,7 @@ class Corrected:
 
     Attributes:
       raw: over ranks among the candidates.
-      estimate, low, high: of the full-catalogue figure, with its 95 % interval; see
+      estimate, low, high: of the full-catalogue metric, with its 95 % interval; see
         `corrected_metric`.
       drawn: m.
       resolution: N / m: full ranks below it cannot be told apart.
@@ -157,7 +157,7 @@ def corrected_metric(
     *,
     seed: int = 0,
 ) -> Corrected:
-    """Raw and corrected figure of a metric of ranks, such as `lambda r: ndcg(r, 10)`.
+    """Raw and corrected value of a metric of ranks, such as `lambda r: ndcg(r, 10)`.
 
     The interval is the profile likelihood's of 95 %: the figures of all distributions of ranks
     that explain the counts almost as well as the best one (`mean_range`). It is for these users and
@@ -175,7 +175,7 @@ def corrected_metric(
       violators: V of every user.
       drawn: m.
       population: N (the mean, where users differ).
-      seed: of the raw figure's bootstrap.
+      seed: of the raw value's bootstrap.
 
     Raises:
       ValueError: if there is no user, or a V is outside [0, m].

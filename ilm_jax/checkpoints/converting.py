@@ -28,7 +28,7 @@ from ilm_jax.checkpoints.published.companions import (
 from ilm_jax.checkpoints.published.entries import Entry
 from ilm_jax.checkpoints.published.hugging_face import Tensor, write_folder
 from ilm_jax.checkpoints.published.sources import ADAPTER, Opened, open_source
-from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at, said_otherwise
+from ilm_jax.data.tokenizers import conflicting_specials, holds_tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
 from ilm_jax.sharding.freezing import matches
@@ -219,7 +219,7 @@ def tokenizer_of(folder: str | os.PathLike, stated: str | None = None) -> str | 
     if not holds_tokenizer(folder):
         return stated
     tokenizer = open_tokenizer_at(folder)
-    for line in said_otherwise(tokenizer, folder):
+    for line in conflicting_specials(tokenizer, folder):
         print(line, file=sys.stderr, flush=True)
     found = tokenizer.fingerprint
     if stated not in (None, found):

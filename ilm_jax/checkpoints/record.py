@@ -118,7 +118,7 @@ def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
     """Compares what a trained run is used with to what it was trained with.
 
     Returns:
-      Lines that say what differs and shows in figures.
+      Lines that name the differences that change results.
 
     Raises:
       UserError: if vectors, tokenizer or data are not those that it was trained with.

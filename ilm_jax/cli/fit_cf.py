@@ -188,7 +188,7 @@ def measure(splits: "Splits", table: "EmbeddingTable") -> tuple["CFResult", "CFR
 
 
 def results_table(cf: "CFResult", popularity: "CFResult", name_of_cf: str = "CF (iALS)") -> str:
-    """Validation figures of both with 95 % intervals, and the verdict of the paired test."""
+    """Validation metrics of both with 95 % intervals, and the verdict of the paired test."""
     from ilm_jax.metrics.intervals import compare, mean_interval
 
     rows = [("", "Recall@20", "", "NDCG@10", "")]

@@ -103,9 +103,9 @@ def folders_of(run: "Run") -> list[str]:
 
 def say_special_tokens(folder: str, tokenizer: "Tokenizer") -> None:
     """Says where a model's files name other special tokens than its tokenizer."""
-    from ilm_jax.data.tokenizers import said_otherwise
+    from ilm_jax.data.tokenizers import conflicting_specials
 
-    for line in said_otherwise(tokenizer, folder):
+    for line in conflicting_specials(tokenizer, folder):
         print(line, file=sys.stderr, flush=True)
 
 

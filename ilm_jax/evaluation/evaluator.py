@@ -25,7 +25,7 @@ DESCRIPTIONS, CHOICES = "long_description", "sequential_random"
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured, and on how much of it.
+    """Which metrics are computed, and on how many examples.
 
     Attributes:
       tasks: short names. The metrics of all but descriptions and choices bear their task's name.

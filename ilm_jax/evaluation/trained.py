@@ -1,4 +1,4 @@
-"""A trained language model with its parameters, and the tasks that it is asked."""
+"""A trained language model with its parameters, and the tasks that it is evaluated on."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ class EvaluatedTask:
 
     @property
     def label(self) -> str:
-        """Its name as it was asked for, short or registered."""
+        """Its name as the user gave it, short or registered."""
         return str(self.dataset.mixture_or_task_name)
 
     @property
@@ -130,7 +130,7 @@ class EvaluatedTask:
     ) -> str:
         """Writes answers in seqio's format; returns the file's name in the folder."""
         words = PromptTokenizer(self.tokenizer).decode_prompt
-        asked = [seqio_files.asked(self.feed.stream[int(n)], words) for n in index]
+        asked = [seqio_files.input_fields(self.feed.stream[int(n)], words) for n in index]
         seqio_files.write_answers(folder, self.name, step, asked, targets, prediction=predictions)
         return seqio_files.answers_name(self.name, step)
 

@@ -1,4 +1,4 @@
-"""What is learnt from a language model's hidden states: the words that follow, now.
+"""Heads compute losses from a language model's hidden states; `TextHead` predicts tokens.
 
 A head is a configuration, a dataclass; its parameters, if it has any, stand under top keys of their
 own beside `lm`. One of your own needs no change here: a class that answers `Head`, bound in a

@@ -156,7 +156,7 @@ class LanguageModelling(Objective):
         rms = token_rms(self.lm.build(), params["lm"], self.lm.vocab_size)
         return self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
 
-    def start_figures(
+    def start_metrics(
         self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """The scale of soft tokens beside that of words, and how much all items have in common."""
@@ -178,7 +178,7 @@ class LanguageModelling(Objective):
         table: Float[Array, "capacity cf"],
         key: jax.Array | None,
     ) -> dict[str, Sums]:
-        """Sums of `loss` and the heads' figures; of text, nll in nats and `nll_content`."""
+        """Sums of `loss` and the heads' metrics; of text, nll in nats and `nll_content`."""
         return combined(self.heads, self.read(params, batch, table, key))
 
     def token_losses(

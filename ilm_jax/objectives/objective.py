@@ -132,7 +132,7 @@ class Objective(Protocol):
         """
         return {}
 
-    def start_figures(
+    def start_metrics(
         self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
         """Scalars by name of the parameters that a run begins with, for its report; traced."""

@@ -38,7 +38,7 @@ _AFTER_TRAINING = np.uint64(2**32 - 1)  # in an epoch's place among the keys of 
 
 @dataclasses.dataclass(frozen=True)
 class SampledConfig:
-    """What is trained, on which candidates, and how.
+    """Sampled matrix factorization: its loss, its candidates and its training.
 
     Attributes:
       loss, rank, cutoff, margin: see `RankingLoss`.

@@ -167,7 +167,7 @@ class Conversation:
         return self.turns.answer(asked, self._config)
 
     def prompt(self) -> Rendered:
-        """What the model is asked: the words of its training, behind the critiques that it has not
+        """The model's next prompt: the words of its training, behind the critiques that it has not
         answered.
         """
         user = [] if self.user is None else self._renderer.mention_user(self.user)

@@ -1,4 +1,4 @@
-"""What a model is asked: prompts from a file, or those of a cached task."""
+"""Requests to a model: prompts from a file, or those of a cached task."""
 
 import dataclasses
 import functools

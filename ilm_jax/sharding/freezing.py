@@ -51,7 +51,7 @@ def bytes_each(params: Mapping[str, Any]) -> float:
     return held / max(1, count(params))
 
 
-def what_trains(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
+def trainable_table(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
     """A table by top-level name: parameters that train and that are frozen, and their size."""
     tops = sorted({path.split("/")[0] for path in (*trainable, *frozen)})
     rows: list[tuple[str, ...]] = [("", "trains", "frozen")]

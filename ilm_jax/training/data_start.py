@@ -27,7 +27,7 @@ class DataStart:
       partitioner: of the parameters.
       table: embedding table [capacity, cf].
       rows: of the training items; None: all rows that are not zero. A fixed sample of them is read.
-      record: what was done, for checkpoints: leaves, items, and figures before and after.
+      record: for checkpoints: leaves, items, and metrics before and after.
     """
 
     objective: Objective
@@ -47,7 +47,7 @@ class DataStart:
         if not self.objective.needs_table or not len(vectors):
             return params, []
         found: dict[str, Any] = jax.eval_shape(self._leaves, params, vectors)
-        if not found and not jax.eval_shape(self._figures, params, vectors):
+        if not found and not jax.eval_shape(self._metrics, params, vectors):
             return params, []
         taken = found if set(found) <= set(fresh) else {}
         whole = self.partitioner.replicated
@@ -55,7 +55,7 @@ class DataStart:
         def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Scalars, Scalars]:
             """The fitted leaves, and what is measured before and after them."""
             leaves = self._leaves(params, vectors) if taken else {}
-            return leaves, self._figures(params, vectors), self._figures(params | leaves, vectors)
+            return leaves, self._metrics(params, vectors), self._metrics(params | leaves, vectors)
 
         places = {path: params[path].sharding for path in taken}
         with self.partitioner.context():
@@ -78,8 +78,8 @@ class DataStart:
     def _leaves(self, params: FlatParams, vectors: jax.Array) -> FlatParams:
         return self.objective.data_start(nested(params), vectors)
 
-    def _figures(self, params: FlatParams, vectors: jax.Array) -> Scalars:
-        return self.objective.start_figures(nested(params), vectors)
+    def _metrics(self, params: FlatParams, vectors: jax.Array) -> Scalars:
+        return self.objective.start_metrics(nested(params), vectors)
 
     def _lines(self) -> list[str]:
         leaves, before, after = (self.record[name] for name in ("leaves", "before", "after"))

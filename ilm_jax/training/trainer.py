@@ -25,7 +25,7 @@ from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, folder_path, is_full
 from ilm_jax.objectives.objective import Objective
-from ilm_jax.sharding.freezing import split_by_patterns, what_trains
+from ilm_jax.sharding.freezing import split_by_patterns, trainable_table
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import (
     TrainState,
@@ -270,7 +270,7 @@ class Trainer:
             report = f"  resumed at step {int(state.step)} from {self.model_dir}"
             for line in resuming.check_bits(self.model_dir, meta, state, self._frozen_fingerprint):
                 _say(line)
-        _say(f"parameters:\n{report}\n{what_trains(state.trainable, state.frozen)}")
+        _say(f"parameters:\n{report}\n{trainable_table(state.trainable, state.frozen)}")
         _say(fitting.type_note(self.objective))
         if self.model_dir and jax.process_index() == 0 and not self.was_finished:
             self._write_beside(state)

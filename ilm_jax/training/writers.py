@@ -56,7 +56,7 @@ class MetricWriter(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MetricWriterType:
-    """What is registered of a writer.
+    """A registered metric writer: how it is opened, and the package that it needs.
 
     Attributes:
       opens: makes it, of a `WriterRun` and settings by name.

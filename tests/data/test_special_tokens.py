@@ -10,9 +10,9 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from ilm_jax.data.tokenizers import (
+    conflicting_specials,
     has_chat_template,
     open_tokenizer_at,
-    said_otherwise,
     stop_ids,
 )
 from ilm_jax.errors import UserError
@@ -59,14 +59,14 @@ def test_config_json_says_them_where_generation_config_does_not(at):
     place = at(generation_config={"eos_token_id": 8})
     tokenizer = open_tokenizer_at(place)
     assert tokenizer.stop_ids == (end, 8)
-    lines = said_otherwise(tokenizer, place)
+    lines = conflicting_specials(tokenizer, place)
     assert [re.sub(".*/", "", line) for line in lines] == [
         f"generation_config.json says eos_token_id 8, its tokenizer {end}: a text ends with any of "
         "them",
         f"config.json says bos_token_id 3, its tokenizer {tokenizer.bos_id}: {tokenizer.bos_id} "
         "is taken",
     ]
-    assert not said_otherwise(published("llama3"), folder() / "llama3")
+    assert not conflicting_specials(published("llama3"), folder() / "llama3")
 
 
 def test_a_models_folder_says_them_for_a_tokenizer_from_elsewhere(tmp_path):

@@ -121,7 +121,7 @@ def test_seqio_lines_and_a_resumed_run_repeats_no_step(tmp_path):
     assert lines == ['{"step": 10, "nll": 1.5, "auc": null}']
     example = {"key": "a", "inputs": np.array([1, -1], np.int32), "target_text": "x"}
     example |= {"slots": np.array([], np.int32), "targets_content": np.ones(1)}
-    asked = [seqio_files.asked(example, lambda ids: f"words of {ids}")]
+    asked = [seqio_files.input_fields(example, lambda ids: f"words of {ids}")]
     seqio_files.write_answers(tmp_path, "task", 10, asked, ["x"], prediction=["y"])
     line = json.loads((tmp_path / "task-000010.jsonl").read_text())
     assert line == {

@@ -11,7 +11,7 @@ from ilm_jax.data.sources import toy
 from ilm_jax.data.tokenizers.own import OwnTokenizer
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.sharding.freezing import bytes_each, what_trains
+from ilm_jax.sharding.freezing import bytes_each, trainable_table
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables, nested
 from ilm_jax.training.optimizers import OptimizerConfig
@@ -94,4 +94,4 @@ def test_perplexity_stays_within_one_percent_of_bfloat16(trained):
     scales = {p: x for p, x in after.items() if p.endswith("/scale") and x.dtype == np.float32}
     assert bytes_each(kernels | scales) < 1.1
     assert bytes_each(before) == 2.0
-    assert what_trains({}, after).splitlines()[-1].split()[-1] == f"{bytes_each(after):.2f}"
+    assert trainable_table({}, after).splitlines()[-1].split()[-1] == f"{bytes_each(after):.2f}"

@@ -11,7 +11,7 @@ from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
 from ilm_jax.errors import UserError
 from ilm_jax.models.counting import count_dot_flops, count_dots
 from ilm_jax.objectives.language import LanguageModelling
-from ilm_jax.sharding.freezing import count, split_by_patterns, what_trains
+from ilm_jax.sharding.freezing import count, split_by_patterns, trainable_table
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import nested
 from tests.models.small import decoder_config, flat, init
@@ -50,7 +50,7 @@ def test_only_the_updates_train_in_the_table_and_in_the_program(scan):
     shapes = {"query": (32, 32), "value": (32, 16), "down": (48, 32)}
     expected = config.num_layers * sum(RANK * (a + b) for a, b in shapes.values())
     assert count(trainable) == expected
-    total = what_trains(trainable, frozen).splitlines()[-2].split()
+    total = trainable_table(trainable, frozen).splitlines()[-2].split()
     assert total == ["total", f"{expected:,}", f"{count(frozen):,}"]
     # Everything else that full training computes are the gradients of the matrices.
     matrices = [

@@ -21,7 +21,7 @@ Pieces = list[tuple[str, bool]]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of an item.
+    """The facts that are known of an item.
 
     Attributes:
       title: its title.

@@ -106,7 +106,7 @@ class TaskSpec:
       fixes: settings that make the task what it is, whatever is set, from the settings.
       mentions: (form of a mention, how often at most) in a prompt, from the settings as the task
         reads them: how many slots it can have.
-      metrics: names of the figures that evaluation reports.
+      metrics: names of the metrics that evaluation reports.
       what: "input | target | paper", for lists of tasks.
     """
 

@@ -1,4 +1,4 @@
-"""What is said of a film: title, year, genres and tags in two sentences."""
+"""A film's description: title, year, genres and tags in two sentences."""
 
 import re
 

@@ -32,10 +32,10 @@ What a model's files leave open is decided so:
 
 from ilm_jax.data.tokenizers.chat_tokenizer import chat_of, formatted, record_of, without_chat
 from ilm_jax.data.tokenizers.opening import (
+    conflicting_specials,
     has_chat_template,
     holds_tokenizer,
     open_tokenizer_at,
-    said_otherwise,
     stop_ids,
     tokenizer_files,
 )
@@ -51,7 +51,7 @@ __all__ = [
     "holds_tokenizer",
     "open_tokenizer_at",
     "record_of",
-    "said_otherwise",
+    "conflicting_specials",
     "stop_ids",
     "tokenizer_files",
     "without_chat",

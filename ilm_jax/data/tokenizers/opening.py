@@ -73,7 +73,7 @@ def stop_ids(tokenizer: Tokenizer, folders: Iterable[str | os.PathLike]) -> tupl
     return tuple(dict.fromkeys(found))
 
 
-def said_otherwise(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]:
+def conflicting_specials(tokenizer: Tokenizer, folder: str | os.PathLike) -> list[str]:
     """Lines for a person, where a model's files and its tokenizer's name other special tokens.
 
     Published folders do so; what is taken then is what these lines say.

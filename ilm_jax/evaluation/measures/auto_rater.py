@@ -84,7 +84,7 @@ class AutoRater:
       params: its parameters, nested; they stay as they are.
       tokenizer: of that model.
       length: tokens of a question at most.
-      criteria: what is asked.
+      criteria: the questions.
       calibrated: take off what the judge answers about nothing.
       name: of the judge, for reports.
     """

@@ -19,7 +19,7 @@ class Generated:
 
     Attributes:
       index: number of the example.
-      examples: what was asked: key, inputs, target_text, ….
+      examples: of the prompts: key, inputs, target_text, ….
       predictions: what was written, without the end token.
       targets: what stood there.
       ended: share of texts that the model ended itself, within the length.

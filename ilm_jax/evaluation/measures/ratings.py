@@ -45,7 +45,7 @@ class Rated:
 
     Attributes:
       index: number of the example.
-      examples: what was asked: key, user, inputs, target_text, ….
+      examples: of the prompts: key, user, inputs, target_text, ….
       ratings: what stood there.
       predicted: mean of the scale.
     """

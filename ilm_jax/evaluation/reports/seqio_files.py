@@ -43,7 +43,7 @@ def write_answers(
       folder: made if absent.
       task: registered name.
       step: of the parameters.
-      examples: what was asked; arrays become lists.
+      examples: of the prompts; arrays become lists.
       targets: what stood there.
       **inferences: `prediction=…` or `score=…`, one per example.
     """
@@ -61,7 +61,9 @@ def answers_name(task: str, step: int) -> str:
     return f"{task}-{step:06}.jsonl"
 
 
-def asked(example: Mapping[str, Any], words: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+def input_fields(
+    example: Mapping[str, Any], words: Callable[[Sequence[int]], str]
+) -> dict[str, Any]:
     """What a file shows of an example, by seqio's names: `inputs` and `inputs_pretokenized`, ….
 
     Args:
