@@ -1,11 +1,10 @@
 """The compiled functions of a generator: from prompts on the mesh to tokens, items and scores."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.decoding import sampling
 from ilm_jax.decoding.beam import beam_search
@@ -13,7 +12,7 @@ from ilm_jax.decoding.config import DecodingConfig, EarlyStopping
 from ilm_jax.decoding.exhaustive import Blocks, rank_exhaustively
 from ilm_jax.decoding.prompts import Prompts
 from ilm_jax.decoding.sampling import Continuations
-from ilm_jax.decoding.soft_tokens import look_up
+from ilm_jax.decoding.soft_tokens import embed_prompts
 from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.models.ilm import ItemLanguageModel
@@ -21,16 +20,10 @@ from ilm_jax.models.ilm import ItemLanguageModel
 
 def embed(
     model: ItemLanguageModel, params: PyTree[Array], soft: Array | None, prompts: Prompts
-) -> Array:
-    """Vectors of the prompts' positions."""
-    tokens = jnp.asarray(prompts.tokens)
-    if soft is None or prompts.entities is None:
-        found: Any = model.lm.apply({"params": params["lm"]}, tokens, method="embed")
-        return found
-    slots = prompts.slot_entity, prompts.slot_query
-    entities = look_up(soft, prompts.entities)
-    found = model.apply({"params": params}, tokens, *slots, entities, method="interleave")
-    return found
+) -> Float[Array, "batch length lm_dim"]:
+    """`embed_prompts`; prompts without slots are words alone, whatever is in `soft`."""
+    arrays = {n: jnp.asarray(x) for n, x in prompts._asdict().items() if x is not None}
+    return embed_prompts(model, params, None if prompts.entities is None else soft, arrays)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -94,6 +95,31 @@ class SoftTokenCache:
         # Which rows are whose does not matter, only that each device holds its share.
         joined = jax.jit(lambda parts: jnp.concatenate(parts), out_shardings=split)
         return joined(parts)
+
+
+def embed_prompts(
+    model: ItemLanguageModel,
+    params: PyTree[Array],
+    soft: Float[Array, "capacity queries lm_dim"] | None,
+    prompts: Mapping[str, Int[Array, "..."]],
+) -> Float[Array, "batch length lm_dim"]:
+    """Prompts as the language model reads them: words, and soft tokens in the slots.
+
+    Args:
+      model: the module.
+      params: nested; of the language model alone where the reader has no part in it.
+      soft: of the rows of the embedding table; None for words alone.
+      prompts: "tokens", and with `soft` "slot_entity", "slot_query" and "entities", as
+        `PromptConverter.prompts` gives them.
+    """
+    tokens = prompts["tokens"]
+    if soft is None:
+        words: Any = model.lm.apply({"params": params["lm"]}, tokens, method="embed")
+        return words
+    slots = prompts["slot_entity"], prompts["slot_query"]
+    entities = look_up(soft, prompts["entities"])
+    both: Any = model.apply({"params": params}, tokens, *slots, entities, method="interleave")
+    return both
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ilm_jax.checkpoints import converting
 from ilm_jax.checkpoints.model_card import CardFacts
 from ilm_jax.checkpoints.published.sources import Opened
-from ilm_jax.data.tokenizers import holds_tokenizer
+from ilm_jax.data.tokenizers import holds_tokenizer, save_in
 from ilm_jax.errors import UserError
 from ilm_jax.locks import one_writer
 from ilm_jax.runs.model_gin import model_gin
@@ -101,10 +101,4 @@ def _facts(run: pathlib.Path) -> CardFacts:
 
 
 def _tokenizer_saver(run: pathlib.Path) -> Callable[[pathlib.Path], None]:
-    def save(folder: pathlib.Path) -> None:
-        """Writes the tokenizer in the format that it came in."""
-        recipe = run_of_folder(run)
-        own = getattr(recipe.tokenizer, "model", None)
-        recipe.tokenizer.save(folder / "tokenizer.model" if own else folder)
-
-    return save
+    return lambda folder: save_in(run_of_folder(run).tokenizer, folder)

@@ -27,15 +27,14 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.sampling import sample
-from ilm_jax.decoding.soft_tokens import look_up
+from ilm_jax.decoding.soft_tokens import embed_prompts
 from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
@@ -95,23 +94,12 @@ def decoding_function(
         weights = {path: leaf for path, leaf in weights.items() if path.startswith("lm/")}
         weights[SOFT] = np.asarray(jax.device_get(generator.soft))
 
-    def embed(params: PyTree[Array], soft: Array | None, prompts: Arrays) -> Array:
-        """Vectors of the prompts' positions; slots are looked up in the soft tokens."""
-        if soft is None:
-            words: Any = lm.apply({"params": params["lm"]}, prompts["tokens"], method="embed")
-            return words
-        places = prompts["slot_entity"], prompts["slot_query"]
-        entities = look_up(soft, prompts["entities"])
-        both: Any = model.apply(
-            {"params": params}, prompts["tokens"], *places, entities, method="interleave"
-        )
-        return both
-
     def decode(weights: Arrays, prompts: Arrays) -> Arrays:
         """What a batch of prompts gives, by name: items and scores, or tokens."""
         flat = {path: leaf for path, leaf in weights.items() if path != SOFT}
         params = unflatten_dict(flat, sep="/")
-        x, lengths = embed(params, weights.get(SOFT), prompts), prompts["lengths"]
+        x = embed_prompts(model, params, weights.get(SOFT), prompts)
+        lengths = prompts["lengths"]
         if trie is not None:
             items, scores = beam_search(
                 lm,
@@ -184,7 +172,7 @@ def export(
         if ranks:
             _write_json(new / "item_ids.json", list(item_ids))
         if tokenizer is not None:
-            own = getattr(tokenizer, "model", None)
+            own = isinstance(tokenizer, OwnTokenizer)  # which is one file
             tokenizer.save(new / "tokenizer.model" if own else new / "tokenizer")
     return manifest
 

@@ -12,7 +12,7 @@ from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import ITEM_SLOT, SLOT_MARKS, PromptRenderer
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.data.tokenizers import OwnTokenizer, open_tokenizer_at
+from ilm_jax.data.tokenizers import OwnTokenizer, holds_tokenizer, open_tokenizer_at, save_in
 from ilm_jax.errors import UserError
 from tests.data.odd_strings import odd_strings
 from tests.data.published_tokenizers import BERT, KINDS, PIECES, folder, published
@@ -133,6 +133,15 @@ def test_special_ids_and_those_of_a_larger_table_vanish_in_texts(kind):
     assert tokenizer.decode([*plain, tokenizer.text_vocab_size, 10**6]) == text
     with pytest.raises(ValueError, match="id -1 is no token's"):
         tokenizer.decode([*plain, -1])
+
+
+def test_a_tokenizer_is_found_in_the_models_folder_it_was_saved_in(tmp_path):
+    own = OwnTokenizer.train(CATALOGUE.texts, vocab_size=400)
+    for kind, tokenizer in [("own", own), *((kind, published(kind)) for kind in KINDS)]:
+        (tmp_path / kind).mkdir()
+        save_in(tokenizer, tmp_path / kind)
+        assert holds_tokenizer(tmp_path / kind), kind
+        assert open_tokenizer_at(tmp_path / kind).fingerprint == tokenizer.fingerprint, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)

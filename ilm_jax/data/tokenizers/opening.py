@@ -55,6 +55,12 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
     return _opened(path, tuple((file, s.st_size, s.st_mtime_ns) for file, s in stamps))
 
 
+def save_in(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
+    """Writes a tokenizer into a model's folder, so that `open_tokenizer_at(folder)` finds it."""
+    own = isinstance(tokenizer, OwnTokenizer)  # one file, which gets the name that is looked for
+    tokenizer.save(pathlib.Path(folder) / PIECES_FILES[0] if own else folder)
+
+
 def stop_ids(tokenizer: Tokenizer, folders: Iterable[str | os.PathLike]) -> tuple[int, ...]:
     """Ids that end what a language model writes.
 

@@ -7,7 +7,6 @@ results come back whole to every process. Which devices there are changes nothin
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Int64, PyTree
 
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.feed import Feed
-from ilm_jax.decoding.soft_tokens import SoftTokenCache, look_up
+from ilm_jax.decoding.soft_tokens import SoftTokenCache, embed_prompts
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.objective import LanguageObjective
 from ilm_jax.sharding.partitioning import Partitioner
@@ -218,12 +217,4 @@ def embed(
 ) -> Float[Array, "batch length embed"]:
     """Prompts as the language model reads them: words, and soft tokens in the slots."""
     model = objective.model
-    if model.reader is None:
-        words: Any = model.lm.apply({"params": params["lm"]}, batch["tokens"], method="embed")
-        return words
-    slots = batch["slot_entity"], batch["slot_query"]
-    entities = look_up(soft, batch["entities"])
-    both: Any = model.apply(
-        {"params": params}, batch["tokens"], *slots, entities, method="interleave"
-    )
-    return both
+    return embed_prompts(model, params, None if model.reader is None else soft, batch)
