@@ -18,6 +18,7 @@ from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.sources import stale
 from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.tokenizers import Tokenizer, chat_of, record_of
 from ilm_jax.errors import UserError
 from ilm_jax.locks import one_writer
@@ -69,7 +70,7 @@ class Caching:
                         examples = self._examples(job)
                         self._say_why(job, examples, path)
                     self._finish(job, examples, split, path)
-                infos.append(task_cache.CachedTask(path).info)
+                infos.append(CachedTask(path).info)
         return infos
 
     def _finish(self, job: Job, examples: Examples, split: str, path: pathlib.Path) -> None:

@@ -21,6 +21,7 @@ from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.errors import UserError
 from ilm_jax.runs.fitting import fit_method
 from ilm_jax.training.resuming import check_bits
@@ -102,7 +103,7 @@ def _make_cache(folder: pathlib.Path) -> None:
 
 
 def _cache(folder: pathlib.Path) -> Any:
-    rows = list(task_cache.CachedTask(folder / "t-1" / "train"))
+    rows = list(CachedTask(folder / "t-1" / "train"))
     return [(row["key"], row["tokens"].tolist(), int(row["row"])) for row in rows]
 
 

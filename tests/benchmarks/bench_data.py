@@ -27,6 +27,7 @@ from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources import toy
 from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Stream
@@ -88,7 +89,7 @@ def measure(
         next(common.task_examples(name, spec, "train", range(1)))  # builds TensorFlow's graph
     info = {"dataset": "toy", "task": spec.name("toy")}
     caching = rate(len(rows), lambda: task_cache.write(path, spec.features, found, info, len(rows)))
-    task = task_cache.CachedTask(path)
+    task = CachedTask(path)
     stream = Stream({spec.task: task})
     assert stream[0]
     taken: list = []
@@ -103,9 +104,7 @@ def measure(
     return cells
 
 
-def batches(
-    taken: Sequence[Any], task: task_cache.CachedTask, tokenizer: Any
-) -> tuple[float, float, float]:
+def batches(taken: Sequence[Any], task: CachedTask, tokenizer: Any) -> tuple[float, float, float]:
     """Examples per CPU second to batches; padding one example a row, and packed."""
     converter = _converter(LENGTHS, 8, tokenizer)
     made: list = []

@@ -4,9 +4,9 @@ import pickle
 import numpy as np
 import pytest
 
-from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams import cached_task, task_cache
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.streams.records import decode_record, encode_record
-from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.errors import UserError
 
 FEATURES = (("key", "text"), ("tokens", "ints"), ("row", "int"))
@@ -52,7 +52,7 @@ def test_what_does_not_fit_int32_is_refused(tokens):
 @pytest.mark.parametrize("hold", [0, 1 << 20])
 def test_examples_come_back_by_number(tmp_path, monkeypatch, hold):
     monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 4)
-    monkeypatch.setattr(task_cache, "IN_MEMORY_BYTES", hold)
+    monkeypatch.setattr(cached_task, "IN_MEMORY_BYTES", hold)
     write(tmp_path / "t-1" / "train")
     task = CachedTask(tmp_path / "t-1" / "train")
     assert len(task) == 10 and len(list((tmp_path / "t-1" / "train").glob("part-*"))) == 3

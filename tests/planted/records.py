@@ -99,7 +99,7 @@ FAULTS = (
     ),
     Fault(
         "a cache's size is believed",
-        "ilm_jax/data/streams/task_cache.py",
+        "ilm_jax/data/streams/cached_task.py",
         'if self.info.get("sha256", "") not in ("", sha256_json(told)):',
         "if False:",
         "tests/data/test_task_cache.py -k no_cache_is_refused",

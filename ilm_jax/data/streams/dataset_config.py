@@ -18,12 +18,12 @@ from ilm_jax.data.examples.task_keys import (
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.streams.converters import Rows
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.layouts import PROMPTS, Layout
 from ilm_jax.data.streams.mixtures import rates_of
 from ilm_jax.data.streams.streams import Mixture, Stream
-from ilm_jax.data.streams.task_cache import CachedTask
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
 

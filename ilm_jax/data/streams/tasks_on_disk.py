@@ -15,7 +15,7 @@ from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams.task_cache import CachedTask
+from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.tokenizers import Tokenizer, chat_of, formatted, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.locks import taking_turns
