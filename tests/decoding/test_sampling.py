@@ -137,7 +137,7 @@ def draws(rows, **settings):
     at = jnp.arange(3)[None]
     hidden = lm.apply({"params": params}, x, at, jnp.ones_like(at))
     logits = lm.apply({"params": params}, hidden[:, -1], method="logits")
-    config = dataclasses.replace(DRAW, stop_ids=(), **settings)
+    config = dataclasses.replace(DRAW, **{"stop_ids": (), **settings})
     many = jnp.broadcast_to(x, (rows, *x.shape[1:]))
     found = sample(lm, params, many, jnp.full(rows, 3), config, jnp.arange(rows))
     return found, logits
@@ -163,6 +163,16 @@ def test_scores_are_log_probabilities_under_the_model_and_not_of_the_draw():
     want = np.asarray(jax.nn.log_softmax(logits[0]))[tokens]
     np.testing.assert_allclose(found.scores, want, rtol=1e-5)
     assert len(set(tokens.tolist())) > 1
+
+
+def test_lengths_count_up_to_the_end_and_padding_stands_behind_it():
+    found, _ = draws(64, max_new_tokens=5, temperature=3.0, stop_ids=(2, 7), pad_id=11)
+    tokens, lengths = np.asarray(found.tokens), np.asarray(found.lengths)
+    for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
+        ends = [at + 1 for at, token in enumerate(row) if token in (2, 7)]
+        assert length == min([*ends, 5])
+        assert set(row[length:]) <= {11}
+    assert set(lengths.tolist()) == {1, 2, 3, 4, 5}
 
 
 def test_other_seeds_and_later_steps_draw_anew():

@@ -83,7 +83,7 @@ FAULTS = (
         "ilm_jax/decoding/sampling.py",
         "count + state.is_open, state.step",
         "count + 1, state.step",
-        "tests/decoding/test_greedy.py tests/serving/test_answering.py",
+        _SAMPLING,
     ),
     Fault(
         "what is gained is not normalised",
