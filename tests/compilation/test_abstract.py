@@ -48,10 +48,13 @@ def test_pairs_have_the_converters_shapes(kind):
 
 def test_prompts_have_the_shapes_that_the_step_is_compiled_for():
     run = build("tiny/stage2_ilm_rand.gin", *SIZES, *LM)
-    shapes = batch_shapes(run.train["prompt"], run.objective.layout("prompt"))
+    layout = run.objective.layout("prompt")
+    alone = batch_shapes(run.train_eval["prompt"], layout)
+    shapes = batch_shapes(run.train["prompt"], layout)  # examples share rows
     made = models.prompt_batch()
-    assert set(made) | {"example_index"} == set(shapes)
-    assert shapes["tokens"].shape == (136,) and shapes["entities"].shape == (5,)
+    assert set(made) | {"example_index"} == set(alone) == set(shapes)
+    assert alone["tokens"].shape == (136,) and alone["entities"].shape == (5,)
+    assert shapes["tokens"].shape == (int(136 * run.train["prompt"].pack_room),)
     for name, array in made.items():
         assert array.dtype.kind == shapes[name].dtype.kind, name
 
