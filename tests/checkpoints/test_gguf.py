@@ -236,6 +236,8 @@ def test_config_json_of_a_conversion_reads_the_same(tmp_path):
     assert dataclasses.asdict(here.config) == dataclasses.asdict(there.config)
     for name, entry in there.entries.items():
         np.testing.assert_array_equal(here.entries[name].read(), entry.read())
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["architectures"] == ["Gemma2ForCausalLM"]  # servers choose their code by it
     said = json.loads((tmp_path / "frozen" / "conversion.json").read_text())
     assert said["licence"] == "mit" and said["name"] == "a small model"
     assert list(said["sha256"]) == ["a.gguf"] and said["source"] == str(file)
