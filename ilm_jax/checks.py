@@ -224,6 +224,8 @@ def describe(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):
         of = "" if inner[1] is Any else f" of {describe(inner[1])} each"
         return f"a dictionary{of}"
+    if origin is tuple and Ellipsis not in inner:
+        return f"({', '.join(map(describe, inner))})"
     if isinstance(origin, type) and issubclass(origin, collections.abc.Sequence):
         return f"a list of {', '.join(describe(one) for one in inner if one is not Ellipsis)}"
     words = {

@@ -67,9 +67,9 @@ BOUND = {
     "MIXTURE_OR_TASK_NAME=3": "give a text, or a dictionary",
     "trainer.TrainerConfig.trainable=3": "trainable = 3: give a list of a text",
     "trainer.TrainerConfig.metric_writers=['wandb']": "give a dictionary of a dictionary each",
-    "partitioning.Partitioner.rules=3": "rules = 3: give a list of a list of",
+    "partitioning.Partitioner.rules=3": "rules = 3: give a list of (a text, a text, or",
     "partitioning.Partitioner.rules=[('batch', 'x')]": "'batch' is split over 'x', and a mesh has",
-    "partitioning.Partitioner.rules=['ab']": "rules = ['ab']: give a list of a list of",
+    "partitioning.Partitioner.rules=['ab']": "rules = ['ab']: give a list of (a text, a text",
 }
 
 
