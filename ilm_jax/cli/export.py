@@ -11,7 +11,9 @@ def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     opening.define_run(values)
     opening.define_decoding(values, 64)
-    flags.DEFINE_string("output", None, "Folder to be made, or replaced.", flag_values=values)
+    flags.DEFINE_string(
+        "output", None, "Folder to be made; an earlier export is replaced.", flag_values=values
+    )
     flags.DEFINE_enum(
         "answer",
         "text",
@@ -58,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
     opening.check_decoding(values)
 
     from ilm_jax.locks import one_writer
+    from ilm_jax.serving.exporting import check_replaceable
 
+    check_replaceable(values.output)
     with one_writer(values.output, "ilm export", beside=True):
         return _export(values, bindings)
 

@@ -118,6 +118,19 @@ def decoding_function(
     return decode, weights
 
 
+def check_replaceable(folder: str | os.PathLike) -> None:
+    """Raises UserError where anything but an export lies, such as a run, which would be lost."""
+    place = pathlib.Path(folder)
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    try:
+        said = json.loads((place / "manifest.json").read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, TypeError, KeyError):
+        said = None
+    if not str(said).startswith(FORMAT.partition("/")[0]):
+        raise UserError(f"{folder} is there and no export: name a new folder, or delete it")
+
+
 def export(
     folder: str | os.PathLike,
     generator: Generator,
@@ -134,7 +147,7 @@ def export(
     """Writes a folder as above, and returns its manifest.
 
     Args:
-      folder: to be made, or replaced.
+      folder: to be made; an earlier export there is replaced.
       generator, config, trie: see `decoding_function`.
       shape: what the function takes.
       platforms: that it is lowered for, of `PLATFORMS`.
@@ -144,8 +157,9 @@ def export(
       tokenizer: saved beside.
 
     Raises:
-      UserError: for an unknown platform, or as `decoding_function`.
+      UserError: for an unknown platform, a folder of something else, or as `decoding_function`.
     """
+    check_replaceable(folder)
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise UserError(f"platforms {list(platforms)}: give some of {', '.join(PLATFORMS)}")

@@ -36,6 +36,10 @@ ASKED = {
     ),
     "a scheme in capitals": (("infer", "--lm=HF://a/b", *FILES), "no such kind of source"),
     "a table to compare": (("compare", "{at}/run", "{at}/cf.safetensors"), "holds no evaluation"),
+    "a run to export into": (
+        ("export", "--model_dir={at}/run", "--output={at}/run"),
+        "is there and no export: name a new folder",
+    ),
     "a folder for a table": (
         ("fit_cf", "--dataset=toy", "--cache_dir={at}/cache", "--output={at}/run"),
         "is a folder, and a table is a file",

@@ -15,7 +15,7 @@ import pytest
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.prompts import exclusions
 from ilm_jax.errors import UserError
-from ilm_jax.serving.exporting import Shape, export
+from ilm_jax.serving.exporting import FORMAT, Shape, check_replaceable, export
 from ilm_jax.serving.requests import Request
 from tests.decoding import small
 from tests.some import some
@@ -135,3 +135,20 @@ def test_what_cannot_be_exported_says_so(tmp_path):
     with pytest.raises(UserError, match=r"platforms \['gpu'\]: give some of cpu, cuda"):
         export(tmp_path / "f", generator, GREEDY, SHAPE, platforms=["gpu"])
     assert not list(tmp_path.iterdir())
+    (tmp_path / "config.gin").write_text("")  # of a run
+    with pytest.raises(UserError, match="is there and no export: name a new folder"):
+        export(tmp_path, generator, GREEDY, SHAPE)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.gin"]
+
+
+def test_an_export_is_replaced_and_nothing_else_is(tmp_path):
+    for name, said in {"an export": {"format": FORMAT}, "another": {"format": "x"}}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(said))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for name in ("new", "empty", "an export"):
+        check_replaceable(tmp_path / name)
+    for name in ("another", "file", "."):
+        with pytest.raises(UserError, match="no export"):
+            check_replaceable(tmp_path / name)
