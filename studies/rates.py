@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from study import RECIPES, Study, read_json, run_step, run_study
+from steps import read_json, run_step
+from study import RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write

@@ -1,11 +1,12 @@
 """Runs whole studies by the verbs a person would type, and prints one table.
 
     python studies/reproduce.py quickstart [--dataset toy] [--data_dir DIR] [--model_dir DIR]
-                                           [--choose_rates]
+                                           [--choose_rates | --lm smollm2]
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
 
-`quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset.
+`quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset; with
+`--lm` a published language model stands in the place of stage 0's (published.py).
 `rates` trains every row of one toy world at every learning rate of one grid and picks each row's
 rate by nll_content of the validation items (rates.py); the tiny recipes hold what it found.
 `order` repeats the four rows with soft tokens on several (toy world, seed) pairs and tests whether
@@ -20,6 +21,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import published
 import rates
 from study import READER_ROWS, RECIPES, Study, run_study
 
@@ -38,10 +40,10 @@ NOTES = {
 }
 
 
-def row_seconds(row: str, seconds: dict[str, float]) -> float:
+def row_seconds(study: Study, row: str, seconds: dict[str, float]) -> float:
     """Training seconds of a row with the stages that it needs: stage 1 counts for ilm alone."""
-    stages = {"text-zero": ["stage0"], "ilm": ["stage0", "stage1", "ilm"]}
-    return sum(seconds.get(stage, 0.0) for stage in stages.get(row, ["stage0", row]))
+    own = [] if row == "text-zero" else [row]
+    return sum(seconds.get(stage, 0.0) for stage in [*study.earlier(row), *own])
 
 
 def report_study(
@@ -63,7 +65,7 @@ def report_study(
             trainable_params=0 if row == "text-zero" else evaluation.record["trainable_params"],
             frozen_params=evaluation.record["frozen_params"]
             + (evaluation.record["trainable_params"] if row == "text-zero" else 0),
-            seconds=row_seconds(row, seconds),
+            seconds=row_seconds(study, row, seconds),
             intervals=evaluation.intervals,
             missing=evaluation.record["not_available"],
             note=NOTES.get(row, ""),
@@ -97,9 +99,9 @@ def report_study(
     lines += [
         f"report {study.folder}/report.json",
         f"curves {study.folder}/pretraining.png, {study.folder}/stage2.png",
-        f"runs   {study.folder}/{{stage0,stage1,{','.join(rows)}}}",
+        f"runs   {study.folder}/{{{study.lm.name},stage1,{','.join(rows)}}}",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *study.closing(stored)])
 
 
 def what_was_measured(record: dict[str, Any]) -> list[str]:
@@ -130,17 +132,29 @@ def draw_curves(study: Study, places: Mapping[str, str], name: str) -> None:
     plots.loss_curves(curves, study.folder / name, title=f"{study.dataset}, seed {study.seed}")
 
 
+def study_of(arguments: argparse.Namespace) -> Study:
+    """The study that the words of `quickstart` ask for.
+
+    Raises:
+      UserError: for a language model that there is not, or rates that nobody has time to choose.
+    """
+    dataset, lm = arguments.dataset, arguments.lm
+    name = published.folder_name(dataset, lm) if lm else dataset.replace("/", "_")
+    folder = pathlib.Path(arguments.model_dir or f"runs/{name}")
+    places = (arguments.data_dir, arguments.cache_dir)
+    if not lm:
+        return Study(dataset, arguments.seed, folder, *places)
+    if arguments.choose_rates:
+        raise UserError("--choose_rates is for the small language model of stage 0: leave out --lm")
+    source = published.named(lm)
+    return published.PublishedStudy(dataset, arguments.seed, folder, *places, source=source)
+
+
 def quickstart(arguments: argparse.Namespace) -> None:
     """All rows on one dataset and seed."""
-    study = Study(
-        arguments.dataset,
-        arguments.seed,
-        pathlib.Path(arguments.model_dir or f"runs/{arguments.dataset.replace('/', '_')}"),
-        arguments.data_dir,
-        arguments.cache_dir,
-    )
+    study = study_of(arguments)
     start = time.monotonic()
-    rows: list[str] = list(RECIPES)
+    rows: list[str] = list(study.recipes)
     trained: dict[str, str] = {}
     if arguments.choose_rates:
         record = rates.search(study, rows)
@@ -148,7 +162,8 @@ def quickstart(arguments: argparse.Namespace) -> None:
         print("\n" + rates.table(record))
     seconds = run_study(study, rows, trained=trained)
     seconds |= {row: seconds[stage] for row, stage in trained.items()}
-    print(f"\n{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s\n")
+    through = f" through {arguments.lm}" if arguments.lm else ""
+    print(f"\n{study.dataset}{through}, seed {study.seed}: {time.monotonic() - start:.0f} s\n")
     print(report_study(study, rows, seconds, trained))
 
 
@@ -205,6 +220,11 @@ def main() -> int:
         "--choose_rates",
         action="store_true",
         help="choose each row's learning rate on this dataset first (four times the training)",
+    )
+    one.add_argument(
+        "--lm",
+        help="a published language model in the place of stage 0's: smollm2 (which\n"
+        "launch/quickstart.sh installs), a folder, FILE.gguf, pkg://…, hf://…",
     )
     one.set_defaults(run=quickstart)
     grid = studies.add_parser("rates", help="each row at each learning rate")

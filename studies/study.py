@@ -1,31 +1,22 @@
 """One study: the steps from raw data to evaluated rows, each a verb that a person would type.
 
-Finished steps are skipped and half-done ones resume, so an interrupted study goes on where it was.
-A step is finished if the same command, made from the same inputs, has left the output that is
-there: FOLDER/steps holds a record of each. Anything else is refused, never taken for it.
+Finished steps are skipped and half-done ones resume, so an interrupted study goes on where it was
+(steps.py).
 """
 
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from ilm_jax import __version__
-from ilm_jax.checkpoints.identity import identity
-from ilm_jax.cli.words import split_bindings
+from steps import Step, output_of, read_json, run_step
+
 from ilm_jax.data.sources.prepare import load_catalogue
-from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.evaluation.reports import results
+from ilm_jax.files import atomic_write
 from ilm_jax.locks import one_writer
-from ilm_jax.runs import gin_config
-from ilm_jax.runs.run import Run
-from ilm_jax.training import finished
 
 # Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
 RECIPES = {
@@ -63,11 +54,44 @@ class Study:
     folder: pathlib.Path
     data_dir: str | None = None
     cache_dir: str | None = None
+    stage1: ClassVar[str] = "tiny/stage1.gin"
 
     @property
     def table(self) -> pathlib.Path:
         """The CF vectors of this study."""
         return self.folder / "cf.safetensors"
+
+    @property
+    def recipes(self) -> Mapping[str, str | None]:
+        """Row -> recipe; None for the frozen language model as it stands."""
+        return RECIPES
+
+    @property
+    def lm(self) -> pathlib.Path:
+        """The frozen language model."""
+        return self.folder / "stage0"
+
+    def lm_steps(self) -> list[Step]:
+        """What makes the frozen language model."""
+        words = self.train("stage0", "tiny/stage0.gin")
+        return [("stage0", words, self.folder / "stage0/last_run.json")]
+
+    def measured(self) -> list[str]:
+        """Flags of `ilm evaluate`: all users and all held-out items are measured."""
+        return []
+
+    def cached(self) -> list[str]:
+        """Flags of `ilm cache_tasks`: the tasks of every recipe."""
+        return [*self.data_flags(), f"--settings={SETTINGS}"]
+
+    def closing(self, stored: Mapping[str, results.Stored]) -> list[str]:
+        """Lines that stand under all others of a report, from the evaluations by row."""
+        del stored
+        return []
+
+    def earlier(self, row: str) -> list[str]:
+        """The steps whose training counts for a row, beside its own."""
+        return ["stage0", "stage1"] if row == "ilm" else ["stage0"]
 
     @functools.cached_property
     def data(self) -> str:
@@ -112,12 +136,12 @@ class Study:
 
     def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
         """The command that trains a row of the comparison, in the folder `stage` or its own."""
-        sources: dict[str, object] = {"LM_FROM": str(self.folder / "stage0")}
+        sources: dict[str, object] = {"LM_FROM": str(self.lm)}
         if row in READER_ROWS:
             sources["CF_TABLE"] = str(self.table)
         if row == "ilm":
             sources["QFORMER_FROM"] = str(self.folder / "stage1")
-        recipe = RECIPES[row]
+        recipe = self.recipes[row]
         assert recipe is not None, f"{row} is not trained"
         return self.train(stage or row, recipe, **sources, **bindings)
 
@@ -129,8 +153,8 @@ def plan(
     *,
     until: str = "",
     trained: Mapping[str, str] | None = None,
-) -> list[tuple[str, list[str], pathlib.Path]]:
-    """(name, words after `ilm`, file that says it is done) of every step, in order.
+) -> list[Step]:
+    """Every step, in order.
 
     Args:
       study, rows, ranking: see `run_study`.
@@ -138,10 +162,10 @@ def plan(
       trained: folders in the study's that hold rows which need no more training.
     """
     folder = study.folder
-    steps = [
+    steps: list[Step] = [
         (
             "data",
-            ["cache_tasks", *study.data_flags(), f"--settings={SETTINGS}", "--workers=2"],
+            ["cache_tasks", *study.cached(), "--workers=2"],
             folder / "data_is_ready",
         ),
         (
@@ -149,26 +173,25 @@ def plan(
             ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
             study.table,
         ),
-        ("stage0", study.train("stage0", "tiny/stage0.gin"), folder / "stage0/last_run.json"),
+        *study.lm_steps(),
     ]
     if "ilm" in rows:
         steps.append(
             (
                 "stage1",
-                study.train("stage1", "tiny/stage1.gin", CF_TABLE=str(study.table)),
+                study.train("stage1", study.stage1, CF_TABLE=str(study.table)),
                 folder / "stage1/last_run.json",
             )
         )
     if until == "stage1":
         return steps
     for row in rows:
-        recipe, place = RECIPES[row], (trained or {}).get(row)
+        recipe, place = study.recipes[row], (trained or {}).get(row)
         if recipe is not None and place is None:
             steps.append((row, study.train_row(row), folder / row / "last_run.json"))
-        run = folder / (place or (row if recipe else "stage0"))
+        run = folder / (place or row) if recipe else study.lm
         output = folder / row / "evaluation"
-        command = ["evaluate", f"--model_dir={run}", f"--output={output}"]
-        # All users are ranked, all held-out items scored and described.
+        command = ["evaluate", f"--model_dir={run}", f"--output={output}", *study.measured()]
         command += [] if ranking else ["--noranking", "--nogeneration"]
         if recipe is None:
             lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
@@ -195,132 +218,12 @@ def run_study(
         return _run_steps(study, plan(study, rows, ranking, **plans))
 
 
-def _run_steps(study: Study, steps: list[tuple[str, list[str], pathlib.Path]]) -> dict[str, float]:
+def _run_steps(study: Study, steps: list[Step]) -> dict[str, float]:
     seconds = read_json(study.folder / "seconds.json")
     outputs: list[pathlib.Path] = []
     for number, (name, command, done) in enumerate(steps, 1):
         if run_step(study, name, command, done, outputs, f"[{number}/{len(steps)}] ", seconds):
             with atomic_write(study.folder / "seconds.json") as stream:
                 json.dump(seconds, stream, indent=1)
-        outputs.append(_output(done))
+        outputs.append(output_of(done))
     return seconds
-
-
-def run_step(
-    study: Study,
-    name: str,
-    command: list[str],
-    done: pathlib.Path,
-    earlier: Sequence[pathlib.Path],
-    label: str,
-    seconds: dict[str, float],
-) -> bool:
-    """Runs one step unless it is finished; returns whether it ran. Errors as `run_study`.
-
-    Args:
-      study: whose step it is.
-      name, command: of the step.
-      done: file that it leaves last.
-      earlier: outputs of the steps before it.
-      label: of its line.
-      seconds: by step; added to.
-    """
-    file = study.folder / "steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
-    record = _made_from(study, command, earlier)
-    found = read_json(file)
-    if done.exists():
-        _check_made_from(found, record, name, done)
-    else:
-        _write(file, {**record, "output": ""})  # a kill between two files must not lose the step
-        print(f"{label}{name}: ilm {' '.join(command)}", flush=True)
-        start = time.monotonic()
-        run_verb(command, name, study.folder)
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-        if command[0] == "train" and not done.exists():
-            raise UserError(f"step {name!r} was stopped; the same command goes on with it")
-        if not done.exists():
-            done.parent.mkdir(parents=True, exist_ok=True)
-            done.touch()
-        found = {}
-    if not found.get("output"):
-        _write(file, {**record, "output": identity(_output(done))})
-    return not found
-
-
-def _write(file: pathlib.Path, record: dict[str, Any]) -> None:
-    with atomic_write(file) as stream:
-        json.dump(record, stream, indent=1)
-
-
-def _output(done: pathlib.Path) -> pathlib.Path:
-    """What a step made: a run's folder, or the file itself."""
-    return done.parent if done.name == finished.FILE else done
-
-
-def _made_from(
-    study: Study, command: Sequence[str], earlier: Sequence[pathlib.Path]
-) -> dict[str, Any]:
-    """The command, the data and the outputs of earlier steps that it names."""
-    values = {word.partition("=")[2].strip("'") for word in command}
-    named = [path for path in earlier if str(path) in values]
-    return {
-        "command": list(command),
-        "data": study.data,
-        "recipe": _recipe(command),
-        "version": __version__,
-        **{str(path): identity(path) for path in named},
-    }
-
-
-def _recipe(command: Sequence[str]) -> str:
-    """Digest of the operative configuration of a step that trains."""
-    if command[0] != "train":
-        return ""
-    bindings, rest = split_bindings(command[1:])
-    gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    recipe = gin_config.bindings_of(gin_config.operative_config())
-    return sha256_json({n: v for n, v in recipe.items() if n not in finished.PLACES})
-
-
-def _check_made_from(
-    found: dict[str, Any], record: dict[str, Any], name: str, done: pathlib.Path
-) -> None:
-    """Raises UserError unless what is there was made as it would be made now."""
-    output = _output(done)
-    here = {**record, "output": identity(output) if found.get("output") else ""}
-    changed = [key for key in {**found, **here} if found.get(key) != here.get(key)]
-    if "command" in changed:
-        before, now = set(found.get("command", [])), set(record["command"])
-        changed[changed.index("command")] = (
-            f"command ({' '.join(sorted(before - now)) or 'nothing'}, now "
-            f"{' '.join(sorted(now - before)) or 'nothing'})"
-        )
-    if changed:
-        raise UserError(
-            f"{output} is not what step {name!r} would make now: other {', '.join(changed)}; "
-            "give another --model_dir, or delete it to have it made anew"
-        )
-
-
-def run_verb(command: list[str], name: str, folder: pathlib.Path) -> None:
-    """Runs `ilm …`; raises UserError if it fails.
-
-    Programs that one step of a study compiled are read by the next, from `folder`/compiled: rows
-    differ in little, and compiling is half the time of a short run.
-    """
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-    }
-    result = subprocess.run(
-        [sys.executable, "-m", "ilm_jax", *command], check=False, env={**shared, **os.environ}
-    )
-    if result.returncode:
-        raise UserError(
-            f"step {name!r} failed (exit code {result.returncode}); its message is above"
-        )
-
-
-def read_json(path: pathlib.Path) -> dict:
-    """The parsed file; empty if there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -20,7 +20,7 @@ def rates(monkeypatch):
     import rates
 
     yield rates
-    for name in ("rates", "study"):
+    for name in ("rates", "study", "steps"):
         sys.modules.pop(name)
 
 
@@ -56,7 +56,7 @@ def test_a_search_trains_every_row_at_every_rate_and_takes_the_best(rates, monke
         values = {"nll_content": loss}
         finished.write(folder, seconds=1, step=1, validation=values, recipe={}, inputs={})
 
-    monkeypatch.setattr(sys.modules["study"], "run_verb", verb)
+    monkeypatch.setattr(sys.modules["steps"], "run_verb", verb)
     monkeypatch.setattr(sys.modules["study"].Study, "data", "catalogue")
     study = rates.Study("toy", 0, tmp_path)
     record = rates.search(study, ["text-zero", "prompt", "mlp"])

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def steps(monkeypatch, tmp_path):
     """The module, its verbs leaving the files of the real ones, and the names of those that ran."""
     monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    import steps as running
     import study as module
 
     ran = []
@@ -34,10 +35,11 @@ def steps(monkeypatch, tmp_path):
             folder = at["gin.MODEL_DIR"].strip("'")
             finished.write(folder, seconds=1, step=1, validation={}, recipe={}, inputs={})
 
-    monkeypatch.setattr(module, "run_verb", verb)
+    monkeypatch.setattr(running, "run_verb", verb)
     monkeypatch.setattr(module.Study, "data", "catalogue")
     yield module, ran
-    sys.modules.pop("study")
+    for name in ("study", "steps"):
+        sys.modules.pop(name)
 
 
 def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
@@ -66,8 +68,10 @@ def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
     (tmp_path / "s/cf.safetensors").unlink()
     with pytest.raises(UserError, match="stage1.* would make now|mlp.* would make now"):
         ran.clear()
-        module.run_verb = lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text(
-            "new"
+        monkeypatch.setattr(
+            sys.modules["steps"],
+            "run_verb",
+            lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text("new"),
         )
         module.run_study(study, ["mlp"], ranking=False)
 

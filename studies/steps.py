@@ -1,0 +1,151 @@
+"""Running the steps of a study.
+
+A step is finished if the same command, made from the same inputs, has left the output that is
+there: FOLDER/steps holds a record of each. Anything else is refused, never taken for it.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ilm_jax import __version__
+from ilm_jax.checkpoints.identity import identity
+from ilm_jax.checkpoints.published.companions import CONVERSION
+from ilm_jax.cli.words import split_bindings
+from ilm_jax.errors import UserError
+from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
+from ilm_jax.training import finished
+
+if TYPE_CHECKING:
+    from study import Study
+
+# Its name, the words after `ilm`, the file that says it is done.
+Step = tuple[str, list[str], pathlib.Path]
+
+
+def run_step(
+    study: "Study",
+    name: str,
+    command: list[str],
+    done: pathlib.Path,
+    earlier: Sequence[pathlib.Path],
+    label: str,
+    seconds: dict[str, float],
+) -> bool:
+    """Runs one step unless it is finished; returns whether it ran. Errors as `run_study`.
+
+    Args:
+      study: whose step it is.
+      name, command: of the step.
+      done: file that it leaves last.
+      earlier: outputs of the steps before it.
+      label: of its line.
+      seconds: by step; added to.
+    """
+    file = study.folder / "steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
+    record = _made_from(study, command, earlier)
+    found = read_json(file)
+    if done.exists():
+        _check_made_from(found, record, name, done)
+    else:
+        _write(file, {**record, "output": ""})  # a kill between two files must not lose the step
+        print(f"{label}{name}: ilm {' '.join(command)}", flush=True)
+        start = time.monotonic()
+        run_verb(command, name, study.folder)
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
+        if command[0] == "train" and not done.exists():
+            raise UserError(f"step {name!r} was stopped; the same command goes on with it")
+        if not done.exists():
+            done.parent.mkdir(parents=True, exist_ok=True)
+            done.touch()
+        found = {}
+    if not found.get("output"):
+        _write(file, {**record, "output": identity(output_of(done))})
+    return not found
+
+
+def _write(file: pathlib.Path, record: dict[str, Any]) -> None:
+    with atomic_write(file) as stream:
+        json.dump(record, stream, indent=1)
+
+
+def output_of(done: pathlib.Path) -> pathlib.Path:
+    """What a step made: a run's or a converted model's folder, or the file itself."""
+    return done.parent if done.name in (finished.FILE, CONVERSION) else done
+
+
+def _made_from(
+    study: "Study", command: Sequence[str], earlier: Sequence[pathlib.Path]
+) -> dict[str, Any]:
+    """The command, the data, and what it reads: outputs of earlier steps, a published model."""
+    values = {word.partition("=")[2].strip("'") for word in command}
+    named = [str(path) for path in earlier if str(path) in values]
+    named += [word.partition("=")[2] for word in command if word.startswith("--source=")]
+    return {
+        "command": list(command),
+        "data": study.data,
+        "recipe": _recipe(command),
+        "version": __version__,
+        **{name: identity(name) for name in named},
+    }
+
+
+def _recipe(command: Sequence[str]) -> str:
+    """Digest of the operative configuration of a step that trains."""
+    if command[0] != "train":
+        return ""
+    bindings, rest = split_bindings(command[1:])
+    gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
+    recipe = gin_config.bindings_of(gin_config.operative_config())
+    return sha256_json({n: v for n, v in recipe.items() if n not in finished.PLACES})
+
+
+def _check_made_from(
+    found: dict[str, Any], record: dict[str, Any], name: str, done: pathlib.Path
+) -> None:
+    """Raises UserError unless what is there was made as it would be made now."""
+    output = output_of(done)
+    here = {**record, "output": identity(output) if found.get("output") else ""}
+    changed = [key for key in {**found, **here} if found.get(key) != here.get(key)]
+    if "command" in changed:
+        before, now = set(found.get("command", [])), set(record["command"])
+        changed[changed.index("command")] = (
+            f"command ({' '.join(sorted(before - now)) or 'nothing'}, now "
+            f"{' '.join(sorted(now - before)) or 'nothing'})"
+        )
+    if changed:
+        raise UserError(
+            f"{output} is not what step {name!r} would make now: other {', '.join(changed)}; "
+            "give another --model_dir, or delete it to have it made anew"
+        )
+
+
+def run_verb(command: list[str], name: str, folder: pathlib.Path) -> None:
+    """Runs `ilm …`; raises UserError if it fails.
+
+    Programs that one step of a study compiled are read by the next, from `folder`/compiled: rows
+    differ in little, and compiling is half the time of a short run.
+    """
+    shared = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "ilm_jax", *command], check=False, env={**shared, **os.environ}
+    )
+    if result.returncode:
+        raise UserError(
+            f"step {name!r} failed (exit code {result.returncode}); its message is above"
+        )
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """The parsed file; empty if there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
