@@ -212,7 +212,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """What an annotation takes, in words: "a whole number, at least 1, or None"."""
+    """An annotation in words: "a whole number, at least 1, or None"."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         named = any(isinstance(limit, Choice) for limit in inner[1:])

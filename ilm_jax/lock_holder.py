@@ -14,7 +14,7 @@ _JOBS = ("SLURM_JOB_ID", "TPU_NAME", "JAX_COORDINATOR_ADDRESS")
 
 @dataclasses.dataclass
 class Holder:
-    """What a lock says of the process that holds it.
+    """The process that holds a lock, as the lock records it.
 
     Attributes:
       what: the verb.

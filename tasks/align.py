@@ -21,7 +21,7 @@ from ilm_jax.data.tokenizers import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class AlignmentSettings:
-    """What these tasks alone read.
+    """Settings of these tasks alone.
 
     Attributes:
       pair_distance: item-item pairs are interactions of one user at most so many steps apart.

@@ -37,7 +37,7 @@ def share(worker: str) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Caching:
-    """What the caches of a dataset are made from, and where they go."""
+    """The caches of a dataset: their sources and their folder."""
 
     dataset: str
     splits: Splits

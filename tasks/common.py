@@ -95,7 +95,7 @@ def register(
 
 
 def registered(name: str) -> Examples:
-    """What was registered under a name."""
+    """The examples of the task registered under a name."""
     return _registered[name][1]
 
 

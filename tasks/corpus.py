@@ -29,7 +29,7 @@ _ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSettings:
-    """What the corpus alone reads.
+    """Settings of the corpus alone.
 
     Attributes:
       sequential_examples: at most so many sequential examples of each split enter it, chosen by
@@ -143,7 +143,7 @@ class CorpusText:
             yield (example.prompt.text if example.prompt else "") + example.target_text
 
     def tokenizer_strings(self) -> Iterator[str]:
-        """What the tokenizer trains on: the training corpus, and every id string for its digits."""
+        """The tokenizer's training texts: the training corpus, and all id strings for their digits."""
         yield from self.strings("train")
         renderer = self._sequences.renderer
         yield from map(renderer.item_id, range(self.splits.catalogue.num_items))

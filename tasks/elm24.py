@@ -36,7 +36,7 @@ from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 @dataclasses.dataclass(frozen=True)
 class Elm24Settings:
-    """What these tasks alone read.
+    """Settings of these tasks alone.
 
     Attributes:
       texts_file: written targets (see `text_records`); tasks that it does not name, and all with

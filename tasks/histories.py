@@ -75,7 +75,7 @@ class HistoryTask(PromptTask):
         return self.renderer.history(before.tolist())
 
     def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
-        """What the template names beside the history: nothing, unless a task says otherwise."""
+        """Mentions of the template beside the history: none, unless a task says otherwise."""
         return {}
 
     def target(self, user: int, position: int) -> int:

@@ -34,7 +34,7 @@ from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 @dataclasses.dataclass(frozen=True)
 class KnowledgeSettings:
-    """What these tasks alone read.
+    """Settings of these tasks alone.
 
     Attributes:
       mention: how they name items; held-out ones are always named by id.

@@ -130,7 +130,7 @@ class PromptTask(abc.ABC):
         """The example in words."""
 
     def truncations(self, split: str) -> dict[str, int]:
-        """What was cut, by name: nothing, unless a task says otherwise."""
+        """Number of cuts, by name: none, unless a task says otherwise."""
         return {}
 
     def build(self, split: str, **integers: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 @dataclasses.dataclass(frozen=True)
 class RegenSettings:
-    """What these tasks alone read.
+    """Settings of these tasks alone.
 
     Attributes:
       texts_file: written critiques and narratives (see `narratives`); "": the corpus' own, or

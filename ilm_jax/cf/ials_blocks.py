@@ -1,4 +1,4 @@
-"""How the rows of one side of iALS lie on devices, and in which padded blocks they are solved.
+"""Placement of the rows of one side of iALS on devices, and the padded blocks they are solved in.
 
 Rows are dealt to the devices in turn, longest first, so that every device gets the same mix of
 lengths and its rows of like length lie together. Lengths are rounded up to 4, 6, 8, 12, 16, 24, …
@@ -20,7 +20,7 @@ caches, smaller ones pay for dispatch). A block has one row at least, however lo
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placement:
-    """Where each row of a table lies on the devices.
+    """The place of each row of a table on the devices.
 
     Attributes:
       order: rows by falling length; row order[k] lies on device k % shards in slot k // shards.

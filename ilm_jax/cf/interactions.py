@@ -89,7 +89,7 @@ class Interactions:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def item_counts(self) -> Int64[np.ndarray, " items"]:
-        """How many rows met each item."""
+        """Number of rows with each item."""
         return np.bincount(self.items, minlength=self.num_items).astype(np.int64)
 
     def transposed(self) -> "Interactions":

@@ -17,7 +17,7 @@ KINDS = ("uniform", "popularity", "in_batch", "all")
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """How candidates are drawn.
+    """The distribution that candidates are drawn from.
 
     Attributes:
       kind: "uniform" and "popularity" draw with replacement; "in_batch" takes the positives of

@@ -55,7 +55,7 @@ class Pairs:
         return batch
 
     def record(self) -> dict[str, Any]:
-        """What a run's record says of its examples."""
+        """The examples' part of a run's record."""
         digest = hashlib.sha256(self._train.offsets.tobytes() + self._train.items.tobytes())
         return {
             "pairs": digest.hexdigest(),

@@ -1,4 +1,4 @@
-"""What users' counts of violators tell of the distribution of their full ranks.
+"""The distribution of users' full ranks, estimated from their counts of violators.
 
 Of a user's m draws V ~ Binomial(m, p) score at least as high as the target, and the users' p follow
 an unknown distribution g over a grid of ranks; the mean of a metric is values . g. Counts are

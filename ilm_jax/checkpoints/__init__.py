@@ -1,1 +1,1 @@
-"""What lies on disk: saving, loading, what a run was made from, and published formats."""
+"""Files of models and runs: saving, loading, a run's record, and published formats."""

@@ -211,7 +211,7 @@ class Checkpoints:
         return state, Positions(meta["next_example"]), meta
 
     def trained(self, step: int, like: FlatParams) -> FlatParams:
-        """What trains, as it was saved at a step, in the shardings of `like`."""
+        """The trainable parameters as saved at a step, in the shardings of `like`."""
         return self._read(step, "params", like)
 
     def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:

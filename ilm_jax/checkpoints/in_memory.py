@@ -52,7 +52,7 @@ class InMemory:
         return at
 
     def trained(self, step: int, like: FlatParams) -> FlatParams:
-        """What trains, as it was at a step."""
+        """The trainable parameters as they were at a step."""
         return {path: self._saved[step][path] for path in like}
 
     def resume(self, state: TrainState) -> tuple[TrainState, Positions, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where each parameter stands on disk: an entry per layer, however layers are stacked in memory."""
+"""Layout of parameters on disk: an entry per layer, however layers are stacked in memory."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

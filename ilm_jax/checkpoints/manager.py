@@ -70,7 +70,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line(where: Any) -> Iterator[None]:
-    """What Orbax and TensorStore raise of a damaged checkpoint, as a line to a person."""
+    """Turns what Orbax and TensorStore raise of a damaged checkpoint into a one-line UserError."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:

@@ -10,7 +10,7 @@ from ilm_jax import __version__
 
 @dataclasses.dataclass(frozen=True)
 class CardFacts:
-    """What a card says.
+    """The contents of a model card.
 
     Attributes:
       name: of the model.

@@ -73,7 +73,7 @@ class OrbaxCheckpoint:
         return np.dtype(self._shapes[name].dtype)
 
     def rows_together(self, name: str) -> int | None:
-        """How many rows of an entry are stored together; None if all are."""
+        """Number of rows of an entry that are stored together; None if all are."""
         if not self.shape(name):
             return None
         rows = self._open(name).chunk_layout.read_chunk.shape[0]

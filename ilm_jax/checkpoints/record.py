@@ -1,4 +1,4 @@
-"""What a run was made from: one record, in every checkpoint and in MODEL_DIR/made_from.json.
+"""The record of a run's inputs, in every checkpoint and in MODEL_DIR/made_from.json.
 
 Whoever goes on with a run, or uses what it trained, compares what it is given with this record:
 shapes alone would let another embedding table, tokenizer, mixture or learning rate through in

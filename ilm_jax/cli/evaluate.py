@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measured(card: Mapping[str, Any], users: int = 0, texts: int = 0) -> list[str]:
-    """How many users and texts each metric is of, and where more were asked for than there are."""
+    """Number of users and texts of each metric, and where fewer exist than were asked for."""
     lines = []
     for name, part in card.items():
         if not isinstance(part, Mapping):

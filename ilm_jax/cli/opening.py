@@ -89,7 +89,7 @@ def load(run: "Run", step: str) -> "TrainedModel":
 
 
 def name_of(source: str) -> str:
-    """What a model is called in records: a folder by its name, others by what they say."""
+    """Name of a model in records: a folder's own, else that of its package or file."""
     from ilm_jax.checkpoints.published.companions import base_name
 
     place = pathlib.Path(source).expanduser()

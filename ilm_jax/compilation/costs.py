@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its HLO text: products, bytes, kernels and collectives.
+"""Costs of a compiled program, read from its HLO text: products, bytes, kernels, collectives.
 
 XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs.
 """

@@ -154,7 +154,7 @@ def bytes_of(scope: Scope, name: str) -> int:
 
 
 def computation_runs(module: Module, entry: str) -> dict[str, int]:
-    """How often each computation that is a sequence of steps (no fusion) runs."""
+    """Number of runs of each computation that is a sequence of steps (no fusion)."""
     runs: dict[str, int] = defaultdict(int)
 
     def visit(name: str, times: int) -> None:

@@ -1,4 +1,4 @@
-"""What `ilm precompile` says of a recipe: as JSON, as lines for a person, as a row of a table."""
+"""The report of `ilm precompile`: as JSON, as lines for a person, as a row of a table."""
 
 import dataclasses
 import math

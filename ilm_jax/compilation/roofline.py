@@ -44,7 +44,7 @@ class Roofline:
 
     @property
     def limit(self) -> str:
-        """What takes longest."""
+        """The resource that takes longest."""
         times = {"matmul": self.matmul, "HBM": self.hbm, "ICI": self.ici, "DCN": self.dcn}
         return max(times, key=lambda name: times[name])
 

@@ -1,4 +1,4 @@
-"""What was compiled, for people: lines for a terminal, and the table of docs/pods-compiled.md."""
+"""Reports of compiled programs: lines for a terminal, and the table of docs/pods-compiled.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ ADVICE = (
 
 
 def lines(record: Mapping[str, Any]) -> list[str]:
-    """What a person reads."""
+    """The report as lines for a terminal."""
     out = [
         f"{record['recipe']} on {record['topology']} ({record['chips']} chips), "
         f"batch {record['batch']}"

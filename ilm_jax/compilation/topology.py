@@ -136,7 +136,7 @@ class Topology:
 
 
 def prepare_environment(topology: Topology) -> None:
-    """What libtpu asks of a machine without TPUs; JAX itself runs on the CPU."""
+    """Sets what libtpu needs on a machine without TPUs; JAX itself runs on the CPU."""
     import jax
 
     # Asking the metadata server of a cloud that is not there takes minutes.

@@ -1,4 +1,4 @@
-"""How to decode, and the shapes that programs are compiled for."""
+"""Settings of decoding, and the shapes that programs are compiled for."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -92,5 +92,5 @@ def is_done(
 
 
 def norm(length: Array | int, length_penalty: float) -> Float32[Array, "..."]:
-    """What log-probabilities of strings of `length` tokens are divided by."""
+    """The divisor of log-probabilities of strings of `length` tokens."""
     return jnp.asarray(length, jnp.float32) ** length_penalty

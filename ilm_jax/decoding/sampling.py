@@ -13,7 +13,7 @@ from ilm_jax.decoding.steps import LanguageModel, Reader
 
 
 class Continuations(NamedTuple):
-    """What was generated.
+    """Generated continuations.
 
     Attributes:
       tokens: the end token included, `pad_id` behind it.

@@ -20,7 +20,7 @@ from ilm_jax.training.pacing import Pacer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftTokens:
-    """What stands for each row of the embedding table in a prompt.
+    """Soft tokens of each row of the embedding table.
 
     Attributes:
       values: rows split over the mesh's batch axes, filled up with zeros.

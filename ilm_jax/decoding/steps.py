@@ -95,7 +95,7 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Prefilled:
-    """What reading the prompts left.
+    """State after the prompts are read.
 
     Attributes:
       hidden: state that predicts the first new token.

@@ -1,4 +1,4 @@
-"""What measures a task, and what it is told: the parts that every kind of answers shares."""
+"""Evaluators of tasks and their settings: the parts that every kind of answer shares."""
 
 import dataclasses
 import pathlib
@@ -57,7 +57,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-    """What reads generated texts beside the metrics.
+    """Models that judge generated texts, beside the metrics.
 
     Attributes:
       encoder: of sentences, for semantic consistency; None: not available.

@@ -29,7 +29,7 @@ from ilm_jax.evaluation.trained import EvaluatedTask
 
 @dataclasses.dataclass(frozen=True)
 class InferEvalConfig:
-    """How often and on what.
+    """Interval and data of the evaluation of answers while training.
 
     Attributes:
       dataset: the tasks, each measured by itself; `shuffle` and `repeat` are not heeded.

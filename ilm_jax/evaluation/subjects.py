@@ -1,4 +1,4 @@
-"""What generated texts are about: words for a judge, and preferences that behaviour gives."""
+"""Subjects of generated texts: words for a judge, and preferences from behaviour."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -56,7 +56,7 @@ class EvaluatedTask:
 
     @functools.cached_property
     def spec(self) -> TaskSpec:
-        """What kind of task it is."""
+        """The task's spec."""
         return self.dataset.specs()[0]
 
     @property
@@ -137,7 +137,7 @@ class EvaluatedTask:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """What measures, answers and exports take; `ilm_jax.runs.opening.load_trained` opens a run's.
+    """Model for evaluators, answerers and exports; `ilm_jax.runs.opening.load_trained` opens a run's.
 
     Attributes:
       model_dir: where it was trained.

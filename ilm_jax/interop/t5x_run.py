@@ -1,4 +1,4 @@
-"""What T5X's trainer asks for beside the model: data, initial parameters, rules, rates.
+"""What T5X's trainer needs beside the model: data, initial parameters, rules, rates.
 
 gin/t5x/stage2.gin binds these. Data is the run's own streams; a resumed run starts them from the
 first example again, as T5X's runs do that do not save their datasets.

@@ -28,7 +28,7 @@ CUTOFFS = (1, 5, 10)
 
 
 class Answers(Protocol):
-    """What a model answered to the prompts of a task, in order of the examples' numbers.
+    """A model's answers to the prompts of a task, in order of the examples' numbers.
 
     Attributes:
       index: number of the example.
@@ -44,12 +44,12 @@ class Answers(Protocol):
 
     @property
     def predictions(self) -> Any:
-        """What the model gave, by kind of answer."""
+        """The model's answers; their form depends on the kind."""
         ...
 
     @property
     def targets(self) -> Any:
-        """What is right, by kind of answer."""
+        """The right answers, in the same form."""
         ...
 
 

@@ -90,7 +90,7 @@ def rouge(
 
 
 class Stemmer(Protocol):
-    """What cuts words to their stems, as NLTK's do."""
+    """A stemmer, such as NLTK's."""
 
     def stem(self, word: str) -> str:
         """The stem of one word."""

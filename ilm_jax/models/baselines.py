@@ -1,4 +1,4 @@
-"""What stands in the Q-Former's place in a comparison: an MLP, a soft prompt, as many tokens."""
+"""Baselines in the Q-Former's place: an MLP and a soft prompt, of as many tokens."""
 
 import functools
 import math

@@ -153,9 +153,9 @@ class TextHead(nn.Module):
         return constrain_logits(token.attend(self.states(x)) + self.bias.astype(jnp.float32))
 
     def states(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        """What the table is multiplied with."""
+        """The states that the table is multiplied with."""
         return self.norm(jax.nn.gelu(self.dense(x), approximate=False))
 
     def output_layer(self, token: Embed) -> OutputLayer:
-        """What becomes of `states`, as arrays."""
+        """The output layer on `states`, as arrays."""
         return OutputLayer(token.whole(), self.bias, dtype=jnp.dtype(self.dtype).name)

@@ -112,7 +112,7 @@ class Decoder(nn.Module):
         return constrain_logits(logits)
 
     def output_layer(self) -> OutputLayer:
-        """What `logits` computes, as arrays."""
+        """The output layer behind `logits`, as arrays."""
         cfg = self.config
         return OutputLayer(self._head.whole(), softcap=cfg.logits_softcap, dtype=cfg.dtype)
 

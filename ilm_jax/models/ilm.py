@@ -119,7 +119,7 @@ class ItemLanguageModel(nn.Module):
         return self.lm.logits(hidden, token_subset)
 
     def output_layer(self) -> OutputLayer:
-        """What `logits` computes, as arrays: for a loss that never holds all logits."""
+        """The output layer behind `logits`, as arrays: for a loss that never holds all logits."""
         return self.lm.output_layer()
 
 

@@ -1,4 +1,4 @@
-"""What a language model's configuration says of it, decoder-only or encoder-decoder."""
+"""The protocol of language models' configurations, decoder-only or encoder-decoder."""
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 

@@ -37,7 +37,7 @@ def constrain(x: Array, *names: str | None) -> Array:
 def mesh_spec(
     shape: Sequence[int], names: Sequence[str | None]
 ) -> jax.sharding.PartitionSpec | None:
-    """How an activation is split over the current mesh; None without mesh or rules."""
+    """PartitionSpec of an activation on the current mesh; None without mesh or rules."""
     rules = nn.get_logical_axis_rules()
     mesh = jax.sharding.get_abstract_mesh()
     if not rules or mesh.empty:

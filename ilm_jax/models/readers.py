@@ -1,4 +1,4 @@
-"""What turns vectors of items and users into the soft tokens that a language model reads.
+"""Readers turn vectors of items and users into the soft tokens that a language model reads.
 
 A reader is a configuration, a dataclass, that builds its module; the names of the module's parts
 are the top keys of its parameters. One of your own needs no change here: a class that answers

@@ -29,7 +29,7 @@ class Linear(NamedTuple):
 def inputs_of(
     module: nn.Module, params: PyTree[Array], layer: str, vectors: Float[Array, "items cf"]
 ) -> Float[Array, "items positions in"]:
-    """What a layer of a reader reads of each vector, in float32.
+    """Inputs of a reader's layer for each vector, in float32.
 
     Args:
       module: the reader's.

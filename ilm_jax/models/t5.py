@@ -126,7 +126,7 @@ class T5(nn.Module):
         return constrain_logits(logits)
 
     def output_layer(self) -> OutputLayer:
-        """What `logits` computes, as arrays."""
+        """The output layer behind `logits`, as arrays."""
         cfg = self.config
         if cfg.tie_embeddings:
             return OutputLayer(self.embedding.whole(), scale=cfg.embed_dim**-0.5, dtype=cfg.dtype)

@@ -30,7 +30,7 @@ INITIAL_TEMPERATURE = 0.07
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pass:
-    """What a kind's loss is computed from.
+    """Inputs of a kind's loss.
 
     Attributes:
       kind: its name.

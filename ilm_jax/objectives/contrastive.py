@@ -35,7 +35,7 @@ NEGATIVE = -1e30
 
 
 class Contrast(NamedTuple):
-    """What one pass over the similarities gives.
+    """Results of one pass over the similarities.
 
     Attributes:
       loss: scalar, nats, mean over both directions.

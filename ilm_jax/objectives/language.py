@@ -65,7 +65,7 @@ class LanguageModelling(Objective):
 
     @property
     def needs_table(self) -> bool:
-        """Where a reader or a head reads its vectors."""
+        """Whether a reader or a head reads vectors of the embedding table."""
         heads = any(head.cf_dim is not None for head in self.heads)
         return heads or self.reader is not None
 

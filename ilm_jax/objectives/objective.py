@@ -1,4 +1,4 @@
-"""What everything above asks of an objective: training, compilation, evaluation, checkpoints."""
+"""The protocol of objectives, for training, compilation, evaluation and checkpoints."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable

@@ -40,7 +40,7 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class TokenLosses(NamedTuple):
-    """What `vocabulary_loss` gives.
+    """Results of `vocabulary_loss`.
 
     Attributes:
       total: sum of the weighted losses; its gradient comes with its value.

@@ -42,7 +42,7 @@ BLOCK_BYTES = 1 << 19
 
 @dataclasses.dataclass(frozen=True)
 class Quantisation:
-    """How numbers of a type are stored.
+    """Storage of the numbers of a type.
 
     Attributes:
       name: such as "Q4_K".
@@ -69,7 +69,7 @@ class Quantisation:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where a tensor's bytes are.
+    """Place of a tensor's bytes in a file.
 
     Attributes:
       shape: outermost dimension first.
@@ -94,7 +94,7 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class GGUFFile:
-    """What a file's head says.
+    """The head of a GGUF file.
 
     Attributes:
       path: the file.

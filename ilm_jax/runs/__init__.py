@@ -1,1 +1,1 @@
-"""Where everything is put together: recipes, runs, sweeps over them."""
+"""Recipes, runs and sweeps: everything is put together here."""

@@ -29,7 +29,7 @@ _NAMES = {IALSConfig: "ials", SampledConfig: "sampled", TextConfig: "text"}
 
 @dataclasses.dataclass
 class FitCF:
-    """What to fit on what.
+    """A collaborative-filtering fit: its data and its methods.
 
     Attributes:
       dataset, data_dir, cache_dir: see `load_catalogue`.

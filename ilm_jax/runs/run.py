@@ -84,7 +84,7 @@ class Run:
 
     @functools.cached_property
     def splits(self) -> Splits:
-        """What may be seen by whom."""
+        """The catalogue, split."""
         return make_splits(self.catalogue, self.dataset.settings.split)
 
     @functools.cached_property

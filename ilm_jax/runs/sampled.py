@@ -140,7 +140,7 @@ class SampledFit:
 
     @functools.cached_property
     def objective(self) -> Factorization:
-        """What is minimised."""
+        """The objective of the fit."""
         return self.config.objective(self.train.num_users, self.train.item_counts())
 
     @functools.cached_property

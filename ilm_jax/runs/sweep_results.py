@@ -68,7 +68,7 @@ def averages(rows: list[dict[str, Any]], sweep: Sweep) -> dict[str, tuple[float,
 
 
 def label(bindings: Mapping[str, Any], sweep: Sweep) -> str:
-    """What differs, but for the seed."""
+    """The settings that differ, but for the seed."""
     parts = [
         f"{name.rsplit('.', 1)[-1]}={_shown(value)}"
         for name, value in bindings.items()

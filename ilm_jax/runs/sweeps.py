@@ -20,7 +20,7 @@ _RANGE = re.compile(r"(log|uniform)\(([^,]+),([^,]+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What runs, and what differs between runs.
+    """A sweep: a recipe, and the settings that differ between its runs.
 
     Attributes:
       gin_file: recipes of every run; `RECIPE` in a grid, or in `runs`, names one more of each run.

@@ -33,7 +33,7 @@ def fit_cf(dataset: str = "toy", **fields: object) -> EmbeddingTable:
 
 
 def table_path(fitting: FitCF) -> pathlib.Path:
-    """Where a fit's table goes.
+    """Path of a fit's table.
 
     Raises:
       UserError: if a folder lies there, before anything is fitted.

@@ -18,7 +18,7 @@ LEASE = 45.0
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a call of `train_run` ended.
+    """Outcome of a call of `train_run`.
 
     Attributes:
       metrics: of the last validation.

@@ -35,7 +35,7 @@ class Recommendation:
 
 
 class Conversation:
-    """What was said so far, and the model that answers.
+    """A conversation so far, and the model that answers.
 
     A model with a chat format reads turns: every question behind the earlier ones and what was
     recommended, a critique in the turn that it opens. One without reads a single prompt, all
@@ -151,7 +151,7 @@ class Conversation:
         ]
 
     def describe(self, rows: Sequence[int]) -> list[str]:
-        """What the model writes of these items."""
+        """The model's text about these items."""
         prompts = [self._renderer.description(row, 0) for row in rows]
         why = [self.turns.alone(asked, number) for number, asked in enumerate(prompts)]
         return [text["text"] for text in self._answerer.texts(why, self._config)]

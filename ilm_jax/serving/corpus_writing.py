@@ -108,12 +108,12 @@ def requests(
 
 
 def entry(row: Mapping[str, Any]) -> tuple[Hashable, None]:
-    """What a written row stands for, as `Request.id`."""
+    """The `Request.id` of a written row."""
     return (row["task"], *row["item_ids"]), None
 
 
 class Text(NamedTuple):
-    """What was written in answer to a request.
+    """A text written for a request.
 
     Attributes:
       request: the request.

@@ -31,7 +31,7 @@ class ScoredItem:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """What `open_run` gives; weights and catalogue are opened when they are first needed.
+    """An opened run; weights and catalogue are opened when they are first needed.
 
     Attributes:
       run: the recipe.
@@ -79,7 +79,7 @@ class OpenedRun:
         return [ScoredItem(**item) for item in asked.rank()]
 
     def describe(self, item: str, **decoding: Any) -> str:
-        """What the model writes of an item, named by its id or title.
+        """The model's text about an item, named by its id or title.
 
         Args:
           item: the item.

@@ -12,7 +12,7 @@ from ilm_jax.serving.requests import Request
 
 
 class Turns:
-    """What was said so far, for a model with a chat format; plain text has no turns.
+    """The conversation so far, for a model with a chat format; plain text has no turns.
 
     Attributes:
       said: the turns, oldest first: a question, its answer, and so on.

@@ -22,7 +22,7 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 @dataclasses.dataclass(frozen=True)
 class ProcessConfig:
-    """How long processes wait for each other.
+    """Settings of several processes: how long they wait for each other.
 
     Attributes:
       heartbeat_timeout_seconds: a process that has not been heard of for so long is taken for dead,

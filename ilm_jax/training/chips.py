@@ -1,4 +1,4 @@
-"""What a chip of each TPU generation has, for rooflines.
+"""Limits of a chip of each TPU generation, for rooflines.
 
 Peak and HBM bandwidth are Google Cloud's (https://cloud.google.com/tpu/docs, the page of each
 generation); memory is what the compiler grants to a program, a little under the chip's. Bandwidths

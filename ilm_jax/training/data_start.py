@@ -17,7 +17,7 @@ Scalars = dict[str, jax.Array]
 
 @dataclasses.dataclass
 class DataStart:
-    """What `load_sources` calls when all parameters are there, drawn or restored.
+    """Starts parameters from data; `load_sources` calls it when all are there, drawn or restored.
 
     The same on any mesh, to rounding: every process holds the vectors, and the parameters are used
     and replaced where they lie.

@@ -23,7 +23,7 @@ Bindings = Mapping[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What lies in a run's folder.
+    """State of a run's folder.
 
     Attributes:
       state: "absent", "begun", "finished", or "other": made by another recipe or from other inputs.
@@ -66,7 +66,7 @@ def write(
 
 
 def read(model_dir: str) -> dict[str, Any] | None:
-    """What `write` wrote; None if the run is not finished.
+    """The record that `write` wrote; None if the run is not finished.
 
     Raises:
       UserError: if the file cannot be read.

@@ -1,4 +1,4 @@
-"""What a compiled step needs of its machine: said before it runs, for nothing can be said after.
+"""Memory that a compiled step needs: said before it runs, for nothing can be said after.
 
 A device that lacks memory raises an error. A host that lacks it ends the process without a word, so
 what a step on CPU needs is compared with what there is as soon as it is compiled.
@@ -27,7 +27,7 @@ def temporaries(program: jax.stages.Compiled) -> int:
 
 
 def steps_in_flight(needed: int) -> int:
-    """How many steps may be under way; each holds its temporaries from its dispatch on."""
+    """Number of steps that may be under way; each holds its temporaries from its dispatch on."""
     return 1 if _on_host() and needed > LARGE else IN_FLIGHT
 
 

@@ -1,4 +1,4 @@
-"""What tells a good checkpoint from one of a run that has gone astray."""
+"""Detection of a diverged run: which checkpoints are good."""
 
 import collections
 import math
@@ -29,7 +29,7 @@ class Health:
             self._norms.append(norm)
 
     def record(self, norm: float) -> dict[str, Any]:
-        """What a checkpoint's metadata say, of a state with this norm."""
+        """The entry of a checkpoint's metadata, of a state with this norm."""
         usual = statistics.median(self._norms) if self._norms else norm
         outlier = bool(self._limit and usual and norm > self._limit * usual)
         return {

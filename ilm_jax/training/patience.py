@@ -38,6 +38,6 @@ class Patience:
         return 0 < self._limit <= self._without
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint's metadata say."""
+        """The entry of a checkpoint's metadata."""
         lowest = self._loss if math.isfinite(self._loss) else None
         return {"lowest_loss": lowest, "validations_without_lower": self._without}

@@ -1,4 +1,4 @@
-"""What must fit before a run's data and weights are loaded."""
+"""Checks of a run before its data and weights are loaded."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -46,7 +46,7 @@ from ilm_jax.training.stopping import STOPPED, StopRequest
 
 @dataclasses.dataclass(frozen=True)
 class TrainerConfig:
-    """How long, how often and from where.
+    """Settings of a stage of training: length, intervals, initial parameters.
 
     Attributes:
       total_steps: updates.
@@ -89,7 +89,7 @@ class TrainerConfig:
 
 
 class Inference(Protocol):
-    """Figures of what the model answers, such as `evaluation.infer_eval.InferEval`."""
+    """Metrics of the model's answers, such as `evaluation.infer_eval.InferEval`."""
 
     every: int
 
@@ -190,7 +190,7 @@ class Trainer:
         return int(self._state.step)
 
     def params(self, step: int | str = "last") -> dict[str, Any]:
-        """What `fit` trained, with what is frozen, nested and on the mesh.
+        """Trained and frozen parameters after `fit`, nested and on the mesh.
 
         Args:
           step: "last"; "best": of the lowest validation loss among the checkpoints kept, else the
@@ -314,7 +314,7 @@ class Trainer:
         )
 
     def meta(self, state: TrainState) -> dict[str, Any]:
-        """What every checkpoint says beside its arrays."""
+        """Metadata of every checkpoint."""
         return {
             "version": __version__,
             "frozen": self._frozen_fingerprint,

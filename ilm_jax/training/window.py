@@ -1,4 +1,4 @@
-"""What steps report between two logs."""
+"""Reports of the steps between two logs."""
 
 from typing import Any
 

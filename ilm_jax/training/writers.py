@@ -1,4 +1,4 @@
-"""Where a run's metrics go: metrics.jsonl always, and beside it what the recipe names.
+"""Metric writers: metrics.jsonl always, and beside it those that the recipe names.
 
     trainer.TrainerConfig.metric_writers = {"tensorboard": {}, "wandb": {"project": "items"}}
 

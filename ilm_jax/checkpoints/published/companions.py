@@ -1,4 +1,4 @@
-"""What lies beside a published model's weights: config.json, the tokenizer's files, its origin."""
+"""Files beside a published model's weights: config.json, the tokenizer's, its origin."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def config_beside(source: str | os.PathLike) -> dict[str, bytes]:
 
 
 def base_name(source: str | os.PathLike) -> str:
-    """What a published model is called: by its package, its files, else its folder's name."""
+    """Name of a published model: by its package, its files, else its folder."""
     text = os.fspath(source)
     if text.startswith("pkg:") and (known := KNOWN.get(text.rpartition("/")[2])):
         return known.name
@@ -73,7 +73,7 @@ def base_name(source: str | os.PathLike) -> str:
 
 
 def provenance(source: str | os.PathLike) -> dict[str, Any]:
-    """Where a model's weights come from, for a model card.
+    """Origin of a model's weights, for a model card.
 
     Returns:
       "name", "source" as it was named, "licence" (SPDX where its files say so, else None) and

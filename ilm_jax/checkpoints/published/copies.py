@@ -23,7 +23,7 @@ _ROUNDING = {np.dtype(np.float16): 2e-3, np.dtype(ml_dtypes.bfloat16): 2e-2}
 
 @dataclasses.dataclass
 class Settled:
-    """What a folder's tensors are once its copies were compared.
+    """A folder's tensors after duplicates were compared.
 
     Attributes:
       config: of the model that the tensors make: untied where its two tables differ.

@@ -1,4 +1,4 @@
-"""What a GGUF file's metadata say of an architecture, in the words of a config.json.
+"""A GGUF file's metadata of an architecture, in the terms of a config.json.
 
 The families read that as they read published folders. Names and defaults as in llama.cpp
 (src/llama-model.cpp, `load_hparams`), which fixes for some architectures what no key says: Gemma's

@@ -1,4 +1,4 @@
-"""How each entry of our checkpoints is made of the tensors of somebody else's.
+"""Rules that map the tensors of published checkpoints to the entries of ours.
 
 A family of models gives one rule for every entry on disk (`layer_07/attention/query/kernel`), so
 the same table reads, writes and names what is missing or left over.
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Where one entry comes from.
+    """The source of one entry.
 
     Attributes:
       source: the name of the other checkpoint's tensor.

@@ -35,7 +35,7 @@ HEADER_BYTES = 100_000_000  # as the format's own library allows
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Where a tensor's bytes are."""
+    """Place of a tensor's bytes in a file."""
 
     file: pathlib.Path
     dtype: np.dtype

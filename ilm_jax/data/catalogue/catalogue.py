@@ -173,7 +173,7 @@ def _header(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def stored_sources(path: str | os.PathLike) -> dict[str, str]:
-    """What the saved catalogue at folder `path` was made from (see `Catalogue.save`).
+    """The sources of the saved catalogue at folder `path` (see `Catalogue.save`).
 
     Raises:
       UserError: as `Catalogue.load`.

@@ -31,7 +31,7 @@ HeldOut = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """How a catalogue is split.
+    """Settings of a catalogue's split.
 
     Attributes:
       held_out_items: share of the items for each of the validation and the test fold, in
@@ -110,7 +110,7 @@ class Splits:
         )
 
     def report(self) -> dict[str, Any]:
-        """What every report prints of the split: sizes, users left out, ties, switches."""
+        """The split as every report prints it: sizes, users left out, ties, switches."""
         catalogue = self.catalogue
         short = int(np.sum(np.diff(catalogue.offsets) < 3))
         return {

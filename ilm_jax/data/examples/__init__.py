@@ -1,1 +1,1 @@
-"""What examples are made of: prompts, mentions, indexings, draws; settings and specs of tasks."""
+"""Parts of examples: prompts, mentions, indexings, draws; settings and specs of tasks."""

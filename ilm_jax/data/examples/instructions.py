@@ -1,4 +1,4 @@
-"""What a language model is asked when it writes a corpus: instructions around items' facts.
+"""Instructions with which a language model writes a corpus, around items' facts.
 
 ELM's tasks have instructions of ours (`elm_templates`); a JSON file gives others, or more:
 
@@ -83,7 +83,7 @@ def _one(file: pathlib.Path, task: str, fields: object) -> Instruction:
 
 
 def facts(catalogue: Catalogue, row: int) -> str:
-    """What a language model is told of an item: title, categories and text, on one line."""
+    """An item's facts for an instruction: title, categories and text, on one line."""
     title, text = catalogue.titles[row], catalogue.texts[row]
     kinds = ", ".join(catalogue.categories[row])
     return " ".join(f"{title}{f' ({kinds})' if kinds else ''}. {text}".split())

@@ -56,7 +56,7 @@ def user_names(splits: Splits, settings: PromptSettings) -> list[str]:
 
 
 def cluster_token(number: int) -> str:
-    """How a cluster is written."""
+    """Spelling of a cluster."""
     return f"<CI{number}>"
 
 

@@ -1,4 +1,4 @@
-"""How prompts and answers are worded: the form of mentions, ids, templates."""
+"""Settings of the wording of prompts and answers: mentions, ids, templates."""
 
 import dataclasses
 from typing import Annotated, Any, Self
@@ -28,7 +28,7 @@ Mention = Annotated[str, Choice(MENTIONS)]
 
 @dataclasses.dataclass(frozen=True)
 class PromptSettings:
-    """What a `PromptRenderer` reads.
+    """Settings of a `PromptRenderer`.
 
     Attributes:
       mention_description: how the prompt of a description names its item, one of MENTIONS.

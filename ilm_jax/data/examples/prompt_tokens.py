@@ -37,7 +37,7 @@ Part = int | Segment
 
 
 class Turn(NamedTuple):
-    """What somebody says in a conversation; `role` is "system", "user" or "assistant"."""
+    """A turn of a conversation; `role` is "system", "user" or "assistant"."""
 
     role: str
     said: Rendered

@@ -93,7 +93,7 @@ class PromptRenderer:
 
     @property
     def history_mention(self) -> str:
-        """How items of a history are mentioned, once slots have fallen back where they must."""
+        """The form of mentions in a history, once slots have fallen back where they must."""
         return self._history
 
     def held_out(self, row: int) -> bool:
@@ -263,7 +263,7 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
 
 
 def dataset_word(name: str) -> str:
-    """How prompts and answers call a dataset: "movielens/1m" is "ml1m", "openp5/beauty" "beauty".
+    """Name of a dataset in prompts and answers: "movielens/1m" is "ml1m", "openp5/beauty" "beauty".
 
     Prompts name it so that one model may learn several datasets without mixing their catalogues.
     """

@@ -1,4 +1,4 @@
-"""What a task reads of the settings, and where its cache lies.
+"""The settings that a task reads, and the path of its cache.
 
 A training process computes from these where a cache lies; `tasks/` computes from the same what to
 write there.
@@ -119,7 +119,7 @@ def tokenizer_key(settings: TaskSettings, catalogue_fingerprint: str) -> str:
 def tokenizer_path(
     dataset: str, settings: TaskSettings, catalogue_fingerprint: str, cache_dir: str | pathlib.Path
 ) -> pathlib.Path:
-    """Where the tokenizer of a dataset lies: at what the settings name, or in the cache."""
+    """Path of a dataset's tokenizer: as the settings name it, or in the cache."""
     if settings.tokenizer:
         return pathlib.Path(resolve(settings.tokenizer))
     key = tokenizer_key(settings, catalogue_fingerprint)[:12]

@@ -28,7 +28,7 @@ S = TypeVar("S", bound=FamilySettings)
 
 @dataclasses.dataclass(frozen=True)
 class TaskSettings(PromptSettings):
-    """What decides the bytes of a task cache, beside the catalogue and the tokenizer.
+    """Settings that decide the bytes of a task cache, beside the catalogue and the tokenizer.
 
     Attributes:
       variants: renderings of each training example, each with a template drawn by hash.

@@ -1,4 +1,4 @@
-"""What a task is: its name and version, features, answer, the settings it reads, and its code."""
+"""Specs of tasks: name, version, features, answer, the settings that a task reads, its code."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ class Examples(Protocol):
         """Integer columns; row k names example k of the split."""
 
     def truncations(self, split: str) -> dict[str, int]:
-        """What was cut, by name."""
+        """Number of cuts, by name."""
 
     @property
     def build(self) -> Callable[..., dict[str, Any]]:
@@ -53,7 +53,7 @@ class Examples(Protocol):
 
 
 class MakeExamples(Protocol):
-    """How a task's examples come about: a class, or a function."""
+    """Factory of a task's examples: a class, or a function."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""How a user's own files call their columns, and the small file that says so.
+"""Names of the columns of a user's own files, and the small file that sets them.
 
 Names that most files use are recognised, however they are written (`userId`, `User ID`). Others
 stand in `columns.gin` in the same folder, in gin's spelling, so that every verb sees them and the
@@ -152,7 +152,7 @@ def _plain(name: str) -> str:
 
 
 def read_columns(folder: pathlib.Path) -> Columns:
-    """What `columns.gin` in the folder says; the defaults without such a file.
+    """Settings of `columns.gin` in the folder; the defaults without such a file.
 
     Raises:
       UserError: as `read_names`; for an unknown encoding or way with markup.

@@ -1,4 +1,4 @@
-"""How readers of raw files complain: file, line, what is wrong, what to do."""
+"""Errors of readers of raw files: file, line, what is wrong, what to do."""
 
 import os
 from typing import NoReturn

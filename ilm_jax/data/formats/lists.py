@@ -48,7 +48,7 @@ def literal_list(cell: str, *, bare: bool = True) -> list[str] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Cutter:
-    """How the cells of one column are cut.
+    """Cuts the cells of one column into values.
 
     Attributes:
       separator: between values; "" takes a cell whole.

@@ -1,4 +1,4 @@
-"""What a reader says of the data beside refusing it: counted facts, one line each.
+"""Notes of readers on data that they accept: counted facts, one line each.
 
 A catalogue keeps them (`extras["notes"]`), so that `ilm inspect` shows them whenever it is asked;
 whoever prepares the catalogue sees them once, on stderr.

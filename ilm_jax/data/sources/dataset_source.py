@@ -14,7 +14,7 @@ FOLDER_BUILDER = "ilm_jax.data.sources.builders.folder_builder:folder_builder"
 
 
 class Read(Protocol):
-    """How a folder becomes a catalogue."""
+    """Reads a folder as a catalogue."""
 
     def __call__(self, folder: str, dataset: str, /) -> Catalogue:
         """The catalogue; raises UserError for what is absent or malformed, with file and line."""

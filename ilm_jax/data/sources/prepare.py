@@ -74,7 +74,7 @@ def is_fresh(dataset: str, data_dir: StrPath | None, path: StrPath) -> bool:
 
 
 def why_stale(dataset: str, data_dir: StrPath | None, path: StrPath) -> str | None:
-    """What differs from what would be read now; "" without a snapshot, None if it is fresh.
+    """Differences to what would be read now; "" without a snapshot, None if it is fresh.
 
     Raises:
       UserError: as `is_fresh`.

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def changed_sources(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """What differs between the sources of a catalogue that is there and those of now."""
+    """Differences between the sources of a stored catalogue and those of now."""
     words = []
     for name, value in wanted.items():
         if name == "builder" and found.get(name) != value:

@@ -45,7 +45,7 @@ START, DAY = 1_600_000_000, 86_400
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """What generated a world; for oracles and tests, never for a model.
+    """The latent variables of a world; for oracles and tests, never for a model.
 
     Attributes:
       item: factors of the items, unit variance.

@@ -266,7 +266,7 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
 
 
 def example_name(example: Example) -> str:
-    """How messages call an example."""
+    """Name of an example in messages."""
     return f"{example.get('task', 'task')}, example {example['key']!r}"
 
 

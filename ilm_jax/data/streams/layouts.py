@@ -1,4 +1,4 @@
-"""How a dataset's examples become the rows of a batch: what an objective says of each batch kind.
+"""Layouts: how a dataset's examples become the rows of a batch, as an objective says by kind.
 
 A layout is data: an objective names one for each of its kinds (`Objective.layout`), and nothing
 else knows which tasks a kind is made of. Adding one needs no change here.

@@ -26,7 +26,7 @@ FORMAT = "ilm_jax.packing/2"
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What a row holds at most: positions, target tokens, slots and examples."""
+    """Limits of a row: positions, target tokens, slots and examples."""
 
     positions: int
     targets: int
@@ -197,7 +197,7 @@ class PackingConverter:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What was cut."""
+        """Number of cuts, by name."""
         return self._converter.counts
 
     def __call__(

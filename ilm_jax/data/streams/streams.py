@@ -22,7 +22,7 @@ Example = dict[str, Any]
 
 
 class Source(Protocol):
-    """What a stream reads: a `CachedTask`, or anything with a length and random access."""
+    """A source of examples: a `CachedTask`, or anything with a length and random access."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """How tasks are mixed, in T5's terms (Raffel et al. 2020, section 3.5.2).
+    """A mixture of tasks, in T5's terms (Raffel et al. 2020, section 3.5.2).
 
     Attributes:
       rates: relative rate of each task; None stands for its number of examples, at most `cap`.

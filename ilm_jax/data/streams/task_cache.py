@@ -43,7 +43,7 @@ def parts(total: int) -> list[range]:
 
 
 def staging(path: str | os.PathLike) -> pathlib.Path:
-    """Where the parts of a split are collected."""
+    """Folder in which the parts of a split are collected."""
     path = pathlib.Path(path)
     return path.with_name(f"{path.name}.parts")
 

@@ -36,7 +36,7 @@ Piece = int | str | Words
 
 @dataclasses.dataclass(frozen=True)
 class ChatFormat:
-    """How one model reads a conversation.
+    """A model's layout of a conversation.
 
     Attributes:
       template: of the model's files.

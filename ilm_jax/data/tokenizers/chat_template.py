@@ -14,7 +14,7 @@ SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
 
 class Message(NamedTuple):
-    """What somebody says; `role` is "system", "user" or "assistant"."""
+    """A message; `role` is "system", "user" or "assistant"."""
 
     role: str
     content: str

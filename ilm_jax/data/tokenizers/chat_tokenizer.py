@@ -130,7 +130,7 @@ def chat_of(tokenizer: Tokenizer) -> str:
 
 
 def record_of(tokenizer: Tokenizer) -> dict[str, str]:
-    """How prompts are laid out, for a run's record: plain values, no paths."""
+    """Layout of prompts for a run's record: plain values, no paths."""
     if tokenizer.chat is None:
         return {"format": "plain"}
     chat = tokenizer.chat

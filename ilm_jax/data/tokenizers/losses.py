@@ -1,4 +1,4 @@
-"""What of a catalogue's titles and texts a vocabulary cannot say: counted before anything learns.
+"""Counts of titles and texts that a vocabulary cannot represent, before anything trains.
 
 A character is lost where it becomes the unknown token, or no token at all. White space, control
 and format characters do not count, nor does what a tokenizer folds (case, accents). Tokenizers

@@ -1,4 +1,4 @@
-"""What the rest of the library asks of a tokenizer."""
+"""The protocol of tokenizers."""
 
 import os
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What the JSON files beside a vocabulary say of its special tokens."""
+"""Special tokens, as the JSON files beside a vocabulary state them."""
 
 import dataclasses
 import functools

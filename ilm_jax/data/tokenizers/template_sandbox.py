@@ -1,4 +1,4 @@
-"""Where chat templates run: Jinja without files, without Python's insides, without a clock.
+"""The sandbox of chat templates: Jinja without files, without Python's insides, without a clock.
 
 The environment is the one that published templates are written for (blocks trimmed, `break` and
 `continue`, `raise_exception`, `strftime_now`, `{% generation %}`). A template is a download like

@@ -52,13 +52,13 @@ class ModelOnMesh:
         return None if model.reader is None else SoftTokenCache(model, self.partitioner)
 
     def entities(self, params: PyTree[Array], *, soft: bool) -> Float[Array, "capacity …"]:
-        """What stands for items and users: soft tokens split over the mesh, or whole vectors."""
+        """Representations of items and users: soft tokens split over the mesh, or whole vectors."""
         if soft and self.soft_tokens is not None:
             return self.soft_tokens(params, self.vectors).values
         return jax.device_put(self.vectors, self.entity_sharding(soft=soft))
 
     def entity_sharding(self, *, soft: bool) -> NamedSharding:
-        """Where `entities` lie."""
+        """Sharding of `entities`."""
         if soft and self.soft_tokens is not None:
             return NamedSharding(self.partitioner.mesh, PartitionSpec(self.partitioner.batch_axes))
         return self.partitioner.replicated

@@ -76,7 +76,7 @@ class Ranked:
         counts: Shaped[np.ndarray, " items"],
         histories: Sequence[Int[np.ndarray, " history"]],
     ) -> Evaluation:
-        """How popular what is listed is, and its lift over what users chose.
+        """Popularity of the listed items, and its lift over what users chose.
 
         Args:
           counts: training interactions of every item.
@@ -217,7 +217,7 @@ def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
 
 
 def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) -> list[np.ndarray]:
-    """What the users of these examples had chosen before their targets, all of it."""
+    """All items that the users of these examples had chosen before their targets."""
     rows = {raw: row for row, raw in enumerate(splits.catalogue.user_ids)}
     of = splits.test_target if split == "test" else splits.valid_target
     targets = [of(rows[feed.stream[int(i)]["user"]]) for i in numbers]

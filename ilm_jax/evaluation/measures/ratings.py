@@ -57,12 +57,12 @@ class Rated:
 
     @property
     def predictions(self) -> Float64[np.ndarray, " examples"]:
-        """What was predicted, as metrics take it."""
+        """Predicted ratings, as metrics take them."""
         return self.predicted
 
     @property
     def targets(self) -> Float64[np.ndarray, " examples"]:
-        """What stood there, as metrics take it."""
+        """True ratings, as metrics take them."""
         return self.ratings
 
     def over_users(self, liked: float) -> Evaluation:

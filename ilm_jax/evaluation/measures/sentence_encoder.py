@@ -46,7 +46,7 @@ _OLD_POOLINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What sentence-transformers' files say beside the weights.
+    """Settings from sentence-transformers' files, beside the weights.
 
     Attributes:
       pooling: "mean", "cls" or "max", over the tokens that are not padding.

@@ -1,4 +1,4 @@
-"""What a model's vectors are worth: nll with another item's vectors, less nll with the item's own.
+"""The worth of a model's vectors: nll with another item's vectors, less nll with the item's own.
 
 nll alone does not say it: soft tokens that are the same for every item already lower it, by the
 task and the texts' style. Measured on the same texts and tokens, in nats per token; 0: what a
@@ -22,7 +22,7 @@ NO_OTHER = f"{NOT_AVAILABLE} (the prompts hold vectors of one item alone: there 
 
 
 class Partners(NamedTuple):
-    """Who stands in for whom.
+    """For each row of the table, the row that takes its place.
 
     Attributes:
       rows: for each row of the embedding table another one, itself where it is in no prompt; None

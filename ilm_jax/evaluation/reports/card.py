@@ -38,7 +38,7 @@ def ranking_card(
     candidates: int | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """How lists were made.
+    """Protocol of ranked lists.
 
     Args:
       task, split: whose targets were ranked.
@@ -71,7 +71,7 @@ def ranking_card(
 
 
 def language_card(*, task: str, split: str, texts: int | str, **more: Any) -> dict[str, Any]:
-    """How nll was averaged over so many texts, or a sample in words."""
+    """Protocol of nll, averaged over so many texts, or a sample in words."""
     return {
         "task": task,
         "split": split,
@@ -116,7 +116,7 @@ def texts_card(
 def ratings_card(
     *, task: str, split: str, ratings: int, users: int | str, liked: float, **more: Any
 ) -> dict[str, Any]:
-    """How ratings were predicted, of so many users, or of a sample in words."""
+    """Protocol of predicted ratings, of so many users, or of a sample in words."""
     return {
         "task": task,
         "split": split,
@@ -130,7 +130,7 @@ def ratings_card(
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Where two cards differ, as "ranking.users: 500 and 3000"; empty if they agree."""
+    """Differences of two cards, as "ranking.users: 500 and 3000"; empty if they agree."""
     one, two = dict(_leaves(first)), dict(_leaves(second))
     return [
         f"{name}: {one.get(name, 'absent')} and {two.get(name, 'absent')}"

@@ -1,4 +1,4 @@
-"""What `ilm evaluate` leaves in a folder, and how it is read back.
+"""Files that `ilm evaluate` writes into a folder, and how they are read back.
 
 evaluation.json  metrics ("figures"), intervals, which end is better, protocol card
 per_unit.npz     the values of every user and text, for paired comparisons

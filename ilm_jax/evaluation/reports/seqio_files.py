@@ -64,7 +64,7 @@ def answers_name(task: str, step: int) -> str:
 def input_fields(
     example: Mapping[str, Any], words: Callable[[Sequence[int]], str]
 ) -> dict[str, Any]:
-    """What a file shows of an example, by seqio's names: `inputs` and `inputs_pretokenized`, ….
+    """An example's fields in a file, by seqio's names: `inputs` and `inputs_pretokenized`, ….
 
     Args:
       example: of a prompt task.

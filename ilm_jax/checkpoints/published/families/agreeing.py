@@ -73,7 +73,7 @@ def flag(found: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def check_names(found: Mapping[str, Any]) -> None:
-    """What every config.json may say twice: its numbers' type, and which model it is.
+    """Checks what every config.json may say twice: its numbers' type, and which model it is.
 
     Raises:
       UserError: if it says two things.

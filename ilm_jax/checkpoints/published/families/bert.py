@@ -130,7 +130,7 @@ def mlp(ours: str, intermediate: str, output: str) -> dict[str, Rule]:
 
 
 def rules(config: BertConfig) -> dict[str, Rule]:
-    """Where each entry of `Bert` comes from."""
+    """The source of each entry of `Bert`."""
     table = {
         "embedding/token/embedding": Rule("embeddings.word_embeddings.weight"),
         "embedding/position/embedding": Rule(

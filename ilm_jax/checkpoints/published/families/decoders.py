@@ -1,4 +1,4 @@
-"""What the config.json files and tensor names of decoder-only models on Hugging Face share.
+"""Reads what the config.json files and tensor names of Hugging Face's decoder-only models share.
 
 Names and meanings as in `transformers`, models/*/configuration_*.py and modeling_*.py; a file may
 give rotary positions in the older way (`rope_theta`, `rope_scaling`) or the newer
@@ -204,7 +204,7 @@ def rename(name: str) -> str:
 
 
 def rules(config: DecoderConfig) -> dict[str, Rule]:
-    """Where each entry of the decoder comes from."""
+    """The source of each entry of the decoder."""
     table = {
         "embedding/embedding": Rule("model.embed_tokens.weight"),
         "final_norm/scale": Rule("model.norm.weight"),

@@ -1,4 +1,4 @@
-"""What every TFDS builder here shares: one typed schema for catalogues, and the way back.
+"""Base of the TFDS builders here: one typed schema for catalogues, and the way back.
 
 A prepared dataset has three splits of one schema; features that a split does not use are empty.
   items:     row, id, title, text, content, categories
