@@ -143,7 +143,7 @@ class CorpusText:
             yield (example.prompt.text if example.prompt else "") + example.target_text
 
     def tokenizer_strings(self) -> Iterator[str]:
-        """The tokenizer's training texts: the training corpus, and all id strings for their digits."""
+        """The tokenizer's training texts: the corpus, and all id strings for their digits."""
         yield from self.strings("train")
         renderer = self._sequences.renderer
         yield from map(renderer.item_id, range(self.splits.catalogue.num_items))

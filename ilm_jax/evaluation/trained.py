@@ -137,7 +137,7 @@ class EvaluatedTask:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """Model for evaluators, answerers and exports; `ilm_jax.runs.opening.load_trained` opens a run's.
+    """For evaluators, answerers and exports; `ilm_jax.runs.opening.load_trained` opens a run's.
 
     Attributes:
       model_dir: where it was trained.
