@@ -178,8 +178,12 @@ class Run:
 
     @property
     def target_length(self) -> int:
-        """Target tokens of a row at most; 0 where rows are no prompts."""
-        return max(d.task_feature_lengths.get("targets", 0) for d in self.train.values())
+        """Target tokens of a row at most, also of validation; 0 where rows are no prompts.
+
+        Losses read no more of a row than these.
+        """
+        datasets = [*self.train.values(), *self.train_eval.values()]
+        return max(dataset.row_lengths.get("targets", 0) for dataset in datasets)
 
     def feed(self, dataset: DatasetConfig, kind: str | None = None) -> Feed:
         """Batches of a dataset for this run's model, of one of its kinds; None: of its first."""

@@ -222,6 +222,23 @@ class DatasetConfig:
         return Feed(stream, converter, wrap=layout.wraps)
 
     @property
+    def shares_rows(self) -> bool:
+        """Whether several examples stand in a row: in training alone."""
+        return self.pack > 1 and self.repeat
+
+    @property
+    def row_lengths(self) -> Mapping[str, int]:
+        """Lengths of a row: `task_feature_lengths`, or those of all examples that share it.
+
+        No prompt is longer for it; answers have what is left.
+        """
+        lengths = self.task_feature_lengths
+        if not self.shares_rows:
+            return lengths
+        positions = int(sum(lengths.values()) * self.pack_room)
+        return {**lengths, "targets": positions - lengths["inputs"]}
+
+    @property
     def row_entities(self) -> int:
         """Slots of a prompt: `max_entities`, or as many as its settings can bring."""
         if self.max_entities is not None:

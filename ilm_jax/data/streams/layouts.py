@@ -72,11 +72,12 @@ class Prompts:
         self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
     ) -> tuple[Sources, Converter]:
         """See `Layout.open`."""
-        lengths, slots = dataset.task_feature_lengths, dataset.row_entities
-        one = self._converter(dataset, tokenizer, rows, lengths, slots)
-        if not _shares_rows(dataset):
+        one = self._converter(
+            dataset, tokenizer, rows, dataset.task_feature_lengths, dataset.row_entities
+        )
+        if not dataset.shares_rows:
             return tasks, one
-        row = self._converter(dataset, tokenizer, rows, *self._row(dataset))
+        row = self._row_converter(dataset, tokenizer, rows)
         packed: Sources = {
             name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed)
             for name, task in tasks.items()
@@ -85,20 +86,18 @@ class Prompts:
 
     def blank(self, dataset: "DatasetConfig") -> Batch:
         """See `Layout.blank`."""
-        tokenizer = cast(Tokenizer, _NoTokenizer())
-        return self._converter(dataset, tokenizer, None, *self._row(dataset))([None])
+        return self._row_converter(dataset, cast(Tokenizer, _NoTokenizer()), None)([None])
 
-    def _row(self, dataset: "DatasetConfig") -> tuple[Mapping[str, int], int]:
-        """Lengths and slots of a row: of one example, or of all that share it."""
-        lengths, slots = dataset.task_feature_lengths, dataset.row_entities
-        if not _shares_rows(dataset):
-            return lengths, slots
-        positions = int(sum(lengths.values()) * dataset.pack_room)
-        if dataset.max_entities is None:
+    def _row_converter(
+        self, dataset: "DatasetConfig", tokenizer: Tokenizer, rows: Rows | None
+    ) -> PromptConverter:
+        """To rows as the model sees them, which several examples may share."""
+        lengths, slots = dataset.row_lengths, dataset.row_entities
+        if dataset.shares_rows and dataset.max_entities is None:
             # A slot takes `num_queries` positions.
-            slots = max(slots, min(slots * dataset.pack, positions // self.num_queries))
-        # No prompt is longer for it; answers have what is left.
-        return {"inputs": lengths["inputs"], "targets": positions - lengths["inputs"]}, slots
+            room = sum(lengths.values()) // self.num_queries
+            slots = max(slots, min(slots * dataset.pack, room))
+        return self._converter(dataset, tokenizer, rows, lengths, slots)
 
     def _converter(
         self,
@@ -116,10 +115,6 @@ class Prompts:
             rows=rows,
             truncate_targets=dataset.truncate_targets,
         )
-
-
-def _shares_rows(dataset: "DatasetConfig") -> bool:
-    return dataset.pack > 1 and dataset.repeat
 
 
 PROMPTS = Prompts()
