@@ -7,18 +7,19 @@ from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.runs.opening import run_of_recipe
 from tests.data.cached_toy import cached_toy
 
-LENGTHS = "dataset_config.DatasetConfig.task_feature_lengths={'inputs': 20, 'targets': %d}"
+LENGTHS = "{'inputs': 20, 'targets': %d}"
+LONGER = f"train_eval/dataset_config.DatasetConfig.task_feature_lengths={LENGTHS % 300}"
 # Descriptions in words, whose caches other tests make too.
 TOY = (
     "MIXTURE_OR_TASK_NAME='long_description'",
     "task_settings.TaskSettings.text_only=True",
-    LENGTHS % 40,
+    f"TASK_FEATURE_LENGTHS={LENGTHS % 40}",
 )
 
 
 @pytest.mark.parametrize(
     "bindings",
-    [(), ("PACK=0",), ("PACK_ROOM=1.0",), ("PACK=0", f"train_eval/{LENGTHS % 300}")],
+    [(), ("PACK=0",), ("PACK_ROOM=1.0",), ("PACK=0", LONGER)],
     ids=["recipe", "one-example", "no-more-room", "validation-is-longer"],
 )
 def test_a_row_has_no_more_targets_than_losses_read(tmp_path, bindings):
