@@ -11,7 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steps import read_json, run_step
+from scheduling import run_steps
+from steps import Step, read_json
 from study import RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
@@ -48,21 +49,28 @@ def search(study: Study, rows: Sequence[str]) -> dict[str, Any]:
     """
     trained = [row for row in rows if RECIPES[row] is not None]
     before = [row for row in rows if row in ("text-zero", "ilm")]
-    seconds = run_study(study, before, ranking=False, until="stage1")
+    run_study(study, before, ranking=False, until="stage1")
     # Texts of validation items alone, as rows are compared on texts of test items.
     judged = gin_config.build(Sweep, [SWEEP], [], []).fixed
     earlier = [study.table, study.folder / "stage0", study.folder / "stage1"]
-    found: dict[str, Any] = {}
+    steps: list[Step] = [
+        (
+            stage_of(row, rate),
+            study.train_row(row, stage_of(row, rate), LEARNING_RATE=rate, **judged),
+            study.folder / stage_of(row, rate) / finished.FILE,
+        )
+        for row in trained
+        for rate in grid()
+    ]
     with one_writer(study.folder, "studies/reproduce.py"):
+        run_steps(study, steps, earlier)
+        found: dict[str, Any] = {}
         for row in trained:
-            values = {}
-            for rate in grid():
-                stage = stage_of(row, rate)
-                done = study.folder / stage / finished.FILE
-                words = study.train_row(row, stage, LEARNING_RATE=rate, **judged)
-                if run_step(study, stage, words, done, earlier, "", seconds):
-                    write(study.folder / "seconds.json", seconds)
-                values[f"{rate:g}"] = read_json(done)["validation"][METRIC]
+            ends = {f"{rate:g}": study.folder / stage_of(row, rate) for rate in grid()}
+            values = {
+                rate: read_json(folder / finished.FILE)["validation"][METRIC]
+                for rate, folder in ends.items()
+            }
             found[row] = {"rate": float(min(values, key=values.__getitem__)), "values": values}
         record = {
             "dataset": study.dataset,

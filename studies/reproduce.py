@@ -23,6 +23,7 @@ from typing import Any
 
 import published
 import rates
+import scheduling
 from study import READER_ROWS, RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
@@ -143,11 +144,18 @@ def study_of(arguments: argparse.Namespace) -> Study:
     folder = pathlib.Path(arguments.model_dir or f"runs/{name}")
     places = (arguments.data_dir, arguments.cache_dir)
     if not lm:
-        return Study(dataset, arguments.seed, folder, *places)
+        return Study(dataset, arguments.seed, folder, *places, jobs_of(arguments))
     if arguments.choose_rates:
         raise UserError("--choose_rates is for the small language model of stage 0: leave out --lm")
     source = published.named(lm)
-    return published.PublishedStudy(dataset, arguments.seed, folder, *places, source=source)
+    # Two published models side by side would take twice the memory.
+    jobs = arguments.jobs or 1
+    return published.PublishedStudy(dataset, arguments.seed, folder, *places, jobs, source=source)
+
+
+def jobs_of(arguments: argparse.Namespace) -> int:
+    """Steps that run at a time: as told, or as many as this machine runs well."""
+    return arguments.jobs or scheduling.default_jobs()
 
 
 def quickstart(arguments: argparse.Namespace) -> None:
@@ -174,6 +182,7 @@ def search_rates(arguments: argparse.Namespace) -> None:
         arguments.seed,
         pathlib.Path(arguments.model_dir or "runs/order") / f"world0_seed{arguments.seed}",
         cache_dir=arguments.cache_dir,
+        jobs=jobs_of(arguments),
     )
     record = rates.search(study, list(RECIPES))
     if arguments.commit:
@@ -192,6 +201,7 @@ def order(arguments: argparse.Namespace) -> None:
             seed,
             pathlib.Path(arguments.model_dir or "runs/order") / f"world{world}_seed{seed}",
             cache_dir=arguments.cache_dir,
+            jobs=jobs_of(arguments),
         )
         run_study(study, list(READER_ROWS), ranking=False)
         for row in READER_ROWS:
@@ -237,6 +247,11 @@ def main() -> int:
     for study in (one, grid, several):
         study.add_argument("--model_dir", help="where everything is written (default: runs/…)")
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
+        study.add_argument(
+            "--jobs",
+            type=int,
+            help="steps that run side by side (default: 2 on a CPU of two cores or more, else 1)",
+        )
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

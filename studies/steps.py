@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ from ilm_jax.training import finished
 
 if TYPE_CHECKING:
     from study import Study
+
+# gin has one configuration, whatever the thread.
+_RECIPES = threading.Lock()
 
 # Its name, the words after `ilm`, the file that says it is done.
 Step = tuple[str, list[str], pathlib.Path]
@@ -50,7 +54,8 @@ def run_step(
       seconds: by step; added to.
     """
     file = study.folder / "steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
-    record = _made_from(study, command, earlier)
+    with _RECIPES:
+        record = _made_from(study, command, earlier)
     found = read_json(file)
     if done.exists():
         _check_made_from(found, record, name, done)
@@ -58,7 +63,7 @@ def run_step(
         _write(file, {**record, "output": ""})  # a kill between two files must not lose the step
         print(f"{label}{name}: ilm {' '.join(command)}", flush=True)
         start = time.monotonic()
-        run_verb(command, name, study.folder)
+        run_verb(command, name, study.folder, prefix=f"{name}: " if study.jobs > 1 else "")
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
         if command[0] == "train" and not done.exists():
             raise UserError(f"step {name!r} was stopped; the same command goes on with it")
@@ -127,22 +132,30 @@ def _check_made_from(
         )
 
 
-def run_verb(command: list[str], name: str, folder: pathlib.Path) -> None:
+def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = "") -> None:
     """Runs `ilm …`; raises UserError if it fails.
 
     Programs that one step of a study compiled are read by the next, from `folder`/compiled: rows
     differ in little, and compiling is half the time of a short run.
+
+    Args:
+      command: the words after `ilm`.
+      name: of the step, for the message.
+      folder: of the study.
+      prefix: of every line that it prints, where others print too.
     """
     shared = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     }
-    result = subprocess.run(
-        [sys.executable, "-m", "ilm_jax", *command], check=False, env={**shared, **os.environ}
-    )
-    if result.returncode:
+    words, env = [sys.executable, "-m", "ilm_jax", *command], {**shared, **os.environ}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if prefix else {}
+    with subprocess.Popen(words, env=env, **piped) as process:  # type: ignore[call-overload]
+        for line in process.stdout or ():
+            print(f"{prefix}{line}", end="", flush=True)
+    if process.returncode:
         raise UserError(
-            f"step {name!r} failed (exit code {result.returncode}); its message is above"
+            f"step {name!r} failed (exit code {process.returncode}); its message is above"
         )
 
 

@@ -6,16 +6,15 @@ Finished steps are skipped and half-done ones resume, so an interrupted study go
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from steps import Step, output_of, read_json, run_step
+from scheduling import run_steps
+from steps import Step
 
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.evaluation.reports import results
-from ilm_jax.files import atomic_write
 from ilm_jax.locks import one_writer
 
 # Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.
@@ -47,13 +46,14 @@ LONGER: dict[str, dict[str, object]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One dataset, one seed, one folder."""
+    """One dataset, one seed, one folder; so many `jobs` at a time."""
 
     dataset: str
     seed: int
     folder: pathlib.Path
     data_dir: str | None = None
     cache_dir: str | None = None
+    jobs: int = 1
     stage1: ClassVar[str] = "tiny/stage1.gin"
 
     @property
@@ -215,15 +215,4 @@ def run_study(
       UserError: if a step fails, was stopped, or was made by another command or from other inputs.
     """
     with one_writer(study.folder, "studies/reproduce.py"):
-        return _run_steps(study, plan(study, rows, ranking, **plans))
-
-
-def _run_steps(study: Study, steps: list[Step]) -> dict[str, float]:
-    seconds = read_json(study.folder / "seconds.json")
-    outputs: list[pathlib.Path] = []
-    for number, (name, command, done) in enumerate(steps, 1):
-        if run_step(study, name, command, done, outputs, f"[{number}/{len(steps)}] ", seconds):
-            with atomic_write(study.folder / "seconds.json") as stream:
-                json.dump(seconds, stream, indent=1)
-        outputs.append(output_of(done))
-    return seconds
+        return run_steps(study, plan(study, rows, ranking, **plans))

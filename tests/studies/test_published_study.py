@@ -31,7 +31,7 @@ def modules(monkeypatch):
     import study
 
     yield published, study, reproduce
-    for name in ("published", "reproduce", "study", "steps", "rates"):
+    for name in ("published", "reproduce", "study", "steps", "scheduling", "rates"):
         sys.modules.pop(name)
 
 

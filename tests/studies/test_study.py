@@ -22,7 +22,7 @@ def steps(monkeypatch, tmp_path):
 
     ran = []
 
-    def verb(command, name, folder):
+    def verb(command, name, folder, prefix=""):
         ran.append(name)
         at = dict(word.lstrip("-").partition("=")[::2] for word in command[1:])
         if command[0] == "fit_cf":
@@ -38,7 +38,7 @@ def steps(monkeypatch, tmp_path):
     monkeypatch.setattr(running, "run_verb", verb)
     monkeypatch.setattr(module.Study, "data", "catalogue")
     yield module, ran
-    for name in ("study", "steps"):
+    for name in ("study", "steps", "scheduling"):
         sys.modules.pop(name)
 
 
@@ -71,7 +71,7 @@ def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
         monkeypatch.setattr(
             sys.modules["steps"],
             "run_verb",
-            lambda command, name, folder: (tmp_path / "s/cf.safetensors").write_text("new"),
+            lambda command, name, folder, **_: (tmp_path / "s/cf.safetensors").write_text("new"),
         )
         module.run_study(study, ["mlp"], ranking=False)
 

@@ -1,0 +1,86 @@
+"""Steps of a study run side by side, each after what it reads."""
+
+import pathlib
+import sys
+import threading
+
+import pytest
+
+from ilm_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    """Modules of the folder, whose names are common words."""
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    import scheduling
+    import steps
+    import study
+
+    monkeypatch.setattr(study.Study, "data", "catalogue")
+    yield scheduling, steps, study
+    for name in ("scheduling", "steps", "study"):
+        sys.modules.pop(name)
+
+
+def step(folder, name, *reads):
+    return name, ["note", f"--output={folder / name}", *reads], folder / name
+
+
+def test_a_step_starts_when_what_it_reads_is_made_and_not_before(studies, monkeypatch, tmp_path):
+    scheduling, steps, study = studies
+    both, began, ended = threading.Barrier(2, timeout=20), [], []
+
+    def verb(command, name, folder, prefix=""):
+        assert prefix == f"{name}: "
+        began.append((name, set(ended)))
+        if name in ("left", "right-2"):
+            both.wait()  # passes only if both run at the same time
+        (tmp_path / name).touch()
+        ended.append(name)
+
+    monkeypatch.setattr(steps, "run_verb", verb)
+    plan = [
+        step(tmp_path, "data"),
+        step(tmp_path, "left"),
+        step(tmp_path, "right"),
+        step(tmp_path, "right-2", f"--from='{tmp_path / 'right'}'"),
+        step(tmp_path, "last", f"--of={tmp_path / 'left'}", f'--and={{"a": "{tmp_path}/right-2"}}'),
+    ]
+    seconds = scheduling.run_steps(study.Study("toy", 0, tmp_path, jobs=2), plan)
+    before = dict(began)
+    assert list(before)[0] == "data" and list(before)[-1] == "last"
+    assert "data" in before["left"] and "right" in before["right-2"]
+    assert {"left", "right-2"} <= before["last"]
+    assert set(seconds) == set(before)
+
+
+def test_a_step_that_fails_lets_the_one_beside_it_finish_and_starts_no_other(
+    studies, monkeypatch, tmp_path
+):
+    scheduling, steps, study = studies
+    both = threading.Barrier(2, timeout=20)
+
+    def verb(command, name, folder, prefix=""):
+        both.wait()
+        if name == "bad":
+            raise UserError("step 'bad' failed")
+        (tmp_path / name).touch()
+
+    monkeypatch.setattr(steps, "run_verb", verb)
+    plan = [step(tmp_path, name) for name in ("bad", "good", "later")]
+    with pytest.raises(UserError, match="step 'bad' failed"):
+        scheduling.run_steps(study.Study("toy", 0, tmp_path, jobs=2), plan)
+    assert (tmp_path / "good").exists() and not (tmp_path / "later").exists()
+
+
+def test_lines_of_verbs_side_by_side_say_whose_they_are(studies, tmp_path, capfd):
+    _, steps, _ = studies
+    steps.run_verb(["--help"], "first", tmp_path, prefix="first: ")
+    printed = capfd.readouterr().out.splitlines()
+    assert printed and all(line.startswith("first: ") for line in printed)
+    with pytest.raises(UserError, match="step 'second' failed"):
+        steps.run_verb(["no-such-verb"], "second", tmp_path, prefix="second: ")
+    assert "second: " in capfd.readouterr().out
