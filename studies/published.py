@@ -189,7 +189,8 @@ def written(folder: pathlib.Path, stored: results.Stored) -> Sequence[Mapping[st
     files = [n for n in stored.record["files"] if re.search(r"long_description-\d+\.jsonl$", n)]
     if not files:
         raise UserError(f"{folder} holds no written texts: delete it to have it made anew")
-    lines = (folder / files[0]).read_text(encoding="utf-8").splitlines()
+    # JSON may hold other ends of lines as they are, in what a model wrote.
+    lines = (folder / files[0]).read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [
         {name: " ".join(str(row[name]).split()) for name in ("target", "prediction")}
         for row in map(json.loads, lines)

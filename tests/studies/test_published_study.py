@@ -105,9 +105,12 @@ def test_under_the_table_stand_texts_of_every_row_and_the_best_readers_chat(modu
     stored = {}
     for row, content in zip(ROWS, (5.0, 1.0, 3.0, 2.0, 2.5), strict=True):
         name = "elm24_toy_long_description-000050.jsonl"
-        lines = [{"target": f"true {n}", "prediction": f"{row}\nsays {n}"} for n in range(5)]
+        lines = [{"target": f"true {n}", "prediction": f"{row}\n\u2028says {n}"} for n in range(5)]
         (tmp_path / row / "evaluation").mkdir(parents=True)
-        (tmp_path / row / "evaluation" / name).write_text("\n".join(map(json.dumps, lines)))
+        (tmp_path / row / "evaluation" / name).write_text(
+            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+            encoding="utf-8",
+        )
         record = {"figures": {"nll_content": content}, "files": [name, "per_unit.npz"]}
         stored[row] = Stored(record, {})
     lines = work.closing(stored)
