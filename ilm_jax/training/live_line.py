@@ -45,7 +45,7 @@ class LiveLine:
         seconds, steps = max(now - self._since, 1e-9), step - self._at
         rate = examples / seconds
         working = max(seconds - self._paused, 1e-9) / max(steps, 1)
-        self._shown = f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} examples/s"
+        self._shown = f"step {step}/{self._total}  loss {loss:.4f}  {_rate(rate)} examples/s"
         left = "" if step >= self._total else f"  ETA {self._left(step, working)}"
         self._print(self._shown + left)
         self._since, self._at, self._paused = now, step, 0.0
@@ -103,6 +103,11 @@ class LiveLine:
         self._open = self._tty
         end = "" if self._tty else "\n"
         print(f"\r{line}\x1b[K" if self._tty else line, end=end, file=sys.stderr, flush=True)
+
+
+def _rate(rate: float) -> str:
+    """Whole numbers, but for large models on small machines, which take minutes an example."""
+    return f"{rate:.0f}" if rate >= 9.5 else f"{rate:.2g}"
 
 
 def _clock(seconds: float) -> str:

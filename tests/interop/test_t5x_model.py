@@ -68,7 +68,9 @@ def test_without_t5x_it_imports_and_says_how_to_install_it():
     try:
         importlib.import_module("t5x")
     except ImportError:
-        with pytest.raises(UserError, match=r"pip install 'ilm_jax\[t5x\]'"):
+        with pytest.raises(
+            UserError, match=r"pip install 't5x @ git\+https://github.com/google-research/t5x'"
+        ):
             t5x_model.ItemLanguageT5XModel(stub_run(models.ILM))
     else:
         t5x_model.need_t5x()
@@ -94,7 +96,7 @@ def test_shards_make_up_the_global_batch_with_their_vectors():
 @pytest.fixture(params=OBJECTIVES)
 def model(request):
     """(model, batch as T5X gives it, batch as our trainer does, parameters)."""
-    pytest.importorskip("t5x", reason="T5X is on no package index: extra `t5x`")
+    pytest.importorskip("t5x", reason="T5X is not installed; it is on no package index")
     run = stub_run(OBJECTIVES[request.param])
     made = t5x_model.ItemLanguageT5XModel(run)
     run.feed = lambda dataset: Rows()

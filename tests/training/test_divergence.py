@@ -87,7 +87,7 @@ def test_without_a_checkpoint_none_is_named(tmp_path):
     trainer.table = np.full_like(trainer.table, np.nan)
     with pytest.raises(UserError, match="step 1 .* no checkpoint was saved.* look at the weights"):
         trainer.fit()
-    assert not Checkpoints(str(tmp_path)).latest_step
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("rate", [1e9, 1e38])
@@ -97,7 +97,8 @@ def test_a_rate_that_is_far_too_high_leaves_no_good_checkpoint(tmp_path, rate):
         trainer.fit()
     except UserError as error:
         assert "not finite at step" in str(error)
-    assert Checkpoints(str(tmp_path)).last_good_step() is None
+    if (tmp_path / "checkpoints").exists():  # no step was finite at the higher rate
+        assert rate == 1e9 and Checkpoints(str(tmp_path)).last_good_step() is None
 
 
 class Dying(Rows):

@@ -42,8 +42,8 @@ def test_the_time_left_counts_the_pauses_to_come(monkeypatch, clock):
     line.show(20, 0.5, 80)
     assert stream.getvalue().splitlines() == [
         "step 0/100  compiling plain",
-        "step 10/100  loss 1.0000  1 examples/s  ETA 4:30 + validation + saving",
-        "step 20/100  loss 0.5000  2 examples/s  ETA 4:40 + saving",
+        "step 10/100  loss 1.0000  0.89 examples/s  ETA 4:30 + validation + saving",
+        "step 20/100  loss 0.5000  1.6 examples/s  ETA 4:40 + saving",
     ]
 
 
