@@ -1,7 +1,7 @@
 """Stage 2 as a model of T5X: our objective and our data under T5X's trainer.
 
-Imports without T5X, which is on no package index (extra `t5x` of setup.py names its git URL), and
-says so when it is used. Recipe: gin/t5x/stage2.gin; t5x_run.py has what that binds beside the
+Imports without T5X, which is on no package index (docs/language-models.md installs it), and says so
+when it is used. Recipe: gin/t5x/stage2.gin; t5x_run.py has what that binds beside the
 model. What differs from our own trainer: the frozen language model is in T5X's train state and
 checkpoints (its gradients are cut, and it has no optimizer slots).
 """
