@@ -1,7 +1,9 @@
 """From a folder or recipes to a run, and to the model that it trained."""
 
+import dataclasses
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -89,7 +91,13 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     checkpoints = Checkpoints(run.model_dir)
     found = checkpoints.resolve(step)
     sources = [InitFrom(run.model_dir, step=found)]
-    sources += [s for s in run.trainer.init if any(matches(p, s.parameters) for p in frozen)]
+    # A source may hold more than was frozen: the run has its own of what it trained.
+    trained = tuple(f"^{re.escape(path)}$" for path in trainable)
+    sources += [
+        dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
+        for source in run.trainer.init
+        if any(matches(path, source.parameters) for path in frozen)
+    ]
     meta = checkpoints.meta(found)
     checkpoints.close()
     for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):
