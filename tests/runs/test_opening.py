@@ -1,0 +1,22 @@
+"""A run is opened with what it trained, and with what it froze of its sources."""
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from ilm_jax.runs.opening import load_trained, run_of_folder
+from tests.cli import small_world
+from tests.cli.trained_run import DECODER, LENGTHS, trained_run
+
+
+def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_path):
+    root, _, _ = trained_run()
+    part = "trainer.TrainerConfig.trainable=('^lm/(.*/)?final_norm/',)"
+    words = [*DECODER, f"--gin.LM_FROM={root}/0", LENGTHS, f"--gin.{part}"]
+    words += ["--gin.task_settings.TaskSettings.text_only=True", f"--gin.CACHE_DIR={root}/cache"]
+    assert small_world.train(tmp_path, "stage2_text_full", "part", *words) == 0
+    before, after = (
+        flatten_dict(load_trained(run_of_folder(folder)).params, sep="/")
+        for folder in (root / "0", tmp_path / "part")
+    )
+    changed = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert changed == {"lm/final_norm/scale"}
