@@ -1,21 +1,8 @@
 """A study through a published language model: frozen as it is, in the place of stage 0's.
 
-How its twenty minutes on two cores add up with SmolLM2-135M on the toy world. A position costs 5.8
-ms of a core in a step of training, half of that where it is scored; two cores give 1.7 core-seconds
-a second where they multiply matrices, little more than one elsewhere:
-
-                                                                  core-seconds  seconds
-  data, vectors, conversion, prompts                                        85       80
-  stage 1: 200 steps of 64                                                 150       90
-  text-zero, to have a run: one step                                        22       20
-  4 rows: 58 to open, compile and validate, 64 steps of 425 positions      860      510
-  5 evaluations: 64 texts, scored with their own and with another item's
-    vectors, and written anew (127; text-zero's 85, it has no vectors)     590      350
-                                                                               17 1/2 min
-  on MovieLens, whose texts are longer: stage 1, writing and scoring          + 1 1/2 min
-
-So rows train on descriptions alone, which share packed rows; a sample of the held-out items is
-scored and described; nobody's list is ranked, which by beams over id strings takes hours.
+It is cut to what two cores have time for, where every step and every scored batch takes seconds:
+rows train on descriptions alone, which share packed rows; a sample of the held-out items is scored
+and described; nobody's list is ranked, for that is a search of ten beams over id strings per user.
 """
 
 import dataclasses

@@ -5,11 +5,10 @@ import importlib.util
 import json
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steps import Step, output_of, read_json, run_step
+from steps import Step, is_named, output_of, read_json, run_step
 
 from ilm_jax.files import atomic_write
 
@@ -68,9 +67,5 @@ def run_steps(
 
 def _needs(steps: Sequence[Step], outputs: Sequence[pathlib.Path], number: int) -> set[int]:
     """Numbers of the steps that must be finished before a step starts."""
-
-    def is_named(output: pathlib.Path) -> bool:
-        whole = re.compile(re.escape(str(output)) + r"(?![\w.-])")
-        return any(whole.search(word) for word in steps[number][1])
-
-    return {n for n in range(number) if steps[n][0] == "data" or is_named(outputs[n])}
+    command = steps[number][1]
+    return {n for n in range(number) if steps[n][0] == "data" or is_named(outputs[n], command)}

@@ -7,6 +7,7 @@ there: FOLDER/steps holds a record of each. Anything else is refused, never take
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -86,12 +87,17 @@ def output_of(done: pathlib.Path) -> pathlib.Path:
     return done.parent if done.name in (finished.FILE, CONVERSION) else done
 
 
+def is_named(path: pathlib.Path, command: Sequence[str]) -> bool:
+    """Whether a command names a path, or one in it; also inside JSON."""
+    whole = re.compile(re.escape(str(path)) + r"(?![\w.-])")
+    return any(whole.search(word) for word in command)
+
+
 def _made_from(
     study: "Study", command: Sequence[str], earlier: Sequence[pathlib.Path]
 ) -> dict[str, Any]:
     """The command, the data, and what it reads: outputs of earlier steps, a published model."""
-    values = {word.partition("=")[2].strip("'") for word in command}
-    named = [str(path) for path in earlier if str(path) in values]
+    named = [str(path) for path in earlier if is_named(path, command)]
     named += [word.partition("=")[2] for word in command if word.startswith("--source=")]
     return {
         "command": list(command),
@@ -136,7 +142,7 @@ def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = 
     """Runs `ilm …`; raises UserError if it fails.
 
     Programs that one step of a study compiled are read by the next, from `folder`/compiled: rows
-    differ in little, and compiling is half the time of a short run.
+    differ in little, and compiling is much of the time of a short run.
 
     Args:
       command: the words after `ilm`.

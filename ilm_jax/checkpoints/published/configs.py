@@ -47,7 +47,7 @@ def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tu
         and name not in RUNTIME
         and there[name] != ours[name]
         # Two that are left open differ only as what they follow from does.
-        and not found[name] is here[name] is None
+        and (found[name], here[name]) != (None, None)
     }
 
 
