@@ -43,3 +43,5 @@ def test_a_shared_row_has_the_room_of_several_examples():
     shared = alone.replace(pack=4, pack_room=2.5)
     assert shared.row_lengths == {"inputs": 10, "targets": 90}
     assert shared.replace(repeat=False).row_lengths == alone.row_lengths
+    texts = DatasetConfig("item_text", {"text": 30}, pack=4, pack_room=2.5)
+    assert texts.row_lengths == {"text": 30}  # pairs share no rows

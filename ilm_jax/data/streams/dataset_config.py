@@ -233,7 +233,7 @@ class DatasetConfig:
         No prompt is longer for it; answers have what is left.
         """
         lengths = self.task_feature_lengths
-        if not self.shares_rows:
+        if not self.shares_rows or "inputs" not in lengths:  # pairs share no rows
             return lengths
         positions = int(sum(lengths.values()) * self.pack_room)
         return {**lengths, "targets": positions - lengths["inputs"]}
