@@ -24,6 +24,7 @@ import numpy as np
 from ilm_jax.models.counting import count_dot_flops
 from ilm_jax.models.decoder import DecoderConfig
 from ilm_jax.models.qformer import QFormerConfig
+from ilm_jax.models.readers import QFormerReader
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.freezing import split_by_patterns
 from ilm_jax.sharding.partitioning import Partitioner
@@ -65,7 +66,7 @@ class Case:
 
     def __init__(self, name: str, remat: str, rows: int) -> None:
         lm = dataclasses.replace(LM, remat=remat)
-        objective = LanguageModelling(lm, QFORMER, target_length=TARGETS)
+        objective = LanguageModelling(lm, QFormerReader(QFORMER), target_length=TARGETS)
         partitioner = Partitioner(devices=tuple(jax.devices()[:1]))
         variables = describe_variables(objective)
         params = initialise(objective, variables, list(variables), partitioner, jax.random.key(0))
