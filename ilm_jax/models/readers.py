@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Float32, PyTree
 
 from ilm_jax.checks import check
 from ilm_jax.models.baselines import MLPAdaptor, SoftPrompt, matching_hidden
@@ -157,8 +157,19 @@ class QFormerReader(_SizedByQFormer):
         return QFormerSoftTokens(self.qformer, lm_dim)
 
 
+def unit_rms(vectors: Float[Array, "*batch cf"]) -> Float32[Array, "*batch cf"]:
+    """The vectors with entries of mean square 1; absent ones, zeros, stay so."""
+    vectors = vectors.astype(jnp.float32)
+    return vectors * jax.lax.rsqrt(jnp.mean(jnp.square(vectors), -1, keepdims=True) + 1e-12)
+
+
 class MLPSoftTokens(nn.Module):
-    """An MLP of a hidden width that reads the vector itself; the rest is as in a Q-Former."""
+    """An MLP of a hidden width that reads the vector's direction; the rest is as in a Q-Former.
+
+    The length of a collaborative-filtering vector is first of all its popularity, and spans two
+    orders of magnitude: unnormalised, the rare items' soft tokens would be hardly more than the
+    bias. A Q-Former's layer norm takes the length out too.
+    """
 
     config: QFormerConfig
     hidden_dim: int
@@ -173,7 +184,7 @@ class MLPSoftTokens(nn.Module):
         self, vectors: Float[Array, "*batch cf"], deterministic: bool = True
     ) -> Float[Array, "*batch queries lm_dim"]:
         """Soft tokens of each vector."""
-        return self.adaptor(vectors)
+        return self.adaptor(unit_rms(vectors))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.baselines import MLPAdaptor, count_reader_params, matching_hidden
 from ilm_jax.models.ilm import ItemLanguageModel
-from ilm_jax.models.readers import QFormerReader
+from ilm_jax.models.readers import MLPReader, QFormerReader
 from tests.models.small import qformer_config
 
 SIZES = {
@@ -45,6 +45,17 @@ def test_the_shape_is_that_of_the_queries():
     mlp = MLPAdaptor(16, 3, 32)
     out = jax.eval_shape(lambda: mlp.init_with_output(jax.random.key(0), jnp.zeros((2, 5, 6)))[0])
     assert out.shape == (2, 5, 3, 32)
+
+
+def test_the_mlp_reads_directions_and_no_lengths():
+    config = qformer_config()
+    mlp = MLPReader(config).build(32)
+    vectors = jax.random.normal(jax.random.key(1), (4, config.cf_dim))
+    params = mlp.init(jax.random.key(0), vectors)
+    popular, rare, absent = (mlp.apply(params, scale * vectors) for scale in (30.0, 0.03, 0.0))
+    assert jnp.allclose(popular, rare, atol=1e-5)
+    assert not jnp.allclose(popular[0], popular[1], atol=1e-2)
+    assert jnp.array_equal(absent[0], absent[1])  # the biases' own, as before
 
 
 def test_a_match_that_is_not_possible_is_said():
