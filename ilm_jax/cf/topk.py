@@ -4,8 +4,6 @@ Users go in blocks and items in blocks; what is kept of a block of users is its 
 Items that a user already had are no candidates. Ties go to the lower row number.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,11 +44,7 @@ def best_items(
         raise ValueError("a vector is not finite")
     if k < 1 or not len(item):
         raise ValueError(f"k={k} of {len(item)} items: give k and items of at least 1")
-    item_block = min(item_block, len(item))
-    blocks = -(-len(item) // item_block)
-    padded = np.zeros((blocks * item_block, item.shape[1]), np.float32)
-    padded[: len(item)] = item
-    items = jnp.asarray(padded.reshape(blocks, item_block, -1))
+    items, biases = in_blocks(jnp.asarray(item, jnp.float32), jnp.zeros(len(item)), item_block)
     found = np.full((len(user), k), -1, np.int32)
     # Users of like history lengths share a block, so that little is padded.
     order = np.argsort(seen.lengths, kind="stable")
@@ -60,33 +54,50 @@ def best_items(
         longest = 1 << max(3, int(seen.lengths[chosen].max() - 1).bit_length())
         rows = np.concatenate([chosen, np.full(size - len(chosen), chosen[-1])])
         masked = seen.padded(rows, longest, len(item))
-        best = _scan(jnp.asarray(user[rows]), items, masked, k=k, items=len(item))
+        best = _scan(jnp.asarray(user[rows]), items, biases, masked, k=k)[0]
         found[chosen] = np.asarray(best)[: len(chosen)]
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("k", "items"))
-def _scan(
+def in_blocks(
+    vectors: Float32[Array, "items dim"], biases: Float32[Array, " items"], block: int
+) -> tuple[Float32[Array, "blocks block dim"], Float32[Array, "blocks block"]]:
+    """Items in blocks of one size, the last filled up with items whose bias is -inf."""
+    block = min(block, len(vectors))
+    short = -len(vectors) % block
+    vectors = jnp.pad(vectors, ((0, short), (0, 0)))
+    biases = jnp.pad(biases, (0, short), constant_values=-jnp.inf)
+    return vectors.reshape(-1, block, vectors.shape[1]), biases.reshape(-1, block)
+
+
+def best_scored(
     user: Float32[Array, "batch dim"],
     blocks: Float32[Array, "blocks block dim"],
+    biases: Float32[Array, "blocks block"],
     masked: Int32[Array, "batch most"],
     *,
     k: int,
-    items: int,
-) -> Int32[Array, "batch k"]:
+) -> tuple[Int32[Array, "batch k"], Float32[Array, "batch k"]]:
+    """(rows, scores) of the k items with the highest <user, item> + bias, best first; traced.
+
+    Args:
+      user: vectors.
+      blocks, biases: of the items, see `in_blocks`; one whose bias is -inf is no candidate.
+      masked: per user, rows of items that are no candidates; what is no row is none.
+      k: length of the lists, filled up with -1 and -inf.
+    """
     batch, block = len(user), blocks.shape[1]
     rows = jnp.arange(batch)[:, None]
 
     def merge(
-        best: tuple[Array, Array], part: tuple[Array, Array]
+        best: tuple[Array, Array], part: tuple[Array, Array, Array]
     ) -> tuple[tuple[Array, Array], None]:
-        """The k best of those known and one more block; masked and padding items are -inf."""
-        vectors, start = part
-        scores = jnp.matmul(user, vectors.T, precision=jax.lax.Precision.HIGHEST)
+        """The k best of those known and one more block; masked items are -inf."""
+        vectors, bias, start = part
+        scores = jnp.matmul(user, vectors.T, precision=jax.lax.Precision.HIGHEST) + bias
         column = masked - start
         column = jnp.where((column >= 0) & (column < block), column, block)
         scores = scores.at[rows, column].set(-jnp.inf, mode="drop")
-        scores = jnp.where(jnp.arange(block) + start < items, scores, -jnp.inf)
         top, where = top_k(scores, min(k, block))
         # The earlier blocks stand first, so that ties go to lower rows.
         values = jnp.concatenate([best[0], top], axis=1)
@@ -96,8 +107,11 @@ def _scan(
 
     start = (jnp.full((batch, k), -jnp.inf), jnp.full((batch, k), -1, jnp.int32))
     starts = jnp.arange(len(blocks), dtype=jnp.int32) * block
-    (values, ids), _ = jax.lax.scan(merge, start, (blocks, starts))
-    return jnp.where(jnp.isneginf(values), -1, ids)
+    (values, ids), _ = jax.lax.scan(merge, start, (blocks, biases, starts))
+    return jnp.where(jnp.isneginf(values), -1, ids), values
+
+
+_scan = jax.jit(best_scored, static_argnames="k")
 
 
 def top_k(

@@ -16,6 +16,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.streams.schedule import Schedule
@@ -87,8 +88,9 @@ def sized(run: Run, table_rows: int) -> tuple[Objective, Struct]:
                 )
     if objective.needs_table and not objective.cf_dim:
         raise UserError("the width of the vectors is left to a table that is not opened here")
-    objective = objective.with_sizes(target_length=run.target_length)
     rows = table_rows if objective.needs_table else 1
+    items = (ItemRows("items", 0, rows, np.ones(rows, np.int64)),) if objective.scores_items else ()
+    objective = objective.with_sizes(target_length=run.target_length, items=items)
     return objective, Struct((rows, objective.cf_dim), jnp.float32)
 
 

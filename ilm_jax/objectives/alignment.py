@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.checks import BelowOne, Weight, check
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
@@ -79,6 +80,7 @@ class Alignment(Objective):
         tokenizer: Tokenizer | None = None,
         cf_dim: int | None = None,
         target_length: int = 0,
+        items: tuple[ItemRows, ...] = (),
     ) -> "Alignment":
         """The same objective for a tokenizer's ids and a table's width.
 

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.checks import Weight, check
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.objectives.generation import weighted
+from ilm_jax.objectives.item_scoring import ItemScorer
 from ilm_jax.objectives.objective import Sums
 from ilm_jax.objectives.vocabulary_loss import TokenLosses, vocabulary_loss
 
@@ -47,6 +49,13 @@ class Read:
         whole = self.batch[name]
         return whole if self.at is None else jnp.take_along_axis(whole, self.at, axis=1)
 
+    def hidden_at(self, places: Int[Array, "batch items"]) -> Float[Array, "batch items lm_dim"]:
+        """Hidden states at places of the row that are among those of `hidden`; -1: at any."""
+        places = jnp.maximum(places, 0)
+        if self.at is not None:
+            places = jnp.argmax(self.at[:, None, :] == places[..., None], axis=-1)
+        return jnp.take_along_axis(self.hidden, places[..., None], axis=1)
+
 
 @runtime_checkable
 class Head(Protocol):
@@ -62,8 +71,28 @@ class Head(Protocol):
         """Width of the embedding table's vectors; 0: the table's; None: it reads no table."""
         return None
 
-    def with_sizes(self, *, cf_dim: int) -> Self:
-        """The same head for a table's width."""
+    @property
+    def reads_answers(self) -> bool:
+        """Whether its rows hold the answers' tokens; where no head does, they end at the prompt."""
+        return True
+
+    @property
+    def reads_items(self) -> bool:
+        """Whether its rows say which items they ask for: `item_positions`, `item_targets`."""
+        return False
+
+    @property
+    def splits_batches(self) -> bool:
+        """Whether microbatches give the same gradient."""
+        return True
+
+    @property
+    def scorer(self) -> ItemScorer | None:
+        """What ranks the catalogue's items, where the head does; evaluation and answers use it."""
+        return None
+
+    def with_sizes(self, *, cf_dim: int, items: tuple[ItemRows, ...] = ()) -> Self:
+        """The same head for a table's width, and the rows of its items if the table is opened."""
         if self.cf_dim is None:
             return self
         return dataclasses.replace(self, cf_dim=cf_dim)  # type: ignore[type-var]

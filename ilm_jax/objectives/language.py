@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer
@@ -23,6 +24,7 @@ from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.models.readers import Reader
 from ilm_jax.models.standardising import common_share, root_mean_square
 from ilm_jax.objectives.heads import Head, Read, TextHead, combined, text_logits, token_losses
+from ilm_jax.objectives.item_scoring import ItemScorer
 from ilm_jax.objectives.objective import Objective, Sums, vocabulary
 
 LanguageModelField = Annotated[LanguageModelConfig, "such as @DecoderConfig() or @T5Config()"]
@@ -61,13 +63,28 @@ class LanguageModelling(Objective):
     @property
     def splits_batches(self) -> bool:
         """With one head; means of several are over different numbers of tokens."""
-        return len(self.heads) == 1
+        return len(self.heads) == 1 and self.heads[0].splits_batches
 
     @property
     def needs_table(self) -> bool:
         """Whether a reader or a head reads vectors of the embedding table."""
         heads = any(head.cf_dim is not None for head in self.heads)
         return heads or self.reader is not None
+
+    @property
+    def scores_items(self) -> bool:
+        """Whether a head does."""
+        return any(head.reads_items for head in self.heads)
+
+    @property
+    def predicts_text(self) -> bool:
+        """Whether a head does."""
+        return any(head.reads_answers for head in self.heads)
+
+    @property
+    def item_scorer(self) -> ItemScorer | None:
+        """The first head's that ranks items."""
+        return next((head.scorer for head in self.heads if head.scorer is not None), None)
 
     @property
     def cf_dim(self) -> int:
@@ -93,7 +110,7 @@ class LanguageModelling(Objective):
 
     def layout(self, kind: str) -> Layout:
         """Prompts whose slots take as many positions as there are soft tokens."""
-        return Prompts(max(1, self.num_queries))
+        return Prompts(max(1, self.num_queries), self.scores_items, self.predicts_text)
 
     def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
         """See `Objective.with_configs`."""
@@ -107,6 +124,7 @@ class LanguageModelling(Objective):
         tokenizer: Tokenizer | None = None,
         cf_dim: int | None = None,
         target_length: int = 0,
+        items: tuple[ItemRows, ...] = (),
     ) -> "LanguageModelling":
         """The same objective for a tokenizer's ids, a table's width and a dataset's targets.
 
@@ -125,7 +143,7 @@ class LanguageModelling(Objective):
             self,
             lm=lm,
             reader=reader,
-            heads=tuple(head.with_sizes(cf_dim=width) for head in self.heads),
+            heads=tuple(head.with_sizes(cf_dim=width, items=items) for head in self.heads),
             target_length=target_length or self.target_length,
         )
 

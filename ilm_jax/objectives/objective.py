@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_check
 import jax
 from jaxtyping import Array, Float, Int, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ilm_jax.models.ilm import ItemLanguageModel
+    from ilm_jax.objectives.item_scoring import ItemScorer
 
 
 class Sums(NamedTuple):
@@ -63,6 +65,11 @@ class Objective(Protocol):
         return False
 
     @property
+    def scores_items(self) -> bool:
+        """Whether `loss` scores the table's items, so that every target needs a vector."""
+        return False
+
+    @property
     def cf_dim(self) -> int:
         """Width of the vectors that it reads; 0: the table's, once it is opened."""
         return 1
@@ -99,6 +106,7 @@ class Objective(Protocol):
         tokenizer: Tokenizer | None = None,
         cf_dim: int | None = None,
         target_length: int = 0,
+        items: tuple[ItemRows, ...] = (),
     ) -> Self:
         """The same objective with the sizes that its recipe left to data.
 
@@ -106,6 +114,7 @@ class Objective(Protocol):
           tokenizer: of the run's tasks; None where it is not opened: sizes are the recipe's.
           cf_dim: width of the table's vectors; None where it is not opened.
           target_length: target tokens of a row at most; 0: not known, or rows are no prompts.
+          items: rows of the table that hold each catalogue's items; none where it is not opened.
 
         Raises:
           UserError: for sizes of the recipe that do not fit.
@@ -155,6 +164,14 @@ class LanguageObjective(Objective, Protocol):
     @property
     def target_length(self) -> int | None:
         """Target tokens of a row at most; None: as many as its positions."""
+
+    @property
+    def predicts_text(self) -> bool:
+        """Whether it learns what answers say; else it ranks items alone."""
+
+    @property
+    def item_scorer(self) -> "ItemScorer | None":
+        """What ranks items by their representations; None: their names alone tell them."""
 
     @property
     def model(self) -> "ItemLanguageModel":

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from ilm_jax.cf.item_rows import ItemRows, check_vectors, item_rows
 from ilm_jax.cf.table import EmbeddingTable, TableSet
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig
 from ilm_jax.checkpoints.identity import identity
@@ -174,7 +175,25 @@ class Run:
             tokenizer=self.tokenizer,
             cf_dim=self.vectors.shape[1],
             target_length=self.target_length,
+            items=self._items,
         )
+
+    @property
+    def _items(self) -> tuple[ItemRows, ...]:
+        """Rows of the table that hold items, where the objective scores them."""
+        if self.tables is None or not self.objective.scores_items:
+            return ()
+        every = (self.splits, *self._further_splits)
+        return item_rows(self.tables, {s.catalogue.name: s.train_counts() for s in every})
+
+    def _check_targets(self) -> None:
+        """Raises UserError where the objective scores items and a training target has no vector."""
+        if self.tables is None or not self.objective.scores_items:
+            return
+        for splits in (self.splits, *self._further_splits):
+            catalogue = splits.catalogue
+            counts = splits.train_counts()
+            check_vectors(self.tables, catalogue.name, counts, catalogue.item_ids)
 
     @property
     def target_length(self) -> int:
@@ -225,6 +244,7 @@ class Run:
         """Opens everything and returns the trainer, not yet started."""
         # A mesh or batch size that does not fit should not wait for data to be opened.
         self.partitioner.batch_sharding(self.trainer.batch_size)
+        self._check_targets()
         evaluation = {
             kind: self.feed(dataset.replace(shuffle=False, repeat=False), kind)
             for kind, dataset in self.train_eval.items()

@@ -53,7 +53,8 @@ class TrainerConfig:
       batch_size: global rows per step.
       microbatches: rows are processed in so many parts, gradients summed.
       trainable: path patterns of what trains; the rest is frozen.
-      adapters: patterns of low-rank updates: they train and may start fresh, whatever else does.
+      adapters: patterns of what is added to a model, such as low-rank updates and item heads: they
+        train and may start fresh, whatever else does.
       init: checkpoints to take parameters from.
       allow_fresh: patterns that may start fresh although `init` names sources.
       log_every, eval_every: steps; eval_every 0: only at the end.

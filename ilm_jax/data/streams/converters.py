@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT
+from ilm_jax.data.streams.item_targets import ItemTargets
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
@@ -43,6 +44,8 @@ class PromptConverter:
         max_entities: int = 1,
         rows: Rows | None = None,
         truncate_targets: bool = False,
+        items: ItemTargets | None = None,
+        answers: bool = True,
     ) -> None:
         """Fixes the shapes.
 
@@ -53,6 +56,9 @@ class PromptConverter:
           max_entities: slots per row at most.
           rows: global rows of local ones; None where no example has a slot.
           truncate_targets: cut over-long targets (and count them) instead of raising.
+          items: which tasks ask for items; None: batches say nothing of it.
+          answers: whether rows hold the answers; else they end at the prompt, whose last place
+            predicts an answer's first token alone.
 
         Raises:
           UserError: if a length is missing or not positive.
@@ -64,7 +70,7 @@ class PromptConverter:
         self.num_queries = num_queries
         self.max_entities = max(1, max_entities)
         self.truncate_targets = truncate_targets
-        self._rows = rows
+        self._rows, self._items, self._answers = rows, items, answers
         self.counts: Counter[str] = Counter()
 
     @property
@@ -89,7 +95,9 @@ class PromptConverter:
           target token), content_weights f32[B, L] (1 where it carries information), positions
           [B, L], segment_ids[B, L] (1 real, 0 pad), entities[B, E] (global rows, -1 none),
           slot_entity[B, L] (number into E, -1 none), slot_query[B, L] (-1 none),
-          example_index[B] (modulo 2**31).
+          example_index[B] (modulo 2**31). Of items that are asked for, if batches say so, M of a
+          row at most: item_targets[B, M] (global rows, -1 none), item_positions[B, M] (places
+          whose hidden states predict them, -1 none).
 
         Raises:
           UserError: for inputs or targets that are too long and may not be cut.
@@ -100,12 +108,14 @@ class PromptConverter:
         batch["loss_weights"] = np.zeros((len(examples), length), np.float32)
         batch["content_weights"] = np.zeros((len(examples), length), np.float32)
         local = _LocalRows(len(examples), self.max_entities)
+        places = np.full(len(examples), -1)
         for row, example in enumerate(examples):
             if example is None:
                 continue
             targets = self._targets(example)
             content = example["targets_content"][: len(targets)]
             read = self._write_inputs(batch, row, example, local)
+            places[row] = read - 1
             end = read + len(targets) - 1
             batch["tokens"][row, read:end] = targets[:-1]
             if not read:  # nothing stands in front of the first target: nothing predicts it
@@ -118,7 +128,7 @@ class PromptConverter:
             batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
         batch["example_index"] = index_column(examples, indices)
-        return batch
+        return batch | (self._items.columns(examples, places, self._rows) if self._items else {})
 
     def prompts(
         self,
@@ -218,6 +228,8 @@ class PromptConverter:
 
     def _targets(self, example: Example) -> np.ndarray:
         targets = example["targets"]
+        if not self._answers:
+            return targets[:1]
         if len(targets) <= self.targets_length:
             return targets
         if not self.truncate_targets:

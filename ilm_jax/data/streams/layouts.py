@@ -13,6 +13,7 @@ import numpy as np
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Column
 from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.item_targets import ITEMS, ItemTargets
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Source
 from ilm_jax.data.tokenizers import Tokenizer
@@ -58,28 +59,34 @@ class Prompts:
 
     Attributes:
       num_queries: positions that a slot takes.
+      items: whether batches say which items are asked for, see item_targets.py.
+      answers: whether rows hold the answers; else they end at the prompt.
     """
 
     num_queries: int = 1
+    items: bool = False
+    answers: bool = True
     wraps = False
 
     def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
         """See `Layout.check`."""
         check_features(dataset.specs(), ("inputs", "targets"), "prompts")
         check_lengths(dataset.task_feature_lengths)
+        if self.items and rows is None:
+            raise UserError("an item head needs an embedding table; run ilm fit_cf")
 
     def open(
         self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None
     ) -> tuple[Sources, Converter]:
         """See `Layout.open`."""
         one = self._converter(
-            dataset, tokenizer, rows, dataset.task_feature_lengths, dataset.row_entities
+            dataset, tokenizer, rows, self._lengths(dataset), dataset.row_entities
         )
         if not dataset.shares_rows:
             return tasks, one
         row = self._row_converter(dataset, tokenizer, rows)
         packed: Sources = {
-            name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed)
+            name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed, name)
             for name, task in tasks.items()
         }
         return packed, PackingConverter(one, row)
@@ -92,12 +99,19 @@ class Prompts:
         self, dataset: "DatasetConfig", tokenizer: Tokenizer, rows: Rows | None
     ) -> PromptConverter:
         """To rows as the model sees them, which several examples may share."""
-        lengths, slots = dataset.row_lengths, dataset.row_entities
-        if dataset.shares_rows and dataset.max_entities is None:
+        shared = dataset.shares_rows
+        lengths = dataset.row_lengths if shared else self._lengths(dataset)
+        slots, most = dataset.row_entities, dataset.pack if shared else 1
+        if shared and dataset.max_entities is None:
             # A slot takes `num_queries` positions.
             room = sum(lengths.values()) // self.num_queries
             slots = max(slots, min(slots * dataset.pack, room))
-        return self._converter(dataset, tokenizer, rows, lengths, slots)
+        return self._converter(dataset, tokenizer, rows, lengths, slots, most)
+
+    def _lengths(self, dataset: "DatasetConfig") -> Mapping[str, int]:
+        """Lengths of a row of one example."""
+        lengths = dataset.task_feature_lengths
+        return lengths if self.answers else {**lengths, "targets": 1}
 
     def _converter(
         self,
@@ -106,7 +120,12 @@ class Prompts:
         rows: Rows | None,
         lengths: Mapping[str, int],
         slots: int,
+        most: int = 1,
     ) -> PromptConverter:
+        items = None
+        if self.items:
+            tasks = zip(dataset.rates, dataset.specs(), strict=True)
+            items = ItemTargets(frozenset(n for n, s in tasks if s.answer in ITEMS), most)
         return PromptConverter(
             lengths,
             tokenizer,
@@ -114,6 +133,8 @@ class Prompts:
             max_entities=slots,
             rows=rows,
             truncate_targets=dataset.truncate_targets,
+            items=items,
+            answers=self.answers,
         )
 
 

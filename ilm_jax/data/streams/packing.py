@@ -90,6 +90,7 @@ class PackedSource:
         row: PromptConverter,
         examples: int,
         seed: int,
+        name: str = "",
     ) -> None:
         """Reads every example of `source` once, for its length, unless its plan is stored.
 
@@ -99,7 +100,9 @@ class PackedSource:
           row: to rows of the length that is shared; says how much one holds.
           examples: that share a row at most.
           seed: of the plan.
+          name: of the task, which its examples bear; "": they bear none.
         """
+        self._named = {"task": name} if name else {}
         room = Room(
             row.inputs_length + row.targets_length,
             row.targets_length,
@@ -125,7 +128,7 @@ class PackedSource:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"packed": [self._source[i] for i in self._rows[index]]}
+        return {"packed": [{**self._source[i], **self._named} for i in self._rows[index]]}
 
 
 def _planned(
@@ -231,5 +234,9 @@ class PackingConverter:
             slot = single["slot_entity"][i, :length]
             blank["slot_entity"][where] = np.where(slot >= 0, slot + entities, -1)
             blank["entities"][entities : entities + slots] = single["entities"][i, :slots]
+            if "item_targets" in single:  # each asks for one item at most
+                blank["item_targets"][i] = single["item_targets"][i, 0]
+                place = single["item_positions"][i, 0]
+                blank["item_positions"][i] = place + at if place >= 0 else -1
             at, entities = at + length, entities + slots
         return blank

@@ -18,7 +18,8 @@ from ilm_jax.evaluation.evaluator import (
     Writer,
 )
 from ilm_jax.evaluation.measures.generation import GenerationMeasure
-from ilm_jax.evaluation.measures.ranking import Ranked, RankingMeasure, histories
+from ilm_jax.evaluation.measures.head_ranking import HeadMeasure
+from ilm_jax.evaluation.measures.ranking import ListMeasure, Ranked, RankingMeasure, histories
 from ilm_jax.evaluation.reports import card, run_files
 from ilm_jax.evaluation.trained import EvaluatedTask
 from ilm_jax.metrics.registry import measure
@@ -27,30 +28,57 @@ from ilm_jax.progress import Watch, unseen
 
 # Ids are also written without the trie, by so many users, to see how many name an item.
 FREE_IDS = 256
+# Before the metrics of lists by id strings, where the model has an item head too.
+ID_STRINGS = "id_strings"
 
 
 class ItemsEvaluator:
-    """Lists by beams over the trie of a task's id strings; see `Evaluator`."""
+    """Lists of a task's items; see `Evaluator`.
+
+    The model's item head gives them, where it has one; beams over the trie of the items' id strings
+    give them, where it learnt what answers say. Of a model with both, the metrics of id strings
+    stand behind "id_strings/".
+    """
 
     def __init__(
         self, task: EvaluatedTask, config: EvaluationConfig, watch: Watch = unseen
     ) -> None:
         self.task, self.config, self.watch = task, config, watch
+        self._scorer = task.model.objective.item_scorer
         items = task.catalogue.num_items
         if config.beams > items and config.ranking:
             raise UserError(f"beams={config.beams}: give a number from 1 to {items}, all items")
 
     @functools.cached_property
-    def _measure(self) -> RankingMeasure:
-        task, seen = self.task, None
-        if self.config.exclude_seen:
-            seen = histories(task.splits, task.feed, range(task.feed.len_epoch), task.split)
-        return RankingMeasure(task.model, task.feed, task.trie, self.config.beams, seen)
+    def _seen(self) -> list[np.ndarray] | None:
+        task = self.task
+        if not self.config.exclude_seen:
+            return None
+        return histories(task.splits, task.feed, range(task.feed.len_epoch), task.split)
+
+    @functools.cached_property
+    def _by_names(self) -> ListMeasure:
+        task = self.task
+        return RankingMeasure(task.model, task.feed, task.trie, self.config.beams, self._seen)
+
+    @functools.cached_property
+    def _by_head(self) -> ListMeasure | None:
+        task, length = self.task, self.config.beams
+        if self._scorer is None:
+            return None
+        name = task.catalogue.name
+        return HeadMeasure(task.model, task.feed, self._scorer, name, length, self._seen)
 
     def answer(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Ranked:
-        """A list for every example."""
-        advance = self.watch(f"ranking {self.task.label}", len(numbers))
-        return self._measure(params, numbers, advance)
+        """A list for every example, by the item head where there is one."""
+        return self._ranked(self._by_head or self._by_names, params, numbers)
+
+    def _ranked(
+        self, measure: ListMeasure, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]
+    ) -> Ranked:
+        by = " by id strings" if self._scorer is not None and measure is not self._by_head else ""
+        advance = self.watch(f"ranking {self.task.label}{by}", len(numbers))
+        return measure(params, numbers, advance)
 
     def metrics(self, answers: Ranked) -> Evaluation:
         """The registered metrics of lists, coverage, and what the lists are made of."""
@@ -70,15 +98,29 @@ class ItemsEvaluator:
         self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """Also popularity, and how well ids come out by themselves."""
-        task, config = self.task, self.config
-        if not config.ranking:
+        if not self.config.ranking:
             reason = "not measured (ranking=False, --noranking)"
             return Evaluation([], missing={"ranking": reason}), []
+        if self._by_head is None:
+            return self._evaluate(self._by_names, params)
+        evaluation, writers = self._evaluate(self._by_head, params)
+        if self.task.model.objective.predicts_text:
+            named, more = self._evaluate(self._by_names, params, ID_STRINGS)
+            return evaluation + named.under(ID_STRINGS), writers + more
+        return evaluation, writers
+
+    def _evaluate(
+        self, measure: ListMeasure, params: PyTree[Array], folder: str = ""
+    ) -> tuple[Evaluation, list[Writer]]:
+        """All of one way to rank; its files go to this folder of the task's."""
+        task, config = self.task, self.config
         sample = task.sample_of_users(config.users)
-        answers = self.answer(params, sample.numbers)
+        answers = self._ranked(measure, params, sample.numbers)
         measured = self.metrics(answers)
         ids = {name: measured.totals[name] for name in ("valid_ids", "repeated_ids")}
-        ids |= self._free_ids(params, sample.measured)
+        if measure is self._by_names:
+            ids |= self._free_ids(params, sample.measured)
+        found = ids if measure is self._by_names else self._without_vectors(answers)
         totals = {name: v for name, v in measured.totals.items() if name not in ids}
         candidates = task.feed.stream[0].get("candidates")
         protocol = card.ranking_card(
@@ -92,12 +134,20 @@ class ItemsEvaluator:
             history=task.dataset.settings.history,
             candidates=None if candidates is None else len(candidates),
             ids=task.fingerprint(answers.index, items=True),
-            found=ids,
+            found=found,
+            score=card.BY_NAMES if measure is self._by_names else card.BY_HEAD,
         )
         before = histories(task.splits, task.feed, answers.index, task.split)
         popularity = answers.popularity(task.splits.train_counts(), before)
         ranking = Evaluation(measured.metrics, totals, {"ranking": protocol}, measured.missing)
-        return ranking + popularity, [self._writer(answers)]
+        return ranking + popularity, [self._writer(answers, folder)]
+
+    def _without_vectors(self, answers: Ranked) -> dict[str, float]:
+        """How many targets no list can hold, for want of a vector."""
+        model, name = self.task.model, self.task.catalogue.name
+        assert self._scorer is not None
+        rows = self._scorer.rows_of(name).start + answers.targets
+        return {"targets_without_vector": int((~model.vectors[rows].any(axis=1)).sum())}
 
     def _free_ids(self, params: PyTree[Array], users: int) -> dict[str, float]:
         """How well ids come out by themselves: collisions, and what is written without the trie."""
@@ -116,16 +166,16 @@ class ItemsEvaluator:
             "written_without_trie": len(valid),
         }
 
-    def _writer(self, answers: Ranked) -> Writer:
+    def _writer(self, answers: Ranked, way: str) -> Writer:
         task = self.task.label
         items = self.task.catalogue.item_ids
         users = [self.task.feed.stream[int(number)]["user"] for number in answers.index]
-        folder = "" if task == CHOICES else task
+        folder = pathlib.PurePosixPath("" if task == CHOICES else task, way)
 
         def write(output: pathlib.Path) -> list[str]:
             """Writes the run files; returns their paths, relative to `output`."""
             run_files.write_ranks(output / folder, answers, users, items)
-            return [str(pathlib.PurePosixPath(folder, name)) for name in run_files.NAMES]
+            return [str(folder / name) for name in run_files.NAMES]
 
         return write
 

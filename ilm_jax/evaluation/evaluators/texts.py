@@ -36,6 +36,8 @@ from ilm_jax.metrics.registry import measure
 from ilm_jax.metrics.values import Evaluation
 from ilm_jax.progress import Watch, unseen
 
+NO_TEXT = "not measured (no head of the model learns what answers say: it ranks items alone)"
+
 
 class TextEvaluator:
     """nll of the right texts, and metrics of greedily written ones; see `Evaluator`."""
@@ -72,6 +74,8 @@ class TextEvaluator:
         self, params: PyTree[Array], step: int, judges: Judges = NO_JUDGES
     ) -> tuple[Evaluation, list[Writer]]:
         """Also nll where the task has it, and what the judges say."""
+        if not self.task.model.objective.predicts_text:
+            return Evaluation([], missing={"texts": NO_TEXT}), []
         evaluation = Evaluation([])
         if "nll" in self.task.spec.metrics:
             evaluation = self._language(params)
@@ -85,7 +89,8 @@ class TextEvaluator:
 
     def likelihood(self, params: PyTree[Array], numbers: Int[np.ndarray, " chosen"]) -> Evaluation:
         """nll of the right texts, and what the vectors in the prompts are worth for it."""
-        if "nll" not in self.task.spec.metrics:
+        learnt = self.task.model.objective.predicts_text
+        if "nll" not in self.task.spec.metrics or not learnt:
             return Evaluation([])
         return language_evaluation(*self._score(params, numbers))
 

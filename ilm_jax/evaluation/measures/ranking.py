@@ -25,6 +25,7 @@ from ilm_jax.evaluation.measures.passes import (
     ModelOnMesh,
     OnBatch,
     Pass,
+    Step,
     check_numbers,
     embed,
     gathered,
@@ -44,7 +45,7 @@ class Ranked:
       index: number of the example.
       targets: item row that was next.
       lists: item rows, best first; -1 where a list is short.
-      scores: log-probability of each listed item, nats.
+      scores: of each listed item: its log-probability in nats, or what an item head gives it.
       items: size of the catalogue.
 
     Raises:
@@ -110,59 +111,41 @@ class Ranked:
         return max(cutoff for cutoff in CUTOFFS if cutoff <= self.lists.shape[1])
 
 
-class RankingMeasure:
-    """Ranks of a task's targets in the whole catalogue, by beams over a trie of id strings."""
+class ListMeasure:
+    """Ranks of a task's targets in the whole catalogue, by a step that lists items."""
 
     def __init__(
         self,
         model: ModelOnMesh,
         feed: Feed,
-        trie: Trie,
-        beams: int = 10,
-        seen: Sequence[Int[np.ndarray, " history"]] | None = None,
+        items: int,
+        seen: Sequence[Int[np.ndarray, " history"]] | None,
+        step: Step,
+        *extras: PyTree[Array | np.ndarray],
     ) -> None:
         """As `Pass`.
 
         Args:
-          model, feed: see there.
-          trie: of the items' id strings.
-          beams: length of the lists.
+          model, feed, extras: see there.
+          items: of the catalogue.
           seen: item rows that are no candidates, for every example of the feed; the target, where
             it is among them, stays one. None leaves nothing out. Examples that name their
             candidates are ranked among those alone.
+          step: gives item rows [batch, length], best first, and their scores.
 
         Raises:
-          UserError: if the task's answers are no items, or the beams exceed the catalogue.
+          UserError: if the task's answers are no items.
         """
         first = feed.stream[0] if feed.len_epoch else {}
         if first.get("target_item", -1) < 0:
             raise UserError("ranks were asked of a task whose answers are no items")
-        if not 1 <= beams <= trie.num_items:
-            raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
-        objective = model.objective
-
-        def step(
-            params: PyTree[Array], batch: Batch, soft: Array, trie: Trie
-        ) -> tuple[Array, Array]:
-            """Items [batch, beams], best first, and their scores."""
-            embeddings = embed(objective, params, batch, soft)
-            return beam_search(
-                objective.model.lm,
-                params["lm"],
-                trie,
-                embeddings,
-                batch["lengths"],
-                beams,
-                excluded=batch.get("excluded"),
-            )
-
         columns: dict[str, Column] = {}
-        self._feed, self._items = feed, trie.num_items
+        self._feed, self._items = feed, items
         if "candidates" in first:
             columns["excluded"] = self._all_but_candidates
         elif seen is not None:
             columns["excluded"] = _without_targets(feed, seen).__getitem__
-        self._pass = Pass(model, feed, step, trie, prompts=True, columns=columns)
+        self._pass = Pass(model, feed, step, *extras, prompts=True, columns=columns)
 
     def __call__(
         self,
@@ -188,6 +171,49 @@ class RankingMeasure:
         for row, number in zip(excluded, numbers.tolist(), strict=True):
             row[np.asarray(self._feed.stream[number]["candidates"])] = -1
         return excluded
+
+
+class RankingMeasure(ListMeasure):
+    """Lists by beams over a trie of id strings."""
+
+    def __init__(
+        self,
+        model: ModelOnMesh,
+        feed: Feed,
+        trie: Trie,
+        beams: int = 10,
+        seen: Sequence[Int[np.ndarray, " history"]] | None = None,
+    ) -> None:
+        """As `ListMeasure`.
+
+        Args:
+          model, feed, seen: see there.
+          trie: of the items' id strings.
+          beams: length of the lists.
+
+        Raises:
+          UserError: if the task's answers are no items, or the beams exceed the catalogue.
+        """
+        if not 1 <= beams <= trie.num_items:
+            raise UserError(f"beams={beams}: give a number from 1 to {trie.num_items}, all items")
+        objective = model.objective
+
+        def step(
+            params: PyTree[Array], batch: Batch, soft: Array, trie: Trie
+        ) -> tuple[Array, Array]:
+            """Items [batch, beams], best first, and their scores."""
+            embeddings = embed(objective, params, batch, soft)
+            return beam_search(
+                objective.model.lm,
+                params["lm"],
+                trie,
+                embeddings,
+                batch["lengths"],
+                beams,
+                excluded=batch.get("excluded"),
+            )
+
+        super().__init__(model, feed, trie.num_items, seen, step, trie)
 
 
 def _without_targets(

@@ -5,7 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Parts of a card that are results, not rules.
-FOUND = ("found",)
+FOUND = ("found", "score")
+BY_NAMES = (
+    "sum of log-probabilities of the item's tokens under the trie; a target outside the "
+    "list counts 0"
+)
+BY_HEAD = (
+    "the item head's: inner product of user and item, and the item's bias; a target "
+    "outside the list counts 0"
+)
 
 
 def interactions_card(splits: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def ranking_card(
     excludes_history: bool,
     found: Mapping[str, float],
     candidates: int | None = None,
+    score: str = BY_NAMES,
     **more: Any,
 ) -> dict[str, Any]:
     """Protocol of ranked lists.
@@ -48,6 +57,7 @@ def ranking_card(
       excludes_history: whether a user's earlier items are left out of the candidates.
       found: validity and collision rates of the generated ids.
       candidates: how many the prompt names, to be ranked alone; None: the full catalogue.
+      score: what lists are ordered by, which is the model's and may differ.
       **more: whatever else decides the metrics.
     """
     if isinstance(users, int) and users != users_total:
@@ -63,8 +73,7 @@ def ranking_card(
         "averaged": "over users, one target each",
         "beams": beams,
         "ties": "items of equal scores stand in the order of the catalogue, in every file",
-        "score": "sum of log-probabilities of the item's tokens under the trie; a target outside "
-        "the list counts 0",
+        "score": score,
         "found": dict(found),
         **more,
     }
