@@ -18,7 +18,8 @@ def _flags() -> flags.FlagValues:
         "answer",
         "text",
         ["text", "items"],
-        "text: greedily, or by --beams. items: --beams of the catalogue, best first.",
+        "text: greedily, or by --beams. items: --beams of the catalogue, best first, by the run's "
+        "item head where it has one.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -95,7 +96,8 @@ def _export(values: flags.FlagValues, bindings: Sequence[str]) -> int:
         answerer.generator,
         opening.decoding(values, run.stop_ids, tokenizer.pad_id),
         exporting.Shape(values.batch_size, length, base.row_entities, values.max_excluded),
-        trie=answerer.trie if ranks else None,
+        trie=answerer.trie if ranks and not answerer.shelf else None,
+        shelf=answerer.shelf if ranks else None,
         platforms=values.platforms,
         closed=values.weights == "constants",
         tokenizer=tokenizer,

@@ -35,9 +35,10 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "answer",
         "text",
-        ["text", "items"],
-        "text: as the model writes it. items: --beams of the catalogue, best first, by beams that "
-        "are constrained to its strings.",
+        ["text", "items", "id_strings"],
+        "text: as the model writes it. items: --beams of the catalogue, best first, by the run's "
+        "item head where it has one. id_strings, and items where it has none: by beams that are "
+        "constrained to the items' strings.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -84,10 +85,11 @@ def main(argv: Sequence[str]) -> int:
     opening.check_decoding(values)
     beams = 10 if values["beams"].using_default_value else values.beams
     penalty = 0.0 if values["length_penalty"].using_default_value else values.length_penalty
-    if values.answer == "items" and values.sample:
+    ranks = values.answer != "text"
+    if ranks and values.sample:
         raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
     run = opening.open_run(values.model_dir, bindings, "infer")
-    if values.answer == "items" and beams > run.catalogue.num_items:
+    if ranks and beams > run.catalogue.num_items:
         raise UserError(
             f"--beams={beams}: give a number from 1 to {run.catalogue.num_items}, all items"
         )
@@ -98,18 +100,25 @@ def main(argv: Sequence[str]) -> int:
     opening.say_template(run.tokenizer, *opening.folders_of(run))
     trained = opening.load(run, values.step)
     answerer = Answerer.of_trained(
-        trained, length=length, slots=slots, batch_size=values.batch_size, task=values.task
+        trained,
+        length=length,
+        slots=slots,
+        batch_size=values.batch_size,
+        task=values.task,
+        by_names=values.answer == "id_strings",
     )
+    if ranks and penalty and answerer.shelf:
+        raise UserError("--length_penalty is of strings: give --answer=id_strings, or leave it out")
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     searching: dict[str, Any] = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
     if penalty:
         searching["length_penalty"] = penalty
-    how = searching if values.answer == "items" else opening.plain(config)
+    how = searching if ranks else opening.plain(config)
     settings = _made_from(run, trained, values) | {"decoding": how}
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
         """One record per request of the batch: texts, or items with their scores."""
-        if values.answer == "text":
+        if not ranks:
             return answerer.texts(batch, config)
         gone = [request.mentioned for request in batch] if values.exclude_mentioned else None
         return answerer.items(batch, beams, gone, penalty)

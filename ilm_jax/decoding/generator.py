@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Float32, Int, Int32, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.decoding import programs, sampling
 from ilm_jax.decoding.config import Buckets, DecodingConfig, EarlyStopping
 from ilm_jax.decoding.exhaustive import cut_into_blocks
@@ -28,10 +29,26 @@ from ilm_jax.decoding.steps import LanguageModel
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.objectives.item_scoring import ItemScorer
 from ilm_jax.sharding.partitioning import Partitioner
 
 Batch = Mapping[str, Any]
 GREEDY = DecodingConfig()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shelf:
+    """The items of a catalogue as a model's item head ranks them.
+
+    Attributes:
+      scorer: the model's.
+      rows: of the catalogue.
+      vectors: the embedding table; it may hold items that joined after training.
+    """
+
+    scorer: ItemScorer
+    rows: ItemRows
+    vectors: Float[Array | np.ndarray, "capacity cf"]
 
 
 class Ranked(NamedTuple):
@@ -150,6 +167,41 @@ class Generator:
                         early_stopping=early_stopping,
                     )
                 )
+        return Ranked(*self._join(parts, batch))
+
+    def rank_by_head(
+        self,
+        batch: Batch,
+        shelf: Shelf,
+        count: int,
+        *,
+        excluded: Int[np.ndarray, "batch excluded"] | None = None,
+    ) -> Ranked:
+        """The best `count` items of every prompt by the model's item head, in one pass.
+
+        Args:
+          batch: prompts.
+          shelf: the items.
+          count: length of the lists.
+          excluded: per row, items that are no candidates, -1 behind them (see `exclusions`).
+
+        Raises:
+          UserError: as `generate`, or for more items than there are.
+        """
+        parts = []
+        for prompts in self._pieces(batch, excluded=excluded):
+            with self._mesh():
+                found = programs.rank_items(
+                    self.model,
+                    self.params,
+                    self.soft,
+                    jnp.asarray(shelf.vectors),
+                    prompts,
+                    scorer=shelf.scorer,
+                    rows=shelf.rows,
+                    count=count,
+                )
+                parts.append(found)
         return Ranked(*self._join(parts, batch))
 
     def rank_exhaustively(

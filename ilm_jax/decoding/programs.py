@@ -6,16 +6,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.decoding import sampling
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import DecodingConfig, EarlyStopping
 from ilm_jax.decoding.exhaustive import Blocks, rank_exhaustively
+from ilm_jax.decoding.item_ranking import rank_by_head
 from ilm_jax.decoding.prompts import Prompts
 from ilm_jax.decoding.sampling import Continuations
 from ilm_jax.decoding.soft_tokens import embed_prompts
 from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.objectives.item_scoring import ItemScorer, ItemSource
 
 
 def embed(
@@ -104,4 +107,31 @@ def rank_all(
         keep,
         excluded=prompts.excluded,
         length_penalty=length_penalty,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "scorer", "rows", "count"))
+def rank_items(
+    model: ItemLanguageModel,
+    params: PyTree[Array],
+    soft: Array | None,
+    vectors: Array,
+    prompts: Prompts,
+    *,
+    scorer: ItemScorer,
+    rows: ItemRows,
+    count: int,
+) -> tuple[Array, Array]:
+    """Items [batch, count], best first (-1: fewer), and their scores, by an item head."""
+    tokens = vectors if soft is None else soft  # a text-only model's head reads vectors alone
+    return rank_by_head(
+        model.lm,
+        params,
+        scorer,
+        ItemSource(vectors, tokens.__getitem__),
+        rows,
+        embed(model, params, soft, prompts),
+        prompts.lengths,
+        count,
+        excluded=prompts.excluded,
     )

@@ -13,7 +13,7 @@ from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.config import Buckets, DecodingConfig
-from ilm_jax.decoding.generator import Generator
+from ilm_jax.decoding.generator import Generator, Shelf
 from ilm_jax.decoding.prompts import exclusions
 from ilm_jax.decoding.soft_tokens import SoftTokenCache
 from ilm_jax.decoding.trie import Trie, build_trie
@@ -37,12 +37,14 @@ class Answerer:
       converter: of prompts.
       tokenizer: the model's.
       renderer: of the catalogue that items are ranked in; None for a model without one.
+      shelf: the catalogue's items, where the model has an item head, which then ranks them.
     """
 
     generator: Generator
     converter: PromptConverter
     tokenizer: Tokenizer
     renderer: PromptRenderer | None = None
+    shelf: Shelf | None = None
 
     @classmethod
     def of_trained(
@@ -53,6 +55,7 @@ class Answerer:
         slots: int | None = None,
         batch_size: int | None = None,
         task: str | None = None,
+        by_names: bool = False,
     ) -> "Answerer":
         """A run's model.
 
@@ -63,7 +66,17 @@ class Answerer:
           batch_size: prompts that are read at once; None for a few sizes, padded up to.
           task: whose way to name items is used; None: that of the run's first whose answers are
             items.
+          by_names: items are ranked by their strings, although the model has an item head.
+
+        Raises:
+          UserError: for `by_names` of a model that did not learn what answers say.
         """
+        scorer = None if by_names else trained.objective.item_scorer
+        if by_names and not trained.objective.predicts_text:
+            raise UserError(f"{trained.model_dir} did not learn to name items: its item head ranks")
+        shelf = None
+        if scorer is not None:
+            shelf = Shelf(scorer, scorer.rows_of(trained.catalogue.name), trained.vectors)
         settings = trained.data.naming(task).replace(text_only=trained.text_only)
         length = trained.data.task_feature_lengths["inputs"] if length is None else length
         slots = max(2, settings.history + 1) if slots is None else slots
@@ -85,6 +98,7 @@ class Answerer:
             converter,
             trained.tokenizer,
             PromptRenderer(trained.splits, settings),
+            shelf,
         )
 
     @functools.cached_property
@@ -169,21 +183,24 @@ class Answerer:
           requests: the prompts.
           beams: length of the lists.
           excluded: rows of items that are no candidates, for every request.
-          length_penalty: see `Generator.rank`.
+          length_penalty: see `Generator.rank`; without meaning for an item head.
         """
-        trie = self.trie
-        assert self.renderer is not None
         table = None
         if excluded is not None:
             table = exclusions([np.asarray(rows, np.int32) for rows in excluded])
-        found = self.generator.rank(
-            self._prompts(requests), trie, beams, excluded=table, length_penalty=length_penalty
-        )
-        # An empty list is one of a model without numbers, unless no candidate was left.
+        prompts = self._prompts(requests)
+        if self.shelf is not None:
+            found = self.generator.rank_by_head(prompts, self.shelf, beams, excluded=table)
+        else:
+            found = self.generator.rank(
+                prompts, self.trie, beams, excluded=table, length_penalty=length_penalty
+            )
+        assert self.renderer is not None
+        # An empty list of beams is one of a model without numbers, unless no candidate was left.
         gone = [0] * len(requests) if excluded is None else [len(set(rows)) for rows in excluded]
         left = np.array(gone) < self.renderer.catalogue.num_items
-        empty = (found.items[:, 0] < 0) & left
-        _check_scores(np.where(empty, np.nan, 0.0), requests)
+        empty = (found.items[:, :1] < 0) & left[:, None] & (self.shelf is None)
+        _check_scores(np.where(empty, np.nan, found.scores), requests)
         catalogue, rows = self.renderer.catalogue, []
         for items, scores in zip(found.items.tolist(), found.scores.tolist(), strict=True):
             listed = [

@@ -4,7 +4,8 @@ A folder holds
 
     function.jaxexport   one whole decoding (prompts in, tokens or items out) for one shape, lowered
                          for the platforms that were named
-    weights.npz          its parameters and the soft tokens of the catalogue, if they are arguments
+    weights.npz          its parameters, the soft tokens of the catalogue and, for an item head, its
+                         vectors, if they are arguments
     manifest.json        names, shapes and types of arguments and results, ids of special tokens
     item_ids.json        the catalogue's ids by row, for functions that give items
     tokenizer            of the model
@@ -32,17 +33,19 @@ from ilm_jax import __version__
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import DecodingConfig
-from ilm_jax.decoding.generator import Generator
+from ilm_jax.decoding.generator import Generator, Shelf
+from ilm_jax.decoding.item_ranking import rank_by_head
 from ilm_jax.decoding.sampling import sample
 from ilm_jax.decoding.soft_tokens import embed_prompts
 from ilm_jax.decoding.text_beams import text_beams
 from ilm_jax.decoding.trie import Trie
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
+from ilm_jax.objectives.item_scoring import ItemSource
 
 FORMAT = "ilm_jax.export/1"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-SOFT = "soft_tokens"
+SOFT, TABLE = "soft_tokens", "item_vectors"
 Arrays = dict[str, Any]
 
 
@@ -73,14 +76,18 @@ def prompt_arguments(shape: Shape, *, slots: bool, ranks: bool) -> dict[str, tup
 
 
 def decoding_function(
-    generator: Generator, config: DecodingConfig, trie: Trie | None = None
+    generator: Generator,
+    config: DecodingConfig,
+    trie: Trie | None = None,
+    shelf: Shelf | None = None,
 ) -> tuple[Callable[[Arrays, Arrays], Arrays], Arrays]:
     """(a pure function of weights and prompts, the weights as NumPy arrays by path).
 
     Args:
       generator: the model.
       config: greedy or by beams; of rankings its beams and length_penalty.
-      trie: of a catalogue, for rankings; None for texts.
+      trie: of a catalogue, for rankings by strings; None for texts.
+      shelf: of a catalogue, for rankings by the model's item head.
 
     Raises:
       UserError: for draws, whose random numbers are not the same on every platform.
@@ -90,16 +97,34 @@ def decoding_function(
     model, lm = generator.model, generator.model.lm
     weights: Arrays = flatten_dict(jax.device_get(generator.params), sep="/")
     if generator.soft is not None:
-        # The language model reads these alone; what they are computed by stays behind.
-        weights = {path: leaf for path, leaf in weights.items() if path.startswith("lm/")}
+        # The language model reads these alone; what they are computed by stays behind, unless an
+        # item head, whose parameters bear names of its own, is among it.
+        if shelf is None:
+            weights = {path: leaf for path, leaf in weights.items() if path.startswith("lm/")}
         weights[SOFT] = np.asarray(jax.device_get(generator.soft))
+    if shelf is not None:
+        weights[TABLE] = np.asarray(jax.device_get(shelf.vectors))
 
     def decode(weights: Arrays, prompts: Arrays) -> Arrays:
         """What a batch of prompts gives, by name: items and scores, or tokens."""
-        flat = {path: leaf for path, leaf in weights.items() if path != SOFT}
+        flat = {path: leaf for path, leaf in weights.items() if path not in (SOFT, TABLE)}
         params = unflatten_dict(flat, sep="/")
         x = embed_prompts(model, params, weights.get(SOFT), prompts)
         lengths = prompts["lengths"]
+        if shelf is not None:
+            tokens = weights[SOFT] if SOFT in weights else weights[TABLE]
+            items, scores = rank_by_head(
+                lm,
+                params,
+                shelf.scorer,
+                ItemSource(weights[TABLE], tokens.__getitem__),
+                shelf.rows,
+                x,
+                lengths,
+                config.beams,
+                excluded=prompts["excluded"],
+            )
+            return {"items": items, "scores": scores}
         if trie is not None:
             items, scores = beam_search(
                 lm,
@@ -138,6 +163,7 @@ def export(
     shape: Shape,
     *,
     trie: Trie | None = None,
+    shelf: Shelf | None = None,
     platforms: Sequence[str] = ("cpu",),
     closed: bool = False,
     notes: Mapping[str, Any] | None = None,
@@ -148,7 +174,7 @@ def export(
 
     Args:
       folder: to be made; an earlier export there is replaced.
-      generator, config, trie: see `decoding_function`.
+      generator, config, trie, shelf: see `decoding_function`.
       shape: what the function takes.
       platforms: that it is lowered for, of `PLATFORMS`.
       closed: the weights are constants of the function, and its first argument is {}.
@@ -163,8 +189,8 @@ def export(
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms:
         raise UserError(f"platforms {list(platforms)}: give some of {', '.join(PLATFORMS)}")
-    decode, weights = decoding_function(generator, config, trie)
-    slots, ranks = generator.soft is not None, trie is not None
+    decode, weights = decoding_function(generator, config, trie, shelf)
+    slots, ranks = generator.soft is not None, trie is not None or shelf is not None
     arguments = prompt_arguments(shape, slots=slots, ranks=ranks)
     prompts = {n: jax.ShapeDtypeStruct(size, jnp.int32) for n, size in arguments.items()}
     specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
