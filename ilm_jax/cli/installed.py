@@ -9,8 +9,8 @@ from ilm_jax.cli.findings import Finding
 
 # Listed with their versions, which reports of faults need.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
-# Of preparing data alone; TensorFlow is one distribution or another.
-AT_THE_EDGE = {"seqio": "seqio", "tensorflow": "tensorflow-cpu", "tensorflow-datasets": ""}
+# Of preparing data alone, each with another distribution that is as good.
+AT_THE_EDGE = {"seqio": "", "tensorflow": "tensorflow-cpu", "tensorflow-datasets": ""}
 # What each is for, and how it comes.
 OPTIONAL = {
     "libtpu": ("`ilm precompile` and TPUs", "pip install libtpu"),

@@ -84,3 +84,17 @@ def test_lines_of_verbs_side_by_side_say_whose_they_are(studies, tmp_path, capfd
     with pytest.raises(UserError, match="step 'second' failed"):
         steps.run_verb(["no-such-verb"], "second", tmp_path, prefix="second: ")
     assert "second: " in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cores", "platforms", "plugin", "jobs"),
+    [(2, "", "", 2), (1, "", "", 1), (8, "", "jax_plugins", 1), (8, "cpu", "libtpu", 2)],
+)
+def test_two_steps_run_side_by_side_where_no_accelerator_is_shared(
+    studies, monkeypatch, cores, platforms, plugin, jobs
+):
+    scheduling, _, _ = studies
+    monkeypatch.setattr(scheduling.os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(scheduling.importlib.util, "find_spec", lambda name: name == plugin or None)
+    assert scheduling.default_jobs() == jobs
