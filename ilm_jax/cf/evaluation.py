@@ -118,18 +118,23 @@ def rank_targets(
     return ranks
 
 
-def evaluate(scorer: Scorer, splits: Splits, fold: int = VALID) -> CFResult:
+def evaluate(
+    scorer: Scorer, splits: Splits, fold: int = VALID, *, exclude_seen: bool = True
+) -> CFResult:
     """Ranks every user's held-back target against the whole catalogue.
 
     Args:
       scorer: scores all items for a batch of users; always called with full blocks of one size.
       splits: of the catalogue that the scorer's rows belong to.
       fold: VALID or TEST: which of the two held-back interactions.
+      exclude_seen: whether what a user had before the target is no candidate.
 
     Raises:
       ValueError: for fold TRAIN, or if a score is NaN.
     """
     seen, users, targets = held_back(splits, fold)
+    if not exclude_seen:
+        seen = Interactions(np.zeros_like(seen.offsets), seen.items[:0], seen.num_items)
     return CFResult(users, rank_targets(scorer, seen, users, targets))
 
 

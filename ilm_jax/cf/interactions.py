@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Num
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.errors import UserError
 
@@ -146,6 +147,13 @@ def _seen(
             f"{counts[pair]}: interactions are counted from 0; leave dislikes and gaps out"
         )
     return counts > 0
+
+
+def train_interactions(splits: Splits) -> Interactions:
+    """The training pairs of a split."""
+    users, items = splits.train_interactions()
+    sizes = splits.catalogue.num_users, splits.catalogue.num_items
+    return Interactions.from_pairs(users, items, *sizes)
 
 
 def hold_out(

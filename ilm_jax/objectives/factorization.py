@@ -5,28 +5,22 @@ candidates that are drawn anew in every step and are the same for all rows of th
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, Int32, PyTree, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree, UInt32
 
 from ilm_jax.cf.negatives import Sampler, met
-from ilm_jax.cf.parts import joined, split
-from ilm_jax.cf.ranks import fit_prior
 from ilm_jax.checks import Count, Positive, Weight, check
 from ilm_jax.errors import UserError
 from ilm_jax.models.two_tower import TwoTower
-from ilm_jax.objectives import ranking
+from ilm_jax.objectives import ranking, shared_negatives
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.objectives.ranking_loss import RankingLoss
+from ilm_jax.objectives.shared_negatives import Known, Vectors
 
-SCORES = 1 << 18
-"""Bound on the scores that exist at once on one device (1 MiB)."""
 TOP = "two_tower"
-Vectors = tuple[Float[Array, "batch dim"], Float[Array, "batch dim"], Float[Array, "drawn dim"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +100,13 @@ class Factorization(Objective):
         users, items = batch["users"], batch["items"]
         key = jax.random.key(0) if key is None else key
         candidates, log_expected = self.sampler.draw(key, items)
-        vectors = (
+        vectors = Vectors(
             self.user_vectors(params, users, batch.get("histories")),
             self.item_vectors(params, items),
             self.item_vectors(params, candidates),
         )
-        total = _summed(self, vectors, (users, items, candidates, log_expected, table))
+        known = Known((users, items), (candidates, table), log_expected, jnp.ones(len(users)))
+        total = shared_negatives.total(self.ranking_loss, self.negatives, vectors, known)
         count = jnp.float32(len(users))
         square = sum(jnp.sum(x**2) for x in vectors) / sum(map(len, vectors))
         return {"loss": Sums(total + 0.5 * self.l2 * count * square, count)}
@@ -132,22 +127,18 @@ class Factorization(Objective):
         """Vectors of items."""
         return jnp.asarray(self.model.apply({"params": params[TOP]}, items, method="items"))
 
-    def scored(
+    def negatives(
         self,
-        vectors: Vectors,
         pairs: tuple[Int32[Array, " batch"], Int32[Array, " batch"]],
-        candidates: Int32[Array, " drawn"],
-        table: UInt32[Array, "users words"],
-    ) -> ranking.Scored:
-        """Scores of (user, item) pairs and of the candidates.
+        drawn: tuple[Int32[Array, " drawn"], UInt32[Array, "users words"]],
+    ) -> tuple[Bool[Array, "batch drawn"], Float[Array, " batch"] | float]:
+        """Which candidates are negatives of a row, and the number of all its negatives.
 
         Args:
-          vectors: of the users, of their items, and of the candidates.
           pairs: user and item rows.
-          candidates: item rows.
-          table: histories.
+          drawn: item rows of the candidates, and histories.
         """
-        (user, positive, negative), (users, items) = vectors, pairs
+        (users, items), (candidates, table) = pairs, drawn
         valid = candidates[None, :] != items[:, None]
         negatives: Any = self.num_items - 1.0
         if self.exclude == "history":
@@ -156,92 +147,14 @@ class Factorization(Objective):
             valid &= ~known[:, : len(candidates)]
             lengths = jax.lax.population_count(table[users]).sum(1)
             negatives = self.num_items - lengths.astype(jnp.float32)
-        return ranking.Scored(jnp.sum(user * positive, -1), user @ negative.T, valid, negatives)
+        return valid, negatives
 
-
-Read = tuple[Array, Array, Array, Array, Array]
-"""Users, items, candidates, log of their expected number, and histories."""
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _summed(objective: Factorization, vectors: Vectors, read: Read) -> Float32[Array, ""]:
-    """Sum of the rows' losses.
-
-    A large batch of scores is worked off in parts that stay in a CPU's caches. The gradient of a
-    part is taken with its loss: no score outlives its part.
-    """
-    return _value_and_gradient(objective, vectors, read)[0]
-
-
-def _value_and_gradient(
-    objective: Factorization, vectors: Vectors, read: Read
-) -> tuple[Float32[Array, ""], Vectors]:
-    (user, positive, negative), (users, items, candidates, log_expected, table) = vectors, read
-    parts = number_of_parts(len(users), len(candidates))
-    rows, real = split((user, positive, users, items), parts)
-
-    def score(rows: tuple[Array, ...], negative: Array) -> ranking.Scored:
-        """Scores of one part's targets and negatives."""
-        own, target, *pairs = rows
-        return objective.scored((own, target, negative), (pairs[0], pairs[1]), candidates, table)
-
-    prior = None
-    if objective.ranking_loss.fits_prior:
-        prior = _prior(objective, lambda rows: score(rows, negative), rows, real)
-
-    def loss(own: tuple[Array, Array], negative: Array, rest: tuple[Array, ...]) -> Array:
-        """Summed loss of one part's real rows."""
-        *pairs, real = rest
-        each = objective.ranking_loss(score((*own, *pairs), negative), log_expected, prior)
-        return jnp.where(real, each, 0.0).sum()
-
-    def part(total: Array, rows: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        """A part's value and gradients; those of the shared negatives are added up."""
-        value, (own, shared) = jax.value_and_grad(loss, (0, 1))(rows[:2], negative, rows[2:])
-        return total + shared, (value, *own)
-
-    shared, (values, *own) = jax.lax.scan(part, jnp.zeros_like(negative), (*rows, real))
-    mine, theirs = (joined(x, len(users)) for x in own)
-    return values.sum(), (mine, theirs, shared)
-
-
-def _backward(
-    objective: Factorization, gradient: Vectors, cotangent: Float32[Array, ""]
-) -> tuple[Vectors, None]:
-    mine, theirs, shared = (cotangent * x for x in gradient)
-    return (mine, theirs, shared), None
-
-
-_summed.defvjp(_value_and_gradient, _backward)
-
-
-def _prior(
-    objective: Factorization,
-    score: Callable[[tuple[Array, ...]], ranking.Scored],
-    rows: tuple[Array, ...],
-    real: Shaped[Array, "..."],
-) -> ranking.Pair:
-    """Of shrunk ranks, fitted to the whole batch: to its parts it would depend on their number.
-
-    Takes a pass over the scores of its own; the parts are scored again for the loss.
-    """
-
-    def counts(part: tuple[Array, ...]) -> tuple[Array, Array]:
-        """Violators and negatives drawn, of each row of a part."""
-        scored = score(part)
-        violators = ranking.violates(scored, objective.ranking_loss.violation_margin)
-        return violators.sum(1), scored.drawn
-
-    violators, drawn = jax.lax.map(counts, rows)
-    return jax.lax.stop_gradient(fit_prior(violators, jnp.where(real, drawn, 0.0)))
-
-
-def number_of_parts(batch: int, drawn: int) -> int:
-    """In how many equal parts a batch is worked off; the last may be filled up.
-
-    One where several devices share the batch.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.size > 1:
-        return 1
-    return -(-batch // max(1, SCORES // drawn))
+    def scored(
+        self,
+        vectors: Vectors,
+        pairs: tuple[Int32[Array, " batch"], Int32[Array, " batch"]],
+        candidates: Int32[Array, " drawn"],
+        table: UInt32[Array, "users words"],
+    ) -> ranking.Scored:
+        """Scores of (user, item) pairs and of the candidates; see `negatives`."""
+        return shared_negatives.scored(self.negatives, vectors, pairs, (candidates, table))

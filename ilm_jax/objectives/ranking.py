@@ -1,10 +1,13 @@
-"""Ranking losses over sampled negatives: BPR, sampled softmax, WARP and LambdaRank.
+"""Ranking losses over sampled negatives: BPR, BCE, sampled softmax, WARP and LambdaRank.
 
 Every loss takes the score s_i of a row's positive and the scores s_j of candidates S that the
 whole batch shares, with the candidates that are no negatives of a row masked out; m counts those
 that remain and N the negatives from which they were drawn.
 
     BPR              mean_j log(1 + exp(s_j - s_i))                          (Rendle et al. 2009)
+    BCE              log(1 + exp(-s_i)) + k mean_j log(1 + exp(s_j)), what k negatives drawn for the
+                     row alone give in expectation; k = 1 is SASRec's loss
+                                                       (Kang and McAuley 2018, arXiv 1808.09781)
     sampled softmax  -log( e^{s_i} / (e^{s_i} + sum_j e^{s_j} / c_j) ), c_j the expected number of
                      times that j is among the candidates: its sum is then an unbiased estimate of
                      the full softmax's ("logQ correction"; Bengio and Senécal 2008)
@@ -66,6 +69,13 @@ class Scored(NamedTuple):
 def bpr(scored: Scored) -> Float32[Array, " batch"]:
     """Per row, as in the module's header; 0 where no candidate is valid."""
     return _mean(_log_loss(scored), scored.valid)
+
+
+def bce(scored: Scored, negatives: float = 1.0) -> Float32[Array, " batch"]:
+    """Per row; `negatives` is k: how many of them stand beside the positive."""
+    positive = jax.nn.softplus(-scored.positive.astype(jnp.float32))
+    others = jax.nn.softplus(scored.candidates.astype(jnp.float32))
+    return positive + negatives * _mean(others, scored.valid)
 
 
 def sampled_softmax(

@@ -4,11 +4,11 @@ import dataclasses
 
 from jaxtyping import Array, Float32
 
-from ilm_jax.checks import Count, Weight, check
+from ilm_jax.checks import Count, Positive, Weight, check
 from ilm_jax.errors import UserError
 from ilm_jax.objectives import ranking
 
-NAMES = ("bpr", "softmax", "warp", "lambdarank")
+NAMES = ("bpr", "bce", "softmax", "warp", "lambdarank")
 RANKS = ("sampled", "corrected", "shrunk")
 
 
@@ -17,11 +17,12 @@ class RankingLoss:
     """One of the losses of `ilm_jax.objectives.ranking`.
 
     Attributes:
-      name: "bpr", "softmax", "warp" or "lambdarank".
+      name: "bpr", "bce", "softmax", "warp" or "lambdarank".
       rank: estimate for the latter two: "sampled" (uncorrected), "corrected" or "shrunk"
         (to a prior fitted to the batch).
       cutoff: K of LambdaRank's NDCG@K; None counts all ranks.
       margin: WARP's.
+      negatives: BCE's k.
 
     Raises:
       UserError: for unknown names, or numbers that mean nothing.
@@ -31,6 +32,7 @@ class RankingLoss:
     rank: str = "corrected"
     cutoff: Count | None = None
     margin: Weight = 1.0
+    negatives: Positive = 1.0
 
     def __post_init__(self) -> None:
         check(self)
@@ -63,6 +65,8 @@ class RankingLoss:
         """The loss of each row; see `ranking.warp` for the prior."""
         if self.name == "bpr":
             return ranking.bpr(scored)
+        if self.name == "bce":
+            return ranking.bce(scored, self.negatives)
         if self.name == "softmax":
             return ranking.sampled_softmax(scored, log_expected)
         if self.name == "warp":

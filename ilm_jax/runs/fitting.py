@@ -13,18 +13,17 @@ from jaxtyping import Float32
 from ilm_jax.cf import evaluation, ials, text_vectors
 from ilm_jax.cf.early_stopping import EarlyStopping, Vectors
 from ilm_jax.cf.ials import Factors, IALSConfig, OnEpoch
-from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
+from ilm_jax.cf.interactions import catalogue_from_sequences, train_interactions
 from ilm_jax.cf.table import EmbeddingTable, unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
-from ilm_jax.runs.sampled import SampledConfig, SampledFit
+from ilm_jax.runs.vector_fit import TrainedMethod, VectorFit
 from ilm_jax.sharding.partitioning import Partitioner
 
-Method = IALSConfig | SampledConfig | TextConfig
-_NAMES = {IALSConfig: "ials", SampledConfig: "sampled", TextConfig: "text"}
+Method = IALSConfig | TextConfig | TrainedMethod
 
 
 @dataclasses.dataclass
@@ -43,11 +42,11 @@ class FitCF:
       patience: measurements on validation without improvement after which fitting stops; 0 fits
         all epochs. Not for text.
       every: epochs from one measurement to the next, at most those of each method.
-      model_dir: of the sampled methods' training: checkpoints, one after every `every` epochs,
-        metrics.jsonl and config.gin, as of every run; a fit that was killed goes on from there and
-        gives the same table, bit for bit. Of several sampled methods each has a folder in it, by
-        its place among the methods. "": nothing but the table is written, and a fit that was
-        killed starts anew. iALS and text have no checkpoints.
+      model_dir: of methods that are trained step by step: checkpoints, one after every `every`
+        epochs, metrics.jsonl and config.gin, as of every run; a fit that was killed goes on from
+        there and gives the same table, bit for bit. Of several such methods each has a folder in
+        it, by its place among the methods. "": nothing but the table is written, and a fit that
+        was killed starts anew. iALS and text have no checkpoints.
       partitioner: the mesh.
 
     Raises:
@@ -79,7 +78,7 @@ class FitCF:
             raise UserError(
                 "user_vector='prefix' folds users into iALS; other methods have only 'full' vectors"
             )
-        if self.model_dir and not any(isinstance(m, SampledConfig) for m in self.methods):
+        if self.model_dir and not any(isinstance(m, TrainedMethod) for m in self.methods):
             raise UserError(
                 f"FitCF.model_dir={self.model_dir!r}: only methods that are trained step by step "
                 "have checkpoints (runs/cf_sampled.gin); leave it out"
@@ -87,7 +86,7 @@ class FitCF:
         for method in self.methods if self.patience else ():
             if not isinstance(method, TextConfig) and self.every > method.epochs:
                 raise UserError(
-                    f"FitCF.every={self.every} with {_NAMES[type(method)]} of {method.epochs} "
+                    f"FitCF.every={self.every} with {_name(method)} of {method.epochs} "
                     f"epochs: nothing would be measured; set every to at most {method.epochs}"
                 )
 
@@ -117,7 +116,7 @@ class FitCF:
         Args:
           splits: of `splits()`, as a rule.
           on_epoch: called by iALS as on_epoch(epochs done, user vectors, item vectors); True stops
-            that method. Sampled methods are runs: they show their steps themselves.
+            that method. Methods that are trained step by step show their steps themselves.
           config_text: written to config.gin of the runs in `model_dir`.
 
         Raises:
@@ -125,8 +124,8 @@ class FitCF:
         """
         tables = []
         for place, method in enumerate(self.methods):
-            if isinstance(method, SampledConfig):
-                tables.append(self._fit_sampled(splits, method, place, config_text))
+            if isinstance(method, TrainedMethod):
+                tables.append(self._fit_trained(splits, place, config_text))
                 continue
             stop = None
             if self.patience and not isinstance(method, TextConfig):
@@ -137,34 +136,49 @@ class FitCF:
             tables.append(table)
         return tables[0] if len(tables) == 1 else side_by_side(tables)
 
-    def _fit_sampled(
-        self, splits: Splits, method: SampledConfig, place: int, config_text: str
-    ) -> EmbeddingTable:
-        several = sum(isinstance(other, SampledConfig) for other in self.methods) > 1
-        run = SampledFit(
-            train_interactions(splits),
-            method,
-            self.partitioner,
-            model_dir=f"{self.model_dir}/{place}" if self.model_dir and several else self.model_dir,
-            measure=validation_ndcg(splits) if self.patience else None,
-            patience=self.patience,
-            every=self.every,
-            made_from={"data": {splits.catalogue.name: splits.fingerprint}},
-            config_text=config_text,
-        )
+    def trained(self, splits: Splits, place: int = 0, config_text: str = "") -> VectorFit:
+        """The fit of a method that is trained step by step, which `fit` runs.
+
+        Args:
+          splits: of `splits()`, as a rule.
+          place: of the method among the methods.
+          config_text: written to config.gin of its run.
+
+        Raises:
+          UserError: if the method is none such, or the data cannot be fitted.
+        """
+        method = self.methods[place]
+        if not isinstance(method, TrainedMethod):
+            raise UserError(f"{_name(method)} is not trained step by step: it has no run")
+        several = sum(isinstance(other, TrainedMethod) for other in self.methods) > 1
+        try:
+            return method.fit_of(
+                splits,
+                partitioner=self.partitioner,
+                model_dir=self.model_dir + f"/{place}" * (several and bool(self.model_dir)),
+                measure=validation_ndcg(splits) if self.patience else None,
+                patience=self.patience,
+                every=self.every,
+                made_from={"data": {splits.catalogue.name: splits.fingerprint}},
+                config_text=config_text,
+            )
+        except ValueError as error:
+            raise UserError(f"{splits.catalogue.name}: {error}") from error
+
+    def _fit_trained(self, splits: Splits, place: int, config_text: str) -> EmbeddingTable:
+        run = self.trained(splits, place, config_text)
         try:
             factors = run.fit()
         except ValueError as error:
             raise UserError(f"{splits.catalogue.name}: {error}") from error
         stopped = {"stopped_at_epoch": run.best_epoch} if self.patience else {}
-        return _table(splits, method, factors, stopped)
+        return _table(splits, self.methods[place], factors, stopped)
 
 
-def train_interactions(splits: Splits) -> Interactions:
-    """The training pairs."""
-    users, items = splits.train_interactions()
-    sizes = splits.catalogue.num_users, splits.catalogue.num_items
-    return Interactions.from_pairs(users, items, *sizes)
+def _name(method: Method) -> str:
+    if isinstance(method, TrainedMethod):
+        return method.name
+    return "ials" if isinstance(method, IALSConfig) else "text"
 
 
 def validation_ndcg(splits: Splits) -> Callable[[Vectors, Vectors], float]:
@@ -225,10 +239,10 @@ def _table(
 ) -> EmbeddingTable:
     """The vectors with the settings that made them, and which rows are cold."""
     catalogue = splits.catalogue
-    settings = {"method": _NAMES[type(method)], **dataclasses.asdict(method), **stopped}
+    settings = {"method": _name(method), **dataclasses.asdict(method), **stopped}
     cold = splits.train_counts() == 0, train_interactions(splits).lengths == 0
-    if isinstance(method, TextConfig):  # cold where no text was read, whoever met the item
-        cold = ~factors.item.any(1), ~factors.user.any(1)
+    if isinstance(method, TextConfig) or (isinstance(method, TrainedMethod) and method.reads_texts):
+        cold = ~factors.item.any(1), ~factors.user.any(1)  # where no text was read either
     return EmbeddingTable(
         catalogue=catalogue.name,
         item=factors.item,

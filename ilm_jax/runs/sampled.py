@@ -6,38 +6,32 @@ Steps, negatives and order are pure functions of the seed and the step, as in ev
 `model_dir` a fit that was killed goes on from its last epoch, and gives the same bits.
 """
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, PyTree
+from jaxtyping import Array, Float32, Int, PyTree
 
 from ilm_jax.cf.ials import Factors
-from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.interactions import Interactions, train_interactions
 from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_bitmap
 from ilm_jax.cf.pairs import Pairs, draw_histories, mixed, pad_histories
-from ilm_jax.checkpoints.checkpoints import CheckpointConfig
 from ilm_jax.checks import Count, Positive, Seed, Weight, check
-from ilm_jax.data.streams.schedule import Schedule
+from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.factorization import Factorization
 from ilm_jax.objectives.ranking_loss import RankingLoss
+from ilm_jax.runs.vector_fit import TrainedMethod, VectorFit
 from ilm_jax.sharding.partitioning import Partitioner
-from ilm_jax.sharding.processes import writing
 from ilm_jax.training.optimizers import OptimizerConfig
-from ilm_jax.training.trainer import Trainer, TrainerConfig
 
-Measure = Callable[[Float[np.ndarray, "users dim"], Float[np.ndarray, "items dim"]], float]
-LOG_EVERY = 100
 _AFTER_TRAINING = np.uint64(2**32 - 1)  # in an epoch's place among the keys of draws
 
 
 @dataclasses.dataclass(frozen=True)
-class SampledConfig:
+class SampledConfig(TrainedMethod):
     """Sampled matrix factorization: its loss, its candidates and its training.
 
     Attributes:
@@ -96,7 +90,16 @@ class SampledConfig:
         )
 
     @property
-    def optimizer(self) -> OptimizerConfig:
+    def name(self) -> str:
+        """Of the method."""
+        return "sampled"
+
+    def fit_of(self, splits: Splits, **settings: Any) -> "SampledFit":
+        """The fit to a split's training pairs."""
+        return SampledFit(train_interactions(splits), self, **settings)
+
+    @property
+    def optimizer_config(self) -> OptimizerConfig:
         """Adam, without weight decay or clipping."""
         return OptimizerConfig(
             learning_rate=self.learning_rate,
@@ -109,34 +112,10 @@ class SampledConfig:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SampledFit:
-    """One fit: its trainer, and the vectors that it has trained.
+class SampledFit(VectorFit[Interactions, SampledConfig]):
+    """One fit to pairs; see `VectorFit`."""
 
-    Attributes:
-      train: the pairs.
-      config: see `SampledConfig`.
-      partitioner: the mesh, whose devices share tables by their rows, and batches whose size they
-        divide (others every device works off whole).
-      model_dir: for checkpoints and metrics; "": nothing is written.
-      measure: of user and item vectors on validation; higher is better. The vectors are then those
-        of the best measurement. None: those of the last epoch.
-      metric: what metrics.jsonl calls it; its negative is the "loss" that checkpoints go by.
-      patience: measurements without improvement after which training ends; 0: none.
-      every: epochs from one measurement, and checkpoint, to the next.
-      made_from: what the run's record says of its data beside the pairs.
-      config_text: written to config.gin.
-    """
-
-    train: Interactions
     config: SampledConfig = SampledConfig()
-    partitioner: Partitioner = Partitioner()
-    model_dir: str = ""
-    measure: Measure | None = None
-    metric: str = "ndcg@10"
-    patience: int = 0
-    every: int = 1
-    made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    config_text: str = ""
 
     @functools.cached_property
     def objective(self) -> Factorization:
@@ -144,71 +123,16 @@ class SampledFit:
         return self.config.objective(self.train.num_users, self.train.item_counts())
 
     @functools.cached_property
-    def pairs(self) -> Pairs:
-        """The examples."""
+    def examples(self) -> Pairs:
+        """The pairs."""
         history = self.config.history if self.config.user_tower == "history" else None
         return Pairs(self.train, self.config.batch_size, self.config.seed, history)
 
     @functools.cached_property
-    def trainer(self) -> Trainer:
-        """The run."""
-        config, steps = self.config, self.pairs.steps
-        excludes = config.exclude == "history"
-        saves = bool(self.model_dir or self.measure)
-        return Trainer(
-            model_dir=self.model_dir,
-            objective=self.objective,
-            table=history_bitmap(self.train) if excludes else np.zeros((1, 1), np.uint32),
-            sources={"pair": self.pairs},
-            eval_sources={},
-            schedule=Schedule({"pair": 1}),
-            config=TrainerConfig(
-                total_steps=config.epochs * steps,
-                batch_size=self.pairs.batch_size,
-                log_every=min(LOG_EVERY, steps),
-                eval_every=self.every * steps if self.measure else 0,
-                patience=self.patience,
-                seed=config.seed,
-            ),
-            optimizer=config.optimizer,
-            # Tables grow from small ones: a norm above the usual is no sign of going astray.
-            checkpoint=CheckpointConfig(every=self.every * steps if saves else 0, outlier=0.0),
-            partitioner=_fitting(self.partitioner, self.pairs.batch_size),
-            config_text=self.config_text,
-            made_from={"train": {"pair": self.pairs.record()}, **self.made_from},
-            validate=self._validate if self.measure else None,
-        )
-
-    def fit(self) -> Factors:
-        """Trains, from the newest checkpoint if there is one, and returns the vectors.
-
-        Of a `model_dir` it is the only writer while it trains.
-
-        Raises:
-          UserError: if training diverges, or was asked to stop (the same fit goes on from there);
-            if another process writes into the `model_dir`, or it was made from something else.
-        """
-        with writing(self.model_dir, "fit_cf") if self.model_dir else contextlib.nullcontext():
-            self.trainer.fit()
-        if self.trainer.stopped:
-            raise UserError(
-                f"stopped at step {self.trainer.step} of {self.trainer.config.total_steps}: the "
-                f"same command goes on from {self.model_dir}"
-            )
-        return self.vectors("best" if self.measure else "last")
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch of the best measurement, after `fit`."""
-        return self.trainer.resolve("best") // self.pairs.steps
-
-    def vectors(self, step: int | str = "last") -> Factors:
-        """Of all users and items, after `fit`; rows without training pairs are zero.
-
-        Args:
-          step: see `Trainer.params`.
-        """
-        return self._vectors(self.trainer.params(step))
+    def table(self) -> np.ndarray:
+        """Histories, where they exclude candidates."""
+        excludes = self.config.exclude == "history"
+        return history_bitmap(self.train) if excludes else np.zeros((1, 1), np.uint32)
 
     def user_vectors(
         self, histories: Sequence[Int[np.ndarray, " length"]]
@@ -229,17 +153,12 @@ class SampledFit:
             )
         padded = pad_histories(histories, self.train.num_items)
         users = np.arange(len(histories))
-        found = self._whole(self.objective.user_vectors)(self.trainer.params(), users, padded)
+        found = self.whole(self.objective.user_vectors)(self.trainer.params(), users, padded)
         found[[len(items) == 0 for items in histories]] = 0.0
         return found
 
-    def _validate(self, params: PyTree[Array], step: int) -> dict[str, float]:
-        assert self.measure is not None
-        found = self._vectors(params)
-        value = float(self.measure(found.user, found.item))
-        return {"loss": -value, self.metric: value}
-
-    def _vectors(self, params: PyTree[Array]) -> Factors:
+    def factors(self, params: PyTree[Array]) -> Factors:
+        """Vectors of all users and items; rows without training pairs are zero."""
         train, histories = self.train, None
         users = np.arange(train.num_users, dtype=np.int32)
         items = np.arange(train.num_items, dtype=np.int32)
@@ -247,16 +166,11 @@ class SampledFit:
             keys = mixed(np.uint64(self.config.seed), _AFTER_TRAINING, users.astype(np.uint64))
             nothing = np.full(len(users), -1)
             histories = draw_histories(train, users, nothing, self.config.history, keys)
-        user = self._whole(self.objective.user_vectors)(params, users, histories)
-        item = self._whole(self.objective.item_vectors)(params, items)
+        user = self.whole(self.objective.user_vectors)(params, users, histories)
+        item = self.whole(self.objective.item_vectors)(params, items)
         user[train.lengths == 0] = 0.0
         item[train.item_counts() == 0] = 0.0
         return Factors(user, item)
-
-    def _whole(self, function: Callable[..., Array]) -> Callable[..., np.ndarray]:
-        """The function compiled, its result whole on every process, as an array of its own."""
-        compiled = jax.jit(function, out_shardings=self.partitioner.replicated)
-        return lambda *arguments: np.array(compiled(*arguments))
 
 
 def fit(
@@ -270,12 +184,3 @@ def fit(
       UserError: if training diverges.
     """
     return SampledFit(train, config or SampledConfig(), partitioner or Partitioner()).fit()
-
-
-def _fitting(partitioner: Partitioner, batch_size: int) -> Partitioner:
-    """The partitioner; if its devices do not divide the batch, with whole batches on each."""
-    try:
-        partitioner.batch_sharding(batch_size)
-    except UserError:
-        return dataclasses.replace(partitioner, rules=(("batch", None), *partitioner.rules))
-    return partitioner

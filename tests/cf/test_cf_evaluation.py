@@ -28,6 +28,13 @@ def test_ranks_equal_the_readable_definition(fold, monkeypatch, two_tastes):
         if (pair := of(user))
     ]
     assert result.ranks.tolist() == expected
+    among_all = [
+        rank_of_target(scores[user], pair[1], [])
+        for user in range(splits.catalogue.num_users)
+        if (pair := of(user))
+    ]
+    whole = evaluation.evaluate(lambda users: scores[users], splits, fold, exclude_seen=False)
+    assert whole.ranks.tolist() == among_all != expected
     assert len(result.users) == splits.catalogue.num_users - 1
 
 

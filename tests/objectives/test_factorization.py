@@ -11,9 +11,10 @@ import pytest
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_bitmap
 from ilm_jax.errors import UserError
-from ilm_jax.objectives import factorization
+from ilm_jax.objectives import shared_negatives
 from ilm_jax.objectives.factorization import Factorization
 from ilm_jax.objectives.ranking_loss import RankingLoss
+from ilm_jax.objectives.shared_negatives import Vectors
 
 USERS, ITEMS = 50, 70
 DRAW = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(monkeypatch, ki
         candidates, log_expected = objective.sampler.draw(key, items)
         tables = params["two_tower"]
         vectors = tables["user_table"][users], tables["item_table"][items]
-        vectors = *vectors, tables["item_table"][candidates]
+        vectors = Vectors(*vectors, tables["item_table"][candidates])
         square = jnp.mean(jnp.sum(jnp.concatenate(vectors) ** 2, -1))
         scored = objective.scored(vectors, (users, items), candidates, TABLE)
         each = objective.ranking_loss(scored, log_expected)
@@ -55,9 +56,9 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(monkeypatch, ki
 
     exact = jax.jit(jax.value_and_grad(plain))(params)
     for bound, parts in ((1 << 18, 1), (40 * 16, {"uniform": 2, "all": 7}[kind]), (1, 61)):
-        monkeypatch.setattr(factorization, "SCORES", bound)
+        monkeypatch.setattr(shared_negatives, "SCORES", bound)
         drawn = len(objective.sampler.draw(key, batch["items"])[0])
-        assert factorization.number_of_parts(61, drawn) == parts
+        assert shared_negatives.number_of_parts(61, drawn) == parts
         found = jax.jit(jax.value_and_grad(ours))(params)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=3e-4), found, exact
@@ -66,14 +67,14 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(monkeypatch, ki
 
 @pytest.mark.parametrize("batch", [4096, 4099])
 def test_parts_hold_as_many_scores_as_the_bound_allows_whatever_divides_the_batch(batch):
-    assert factorization.number_of_parts(batch, 512) == -(-batch // 512)
+    assert shared_negatives.number_of_parts(batch, 512) == -(-batch // 512)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "all"])
 def test_what_a_user_has_met_is_no_negative_and_is_not_counted(kind):
     users, items = TRAIN.users[:40], TRAIN.items[:40]
     candidates = jnp.arange(ITEMS) if kind == "all" else jnp.arange(0, ITEMS, 3)
-    vectors = (jnp.ones((40, 2)), jnp.ones((40, 2)), jnp.ones((len(candidates), 2)))
+    vectors = Vectors(*(jnp.ones((rows, 2)) for rows in (40, 40, len(candidates))))
     met = np.zeros((USERS, ITEMS), bool)
     met[TRAIN.users, TRAIN.items] = True
     scored = objective_of(kind).scored(vectors, (users, items), candidates, TABLE)

@@ -91,7 +91,7 @@ def test_a_killed_fit_goes_on_to_the_same_vectors_bit_for_bit(train, tmp_path):
         validate = run.trainer.validate
 
         def watched(params, step):
-            seen.append(step // run.pairs.steps)
+            seen.append(step // run.examples.steps)
             if seen[-1] == kill_at:
                 raise Killed
             return validate(params, step)

@@ -35,3 +35,18 @@ def test_a_sweep_goes_on_where_it_was_and_refuses_results_of_other_data(tmp_path
     assert other.returncode == 2
     assert "holds results of another" in other.stderr
     assert "split" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_ladder_trains_and_measures_once_and_refuses_other_settings(tmp_path):
+    words = ("--recipes", "runs/sasrec.gin", "--bind", "sasrec.SASRecConfig.embed_dim=8")
+    small = "sequential.SequentialConfig.epochs=2"
+    first = study("cf_ladder.py", tmp_path, *words, small)
+    assert first.returncode == 0, first.stderr
+    for row in ("popularity", "item-kNN, up to date", "sasrec", "seen items kept in"):
+        assert row in first.stdout
+    again = study("cf_ladder.py", tmp_path, *words, small)
+    assert again.stdout == (tmp_path / "kept" / "table.txt").read_text()
+    other = study("cf_ladder.py", tmp_path, *words)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "holds results of another bound" in other.stderr

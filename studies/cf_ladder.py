@@ -1,0 +1,150 @@
+"""Popularity, item-kNN, iALS and sequential models on the same users: the ladder of one dataset.
+
+    python studies/cf_ladder.py --sequences FILE --folder runs/ladder/ml1m \
+        --recipes runs/cf_ml1m.gin runs/sasrec_ml1m.gin
+
+Every recipe of `ilm fit_cf` is a row, with one method of its own (`--bind NAME=VALUE` sets what all
+recipes share). Leave-one-out, test targets, every item a candidate, with what the user had before
+left out and kept in. A sequential model reads the validation item too, which a user has met by the
+time of the test; "item-kNN, up to date" and "iALS, folded in" score with the same history, where
+the plain rows know the training interactions alone. Settings of item-kNN are tuned on validation.
+Methods that are trained step by step train in the folder: a killed command goes on where it was,
+and what was measured is kept.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import cf_data
+import cf_sweep
+import numpy as np
+
+from ilm_jax.cf import evaluation, ials, item_knn
+from ilm_jax.cf.interactions import Interactions
+from ilm_jax.cf.popularity import popularity_scorer
+from ilm_jax.cf.sequences import Sequences
+from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
+from ilm_jax.files import atomic_write
+from ilm_jax.metrics.intervals import compare, mean_interval
+from ilm_jax.metrics.ranking import hit_rate, ndcg
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.fitting import FitCF
+from ilm_jax.runs.sequential import SequentialConfig, SequentialFit
+from ilm_jax.training.host_memory import keep_freed_memory
+
+Scorers = Iterator[tuple[str, Callable[[], evaluation.Scorer]]]
+
+
+@dataclasses.dataclass
+class Ladder:
+    """One dataset, and the ranks of its test targets, kept in a file by row."""
+
+    splits: Splits
+    train: Interactions
+    folder: pathlib.Path
+
+    def __post_init__(self) -> None:
+        self.path = self.folder / "ranks.json"
+        self.ranks = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def measure(self, name: str, make: Callable[[], evaluation.Scorer]) -> None:
+        """Ranks of a row, once."""
+        if name in self.ranks:
+            return
+        scorer = make()
+        self.ranks[name] = [
+            evaluation.evaluate(scorer, self.splits, TEST, exclude_seen=exclude).ranks.tolist()
+            for exclude in (True, False)
+        ]
+        with atomic_write(self.path) as stream:
+            json.dump(self.ranks, stream)
+
+    def baselines(self) -> Scorers:
+        """Popularity, and item-kNN as training and as the test's history have it."""
+        yield "popularity", lambda: popularity_scorer(self.splits.train_counts())
+        if "item-kNN" not in self.ranks or "item-kNN, up to date" not in self.ranks:
+            fits = [item_knn.fit(self.train, config) for config in cf_sweep.NEIGHBOURS]
+            nearest = max(
+                fits, key=lambda fit: evaluation.evaluate(fit, self.splits, VALID).ndcg(10).mean()
+            )
+            seen = evaluation.held_back(self.splits, TEST)[0]
+            yield "item-kNN", lambda: nearest
+            yield "item-kNN, up to date", lambda: dataclasses.replace(nearest, train=seen)
+
+    def recipe(self, name: str, recipe: FitCF, config_text: str) -> Scorers:
+        """The rows of a recipe."""
+        method = recipe.methods[0]
+        if isinstance(method, SequentialConfig):
+            yield name, lambda: self._sequential(recipe, config_text)
+        elif isinstance(method, ials.IALSConfig):
+            if name not in self.ranks or f"{name}, folded in" not in self.ranks:
+                fit = ials.fit_interactions(self.train, method)
+                seen = evaluation.held_back(self.splits, TEST)[0]
+                user = ials.fold_in(seen, fit.item, method)
+                yield name, lambda: evaluation.vector_scorer(fit.user, fit.item)
+                yield f"{name}, folded in", lambda: evaluation.vector_scorer(user, fit.item)
+        else:
+            table = recipe.fit(self.splits, config_text=config_text)
+            yield name, lambda: evaluation.vector_scorer(table.user, table.item)
+
+    def _sequential(self, recipe: FitCF, config_text: str) -> evaluation.Scorer:
+        run = recipe.trained(self.splits, config_text=config_text)
+        assert isinstance(run, SequentialFit)
+        item = run.fit().item
+        steps = run.examples.steps
+        print(f"{steps} steps an epoch; epoch {run.best_epoch if run.measure else 'last'}")
+        return evaluation.vector_scorer(run.user_vectors(Sequences.before(self.splits, TEST)), item)
+
+    def lines(self) -> list[str]:
+        """The table, and the paired tests of each row against the one above it."""
+        lines = [f"test, {len(self.ranks['popularity'][0])} users; HR@10 and NDCG@10"]
+        for place, seen in enumerate(("seen items left out", "seen items kept in")):
+            lines.append(seen)
+            values = {name: np.array(ranks[place]) for name, ranks in self.ranks.items()}
+            for name, ranks in values.items():
+                hits, gain = mean_interval(hit_rate(ranks, 10)), mean_interval(ndcg(ranks, 10))
+                lines.append(f"  {name:<28}{hits}  {gain}")
+            ordered = sorted(values, key=lambda name: ndcg(values[name], 10).mean())
+            for lower, higher in zip(ordered[:-1], ordered[1:], strict=True):
+                both = (ndcg(values[name], 10) for name in (lower, higher))
+                one, two = both
+                lines.append(f"  {compare(lower, one, higher, two)}")
+        return lines
+
+
+def main() -> int:
+    """Parses the words, trains what is not trained, and prints the ladder."""
+    parser = argparse.ArgumentParser(
+        prog="cf_ladder.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    cf_data.add_arguments(parser)
+    parser.add_argument("--folder", default="runs/cf_ladder", type=pathlib.Path)
+    parser.add_argument("--recipes", nargs="*", default=["runs/cf.gin", "runs/sasrec.gin"])
+    parser.add_argument("--bind", nargs="*", default=[], help="NAME=VALUE of every recipe")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    splits, train = cf_data.load(arguments)
+    cf_data.claim(arguments.folder, splits, bound=arguments.bind)
+    ladder = Ladder(splits, train, arguments.folder)
+    for name, make in ladder.baselines():
+        ladder.measure(name, make)
+    for file in arguments.recipes:
+        name = pathlib.Path(file).stem
+        recipe = gin_config.build(FitCF, [file], arguments.bind)
+        if any(isinstance(method, SequentialConfig) for method in recipe.methods):
+            recipe = dataclasses.replace(recipe, model_dir=str(arguments.folder / name))
+        for row, make in ladder.recipe(name, recipe, gin_config.operative_config()):
+            ladder.measure(row, make)
+    lines = ladder.lines()
+    with atomic_write(arguments.folder / "table.txt") as stream:
+        stream.write("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cf_data.exit_code(main))
