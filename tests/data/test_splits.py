@@ -87,6 +87,12 @@ def test_folds_partition_the_items_in_the_promised_shares(share, seed):
         assert abs(len(held_out) / 4000 - share) < deviation
 
 
+def test_what_is_no_fold_has_no_items_and_says_so():
+    splits = make_splits(catalogue_of([[0, 1, 2]], 40), SplitConfig(held_out_items=0.2))
+    with pytest.raises(UserError, match="'train'.*FOLDS"):
+        splits.items_in("train")
+
+
 def test_the_folds_are_fixed_for_good():
     folds = item_folds("movielens/25m", [str(i) for i in range(1, 41)], SplitConfig())
     assert "".join(map(str, folds)) == "2010000002021200000022000000000221000100"

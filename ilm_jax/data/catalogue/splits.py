@@ -97,7 +97,14 @@ class Splits:
         return np.bincount(items, minlength=self.catalogue.num_items).astype(np.int64)
 
     def items_in(self, fold: int) -> Int32[np.ndarray, " fold_items"]:
-        """Rows of the items in fold TRAIN, VALID or TEST, ascending."""
+        """Rows of the items in fold TRAIN, VALID or TEST, ascending.
+
+        Raises:
+          UserError: for anything else, of which there would be none.
+        """
+        if fold not in FOLDS.values():
+            known = ", ".join(f'FOLDS["{name}"]' for name in FOLDS)
+            raise UserError(f"items_in({fold!r}): folds are numbers, {known}")
         return np.flatnonzero(self.item_fold == fold).astype(np.int32)
 
     @functools.cached_property
