@@ -9,6 +9,7 @@ from ilm_jax.compilation.topology import Topology
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
 from ilm_jax.runs.sweeps import RECIPE, Sweep
+from ilm_jax.sharding.state import describe_variables
 
 FOLDER = gin_config.recipe_folder()
 PODS = sorted(p.name for p in (FOLDER / "pods").glob("*.gin") if p.name != "stage2.gin")
@@ -46,3 +47,16 @@ def test_a_sweep_recipe_names_runs(recipe):
     recipes = [*sweep.gin_file, *filter(None, [one.pop(RECIPE, None)])]
     bindings = [f"{name}={value!r}" for name, value in one.items()]
     gin_config.build(Run, recipes, bindings, unnamed="nowhere")
+
+
+def test_a_pod_recipe_takes_an_item_head():
+    """Shapes of the batch and of the parameters that have an entry for each item."""
+    files = ["pods/gemma2_2b_v5e_16.gin", "runs/stage2_items.gin"]
+    run = gin_config.build(Run, files, [], unnamed="nowhere")
+    objective, table = sized(run, 4096)
+    rows = batch_shapes(run.train["prompt"], objective.layout("prompt"))
+    assert rows["item_targets"].shape == rows["item_positions"].shape == (run.train["prompt"].pack,)
+    variables = describe_variables(objective)
+    assert variables["item_head/item_bias/bias"].shape == table.shape[:1] == (4096,)
+    assert variables["item_head/user/kernel"].shape == (objective.lm.embed_dim, 128)
+    assert run.trainer.adapters and not objective.predicts_text

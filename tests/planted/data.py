@@ -6,6 +6,7 @@ _SPLITS = "tests/data/test_splits.py"
 _PACKING = "tests/data/test_packing.py -k 'not loss and not stored'"
 _CONVERTERS = "tests/data/test_converters.py"
 _STREAMS = "tests/data/test_streams.py"
+_ITEMS = "tests/data/test_item_targets.py"
 
 FAULTS = (
     Fault(
@@ -190,5 +191,33 @@ FAULTS = (
         'draws.integer(2**31, seed, "shuffle", name)',
         'draws.integer(2**31, "shuffle", name)',
         _STREAMS,
+    ),
+    Fault(
+        "an item is asked for behind the prompt",
+        "ilm_jax/data/streams/converters.py",
+        "places[row] = read - 1",
+        "places[row] = read",
+        _ITEMS,
+    ),
+    Fault(
+        "every task asks for its item",
+        "ilm_jax/data/streams/item_targets.py",
+        'example.get("task") not in self.tasks or places',
+        'example.get("task") in () or places',
+        _ITEMS,
+    ),
+    Fault(
+        "a shared row's items are asked for at their own rows' places",
+        "ilm_jax/data/streams/packing.py",
+        "place + at if place >= 0",
+        "place if place >= 0",
+        _ITEMS,
+    ),
+    Fault(
+        "rows that no text is learnt from hold answers",
+        "ilm_jax/data/streams/converters.py",
+        "return targets[:1]",
+        "return targets",
+        _ITEMS,
     ),
 )

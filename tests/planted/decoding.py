@@ -6,6 +6,7 @@ _SAMPLING = "tests/decoding/test_sampling.py"
 _BEAM = "tests/decoding/test_beam.py"
 _GENERATE = "tests/parity/test_generate.py -k goldens"
 _EXCLUSION = "tests/decoding/test_exclusion.py"
+_BY_HEAD = "tests/evaluation/test_head_ranking.py"
 
 FAULTS = (
     Fault(
@@ -189,5 +190,19 @@ FAULTS = (
         "for above in path[: i + 1]]] = True",
         "for above in path[:i]]] = True",
         f"{_BEAM} {_EXCLUSION}",
+    ),
+    Fault(
+        "an item head ranks what was seen",
+        "ilm_jax/decoding/item_ranking.py",
+        "biases, excluded, k=k)",
+        "biases, 0 * excluded - 1, k=k)",
+        _BY_HEAD + " -k seen",
+    ),
+    Fault(
+        "an item head ranks without biases",
+        "ilm_jax/decoding/item_ranking.py",
+        "-jnp.inf, found.bias)",
+        "-jnp.inf, 0.0)",
+        _BY_HEAD + " -k order",
     ),
 )

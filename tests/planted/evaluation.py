@@ -165,8 +165,8 @@ FAULTS = (
     Fault(
         "the wish to leave out the seen is lost",
         "ilm_jax/evaluation/evaluators/items.py",
-        "if self.config.exclude_seen:",
-        "if False:",
+        "if not self.config.exclude_seen:",
+        "if True:",
         "tests/cli/test_trained_run_evaluated.py -k earlier_choices",
     ),
     Fault(

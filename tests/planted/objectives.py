@@ -13,6 +13,7 @@ _MATCHING = "tests/objectives/test_matching.py"
 _VOCABULARY = "tests/objectives/test_vocabulary_loss.py"
 _RANKING = "tests/objectives/test_ranking.py"
 _LANGUAGE = "tests/objectives/test_language.py"
+_HEAD = "tests/objectives/test_item_head.py"
 
 FAULTS = (
     Fault(
@@ -217,5 +218,47 @@ FAULTS = (
         "((negatives - 1) / jnp.maximum(scored.drawn - 1, 1))",
         "(negatives / jnp.maximum(scored.drawn, 1))",
         _RANKING,
+    ),
+    Fault(
+        "an item without a vector is a candidate",
+        "ilm_jax/objectives/item_head.py",
+        "(given != 0).any(-1), bias, NOWHERE",
+        "(given == given).any(-1), bias, NOWHERE",
+        _HEAD + " -k catalogue_and_its_items",
+    ),
+    Fault(
+        "biases are those of the first catalogue",
+        "ilm_jax/objectives/item_head.py",
+        "return sum(block.rows for block in before)",
+        "return 0 * len(before)",
+        _HEAD + " -k catalogue_and_its_items",
+    ),
+    Fault(
+        "a target without a vector counts",
+        "ilm_jax/objectives/item_head.py",
+        "(inside & there)",
+        "(inside & inside)",
+        _HEAD + " -k counts_in_no_sum",
+    ),
+    Fault(
+        "users are multiplied by the temperature",
+        "ilm_jax/objectives/item_head.py",
+        'jnp.exp(-own["log_temperature"]',
+        'jnp.exp(own["log_temperature"]',
+        _HEAD + " -k catalogue_and_its_items",
+    ),
+    Fault(
+        "sampled candidates are not corrected",
+        "ilm_jax/objectives/item_losses.py",
+        "others, known - 1.0), log_expected)",
+        "others, known - 1.0), 0 * log_expected)",
+        _HEAD + " -k expectation",
+    ),
+    Fault(
+        "a target is its own negative",
+        "ilm_jax/objectives/item_losses.py",
+        "valid & (chosen != item[:, None])",
+        "valid & (chosen != item[:, None] - 99)",
+        _HEAD + " -k expectation",
     ),
 )
