@@ -21,6 +21,7 @@ from ilm_jax.progress import Watch, unseen
 Writer = Callable[[pathlib.Path], list[str]]
 # Their metrics stand in a report under their own names, those of other tasks behind "task/".
 DESCRIPTIONS, CHOICES = "long_description", "sequential_random"
+NO_TEXT = "not measured (no head of the model learns what answers say: it ranks items alone)"
 
 
 @dataclasses.dataclass(frozen=True)

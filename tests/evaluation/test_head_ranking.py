@@ -1,6 +1,7 @@
 """Lists by an item head: what training's own scores say, without what was seen, on any mesh."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.item_targets import ItemTargets
 from ilm_jax.decoding import item_ranking
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.evaluate import EVALUATORS
+from ilm_jax.evaluation.evaluator import EvaluationConfig
 from ilm_jax.evaluation.measures import passes
 from ilm_jax.evaluation.measures.head_ranking import HeadMeasure
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
@@ -177,3 +180,14 @@ def test_an_item_to_be_predicted_without_a_vector_is_named():
         UserError, match=r"item 'b' of toy is to be predicted and has no vector.*1 it"
     ):
         check_vectors(Tables, "toy", np.array([0, 2, 5]), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("answer", ["text", "rating"])
+def test_what_was_not_learnt_is_not_measured(answer):
+    task = types.SimpleNamespace(model=types.SimpleNamespace(objective=objective()))
+    evaluator = EVALUATORS[answer]
+    ready = evaluator.__new__(evaluator)
+    ready.task, ready.config = task, EvaluationConfig()
+    found, writers = ready.evaluate({}, 1)
+    assert not found.metrics and not writers
+    assert "ranks items alone" in next(iter(found.missing.values()))

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from ilm_jax.evaluation.evaluator import NO_JUDGES, EvaluationConfig, Judges, Writer
+from ilm_jax.evaluation.evaluator import NO_JUDGES, NO_TEXT, EvaluationConfig, Judges, Writer
 from ilm_jax.evaluation.measures.ratings import Rated, RatingMeasure, rating_scale, scale_trie
 from ilm_jax.evaluation.reports import card
 from ilm_jax.evaluation.trained import EvaluatedTask
@@ -51,6 +51,8 @@ class RatingEvaluator:
     ) -> tuple[Evaluation, list[Writer]]:
         """The same with the protocol."""
         task, config = self.task, self.config
+        if not task.model.objective.predicts_text:
+            return Evaluation([], missing={"ratings": NO_TEXT}), []
         sample = task.sample_of_users(config.users)
         answers = self.answer(params, sample.numbers)
         protocol = card.ratings_card(

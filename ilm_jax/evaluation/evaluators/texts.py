@@ -11,6 +11,7 @@ from ilm_jax.data.catalogue.splits import TEST
 from ilm_jax.evaluation.evaluator import (
     DESCRIPTIONS,
     NO_JUDGES,
+    NO_TEXT,
     EvaluationConfig,
     Judges,
     Writer,
@@ -35,8 +36,6 @@ from ilm_jax.metrics import texts
 from ilm_jax.metrics.registry import measure
 from ilm_jax.metrics.values import Evaluation
 from ilm_jax.progress import Watch, unseen
-
-NO_TEXT = "not measured (no head of the model learns what answers say: it ranks items alone)"
 
 
 class TextEvaluator:
