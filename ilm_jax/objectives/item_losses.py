@@ -2,22 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.cf.negatives import Sampler, SamplerConfig
-from ilm_jax.cf.parts import split
 from ilm_jax.models.output_layer import OutputLayer
-from ilm_jax.objectives import ranking
+from ilm_jax.objectives import shared_negatives
 from ilm_jax.objectives.item_scoring import NOWHERE
 from ilm_jax.objectives.ranking_loss import RankingLoss
+from ilm_jax.objectives.shared_negatives import Known, Vectors
 from ilm_jax.objectives.vocabulary_loss import vocabulary_loss
-
-# Scores of candidates that exist at once on one device (16 MiB), where one device has them all.
-SCORES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,9 +46,9 @@ def on_candidates(
     loss: RankingLoss,
     sampler: SamplerConfig,
     key: jax.Array,
-    known: Int[Array, ""] | int,
+    with_vectors: Int[Array, ""] | int,
 ) -> Float32[Array, ""]:
-    """Summed ranking loss against candidates that the whole batch shares.
+    """Summed ranking loss against candidates that the whole batch shares (shared_negatives.py).
 
     A target is no candidate of its own row, nor is an item without a vector of any.
 
@@ -61,37 +59,36 @@ def on_candidates(
       loss: which.
       sampler: of candidates; "in_batch": the batch's own targets.
       key: of the draw.
-      known: items that have a vector.
+      with_vectors: how many items have one.
     """
     users = targets.users.reshape(-1, targets.users.shape[-1])
-    items_, weights = targets.items.reshape(-1), targets.weights.reshape(-1)
-    chosen, log_expected = Sampler.make(sampler, rows.counts).draw(key, items_)
-    drawn, own = items(chosen), items(items_)
+    wanted, weights = targets.items.reshape(-1), targets.weights.reshape(-1)
+    chosen, log_expected = Sampler.make(sampler, rows.counts).draw(key, wanted)
+    drawn = items(chosen)
     valid = _biases(drawn) > NOWHERE / 2
     if sampler.kind == "in_batch":
         valid &= weights > 0  # the others' places hold no target
         log_expected += jnp.log(jnp.maximum(weights.astype(bool).sum(), 1) / len(weights))
+    # A bias is the product with one more entry, which users have at 1.
+    users = jnp.concatenate([users, jnp.ones_like(users[:, :1])], axis=-1)
+    vectors = Vectors(users, _with_bias(items(wanted)), _with_bias(drawn))
+    shared = (chosen, valid, jnp.asarray(with_vectors, jnp.float32) - 1.0)
+    known = Known(wanted, shared, log_expected, weights)
+    return shared_negatives.total(loss, _negatives, vectors, known)
 
-    def part(some: tuple[tuple[Array, ...], Bool[Array, " size"]]) -> Float32[Array, ""]:
-        """Summed loss of some targets."""
-        (user, item, vector, bias, weight), real = some
-        with jax.default_matmul_precision("highest"):
-            scores = user @ drawn.table.T + _biases(drawn)
-        positive = jnp.sum(user * vector, -1) + bias
-        others = valid & (chosen != item[:, None])
-        each = loss(ranking.Scored(positive, scores, others, known - 1.0), log_expected)
-        return jnp.where(real & (weight != 0), weight * each, 0.0).sum()
 
-    # The prior of shrunk ranks is that of all rows, which then are one part; a mesh splits them.
-    mesh = jax.sharding.get_abstract_mesh()
-    whole = loss.fits_prior or (not mesh.empty and mesh.size > 1)
-    parts = 1 if whole else -(-len(users) // max(1, SCORES // len(chosen)))
-    cut = split((users, items_, own.table, _biases(own), weights), parts)
-    if parts == 1:
-        return part(jax.tree.map(lambda x: x[0], cut))
-    return jax.lax.map(jax.checkpoint(part), cut).sum()
+def _negatives(
+    wanted: Int[Array, " rows"], shared: PyTree[Array]
+) -> tuple[Bool[Array, "rows drawn"], Any]:
+    """See `shared_negatives.Rule`."""
+    chosen, valid, negatives = shared
+    return valid & (chosen != wanted[:, None]), negatives
 
 
 def _biases(output: OutputLayer) -> Float[Array, " items"]:
     assert output.bias is not None
     return output.bias
+
+
+def _with_bias(output: OutputLayer) -> Float[Array, "items dim+1"]:
+    return jnp.concatenate([output.table, _biases(output)[:, None]], axis=-1)

@@ -250,15 +250,15 @@ FAULTS = (
     Fault(
         "sampled candidates are not corrected",
         "ilm_jax/objectives/item_losses.py",
-        "others, known - 1.0), log_expected)",
-        "others, known - 1.0), 0 * log_expected)",
+        "Known(wanted, shared, log_expected, weights)",
+        "Known(wanted, shared, 0 * log_expected, weights)",
         _HEAD + " -k expectation",
     ),
     Fault(
         "a target is its own negative",
         "ilm_jax/objectives/item_losses.py",
-        "valid & (chosen != item[:, None])",
-        "valid & (chosen != item[:, None] - 99)",
+        "valid & (chosen != wanted[:, None])",
+        "valid & (chosen != wanted[:, None] - 99)",
         _HEAD + " -k expectation",
     ),
 )

@@ -102,6 +102,7 @@ def test_numbers_that_are_none_and_lists_that_are_too_long_are_refused(asked):
         dataclasses.replace(given, generator=ready).items(asked, 3)
 
 
+@pytest.mark.slow
 def test_an_exported_head_ranks_alike(asked, tmp_path):
     given = answerer()
     shape = Shape(rows=5, length=48, entities=6, excluded=4)
