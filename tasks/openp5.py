@@ -10,7 +10,7 @@ in OpenP5's format.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -78,7 +78,7 @@ INDEXINGS: dict[str, dict[str, Any]] = {
         "target": "id",
     },
 }
-_GIVEN: dict[Literal["sequential", "straightforward"], str] = {
+GIVEN: dict[Literal["sequential", "straightforward"], str] = {
     "sequential": "user, history",
     "straightforward": "user",
 }
@@ -104,6 +104,12 @@ def _user_and_history(settings: TaskSettings) -> Sequence[tuple[str, int]]:
     return [(settings.mention_user, 1), (settings.mention_history, settings.history)]
 
 
+MENTIONS: dict[str, Callable[[TaskSettings], Sequence[tuple[str, int]]]] = {
+    "sequential": _user_and_history,
+    "straightforward": _user,
+}
+
+
 def _specs() -> list[TaskSpec]:
     prompts: tuple[Literal["seen", "unseen"], ...] = ("seen", "unseen")
     return [
@@ -115,14 +121,14 @@ def _specs() -> list[TaskSpec]:
             answer="items",
             settings=(*NEXT_ITEM, "prompt_file"),
             fixes=Indexed(indexing),
-            mentions=_user_and_history if kind == "sequential" else _user,
+            mentions=MENTIONS[kind],
             metrics=RANKING,
-            what=f"{_GIVEN[kind]} ({indexing} ids, {shown} prompts) | "
+            what=f"{GIVEN[kind]} ({indexing} ids, {shown} prompts) | "
             f"{'title' if indexing == 'title' else 'id'} of the next item | OpenP5",
             kind=kind,
             prompts=shown,
         )
-        for kind, indexing, shown in itertools.product(_GIVEN, INDEXINGS, prompts)
+        for kind, indexing, shown in itertools.product(GIVEN, INDEXINGS, prompts)
     ]
 
 
@@ -130,10 +136,8 @@ FAMILY = TaskFamily(
     "openp5",
     tuple(_specs()),
     mixtures={
-        **{f"openp5_{name}": tuple(f"{kind}_{name}" for kind in _GIVEN) for name in INDEXINGS},
-        **{
-            f"openp5_{kind}_tasks": tuple(f"{kind}_{name}" for name in INDEXINGS) for kind in _GIVEN
-        },
+        **{f"openp5_{name}": tuple(f"{kind}_{name}" for kind in GIVEN) for name in INDEXINGS},
+        **{f"openp5_{kind}_tasks": tuple(f"{kind}_{name}" for name in INDEXINGS) for kind in GIVEN},
     },
 )
 SEQUENTIAL_RANDOM = next(spec for spec in FAMILY.specs if spec.task == "sequential_random")

@@ -26,6 +26,9 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path, is_full, is_remote
 from ilm_jax.sharding.state import FlatParams, TrainState, flat, nested
 
+# What a run was made from, and another that takes parameters of it may not be.
+MAY_DIFFER = ("tokenizer", "new_tokens", "table", "data")
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
@@ -61,7 +64,7 @@ class InitFrom:
       step: a step, "best" (lowest validation loss, else the last) or "last".
       top: the top key that a published model's entries take here.
       allow_different: what it may have been made from that is another one here: "tokenizer",
-        "table" (of vectors) or "data" (split of one catalogue); see lineage.py.
+        "new_tokens", "table" (of vectors) or "data" (split of one catalogue); see lineage.py.
     """
 
     path: str
@@ -69,7 +72,7 @@ class InitFrom:
     allow_unused: tuple[str, ...] = ()
     step: Number | Annotated[str, Choice(("best", "last"))] = "best"
     top: str = "lm"
-    allow_different: tuple[Annotated[str, Choice(("tokenizer", "table", "data"))], ...] = ()
+    allow_different: tuple[Annotated[str, Choice(MAY_DIFFER)], ...] = ()
 
     def __post_init__(self) -> None:
         check(self)

@@ -123,6 +123,11 @@ def to_hugging_face(
             f"{source} has no published base with a config.json, so no layout to be written in; "
             "--to=frozen writes the framework's own"
         )
+    if any(name.startswith("lm/new_tokens/") for name in opened.entries):
+        raise UserError(
+            f"{source} has new tokens beside its base's vocabulary, which its base's layout has no "
+            "place for: --to=adapter or --to=frozen keeps them"
+        )
     family = families.find(config["model_type"])
     tied = opened.configs["lm"][1]["tie_embeddings"]
     layout = family.config(config)

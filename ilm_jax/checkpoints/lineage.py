@@ -38,6 +38,16 @@ def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: 
             here["tokenizer"],
             "its ids are other words: set TOKENIZER to what it was trained with",
         )
+    if here.get("tokenizer") and any(path.startswith("lm/new_tokens/") for path in paths):
+        other, own = (x.get("new_tokens", {}).get("fingerprint") for x in (there, here))
+        _same(
+            source,
+            "new_tokens",
+            other,
+            own or "none",
+            "its rows are of other words: set TaskSettings.new_tokens and item_codes to what it "
+            "was trained with",
+        )
     if reads_vectors and here.get("table"):
         _same(
             source,

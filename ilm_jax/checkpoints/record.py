@@ -33,7 +33,7 @@ MAY_CHANGE = (
 )
 # What must be the same where a trained run is asked, measured or written out; and what may differ
 # but shows in figures.
-USED = (r"data(\..*)?", r"table", r"tokenizer", r"prompts\.(format|template)")
+USED = (r"data(\..*)?", r"table", r"tokenizer", r"new_tokens(\..*)?", r"prompts\.(format|template)")
 SHOWN = (r"train\..*\.settings\..*", r"prompts\.system")
 # What records that say nothing of a thing were made with.
 _BEFORE: Record = {"prompts": {"format": "plain"}}
@@ -42,6 +42,7 @@ _BINDINGS = {
     "data": "DATASET, DATA_DIR, SplitConfig",
     "table": "CF_TABLE",
     "tokenizer": "TOKENIZER",
+    "new_tokens": "TaskSettings.new_tokens, item_codes",
     "prompts": "PROMPT_FORMAT or TaskSettings.prompt_format, SYSTEM_TEXT",
     "train": "MIXTURE_OR_TASK_NAME, DatasetConfig, TaskSettings",
     "schedule": "SCHEDULE",

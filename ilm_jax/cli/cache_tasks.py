@@ -137,7 +137,7 @@ def ensure_tokenizer(
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
     from ilm_jax.data.examples.task_keys import tokenizer_path
-    from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
+    from ilm_jax.data.streams.tasks_on_disk import laid_out
     from ilm_jax.data.tokenizers.losses import of_catalogue
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
@@ -147,7 +147,7 @@ def ensure_tokenizer(
         tokenizer = train_tokenizer(splits, settings)
         tokenizer.save(path)
         print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
-    tokenizer = formatted(open_tokenizer_at(path), settings.prompt_format, settings.system_text)
+    tokenizer = laid_out(path, settings)
     catalogue = splits.catalogue
     for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
         if losses.lost:

@@ -41,7 +41,7 @@ class Reader:
         lengths = jnp.maximum(lengths, 1)  # rows that only fill a batch have none
         places = jnp.broadcast_to(jnp.arange(length), (batch, length))
         real = places < lengths[:, None]
-        if isinstance(self.lm, T5):
+        if self.lm.config.encodes:
             # Only differences of positions count, and the prompt is not in the decoder's cache:
             # with the prompt's last place at 0 the cache holds nothing but the answer.
             first, positions = 1, places - (lengths - 1)[:, None]

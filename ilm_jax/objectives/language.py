@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, Int, PyTree
 from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
-from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, new_tokens, without_new_tokens
 from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors, token_rms
 from ilm_jax.models.language_model import LanguageModelConfig
+from ilm_jax.models.new_tokens import NewTokens, extend, started
 from ilm_jax.models.readers import Reader
 from ilm_jax.models.standardising import common_share, root_mean_square
 from ilm_jax.objectives.heads import Head, Read, TextHead, combined, text_logits, token_losses
@@ -39,6 +40,9 @@ class LanguageModelling(Objective):
     Attributes:
       lm: sizes of the language model, a decoder or an encoder-decoder.
       reader: what turns vectors into soft tokens (models/readers.py); None for a text-only model.
+      new_tokens: words that the tokenizer appends (`TaskSettings.new_tokens`) have rows of their
+        own beside the language model's table, `lm/new_tokens`, which start from data, as words.
+        None: it has rows for all ids itself, as one that is trained from the start can.
       heads: what is learnt from the hidden states; the text alone unless a recipe says more.
       target_length: hidden states are read at no more target tokens of a row than these; None
         reads them everywhere.
@@ -49,6 +53,7 @@ class LanguageModelling(Objective):
 
     lm: LanguageModelField
     reader: ReaderField | None = None
+    new_tokens: NewTokens | None = None
     heads: tuple[Head, ...] = (TextHead(),)
     target_length: Number | None = None
     reader_start: Start = "data"
@@ -129,12 +134,14 @@ class LanguageModelling(Objective):
         """The same objective for a tokenizer's ids, a table's width and a dataset's targets.
 
         Raises:
-          UserError: if the language model has fewer token rows than the tokenizer's ids.
+          UserError: if the language model has fewer token rows than the tokenizer's ids, or a
+            published one no rows for those that are appended to them.
         """
-        lm, reader = self.lm, self.reader
+        lm, reader, new = self.lm, self.reader, self.new_tokens
         if tokenizer is not None:
-            least = tokenizer.least_vocab_size
-            size = vocabulary(lm.vocab_size, tokenizer.vocab_size, least, lm)
+            new = _new_tokens(self, tokenizer)
+            own = without_new_tokens(tokenizer) if new and new.count else tokenizer
+            size = vocabulary(lm.vocab_size, own.vocab_size, own.least_vocab_size, lm)
             lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
         width = self.cf_dim if cf_dim is None else cf_dim
         if reader is not None:
@@ -143,6 +150,7 @@ class LanguageModelling(Objective):
             self,
             lm=lm,
             reader=reader,
+            new_tokens=new,
             heads=tuple(head.with_sizes(cf_dim=width, items=items) for head in self.heads),
             target_length=target_length or self.target_length,
         )
@@ -151,7 +159,7 @@ class LanguageModelling(Objective):
     def model(self) -> ItemLanguageModel:
         """Reader and language model, whose parameters `loss` reads."""
         reader = self.reader.build(self.lm.embed_dim) if self.reader else None
-        return ItemLanguageModel(reader, self.lm.build())
+        return ItemLanguageModel(reader, extend(self.lm.build(), self.new_tokens))
 
     def init(self, key: jax.Array) -> PyTree[Array]:
         """All parameters, boxed with their logical axes."""
@@ -168,11 +176,15 @@ class LanguageModelling(Objective):
     def data_start(
         self, params: PyTree[Array], vectors: Float[Array, "items cf"]
     ) -> dict[str, jax.Array]:
-        """The reader's, by `reader_start`."""
+        """The reader's, by `reader_start`, and the rows of new words."""
+        lm, words, found = self.lm.build(), params["lm"], {}
+        if self.new_tokens is not None and self.new_tokens.count:
+            rows = started(lm, words, self.new_tokens, self.lm.vocab_size)
+            found = {f"lm/{path}": leaf for path, leaf in rows.items()}
         if self.reader is None or self.reader_start != "data":
-            return {}
-        rms = token_rms(self.lm.build(), params["lm"], self.lm.vocab_size)
-        return self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
+            return found
+        rms = token_rms(lm, words, self.lm.vocab_size)
+        return found | self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
 
     def start_metrics(
         self, params: PyTree[Array], vectors: Float[Array, "items cf"]
@@ -252,6 +264,26 @@ class LanguageModelling(Objective):
         if window is not None and not self.lm.encodes:
             hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
         return Read(model, params, batch, table, hidden, window, key)
+
+
+def _new_tokens(objective: LanguageModelling, tokenizer: Tokenizer) -> NewTokens | None:
+    """The words beside the language model's table, as the tokenizer has them."""
+    new, (first, words) = objective.new_tokens, new_tokens(tokenizer)
+    if new is None:
+        if words and objective.lm.vocab_size:
+            raise UserError(
+                f"the tokenizer appends {len(words)} words ({words[0]}, …), which a language model "
+                "of a given size has no rows for: bind language.LanguageModelling.new_tokens = "
+                "@new_tokens.NewTokens() (runs/stage2_semantic.gin), or leave "
+                "TaskSettings.new_tokens out"
+            )
+        return None
+    if new.count not in (0, len(words)) or (new.first not in (0, first) and words):
+        raise UserError(
+            f"NewTokens of {new.count} words from id {new.first} on, and the tokenizer appends "
+            f"{len(words)} from {first} on: leave both at 0, for the tokenizer's"
+        )
+    return NewTokens(len(words), first)
 
 
 def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:

@@ -157,6 +157,18 @@ class Objective(Protocol):
     ) -> dict[str, Sums]:
         """Sums by metric name; "loss" is what is minimised. `key` None: no dropout."""
 
+    def after_step(
+        self, params: PyTree[Array], step: Int[Array, ""], table: Float[Array, "capacity cf"]
+    ) -> dict[str, jax.Array]:
+        """Trained leaves that a step sets beside the optimizer's update, by path; traced.
+
+        Args:
+          params: nested, after the update.
+          step: number of updates made, this one included.
+          table: as in `loss`.
+        """
+        return {}
+
 
 class LanguageObjective(Objective, Protocol):
     """An objective whose model answers prompts: what evaluation and decoding read of it."""

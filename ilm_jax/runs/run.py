@@ -21,7 +21,14 @@ from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
-from ilm_jax.data.tokenizers import Tokenizer, chat_of, record_of, stop_ids
+from ilm_jax.data.tokenizers import (
+    Tokenizer,
+    chat_of,
+    record_of,
+    record_of_new,
+    stop_ids,
+    without_new_tokens,
+)
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.infer_eval import InferEval, InferEvalConfig
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
@@ -217,11 +224,13 @@ class Run:
         splits = [self.splits, *self._further_splits]
         read = [spec for dataset in self.train.values() for spec in dataset.specs()]
         prompts = {"prompts": record_of(self.tokenizer)} if any(map(has_prompts, read)) else {}
+        new = {"new_tokens": new} if (new := record_of_new(self.tokenizer)) else {}
         return {
             **prompts,
+            **new,
             "data": {s.catalogue.name: s.fingerprint for s in splits},
             "table": self.tables.fingerprint if self.tables else None,
-            "tokenizer": self.tokenizer.fingerprint,
+            "tokenizer": without_new_tokens(self.tokenizer).fingerprint,
             "train": {kind: dataset.record() for kind, dataset in self.train.items()},
             "validation": {kind: dataset.record() for kind, dataset in self.train_eval.items()},
         }

@@ -30,7 +30,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ilm_jax import __version__
-from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
+from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer, without_new_tokens
 from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.decoding.generator import Generator, Shelf
@@ -212,7 +212,7 @@ def export(
         if ranks:
             _write_json(new / "item_ids.json", list(item_ids))
         if tokenizer is not None:
-            own = isinstance(tokenizer, OwnTokenizer)  # which is one file
+            own = isinstance(without_new_tokens(tokenizer), OwnTokenizer)  # which is one file
             tokenizer.save(new / "tokenizer.model" if own else new / "tokenizer")
     return manifest
 

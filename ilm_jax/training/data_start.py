@@ -43,18 +43,21 @@ class DataStart:
           params: all.
           fresh: paths of those that were drawn.
         """
-        vectors = self._vectors()
-        if not self.objective.needs_table or not len(vectors):
+        reads = self.objective.needs_table
+        vectors = self._vectors() if reads else np.zeros((0, self.table.shape[1]), np.float32)
+        if reads and not len(vectors):
             return params, []
         found: dict[str, Any] = jax.eval_shape(self._leaves, params, vectors)
         if not found and not jax.eval_shape(self._metrics, params, vectors):
             return params, []
-        taken = found if set(found) <= set(fresh) else {}
+        tops = {path.split("/")[0] for path in set(found) - set(fresh)}
+        taken = {path: x for path, x in found.items() if path.split("/")[0] not in tops}
         whole = self.partitioner.replicated
 
         def start(params: FlatParams, vectors: jax.Array) -> tuple[FlatParams, Scalars, Scalars]:
             """The fitted leaves, and what is measured before and after them."""
             leaves = self._leaves(params, vectors) if taken else {}
+            leaves = {path: leaf for path, leaf in leaves.items() if path in taken}
             return leaves, self._metrics(params, vectors), self._metrics(params | leaves, vectors)
 
         places = {path: params[path].sharding for path in taken}
@@ -88,4 +91,6 @@ class DataStart:
             for name, x in after.items()
         ]
         what = f"started from data: {', '.join(leaves)}" if leaves else "nothing starts from data"
-        return [f"  {what} ({self.record['items']:,} items): {', '.join(told)}"]
+        items = self.record["items"]
+        of = [f" ({items:,} items)"] if items else []
+        return [f"  {''.join([what, *of])}: {', '.join(told)}".rstrip(": ")]

@@ -116,6 +116,11 @@ def make_train_step(
         norm = global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
+        set_after = objective.after_step(
+            nested({**trainable, **state.frozen}), state.step + 1, table
+        )
+        for path, leaf in set_after.items():
+            trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
         size = global_norm(trainable)
         finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm) & jnp.isfinite(size)
         guard = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))  # new or old

@@ -17,11 +17,13 @@ from ilm_jax.tasks.corpus import CorpusSettings, corpus_text
 from ilm_jax.tasks.registry import make_examples
 from tests.data.cached_toy import cached_toy, toy_world
 from tests.data.small_catalogue import small_catalogue, words_of
+from tests.data.small_codes import small_codes
 from tests.some import some
 from tests.tasks.making import made_by
 
 SETTINGS = TaskSettings()
 WORDS = SETTINGS.replace(text_only=True)
+ID = r"item_(?:(?:<CI\d+>)+|\d+)|(?:<[a-z]_\d+>)+"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,9 @@ def test_no_training_string_names_a_held_out_item_by_its_words(splits, reader):
 @pytest.mark.parametrize("target", ["id", "title"])
 @pytest.mark.parametrize("mention", ["slot", "title", "title+slot", "id+title"])
 @pytest.mark.parametrize("text_only", [False, True])
-def test_no_setting_lets_held_out_words_into_training(mention, target, text_only, held_out_pairs):
+def test_no_setting_lets_held_out_words_into_training(
+    tmp_path, mention, target, text_only, held_out_pairs
+):
     catalogue = small_catalogue()
     splits = make_splits(catalogue, SplitConfig(0.2, item_pairs_of_held_out=held_out_pairs))
     settings = TaskSettings(
@@ -175,7 +179,9 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
         split=splits.config,
         variants=2,
         families=(CorpusSettings(sequential_examples=0),),
+        item_codes=str(tmp_path / "codes"),
     )
+    small_codes(splits).save(tmp_path / "codes")
     corpus = corpus_text(splits, settings)
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     strings, without = list(corpus.tokenizer_strings()), set()
@@ -203,14 +209,20 @@ def test_no_setting_lets_held_out_words_into_training(mention, target, text_only
 
 
 @pytest.mark.parametrize("seen", ["train", "validation"])
-def test_no_prompt_of_any_task_names_what_its_user_chooses_later(seen):
+def test_no_prompt_of_any_task_names_what_its_user_chooses_later(tmp_path, seen):
     """Over every task with a user: no slot, id or answer is an item of a later split.
 
     Negatives and candidates are no choices; a task that shows some says so here.
     """
     catalogue = small_catalogue()
     splits = make_splits(catalogue)
-    settings = TaskSettings(cluster_tokens=8, cluster_split=3, mention_history="id+slot")
+    small_codes(splits).save(tmp_path / "codes")
+    settings = TaskSettings(
+        cluster_tokens=8,
+        cluster_split=3,
+        mention_history="id+slot",
+        item_codes=str(tmp_path / "codes"),
+    )
     tokenizer = OwnTokenizer.train([*catalogue.texts, *catalogue.titles], 600)
     row = {raw: user for user, raw in enumerate(catalogue.user_ids)}
     walked = 0
@@ -224,7 +236,7 @@ def test_no_prompt_of_any_task_names_what_its_user_chooses_later(seen):
             if not example.user:
                 continue
             text = example.prompt.text + example.target_text
-            items = {known[name] for name in re.findall(r"item_(?:(?:<CI\d+>)+|\d+)", text)}
+            items = {known[name] for name in re.findall(ID, text)}
             items |= {s.row for s in example.prompt.segments if s.kind == ITEM_SLOT}
             items |= {example.target_item} - {-1}
             assert not items & held_out_of(catalogue, row[example.user], seen), example.key

@@ -14,11 +14,13 @@ from ilm_jax.data.examples.task_families import task_specs
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import movielens
 from ilm_jax.tasks.registry import make_examples
+from tests.data.small_codes import small_codes
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get("ILM_TEST_DATA", ROOT.parent / "shared/data"))
 REAL = DATA / "ml-latest-small"
 USERS, EXAMPLES = 60, 120
+ID = r"item_(?:(?:<CI\d+>)+|\d+)|(?:<[a-z]_\d+>)+"
 SETTINGS = TaskSettings(cluster_tokens=100, cluster_split=20, mention_history="title+id")
 
 pytestmark = [
@@ -47,9 +49,11 @@ def splits():
 @pytest.mark.parametrize(
     "task", [n for n, s in task_specs().items() if s.family not in ("align", "corpus")]
 )
-def test_training_prompts_of_every_task_and_index(splits, task):
+def test_training_prompts_of_every_task_and_index(splits, task, tmp_path):
     catalogue = splits.catalogue
-    (examples,) = make_examples([task_specs()[task]], splits, SETTINGS)
+    small_codes(splits).save(tmp_path / "codes")
+    settings = SETTINGS.replace(item_codes=str(tmp_path / "codes"))
+    (examples,) = make_examples([task_specs()[task]], splits, settings)
     index = examples.index("train")
     count = len(next(iter(index.values())))
     assert bool(count) != task.endswith("_unseen")
@@ -70,7 +74,7 @@ def test_training_prompts_of_every_task_and_index(splits, task):
             assert title not in hidden, text
         if example.user:
             later = set(catalogue.sequence(rows[example.user])[-2:].tolist())
-            items = {known[n] for n in re.findall(r"item_(?:(?:<CI\d+>)+|\d+)", text)}
+            items = {known[n] for n in re.findall(ID, text)}
             items |= {s.row for s in example.prompt.segments if s.kind == ITEM_SLOT}
             items |= {example.target_item} - {-1}
             assert not items & later, text

@@ -12,6 +12,7 @@ from ilm_jax.decoding.beam import beam_search
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder, DecoderConfig
+from ilm_jax.models.new_tokens import NewTokens, extend
 from ilm_jax.models.t5 import T5, T5Config
 
 LENGTHS = np.array([5, 2, 7])
@@ -33,6 +34,10 @@ SEQUENCES = [
 SIZES = {"vocab_size": 20, "num_layers": 2, "embed_dim": 16, "num_heads": 4, "mlp_dim": 32}
 MODELS = {
     "decoder": Decoder(DecoderConfig(**SIZES, num_kv_heads=2)),
+    # Ids from 10 on, which most strings hold, are words beside the table.
+    "new words": extend(
+        Decoder(DecoderConfig(**{**SIZES, "vocab_size": 12}, num_kv_heads=2)), NewTokens(10, 10)
+    ),
     "encoder-decoder": T5(T5Config(**SIZES, position_buckets=8, max_distance=9)),
 }
 
@@ -46,6 +51,8 @@ def model(request):
     params = nn.meta.unbox(init(jax.random.key(0), jnp.zeros((1, 1, 16)), one, one)["params"])
     # T5 starts with large embeddings, and so with peaks.
     params = jax.tree.map(lambda leaf: leaf * (1.0 if isinstance(decoder, T5) else 3.0), params)
+    if "new_tokens" in params:  # drawn from N(0, 1), and as words then
+        params["new_tokens"] = jax.tree.map(lambda leaf: 0.02 * leaf, params["new_tokens"])
     prompts = jax.random.normal(jax.random.key(1), (len(LENGTHS), int(LENGTHS.max()), 16))
     return decoder, params, prompts
 

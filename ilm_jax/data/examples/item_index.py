@@ -9,9 +9,12 @@ neighbours in the walk share: ids made by other users alone give the same; by lo
   random         item_1042: the order of the hashes of raw ids; knows nothing of interactions.
   sequential     item_1042: the order in which a walk over the users meets the items.
   collaborative  item_<CI3><CI17>: clusters of items that the same users chose.
+  semantic       <a_17><b_3><c_201><d_0>: codes of the items' vectors, from a file.
 """
 
+import functools
 import hashlib
+import pathlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +23,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.item_codes import ItemCodes
 from ilm_jax.data.examples.prompt_settings import PromptSettings
+from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -31,7 +36,13 @@ _known: dict[tuple, list[str]] = {}
 
 
 def item_names(splits: Splits, settings: PromptSettings) -> list[str]:
-    """The id string of every item of the catalogue, such as "item_1042"; all different."""
+    """The id string of every item of the catalogue, such as "item_1042"; all different.
+
+    Raises:
+      UserError: for semantic ids without a file of codes, or with one of other items.
+    """
+    if settings.item_index == "semantic":
+        return item_codes(settings, splits).names
     if settings.item_index == "collaborative":
         sizes = settings.cluster_tokens, settings.cluster_split
         key = (splits.fingerprint, settings.seed, *sizes)
@@ -60,11 +71,48 @@ def cluster_token(number: int) -> str:
     return f"<CI{number}>"
 
 
-def vocabulary(settings: PromptSettings) -> list[str]:
-    """The strings that a tokenizer trained for these ids keeps whole."""
-    if settings.item_index != "collaborative":
-        return []
-    return [cluster_token(number) for number in range(settings.cluster_tokens)]
+def vocabulary(settings: PromptSettings, item_index: str | None = None) -> list[str]:
+    """The strings that a tokenizer trained for these ids keeps whole.
+
+    Args:
+      settings: of the ids.
+      item_index: another kind of ids than the settings', if given; "" for none.
+
+    Raises:
+      UserError: for semantic ids without a file of codes.
+    """
+    kind = settings.item_index if item_index is None else item_index
+    if kind == "semantic":
+        return item_codes(settings).words
+    if kind == "collaborative":
+        return [cluster_token(number) for number in range(settings.cluster_tokens)]
+    return []
+
+
+def item_codes(settings: PromptSettings, splits: Splits | None = None) -> ItemCodes:
+    """The codes that the settings name.
+
+    Raises:
+      UserError: if they name none, or codes of other items than the splits'.
+    """
+    if not settings.item_codes:
+        raise UserError(
+            "semantic ids need a file of codes: make it by `ilm semantic_ids`, and name it by "
+            "TaskSettings.item_codes (of a recipe: --gin.ITEM_CODES=FILE; of a verb: "
+            """--settings='{"item_codes": "FILE"}')"""
+        )
+    path = pathlib.Path(settings.item_codes).expanduser()
+    stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+    codes = _codes_of(path, stamp)
+    if splits is not None:
+        codes.check(splits, path)
+    return codes
+
+
+# Read by every stream of a run, for its tokenizer and for its prompts.
+@functools.lru_cache(maxsize=4)
+def _codes_of(path: pathlib.Path, stamp: tuple[int, int] | None) -> ItemCodes:
+    return ItemCodes.load(path)
 
 
 def random_numbers(

@@ -19,6 +19,7 @@ MENTIONS = (
     "title+id",
 )
 _NAMED = tuple(mention for mention in MENTIONS if mention != "none")
+ITEM_INDEXES = ("random", "sequential", "collaborative", "semantic")
 USER_MENTIONS = ("none", "id", "slot", "id+slot", "slot+id")
 
 # Ways to name an item where it must be named, and where it may be left out.
@@ -35,12 +36,13 @@ class PromptSettings:
       mention_history: how the items of a history are named.
       mention_user: how a prompt names its user ("none": not at all), one of USER_MENTIONS.
       target: "id" or "title" of the next item. A held-out item is always named by its id.
-      item_index: how the number in an item's id is found: "random" (by hash), "sequential" (order
-        of first training interaction) or "collaborative" (clusters of training co-occurrence).
-        OpenP5's tasks fix it, each its own.
+      item_index: how an item's id is found: "random" (by hash), "sequential" (order of first
+        training interaction), "collaborative" (clusters of training co-occurrence) or "semantic"
+        (codes of `item_codes`). OpenP5's tasks fix it, each its own.
       index_order: of the users that "sequential" walks: "original", "short2long" or "long2short".
       cluster_tokens: "collaborative": different cluster tokens, OpenP5's k.
       cluster_split: "collaborative": parts of each cluster, OpenP5's N.
+      item_codes: "semantic": file of `ilm semantic_ids`.
       history: at most so many items before the target (OpenP5: 20).
       prompt_file: file of templates in OpenP5's format that ask for the next item; "": ours.
       text_only: every slot mention falls back to words: description to "none", history to "id"
@@ -55,10 +57,11 @@ class PromptSettings:
     mention_history: Named = "id+slot"
     mention_user: Annotated[str, Choice(USER_MENTIONS)] = "id"
     target: Annotated[str, Choice(("id", "title"))] = "id"
-    item_index: Annotated[str, Choice(("random", "sequential", "collaborative"))] = "random"
+    item_index: Annotated[str, Choice(ITEM_INDEXES)] = "random"
     index_order: Annotated[str, Choice(("original", "short2long", "long2short"))] = "original"
     cluster_tokens: Count = 200
     cluster_split: Count = 20
+    item_codes: InputFile = ""
     history: Count = 10
     prompt_file: InputFile = ""
     text_only: bool = False

@@ -64,6 +64,7 @@ for _name, _module in {
     "align": "align",
     "elm24": "elm24",
     "openp5": "openp5",
+    "semantic": "semantic",
     "knowledge": "knowledge",
     "regen": "regen",
     "corpus": "corpus",

@@ -20,8 +20,18 @@ from ilm_jax.pretrained import resolve
 CACHE_FORMAT = "ilm_jax.task_cache/1"
 # Settings of the tokenizer, which a key names by what they come to, and what holds other settings:
 # no task reads them by name.
-_TOKENIZER = ("vocab_size", "model_type", "tokenizer", "prompt_format", "system_text")
+_TOKENIZER = (
+    "vocab_size",
+    "model_type",
+    "tokenizer",
+    "new_tokens",
+    "prompt_format",
+    "system_text",
+)
 _NOT_READ = (*_TOKENIZER, "families", "split")
+# Settings that came later: keys say nothing of them where they have their default, so that caches
+# that were made without them are still read.
+_LATER = {"item_codes": ""}
 
 
 def reads(spec: TaskSpec) -> tuple[str, ...]:
@@ -96,6 +106,8 @@ def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, Any]]:
         family, _, field = name.rpartition(".")
         owner: Any = read.of(TASK_FAMILIES[family].settings) if family else read
         value = getattr(owner, field)
+        if name in _LATER and value == _LATER[name]:
+            continue
         kind: Any = type(owner)
         of_file = hints_of(kind)[field] == InputFile and value
         yield name, _file_hash(name, value) if of_file else value

@@ -36,6 +36,10 @@ class TaskSettings(PromptSettings):
       model_type: "bpe" or "unigram"; of toy texts, whole words survive in the former only.
       tokenizer: folder, file or name of a tokenizer to use instead of a trained one (see
         `tokenizers.open_tokenizer_at`); "" trains.
+      new_tokens: the item index whose words are appended behind the tokenizer's ids, so that each
+        is one token whatever the tokenizer is: "semantic" (codes of `item_codes`), "collaborative"
+        (clusters), or "" for none. A language model reads and says them by rows of its own:
+        `LanguageModelling.new_tokens`.
       prompt_format: how prompts are laid out: "plain" text, "chat" (turns in the chat template of
         the tokenizer's model) or "auto" (chat where there is such a template).
       system_text: what the system says before every prompt, in a chat template; "" for nothing.
@@ -48,6 +52,7 @@ class TaskSettings(PromptSettings):
     vocab_size: Count = 2048
     model_type: Annotated[str, Choice(("bpe", "unigram"))] = "bpe"
     tokenizer: str = ""
+    new_tokens: Annotated[str, Choice(("", "collaborative", "semantic"))] = ""
     prompt_format: Annotated[str, Choice(PROMPT_FORMATS)] = "auto"
     system_text: str = ""
     split: SplitConfig = SplitConfig()

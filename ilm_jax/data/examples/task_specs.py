@@ -31,7 +31,7 @@ RANKING = ("hr@1", "hr@5", "hr@10", "ndcg@5", "ndcg@10")
 LANGUAGE = ("nll", "nll_content")
 # Settings that tasks read in groups, see `TaskSpec.settings`.
 RENDERING = ("text_only", "variants", "seed")
-INDEX = ("item_index", "index_order", "cluster_tokens", "cluster_split")
+INDEX = ("item_index", "index_order", "cluster_tokens", "cluster_split", "item_codes")
 NEXT_ITEM = ("mention_history", "mention_user", "target", "history", *INDEX, *RENDERING)
 
 

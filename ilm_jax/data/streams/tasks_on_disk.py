@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.item_index import vocabulary
 from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
 from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
@@ -16,7 +17,7 @@ from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
 from ilm_jax.data.streams.cached_task import CachedTask
-from ilm_jax.data.tokenizers import Tokenizer, chat_of, formatted, open_tokenizer_at
+from ilm_jax.data.tokenizers import Tokenizer, chat_of, extended, formatted, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.locks import taking_turns
 
@@ -86,13 +87,23 @@ def open_tokenizer(
     catalogue: Catalogue,
     cache_dir: StrPath | None = None,
 ) -> Tokenizer:
-    """The tokenizer of cached tasks, with the layout of prompts that the settings ask for.
+    """The tokenizer of cached tasks, with the words and the layout that the settings ask for.
 
     Raises:
-      UserError: if it is absent: no task has been cached with these settings; or as `formatted`.
+      UserError: if it is absent: no task has been cached with these settings; or as `laid_out`.
     """
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, _cache_dir(cache_dir))
-    return formatted(open_tokenizer_at(path), settings.prompt_format, settings.system_text)
+    return laid_out(path, settings)
+
+
+def laid_out(path: StrPath, settings: TaskSettings) -> Tokenizer:
+    """The tokenizer of a path with the words appended that ids need, and the layout of prompts.
+
+    Raises:
+      UserError: as `open_tokenizer_at`, `vocabulary` and `formatted`.
+    """
+    tokenizer = extended(open_tokenizer_at(path), vocabulary(settings, settings.new_tokens))
+    return formatted(tokenizer, settings.prompt_format, settings.system_text)
 
 
 def _key(spec: TaskSpec, settings: TaskSettings, catalogue: Catalogue, tokenizer: Tokenizer) -> str:

@@ -25,12 +25,20 @@ What a model's files leave open is decided so:
   library does, but for those that tokenizer_config.json calls special (Gemma's turn marks).
 - A model whose files have a chat template reads prompts as turns of a conversation (`formatted`,
   PROMPT_FORMAT): chat.py says how, and that words stay words in it.
+- Words that a task's ids need are appended behind all of these ids (`extended`): no other id
+  changes, and a language model has rows of its own for them (models/new_tokens.py).
 - `stop_ids`, with which a model ends what it writes, are eos_id and the eos_token_id of
   generation_config.json (without one, of config.json, as in `transformers`): one id or a list.
   Files that name two tokens for one role, two ids for one token or an id that is none are refused.
 """
 
 from ilm_jax.data.tokenizers.chat_tokenizer import chat_of, formatted, record_of, without_chat
+from ilm_jax.data.tokenizers.extended import (
+    extended,
+    new_tokens,
+    record_of_new,
+    without_new_tokens,
+)
 from ilm_jax.data.tokenizers.opening import (
     conflicting_specials,
     has_chat_template,
@@ -48,13 +56,17 @@ __all__ = [
     "Tokenizer",
     "chat_of",
     "conflicting_specials",
+    "extended",
     "formatted",
     "has_chat_template",
     "holds_tokenizer",
+    "new_tokens",
     "open_tokenizer_at",
     "record_of",
+    "record_of_new",
     "save_in",
     "stop_ids",
     "tokenizer_files",
     "without_chat",
+    "without_new_tokens",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import sentencepiece
 
 from ilm_jax.data.tokenizers import fast, from_gguf, pieces, stated
+from ilm_jax.data.tokenizers.extended import without_new_tokens
 from ilm_jax.data.tokenizers.own import OwnTokenizer, is_own
 from ilm_jax.data.tokenizers.protocol import Tokenizer
 from ilm_jax.errors import UserError
@@ -57,6 +58,7 @@ def open_tokenizer_at(path: str | os.PathLike) -> Tokenizer:
 
 def save_in(tokenizer: Tokenizer, folder: str | os.PathLike) -> None:
     """Writes a tokenizer into a model's folder, so that `open_tokenizer_at(folder)` finds it."""
+    tokenizer = without_new_tokens(tokenizer)  # which are the run's, and not the model's
     own = isinstance(tokenizer, OwnTokenizer)  # one file, which gets the name that is looked for
     tokenizer.save(pathlib.Path(folder) / PIECES_FILES[0] if own else folder)
 
