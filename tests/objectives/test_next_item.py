@@ -67,7 +67,7 @@ def plain_softmax(scores):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"text_dim": 5, "temperature": 0.5}],
+    [pytest.param({}, marks=pytest.mark.slow), {"text_dim": 5, "temperature": 0.5}],
     ids=str,
 )
 def test_the_softmax_is_the_catalogues(changes):
@@ -86,7 +86,7 @@ def test_the_softmax_is_the_catalogues(changes):
     np.testing.assert_allclose(states, last, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "popularity"])
+@pytest.mark.parametrize("kind", [pytest.param("uniform", marks=pytest.mark.slow), "popularity"])
 def test_sampled_softmax_has_the_whole_softmaxs_sum_in_expectation(kind):
     """exp(loss) is the sum over items that score; its mean over draws is that of all items."""
     objective = objective_of(kind, drawn=24)
@@ -141,7 +141,12 @@ CASES = {
 
 @pytest.mark.parametrize(
     ("name", "mesh"),
-    [("softmax", (4, 2, 1)), ("softmax", (2, 1, 4)), ("sampled", (4, 2, 1)), ("gru", (2, 1, 4))],
+    [
+        ("softmax", (2, 2, 2)),
+        ("sampled", (4, 2, 1)),
+        pytest.param("softmax", (2, 1, 4), marks=pytest.mark.slow),
+        pytest.param("gru", (4, 2, 1), marks=pytest.mark.slow),
+    ],
 )
 def test_loss_and_gradient_are_the_same_on_eight_devices(name, mesh):
     objective = CASES[name]

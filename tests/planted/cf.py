@@ -6,6 +6,8 @@ _IALS = "tests/cf/test_ials.py -k 'numpy or starts or rises or zero or fold_in'"
 _RANKS = "tests/cf/test_ranks.py"
 _SAMPLED = "tests/cf/test_sampled_metrics.py -k 'never_met or stand_above'"
 _EVALUATION = "tests/cf/test_cf_evaluation.py"
+_SEQUENCES = "tests/cf/test_sequences.py"
+_NEXT = "tests/objectives/test_next_item.py"
 
 FAULTS = (
     Fault(
@@ -156,5 +158,54 @@ FAULTS = (
         "before = 1 if fold == TEST else 2",
         "before = 2 if fold == TEST else 1",
         _EVALUATION,
+    ),
+    Fault(
+        "a history holds its target",
+        "ilm_jax/cf/sequences.py",
+        "(1 if fold == TEST else 2)",
+        "(1 if fold else 2)",
+        _SEQUENCES + " -k ends_before",
+    ),
+    Fault(
+        "a target is the item itself",
+        "ilm_jax/cf/sequences.py",
+        "self._train.items[item + 1]",
+        "self._train.items[item + 0]",
+        _SEQUENCES + " -k every_step",
+    ),
+    Fault(
+        "sequences of a row are one",
+        "ilm_jax/cf/sequences.py",
+        "place - place[:, :1] + 1",
+        "0 * place + 1",
+        _SEQUENCES + " -k pieces",
+    ),
+    Fault(
+        "rows that fill a table up are items",
+        "ilm_jax/objectives/next_item.py",
+        "< self.num_items, 0.0, NOTHING)",
+        "< self.num_items, 0.0, 0.0)",
+        _NEXT + " -k softmax_is",
+    ),
+    Fault(
+        "a place's own target is among its candidates",
+        "ilm_jax/objectives/next_item.py",
+        "candidates[None, :] != targets[:, None]",
+        "candidates[None, :] != targets[:, None] - 99",
+        _NEXT + " -k expectation",
+    ),
+    Fault(
+        "padding is a target",
+        "ilm_jax/objectives/next_item.py",
+        '(batch["segment_ids"] > 0)',
+        '(batch["segment_ids"] > -1)',
+        _NEXT + " -k padding",
+    ),
+    Fault(
+        "negatives weigh one, however many",
+        "ilm_jax/objectives/ranking.py",
+        "positive + negatives * _mean",
+        "positive + _mean",
+        _NEXT + " -k binary",
     ),
 )

@@ -7,6 +7,7 @@ _ATTENTION = "tests/models/test_attention.py"
 _DECODER = "tests/models/test_decoder.py"
 _T5 = "tests/models/test_t5.py"
 _LAYERS = "tests/models/test_layers.py"
+_ENCODERS = "tests/models/test_sequential_encoders.py"
 
 FAULTS = (
     Fault(
@@ -208,5 +209,19 @@ FAULTS = (
         "jnp.where((entities >= 0)[..., None], rows, 0)",
         "rows",
         "tests/models/test_ilm.py",
+    ),
+    Fault(
+        "sequences of a row read each other",
+        "ilm_jax/models/sasrec.py",
+        "causal_attention(query, key, value, segment_ids,",
+        "causal_attention(query, key, value, 0 * segment_ids + 1,",
+        f"{_ENCODERS} -k shares_the_row",
+    ),
+    Fault(
+        "a state runs into the next sequence",
+        "ilm_jax/models/gru4rec.py",
+        "(positions == 0) | (segment_ids == 0)",
+        "segment_ids == 0",
+        f"{_ENCODERS} -k shares_the_row",
     ),
 )
