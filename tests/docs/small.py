@@ -87,6 +87,8 @@ def in_small(command: str) -> str:
         extra = ["--gin.text_vectors.TextConfig.dim=4"]
     elif "cf_sampled" in command:
         extra = ["--gin.negatives.SamplerConfig.drawn=10"]
+    elif "runs/sasrec.gin" in command:
+        extra = ["--gin.sequential.SequentialConfig.epochs=2"]
     elif "ilm infer" in command:
         extra = ["--beams=3"]
     given = {word.partition("=")[0] for word in shlex.split(command)}
