@@ -7,7 +7,7 @@ import pytest
 from ilm_jax.data.examples.item_codes import ItemCodes
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
-from tests.cli.trained_run import LENGTHS, refused, rows, run
+from tests.cli.trained_run import LENGTHS, rows, run
 
 pytestmark = pytest.mark.slow
 
@@ -59,30 +59,3 @@ def test_new_words_train_and_ids_are_ranked_as_others_are(place, tmp_path):
     assert 0 <= record["figures"]["sequential_semantic/ndcg@5"] <= 1
     for row in rows(tmp_path / "sequential_semantic" / "ranks.jsonl"):
         assert len(set(row["items"])) == 5
-
-
-def test_what_does_not_fit_is_one_line(place, tmp_path, capsys):
-    root, folder = place
-    train = [
-        *("train", "--gin_file=tiny/stage2_semantic.gin", f"--gin.CACHE_DIR={root / 'cache'}"),
-        *(f"--gin.MODEL_DIR={tmp_path / 'run'}", *small_world.SMALL, *words(root, folder)),
-    ]
-    line = refused(capsys, *train, "--gin.language.LanguageModelling.new_tokens=None")
-    assert "new_tokens" in line
-    line = refused(capsys, *train, "--gin.HELD_OUT_ITEMS=0.2")
-    assert "codes: made on another split" in line
-    run(
-        "semantic_ids",
-        f"--cache_dir={root / 'cache'}",
-        f"--tables={root / 'cf.safetensors'}",
-        "--levels=3,4",
-        f"--output={tmp_path / 'codes'}",
-    )
-    line = refused(
-        capsys,
-        "evaluate",
-        f"--model_dir={folder / 'run'}",
-        f"--gin.ITEM_CODES={tmp_path / 'codes'}",
-        "--tasks=sequential_semantic",
-    )
-    assert "was trained with something else" in line and "new_tokens" in line
