@@ -60,6 +60,20 @@ def _flags() -> flags.FlagValues:
     return values
 
 
+def _check(values: flags.FlagValues) -> None:
+    """Raises UserError for words that do not go together in asking a run."""
+    from ilm_jax.cli import opening
+    from ilm_jax.errors import UserError
+
+    if bool(values.input) == bool(values.task) or not values.output:
+        raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
+    if wrong := opening.flags_of_model(values):
+        raise UserError(f"{', '.join(wrong)}: of --lm; a run has its own")
+    opening.check_decoding(values)
+    if values.answer != "text" and values.sample:
+        raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the verb with the words after it; returns the exit code.
 
@@ -78,16 +92,10 @@ def main(argv: Sequence[str]) -> int:
         from ilm_jax.cli import infer_model
 
         return infer_model.main(values, bindings)
-    if bool(values.input) == bool(values.task) or not values.output:
-        raise UserError("ilm infer takes --output=FILE, and either --input=FILE or --task=NAME")
-    if wrong := opening.flags_of_model(values):
-        raise UserError(f"{', '.join(wrong)}: of --lm; a run has its own")
-    opening.check_decoding(values)
+    _check(values)
     beams = 10 if values["beams"].using_default_value else values.beams
     penalty = 0.0 if values["length_penalty"].using_default_value else values.length_penalty
     ranks = values.answer != "text"
-    if ranks and values.sample:
-        raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
     run = opening.open_run(values.model_dir, bindings, "infer")
     if ranks and beams > run.catalogue.num_items:
         raise UserError(
@@ -111,8 +119,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--length_penalty is of strings: give --answer=id_strings, or leave it out")
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     searching: dict[str, Any] = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
-    if penalty:
-        searching["length_penalty"] = penalty
+    searching |= {"length_penalty": penalty} if penalty else {}
     how = searching if ranks else opening.plain(config)
     settings = _made_from(run, trained, values) | {"decoding": how}
 
@@ -123,9 +130,8 @@ def main(argv: Sequence[str]) -> int:
         gone = [request.mentioned for request in batch] if values.exclude_mentioned else None
         return answerer.items(batch, beams, gone, penalty)
 
-    new, there = write_answers(
-        answerer, requests, answer, values.output, settings, values.batch_size, total
-    )
+    size = values.batch_size
+    new, there = write_answers(answerer, requests, answer, values.output, settings, size, total)
     print(f"wrote {values.output}: {new} answers, {there} were there")
     return 0
 

@@ -28,6 +28,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 from ilm_jax import __version__
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer, without_new_tokens
@@ -112,18 +113,7 @@ def decoding_function(
         x = embed_prompts(model, params, weights.get(SOFT), prompts)
         lengths = prompts["lengths"]
         if shelf is not None:
-            tokens = weights[SOFT] if SOFT in weights else weights[TABLE]
-            items, scores = rank_by_head(
-                lm,
-                params,
-                shelf.scorer,
-                ItemSource(weights[TABLE], tokens.__getitem__),
-                shelf.rows,
-                x,
-                lengths,
-                config.beams,
-                excluded=prompts["excluded"],
-            )
+            items, scores = _by_head(generator, params, shelf, weights, x, prompts, config.beams)
             return {"items": items, "scores": scores}
         if trie is not None:
             items, scores = beam_search(
@@ -141,6 +131,32 @@ def decoding_function(
         return write(lm, params["lm"], x, lengths, config)._asdict()
 
     return decode, weights
+
+
+def _by_head(
+    generator: Generator,
+    params: PyTree[Array],
+    shelf: Shelf,
+    weights: Arrays,
+    embeddings: Float[Array, "batch length embed"],
+    prompts: Arrays,
+    k: int,
+) -> tuple[Int32[Array, "batch k"], Float32[Array, "batch k"]]:
+    """`rank_by_head` with the soft tokens and vectors that were exported with the model."""
+    vectors = weights[TABLE]
+    soft = weights[SOFT] if SOFT in weights else vectors
+    source = ItemSource(vectors, soft.__getitem__)
+    return rank_by_head(
+        generator.model.lm,
+        params,
+        shelf.scorer,
+        source,
+        shelf.rows,
+        embeddings,
+        prompts["lengths"],
+        k,
+        excluded=prompts["excluded"],
+    )
 
 
 def check_replaceable(folder: str | os.PathLike) -> None:

@@ -104,9 +104,8 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, table: jax.Array, key: jax.Array) -> StepResult:
         """One update, and what is reported of it."""
-        grads, sums = accumulated_gradient(
-            objective, kind, state, batch, table, jax.random.fold_in(key, state.step), microbatches
-        )
+        key = jax.random.fold_in(key, state.step)
+        grads, sums = accumulated_gradient(objective, kind, state, batch, table, key, microbatches)
         weight = jnp.maximum(sums["loss"].weight, 1e-8)
         # Unconstrained, gradients of sharded parameters may come out replicated.
         grads = {
@@ -116,10 +115,8 @@ def make_train_step(
         norm = global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        set_after = objective.after_step(
-            nested({**trainable, **state.frozen}), state.step + 1, table
-        )
-        for path, leaf in set_after.items():
+        params = nested({**trainable, **state.frozen})
+        for path, leaf in objective.after_step(params, state.step + 1, table).items():
             trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
         size = global_norm(trainable)
         finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm) & jnp.isfinite(size)
@@ -129,8 +126,8 @@ def make_train_step(
             trainable=guard(trainable, state.trainable),
             opt_state=guard(opt_state, state.opt_state),
         )
-        report = {"grad_norm": norm, "weight_norm": size, "finite": finite.astype(jnp.float32)}
-        return state, {"sums": sums, **report, **_filled(batch)}
+        norms = {"grad_norm": norm, "weight_norm": size}
+        return state, {"sums": sums, **norms, "finite": jnp.float32(finite), **_filled(batch)}
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
     return jax.jit(
