@@ -69,10 +69,13 @@ def chosen(only: str) -> list[tuple[str, Fault]]:
 
 def check(faults: Sequence[tuple[str, Fault]]) -> None:
     """Every old text stands in its file exactly once, and differs from the new one."""
+    wrong = []
     for _, fault in faults:
         times = (ROOT / fault.file).read_text().count(fault.old)
         if times != 1 or fault.old == fault.new:
-            sys.exit(f"{fault.name}: {fault.file} holds {fault.old!r} {times} times, not once")
+            wrong.append(f"{fault.name}: {fault.file} holds {fault.old!r} {times} times, not once")
+    if wrong:
+        sys.exit("\n".join(wrong))
 
 
 def copy_tree(to: pathlib.Path) -> None:

@@ -35,6 +35,8 @@ from ilm_jax.models.output_layer import NEVER, OutputLayer
 # Of the logits that a device holds at once.
 BLOCK_BYTES = 64 * 2**20
 
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
 # Of hidden states, table, bias and the words beside the table.
 Trains = tuple[bool, bool, bool, bool]
 Gradients = tuple[Array | None, Array | None, Array | None, Array | None]
@@ -253,17 +255,16 @@ def _block(
     steps = [_step(loss, part, lse, weights) for part in parts]
     of_bias = steps[0].sum(0) if trains[2] else None
     steps = [(step * loss.scale).astype(table.dtype) for step in steps]
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     of_hidden = of_table = of_new = None
     if trains[0]:
-        of_hidden = _joined(product("tv,vd->td", steps[0], table), words)
+        of_hidden = _joined(_product("tv,vd->td", steps[0], table), words)
         if new is not None:
-            of_hidden = of_hidden + product("tv,vd->td", steps[1], new)
+            of_hidden = of_hidden + _product("tv,vd->td", steps[1], new)
         of_hidden = of_hidden.astype(hidden.dtype)
     if trains[1]:
-        of_table = product("tv,td->vd", steps[0], hidden)
+        of_table = _product("tv,td->vd", steps[0], hidden)
     if trains[3]:
-        of_new = product("tv,td->vd", steps[1], hidden)
+        of_new = _product("tv,td->vd", steps[1], hidden)
     return each, of_hidden, total, of_table, of_bias, of_new
 
 
@@ -276,8 +277,7 @@ def _parts(
 ) -> list[Part]:
     """The device's words of the table, and those beside it, if there are any."""
     table, bias, new = held
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    logits = product("td,vd->tv", hidden, table) * loss.scale
+    logits = _product("td,vd->tv", hidden, table) * loss.scale
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if loss.softcap is not None:
@@ -289,7 +289,7 @@ def _parts(
     place = jnp.arange(table.shape[0]) + first - loss.first
     hidden_word = (place >= 0) & (place < new.shape[0])
     logits, label = jnp.where(hidden_word, NEVER, logits), label & ~hidden_word
-    beside = product("td,vd->tv", hidden, new) * loss.scale
+    beside = _product("td,vd->tv", hidden, new) * loss.scale
     if loss.softcap is not None:
         beside = soft_cap(beside, loss.softcap)
     said = jnp.arange(new.shape[0]) == labels[:, None] - loss.first
