@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ilm_jax.objectives.objective import Sums
+from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import describe_variables, initialise, make_state
 from ilm_jax.training.optimizers import OptimizerConfig
@@ -19,11 +19,10 @@ ROWS, WIDTH = 8, 3
 ONE = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
 
 
-class Parameters:
+class Parameters(Objective):
     """Two vectors that start at one; nothing of them is special to a kind."""
 
     kinds = ("plain",)
-    splits_batches = True
     size = WIDTH
 
     def init(self, key):
