@@ -143,7 +143,7 @@ CASES = {
     ("name", "mesh"),
     [
         ("softmax", (2, 2, 2)),
-        ("sampled", (4, 2, 1)),
+        pytest.param("sampled", (4, 2, 1), marks=pytest.mark.slow),
         pytest.param("softmax", (2, 1, 4), marks=pytest.mark.slow),
         pytest.param("gru", (4, 2, 1), marks=pytest.mark.slow),
     ],

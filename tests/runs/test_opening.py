@@ -1,6 +1,7 @@
 """A run is opened with what it trained, and with what it froze of its sources."""
 
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 
 from ilm_jax.runs.opening import load_trained, run_of_folder
@@ -8,6 +9,7 @@ from tests.cli import small_world
 from tests.cli.trained_run import DECODER, LENGTHS, trained_run
 
 
+@pytest.mark.slow
 def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_path):
     root, _, _ = trained_run()
     part = "trainer.TrainerConfig.trainable=('^lm/(.*/)?final_norm/',)"
