@@ -28,6 +28,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Bool, Float32, Int, Int64
 
+from ilm_jax.data.catalogue.made_from import check_made_from
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 
@@ -135,25 +136,8 @@ class EmbeddingTable:
 
     def check(self, splits: "Splits", path: str | os.PathLike = "embedding table") -> None:
         """Raises UserError unless the table was fitted on `splits`; `path` is for the message."""
-        catalogue = splits.catalogue
-        if self.catalogue != catalogue.name:
-            raise UserError(f"{path}: is of {self.catalogue}, not of {catalogue.name}; {_REFIT}")
-        for kind in ("item", "user"):
-            ours, theirs = getattr(self, f"{kind}_ids"), getattr(catalogue, f"{kind}_ids")
-            if len(ours) != len(theirs):
-                raise UserError(
-                    f"{path}: {len(ours)} {kind}s, the catalogue has {len(theirs)}; {_REFIT}"
-                )
-            for row, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-                if mine != other:
-                    raise UserError(
-                        f"{path}: row {row} is {kind} {mine!r}, catalogue: {other!r}; {_REFIT}"
-                    )
-        if self.split_fingerprint != splits.fingerprint:
-            raise UserError(
-                f"{path}: fitted on another split (fingerprint {self.split_fingerprint[:12]}, now "
-                f"{splits.fingerprint[:12]}); use the same split settings, or {_REFIT}"
-            )
+        ids = {"item": self.item_ids, "user": self.user_ids}
+        check_made_from(path, self.catalogue, ids, self.split_fingerprint, splits, _REFIT)
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:

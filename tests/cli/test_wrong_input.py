@@ -81,7 +81,7 @@ def test_a_batch_that_the_mesh_does_not_divide_gives_the_multiple(refused_traini
     ("other", "message"),
     [
         ({"items": 81}, "81 items, the catalogue has 80"),
-        ({"seed": 1}, "fitted on another split"),
+        ({"seed": 1}, "made on another split"),
         ({"name": "toy/world1"}, "is of toy/world1, not of toy"),
     ],
     ids=["ids", "interactions", "name"],

@@ -56,7 +56,7 @@ def test_two_items_never_share_a_code():
 
 OTHERS = {
     "of other": (small_catalogue(name="mine"), SplitConfig(), "is of toy, not of mine"),
-    "fewer": (small_catalogue(items=50), SplitConfig(), "codes of 60 items, the catalogue has 50"),
+    "fewer": (small_catalogue(items=50), SplitConfig(), "60 items, the catalogue has 50"),
     "split": (small_catalogue(), SplitConfig(seed=1), "made on another split"),
 }
 

@@ -33,6 +33,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Int32
 
+from ilm_jax.data.catalogue.made_from import check_made_from
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 
@@ -165,25 +166,15 @@ class ItemCodes:
 
     def check(self, splits: "Splits", path: str | os.PathLike = "item codes") -> None:
         """Raises UserError unless the codes are of `splits`; `path` is for the message."""
-        catalogue = splits.catalogue
-        if self.catalogue != catalogue.name:
-            raise UserError(f"{path}: is of {self.catalogue}, not of {catalogue.name}; {_REMAKE}")
-        ours, theirs = self.item_ids, catalogue.item_ids
-        if len(ours) != len(theirs):
-            raise UserError(
-                f"{path}: codes of {len(ours)} items, the catalogue has {len(theirs)}; {_REMAKE} "
-                "(--extends keeps the codes that are there)"
-            )
-        for row, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-            if mine != other:
-                raise UserError(
-                    f"{path}: row {row} is item {mine!r}, catalogue: {other!r}; {_REMAKE}"
-                )
-        if self.split_fingerprint != splits.fingerprint:
-            raise UserError(
-                f"{path}: made on another split (fingerprint {self.split_fingerprint[:12]}, now "
-                f"{splits.fingerprint[:12]}); use the same split settings, or {_REMAKE}"
-            )
+        check_made_from(
+            path,
+            self.catalogue,
+            {"item": self.item_ids},
+            self.split_fingerprint,
+            splits,
+            _REMAKE,
+            if_more=" (--extends keeps the codes that are there)",
+        )
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
