@@ -154,8 +154,15 @@ def eight() -> Mesh:
     return Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
 
 
-@pytest.mark.parametrize("gather", ["whole", "rows"])
-@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+@pytest.mark.parametrize(
+    ("solver", "gather"),
+    [
+        ("cholesky", "rows"),
+        ("cg", "whole"),
+        pytest.param("cholesky", "whole", marks=pytest.mark.slow),
+        pytest.param("cg", "rows", marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_give_the_same_factors(gather, solver):
     users, items = pairs()
     config = ials.IALSConfig(dim=5, epochs=4, solver=solver, gather=gather, alpha=0.2)

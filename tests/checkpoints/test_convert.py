@@ -164,6 +164,7 @@ def test_tensors_of_other_shapes_than_the_config_s_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_folder_gives_back_what_was_trained(run, tmp_path):
     folder, _ = run
     facts = converting.CardFacts(dataset="toy", tasks={"elm24_toy_long_description": 1.0})
@@ -213,7 +214,7 @@ def logits(config, params):
     return model.apply(tree, hidden, method="logits")
 
 
-@pytest.mark.parametrize("to", ["frozen", "hugging_face"])
+@pytest.mark.parametrize("to", [pytest.param("frozen", marks=pytest.mark.slow), "hugging_face"])
 def test_merged_logits_are_the_unmerged_ones(run, tmp_path, to):
     folder, lm = run
     objective = LanguageModelling(lm)

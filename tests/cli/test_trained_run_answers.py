@@ -171,6 +171,7 @@ def test_a_notebook_is_answered_as_the_command_line_is(world, tmp_path):
         opened.recommend("nobody")
 
 
+@pytest.mark.slow
 def test_the_example_that_asks_prints_lists_and_texts(world, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ask.py", str(world[2]), "--count=2"])
     runpy.run_path(str(pathlib.Path(__file__).parents[2] / "examples/ask.py"), run_name="__main__")

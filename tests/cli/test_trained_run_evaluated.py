@@ -40,6 +40,7 @@ def test_every_task_has_the_figures_of_its_kind(world, tmp_path, capsys):
     assert "rating/uauc" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_language_model_judges_the_texts(world, tmp_path):
     root, _, model_dir = world
     run("convert", f"--source={root / '0'}", f"--model_dir={tmp_path / 'judge'}")

@@ -96,7 +96,7 @@ def test_all_items_as_beams_equals_exhaustive_scoring(model, exhaustive):
     np.testing.assert_allclose(scores, -np.sort(-exhaustive, axis=1), atol=1e-4)
 
 
-@pytest.mark.parametrize("beams", [1, 3, 6])
+@pytest.mark.parametrize("beams", [1, pytest.param(3, marks=pytest.mark.slow), 6])
 def test_fewer_beams_give_distinct_items_with_their_true_scores(model, exhaustive, beams):
     items, scores = search(model, beams)
     assert all(len(set(row)) == beams and min(row) >= 0 for row in items.tolist())

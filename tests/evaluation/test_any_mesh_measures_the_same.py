@@ -67,7 +67,7 @@ def test_ids_collide_where_two_items_share_one():
     assert colliding([[1, 2], [1, 2], [3], [4]]) == 0.5 and colliding([[1], [2]]) == 0
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("sizes", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_eight_devices_find_what_one_finds(sizes):
     assert_same(small.measure_all(mesh(*sizes)))
 

@@ -86,6 +86,7 @@ def own_task(monkeypatch):
     return importlib.import_module("own_task")
 
 
+@pytest.mark.slow
 def test_the_script_caches_its_task_in_a_process_of_its_own_and_prints_two_examples(tmp_path):
     small_catalogue().save(catalogue_dir("toy", tmp_path), {"builder": toy.VERSION})
     done = subprocess.run(

@@ -107,6 +107,7 @@ finished.write(str(folder), seconds=1, step=1, validation={"loss": loss}, recipe
 """
 
 
+@pytest.mark.slow
 def test_failures_do_not_stop_the_others_and_are_tried_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep.signal, "signal", lambda *_: None)
     (tmp_path / "fake.py").write_text(FAKE)

@@ -44,7 +44,7 @@ def blockwise(inputs, block, key=None):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*inputs)
 
 
-@pytest.mark.parametrize("block", [1, 8, 32, None])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 8, None])
 def test_value_and_gradient_equal_the_formula(inputs, block):
     want, want_grads = jax.value_and_grad(direct, argnums=(0, 1, 2))(*inputs)
     (got, _), grads = blockwise(inputs, block)

@@ -30,7 +30,7 @@ def objective_of(kind="uniform", **changes):
     return Factorization(num_users=USERS, num_items=ITEMS, sampler=sampler, **settings)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "all"])
+@pytest.mark.parametrize("kind", ["uniform", pytest.param("all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("loss", "rank"), [("warp", "corrected"), ("warp", "shrunk"), ("lambdarank", "shrunk")]
 )

@@ -10,6 +10,7 @@ from tests.cli.trained_run import DECODER, LENGTHS, trained_run
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_path):
     root, _, _ = trained_run()
     part = "trainer.TrainerConfig.trainable=('^lm/(.*/)?final_norm/',)"

@@ -83,6 +83,7 @@ class Killed(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_to_the_same_vectors_bit_for_bit(splits, tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, epochs=3)
     expected = fit_of(splits, config, model_dir=str(tmp_path / "alone")).fit()

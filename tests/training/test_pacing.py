@@ -65,6 +65,7 @@ def growth(*arguments):
     return int(found.stdout.split()[-1])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_large_beside_its_machine_takes_two_steps_memory(tmp_path):
     assert growth(tmp_path, 20, 128, 1024) < 3 * 128
 

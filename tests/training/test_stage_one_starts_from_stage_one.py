@@ -31,7 +31,8 @@ def first(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("mesh", ["one", pytest.param("eight", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES)
 def test_every_parameter_is_the_first_stages(first, tmp_path, mesh):
     stage = on(mesh, tmp_path / "second", init=(InitFrom(str(first)),), total_steps=2)
     started = stage.initial_state(OPTIMIZER.build(1))[0].trainable
