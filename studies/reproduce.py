@@ -148,8 +148,8 @@ def study_of(arguments: argparse.Namespace) -> Study:
     if arguments.choose_rates:
         raise UserError("--choose_rates is for the small language model of stage 0: leave out --lm")
     source = published.named(lm)
-    # Two published models side by side would take twice the memory.
-    jobs = arguments.jobs or 1
+    # Two published models side by side take twice the memory: two gigabytes each of the smallest.
+    jobs = arguments.jobs or (scheduling.default_jobs() if lm in published.SHORT else 1)
     return published.PublishedStudy(dataset, arguments.seed, folder, *places, jobs, source=source)
 
 
