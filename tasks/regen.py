@@ -49,7 +49,9 @@ class RegenSettings:
         check(self)
 
 
-class _Regen(PromptTask):
+class Regen(PromptTask):
+    """A task that reads critiques and narratives."""
+
     @functools.cached_property
     def texts(self) -> Narratives:
         """Critiques and narratives of the catalogue."""
@@ -76,7 +78,7 @@ class PurchaseSpec(TaskSpec):
     wording: tuple[str, ...]
 
 
-class Purchase(_Regen, HistoryTask):
+class Purchase(Regen, HistoryTask):
     """A task about the item at a position of a user's sequence; its spec says what of it."""
 
     spec: PurchaseSpec
@@ -140,7 +142,7 @@ class Purchase(_Regen, HistoryTask):
         return found[2] if found else ""
 
 
-class UserSummary(_Regen):
+class UserSummary(Regen):
     """What a user is like, from training purchases; users are split by a hash as items are."""
 
     wording = (

@@ -1,5 +1,6 @@
 """`ilm infer`: answers of a trained run, or of a language model, to the prompts of a file."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,11 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "answer",
         "text",
-        ["text", "items", "id_strings"],
+        ["text", "items", "id_strings", "item_and_text"],
         "text: as the model writes it. items: --beams of the catalogue, best first, by the run's "
         "item head where it has one. id_strings, and items where it has none: by beams that are "
-        "constrained to the items' strings.",
+        "constrained to the items' strings. item_and_text, of runs/lumen.gin: items, and what is "
+        "said of the first, greedily.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -118,16 +120,22 @@ def main(argv: Sequence[str]) -> int:
     if ranks and penalty and answerer.shelf:
         raise UserError("--length_penalty is of strings: give --answer=id_strings, or leave it out")
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
+    speaks = values.answer == "item_and_text"
+    if speaks:  # --beams is the length of the lists
+        config = dataclasses.replace(config, beams=1)
     searching: dict[str, Any] = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
     searching |= {"length_penalty": penalty} if penalty else {}
     how = searching if ranks else opening.plain(config)
+    how |= {"max_new_tokens": config.max_new_tokens} if speaks else {}
     settings = _made_from(run, trained, values) | {"decoding": how}
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
-        """One record per request of the batch: texts, or items with their scores."""
+        """One record per request of the batch: texts, or items with their scores, or both."""
         if not ranks:
             return answerer.texts(batch, config)
         gone = [request.mentioned for request in batch] if values.exclude_mentioned else None
+        if speaks:
+            return answerer.items_and_texts(batch, beams, config, gone)
         return answerer.items(batch, beams, gone, penalty)
 
     size = values.batch_size

@@ -33,6 +33,7 @@ EVALUATORS: Registry[type[Evaluator]] = Registry("evaluator of answers")
 EVALUATORS.register("items", "ilm_jax.evaluation.evaluators.items:ItemsEvaluator")
 EVALUATORS.register("rating", "ilm_jax.evaluation.evaluators.ratings:RatingEvaluator")
 EVALUATORS.register("text", "ilm_jax.evaluation.evaluators.texts:TextEvaluator")
+EVALUATORS.register("item_then_text", "ilm_jax.evaluation.evaluators.narratives:NarrativeEvaluator")
 # The item's name stands at the head of the text.
 EVALUATORS.register("item_and_text", "ilm_jax.evaluation.evaluators.texts:TextEvaluator")
 # Nothing is asked; the text can be scored.

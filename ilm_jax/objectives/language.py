@@ -115,7 +115,9 @@ class LanguageModelling(Objective):
 
     def layout(self, kind: str) -> Layout:
         """Prompts whose slots take as many positions as there are soft tokens."""
-        return Prompts(max(1, self.num_queries), self.scores_items, self.predicts_text)
+        return Prompts(
+            max(1, self.num_queries), self.scores_items, self.predicts_text, not self.lm.encodes
+        )
 
     def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
         """See `Objective.with_configs`."""
@@ -245,7 +247,7 @@ class LanguageModelling(Objective):
         weights = batch["loss_weights"]
         window = None
         if self.target_length is not None:
-            window = target_window(weights, self.target_length)
+            window = target_window(_read_at(batch), self.target_length)
         # An encoder reads no targets, and its decoder runs on the window alone.
         others: Any = {"predicts": weights > 0, "window": window} if self.lm.encodes else {}
         model = self.model
@@ -284,6 +286,17 @@ def _new_tokens(objective: LanguageModelling, tokenizer: Tokenizer) -> NewTokens
             f"{len(words)} from {first} on: leave both at 0, for the tokenizer's"
         )
     return NewTokens(len(words), first)
+
+
+def _read_at(batch: dict[str, jax.Array]) -> Float[Array, "batch length"]:
+    """Above 0 where hidden states are read: at targets, and where an item is asked for, which may
+    stand before an item's soft tokens, that no token's loss predicts.
+    """
+    weights, places = batch["loss_weights"], batch.get("item_positions")
+    if places is None:
+        return weights
+    asked = (jnp.arange(weights.shape[1]) == places[..., None]).any(1)
+    return jnp.where(asked, 1.0, weights)
 
 
 def target_window(weights: Float[Array, "batch length"], size: int) -> Int[Array, "batch window"]:

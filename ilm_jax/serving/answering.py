@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from ilm_jax.data.examples.mentions import with_item
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.purchases import LumenSettings, PurchasePrompts
+from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.config import Buckets, DecodingConfig
@@ -38,6 +41,7 @@ class Answerer:
       tokenizer: the model's.
       renderer: of the catalogue that items are ranked in; None for a model without one.
       shelf: the catalogue's items, where the model has an item head, which then ranks them.
+      purchases: how a model is asked that learnt to speak behind an item (LUMEN); None for others.
     """
 
     generator: Generator
@@ -45,6 +49,7 @@ class Answerer:
     tokenizer: Tokenizer
     renderer: PromptRenderer | None = None
     shelf: Shelf | None = None
+    purchases: PurchasePrompts | None = None
 
     @classmethod
     def of_trained(
@@ -93,12 +98,17 @@ class Answerer:
             rows=trained.tables.rows if trained.tables else None,
         )
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
+        renderer = PromptRenderer(trained.splits, settings)
+        speaks = any(spec.answer == ITEM_THEN_TEXT for spec in trained.data.specs())
         return cls(
             Generator(model, trained.params, soft, buckets, trained.partitioner),
             converter,
             trained.tokenizer,
-            PromptRenderer(trained.splits, settings),
+            renderer,
             shelf,
+            PurchasePrompts(renderer, past=settings.of(LumenSettings).past_critiques)
+            if speaks
+            else None,
         )
 
     @functools.cached_property
@@ -215,6 +225,74 @@ class Answerer:
                 row |= {"stop": "end", "score": scores[0]}
             rows.append(row)
         return rows
+
+    def narratives(
+        self,
+        requests: Sequence[Request],
+        rows: Sequence[int],
+        config: DecodingConfig,
+    ) -> list[Row]:
+        """As `texts`, what the model says of items whose soft tokens stand behind the prompts.
+
+        Args:
+          requests: the prompts, as items are ranked for.
+          rows: of the catalogue, an item for each.
+          config: how the texts are written.
+
+        Raises:
+          UserError: for a model that did not learn to, or an item without a vector.
+        """
+        if self.purchases is None or self.renderer is None or self.generator.soft is None:
+            raise UserError(
+                "the model did not learn to speak behind an item: train it with runs/lumen.gin"
+            )
+        if self.shelf is not None:
+            first, vectors = self.shelf.rows.start, np.asarray(self.shelf.vectors)
+            for row in rows:
+                if not vectors[first + row].any():
+                    name = self.renderer.catalogue.item_ids[row]
+                    raise UserError(f"item {name!r} has no vector: there is nothing to speak of")
+        followed = [
+            dataclasses.replace(request, example=with_item(request.example, row))
+            for request, row in zip(requests, rows, strict=True)
+        ]
+        return self._with_room.texts(followed, config)
+
+    def items_and_texts(
+        self,
+        requests: Sequence[Request],
+        count: int,
+        config: DecodingConfig,
+        excluded: Sequence[Sequence[int]] | None = None,
+    ) -> list[Row]:
+        """As `items`, by the item head, with the text about the first item as "text".
+
+        Args:
+          requests: the prompts.
+          count: length of the lists.
+          config: how the texts are written.
+          excluded: see `items`.
+
+        Raises:
+          UserError: as `narratives`, or for a model without an item head.
+        """
+        if self.shelf is None:
+            raise UserError("--answer=item_and_text: the model has no item head to rank by")
+        found = self.items(requests, count, excluded)
+        assert self.renderer is not None
+        row = self.renderer.catalogue.item_row
+        there = [number for number, one in enumerate(found) if one["items"]]
+        chosen = [row[found[number]["items"][0]["id"]] for number in there]
+        if there:
+            texts = self.narratives([requests[number] for number in there], chosen, config)
+            for number, text in zip(there, texts, strict=True):
+                found[number] |= {name: text[name] for name in ("text", "tokens", "stop")}
+        return found
+
+    @functools.cached_property
+    def _with_room(self) -> "Answerer":
+        """The same for prompts that an item follows."""
+        return dataclasses.replace(self, converter=self.converter.with_room_for_an_item())
 
     def _text(
         self, tokens: Int32[np.ndarray, " steps"], length: int, score: float, config: DecodingConfig

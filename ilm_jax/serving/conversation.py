@@ -6,9 +6,11 @@ from typing import Any
 
 from ilm_jax.data.examples.mentions import Names, render
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered, Segment
+from ilm_jax.data.examples.purchases import NO_ITEM
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.errors import UserError
 from ilm_jax.serving.answering import Answerer
+from ilm_jax.serving.requests import Request
 from ilm_jax.serving.turns import Turns
 
 # How a critique is put in front of the question; the model reads it as it reads any words.
@@ -39,7 +41,8 @@ class Conversation:
 
     A model with a chat format reads turns: every question behind the earlier ones and what was
     recommended, a critique in the turn that it opens. One without reads a single prompt, all
-    critiques in front of it.
+    critiques in front of it. One that learnt to speak behind an item (LUMEN) reads the single
+    prompt of its training: the history, and behind its last item what was wished since.
 
     Attributes:
       names: of the catalogue.
@@ -81,6 +84,8 @@ class Conversation:
         self._last: list[int] = []
         self._answered = self._before = 0
         self._state: Any = None
+        self._wishes: dict[int, list[str]] = {}
+        self._asked: Request | None = None
         self.turns.clear()
 
     def speak_as(self, name: str, *, recall: bool = False) -> None:
@@ -98,6 +103,7 @@ class Conversation:
         if recall:
             chosen = self.names.catalogue.sequence(self.user).tolist()
             self.history = chosen[-self._renderer.settings.history :]
+            self._wishes.clear()
             self.refused.update(chosen)
 
     def add(self, names: Sequence[str]) -> list[int]:
@@ -111,7 +117,15 @@ class Conversation:
         return rows
 
     def criticise(self, words: str) -> None:
-        """Remembers a critique; what was recommended last is not recommended again."""
+        """Remembers a critique; what was recommended last is not recommended again.
+
+        Raises:
+          UserError: for a model whose critiques steer from an item (LUMEN), before there is one.
+        """
+        if self._answerer.purchases is not None:
+            if not self.history:
+                raise UserError(NO_ITEM.format(words, "add one first (/history add ID…)"))
+            self._wishes.setdefault(len(self.history), []).append(_sentence(words))
         self.critiques.append(words.strip().rstrip(FULL_STOPS))
         self.refused.update(self._last)
 
@@ -127,12 +141,15 @@ class Conversation:
             self._answered, self._state = self._before, None
         asked = self.prompt()
         gone = sorted({*self.history, *self.refused})
-        request = self.turns.request(asked)
+        alone = self._answerer.purchases is not None
+        request = self.turns.alone(asked) if alone else self.turns.request(asked)
         (found,) = self._answerer.items([request], self._count, [gone])
         if not found["items"]:
             raise UserError("every item was chosen or refused before: /clear starts anew")
         self._last = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
-        self.turns.keep(asked, ", ".join(map(self._renderer.target, self._last)))
+        self._asked = request
+        if not alone:
+            self.turns.keep(asked, ", ".join(map(self._renderer.target, self._last)))
         self._state, self._before = state, self._answered
         self._answered = len(self.critiques)
         return found["items"]
@@ -144,7 +161,12 @@ class Conversation:
           UserError: as `rank`.
         """
         ranked = self.rank()
-        texts = self.describe(self._last)
+        if self._answerer.purchases is None or self._asked is None:
+            texts = self.describe(self._last)
+        else:
+            asked = [self._asked] * len(self._last)
+            found = self._answerer.narratives(asked, self._last, self._config)
+            texts = [text["text"] for text in found]
         return [
             Recommendation(row, item["id"], item["title"], item["score"], text)
             for row, item, text in zip(self._last, ranked, texts, strict=True)
@@ -171,6 +193,14 @@ class Conversation:
         answered.
         """
         user = [] if self.user is None else self._renderer.mention_user(self.user)
+        if self._answerer.purchases is not None:
+            first = max(0, len(self.history) - self._renderer.settings.history)
+            wishes = {
+                place - first: " ".join(words)
+                for place, words in self._wishes.items()
+                if place > first
+            }
+            return self._answerer.purchases.prompt(self.history[first:], wishes, user=user)
         task = "sequential" if self.history else "straightforward"
         template = self._renderer.templates(task)[0]
         history = self._renderer.history(self.history) if self.history else ()
@@ -180,3 +210,9 @@ class Conversation:
             return asked
         wanted = Segment(0, WANTED.format(", ".join(critiques)))
         return Rendered((wanted, *asked.segments), tuple(n + 1 for n in asked.elements))
+
+
+def _sentence(words: str) -> str:
+    """With a full stop, as the critiques of a corpus end, unless it ends with a sign."""
+    words = words.strip()
+    return f"{words}." if words[-1:].isalnum() else words

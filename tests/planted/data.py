@@ -7,6 +7,7 @@ _PACKING = "tests/data/test_packing.py -k 'not loss and not stored'"
 _CONVERTERS = "tests/data/test_converters.py"
 _STREAMS = "tests/data/test_streams.py"
 _ITEMS = "tests/data/test_item_targets.py"
+_ANSWERS = "tests/data/test_items_in_answers.py"
 
 FAULTS = (
     Fault(
@@ -124,22 +125,22 @@ FAULTS = (
     Fault(
         "the last token of the prompt is a target",
         "ilm_jax/data/streams/converters.py",
-        'batch["loss_weights"][row, read - 1 : end] = 1',
+        'batch["loss_weights"][row, read - 1 : end] = answer.query < 0',
         'batch["loss_weights"][row, max(read - 2, 0) : end] = 1',
         _CONVERTERS,
     ),
     Fault(
         "the first target has no weight",
         "ilm_jax/data/streams/converters.py",
-        'batch["loss_weights"][row, read - 1 : end] = 1',
+        'batch["loss_weights"][row, read - 1 : end] = answer.query < 0',
         'batch["loss_weights"][row, read:end] = 1',
         _CONVERTERS,
     ),
     Fault(
         "content is one token late",
         "ilm_jax/data/streams/converters.py",
-        'batch["content_weights"][row, read - 1 : end] = content',
-        'batch["content_weights"][row, read:end] = content[:-1]',
+        'batch["content_weights"][row, read - 1 : end] = answer.content',
+        'batch["content_weights"][row, read:end] = answer.content[:-1]',
         _CONVERTERS,
     ),
     Fault(
@@ -216,8 +217,43 @@ FAULTS = (
     Fault(
         "rows that no text is learnt from hold answers",
         "ilm_jax/data/streams/converters.py",
-        "return targets[:1]",
-        "return targets",
+        "if not self._answers:\n",
+        "if False:\n",
         _ITEMS,
+    ),
+    Fault(
+        "an item's soft tokens in an answer are labels",
+        "ilm_jax/data/streams/converters.py",
+        'batch["loss_weights"][row, read - 1 : end] = answer.query < 0',
+        'batch["loss_weights"][row, read - 1 : end] = 1',
+        _ANSWERS,
+    ),
+    Fault(
+        "an item is asked for behind its own soft tokens",
+        "ilm_jax/data/streams/converters.py",
+        "places[row] = read - 1",
+        "places[row] = read - 1 + max(0, answer.query.max() + 1)",
+        "tests/objectives/test_items_in_answers.py -k sees_nothing",
+    ),
+    Fault(
+        "an answer's item takes none of a row's entities",
+        "ilm_jax/data/streams/converters.py",
+        "most = self.max_entities - others",
+        "most = self.max_entities",
+        _ANSWERS,
+    ),
+    Fault(
+        "a held-out item's words are trained behind it",
+        "tasks/lumen.py",
+        'return split != "train" or self.splits.item_fold[item] == TRAIN',
+        "return True",
+        "tests/tasks/test_lumen.py -k held_out",
+    ),
+    Fault(
+        "earlier critiques of held-out items are shown",
+        "tasks/lumen.py",
+        'self._critique("train", user, place)',
+        'self._critique("test", user, place)',
+        "tests/tasks/test_lumen.py",
     ),
 )

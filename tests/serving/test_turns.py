@@ -26,6 +26,8 @@ CONFIG = DecodingConfig()
 class Answers:
     """An answerer that remembers what it is asked, and says "answer 1", "answer 2", …."""
 
+    purchases = None
+
     def __init__(self, tokenizer, length=2000):
         self.tokenizer, self.asked = tokenizer, []
         self.converter = PromptConverter(

@@ -156,6 +156,16 @@ def example_of(tokens: Tokens, catalogue: str, key: str) -> dict[str, Any]:
     }
 
 
+def with_item(example: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The example with an item's soft tokens behind its prompt, for what is said of the item."""
+    inputs, slots = np.asarray(example["inputs"]), np.asarray(example["slots"])
+    return {
+        **example,
+        "inputs": np.append(inputs, ITEM_SLOT).astype(np.int32),
+        "slots": np.append(slots, row).astype(np.int32),
+    }
+
+
 def items_in_slots(example: Mapping[str, Any]) -> list[int]:
     """Rows of the items that stand in an example's slots."""
     kinds = np.asarray(example["inputs"])

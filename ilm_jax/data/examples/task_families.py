@@ -67,6 +67,7 @@ for _name, _module in {
     "semantic": "semantic",
     "knowledge": "knowledge",
     "regen": "regen",
+    "lumen": "lumen",
     "corpus": "corpus",
 }.items():
     TASK_FAMILIES.register(_name, f"ilm_jax.tasks.{_module}:FAMILY")

@@ -11,7 +11,8 @@ from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.tokenizers import Tokenizer
 
 # What a model is to answer, see `TaskSpec.answer`.
-Answer = Literal["items", "text", "rating", "item_and_text", "pairs", "none"]
+Answer = Literal["items", "text", "rating", "item_and_text", "item_then_text", "pairs", "none"]
+ITEM_THEN_TEXT: Literal["item_then_text"] = "item_then_text"
 Features = tuple[tuple[str, str], ...]
 
 PROMPT_FEATURES: Features = (
@@ -96,8 +97,10 @@ class TaskSpec:
       make: makes its examples.
       answer: what a model is to answer, by which evaluation chooses its measures: "items" (a ranked
         list of the catalogue's), "text", "rating" (a number), "item_and_text" (an item's name and
-        what is said of it, in one text), "pairs" (nothing is said: rows of the embedding table
-        and, in one kind, a text are aligned) or "none" (plain text to be modelled, no prompt).
+        what is said of it, in one text), "item_then_text" (an item by a model's item head, and
+        behind its soft tokens what is said of it), "pairs" (nothing is said: rows of the embedding
+        table and, in one kind, a text are aligned) or "none" (plain text to be modelled, no
+        prompt).
       features: (name, kind) of every cached feature; kind is "ints" (rank 1), "int" or "text".
       settings: what its examples depend on, the split aside: fields of TaskSettings, and of a
         family's own settings as "family.field"; of a file (`checks.InputFile`), its content. None:

@@ -5,13 +5,13 @@ What is cut is counted; what may not be cut raises.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int64
 
-from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT
 from ilm_jax.data.streams.item_targets import ItemTargets
+from ilm_jax.data.streams.local_rows import LocalRows
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
@@ -19,7 +19,6 @@ Example = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
 # (block such as "toy/item", local rows) -> global rows: `TableSet.rows`.
 Rows = Callable[[str, Int[np.ndarray, " rows"]], Int64[np.ndarray, " rows"]]
-_BLOCKS = {ITEM_SLOT: "item", USER_SLOT: "user"}
 
 
 class PromptConverter:
@@ -29,7 +28,8 @@ class PromptConverter:
     by one. A model that was trained without bos reads none: then nothing predicts a row's first
     token, which costs a corpus text one target. A slot is widened to `num_queries` positions that
     hold pad ids. Inputs that are too long lose whole elements of their history, the oldest first,
-    and never a part of a slot.
+    and never a part of a slot. Targets may have a slot, which is `target_item`'s: it is read and
+    never predicted, by no token's loss; what predicts it is an item head, at the place before it.
 
     Attributes:
       counts: examples cut so far: "history" (elements dropped), "targets" (tokens dropped).
@@ -50,7 +50,7 @@ class PromptConverter:
         """Fixes the shapes.
 
         Args:
-          lengths: {"inputs": …, "targets": …} in positions; inputs after widening, without bos.
+          lengths: {"inputs": …, "targets": …} in positions, after widening; inputs without bos.
           tokenizer: gives bos and pad.
           num_queries: positions per slot.
           max_entities: slots per row at most.
@@ -64,7 +64,7 @@ class PromptConverter:
           UserError: if a length is missing or not positive.
         """
         check_lengths(lengths)
-        self._pad = tokenizer.pad_id
+        self._tokenizer, self._pad = tokenizer, tokenizer.pad_id
         self._opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         self.inputs_length, self.targets_length = lengths["inputs"], lengths["targets"]
         self.num_queries = num_queries
@@ -107,23 +107,27 @@ class PromptConverter:
         batch["targets"] = np.full((len(examples), length), self._pad, np.int32)
         batch["loss_weights"] = np.zeros((len(examples), length), np.float32)
         batch["content_weights"] = np.zeros((len(examples), length), np.float32)
-        local = _LocalRows(len(examples), self.max_entities)
+        local = LocalRows(len(examples), self.max_entities)
         places = np.full(len(examples), -1)
         for row, example in enumerate(examples):
             if example is None:
                 continue
-            targets = self._targets(example)
-            content = example["targets_content"][: len(targets)]
-            read = self._write_inputs(batch, row, example, local)
+            answer = self._answer(example)
+            read = self._write_inputs(batch, row, example, local, answer.slots)
             places[row] = read - 1
-            end = read + len(targets) - 1
-            batch["tokens"][row, read:end] = targets[:-1]
+            end = read + len(answer.tokens) - 1
+            batch["tokens"][row, read:end] = answer.tokens[:-1]
+            if answer.slots:
+                number = local.put_item(row, example["catalogue"], example["target_item"])
+                query = answer.query[:-1]
+                batch["slot_query"][row, read:end] = query
+                batch["slot_entity"][row, read:end] = np.where(query >= 0, number, -1)
             if not read:  # nothing stands in front of the first target: nothing predicts it
-                read, targets, content = 1, targets[1:], content[1:]
+                read, answer = 1, _Answer(*(column[1:] for column in answer))
             batch["targets"][row, : read - 1] = batch["tokens"][row, 1:read]
-            batch["targets"][row, read - 1 : end] = targets
-            batch["loss_weights"][row, read - 1 : end] = 1
-            batch["content_weights"][row, read - 1 : end] = content
+            batch["targets"][row, read - 1 : end] = answer.tokens
+            batch["loss_weights"][row, read - 1 : end] = answer.query < 0
+            batch["content_weights"][row, read - 1 : end] = answer.content
             batch["positions"][row, :end] = np.arange(end)
             batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
@@ -142,7 +146,7 @@ class PromptConverter:
           example_index[B] as above, and lengths[B]: real tokens of each row.
         """
         batch = self._empty(len(examples), len(self._opening) + self.inputs_length)
-        local = _LocalRows(len(examples), self.max_entities)
+        local = LocalRows(len(examples), self.max_entities)
         for row, example in enumerate(examples):
             if example is not None:
                 end = self._write_inputs(batch, row, example, local)
@@ -161,13 +165,15 @@ class PromptConverter:
         """
         counts, self.counts = self.counts, Counter()
         try:
-            inputs, slots = self._fitted(example)
-            targets = len(self._targets(example))
+            answer = self._answer(example)
+            inputs, slots = self._fitted(example, answer.slots)
         finally:
             self.counts = counts
         read = len(self._opening) + len(inputs) + len(slots) * (self.num_queries - 1)
+        # Hidden states are read at every target, and where a slot is to be predicted.
+        targets = int((answer.query <= 0).sum())
         # With nothing in front of it, the first target has no prediction.
-        return read + targets - 1, targets - (not read), len(slots)
+        return read + len(answer.tokens) - 1, targets - (not read), len(slots) + answer.slots
 
     def _empty(self, rows: int, length: int) -> Batch:
         fills = {
@@ -179,9 +185,24 @@ class PromptConverter:
         }
         return {name: np.full((rows, length), fill, np.int32) for name, fill in fills.items()}
 
-    def _write_inputs(self, batch: Batch, row: int, example: Example, local: "_LocalRows") -> int:
-        """Writes bos and the widened inputs; returns the number of positions."""
-        inputs, slots = self._fitted(example)
+    def with_room_for_an_item(self) -> "PromptConverter":
+        """One whose prompts may be longer by a slot, for what continues behind an item."""
+        return PromptConverter(
+            {"inputs": self.inputs_length + self.num_queries, "targets": self.targets_length},
+            self._tokenizer,
+            num_queries=self.num_queries,
+            max_entities=self.max_entities + 1,
+            rows=self._rows,
+            truncate_targets=self.truncate_targets,
+        )
+
+    def _write_inputs(
+        self, batch: Batch, row: int, example: Example, local: LocalRows, others: int = 0
+    ) -> int:
+        """Writes bos and the widened inputs, beside `others` slots of the row; returns the number
+        of positions.
+        """
+        inputs, slots = self._fitted(example, others)
         is_slot = inputs < 0
         width = np.where(is_slot, self.num_queries, 1)
         total, start = int(width.sum()), len(self._opening)
@@ -197,8 +218,10 @@ class PromptConverter:
             local.put(row, example["catalogue"], inputs[is_slot], slots)
         return start + total
 
-    def _fitted(self, example: Example) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and slots, without as many of the oldest history elements as do not fit."""
+    def _fitted(self, example: Example, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and slots, without as many of the oldest history elements as do not fit beside
+        `others` slots of the row.
+        """
         inputs, slots = example["inputs"], example["slots"]
         if not len(slots) and len(inputs) <= self.inputs_length:
             return inputs, slots
@@ -206,7 +229,8 @@ class PromptConverter:
         # Positions and slots before each token; differences give those of any span.
         before = np.concatenate([[0], np.cumsum(np.where(is_slot, self.num_queries, 1))])
         slots_before = np.concatenate([[0], np.cumsum(is_slot)])
-        if before[-1] <= self.inputs_length and slots_before[-1] <= self.max_entities:
+        most = self.max_entities - others
+        if before[-1] <= self.inputs_length and slots_before[-1] <= most:
             return inputs, slots
         bounds = example["history_bounds"]
         # The latest element stays: a history of nothing is another task.
@@ -214,7 +238,7 @@ class PromptConverter:
             start = bounds[0]
             left = before[-1] - (before[cut] - before[start])
             slots_left = slots_before[-1] - (slots_before[cut] - slots_before[start])
-            if left <= self.inputs_length and slots_left <= self.max_entities:
+            if left <= self.inputs_length and slots_left <= most:
                 self.counts["history"] += 1
                 inputs = np.concatenate([inputs[:start], inputs[cut:]])
                 gone = slice(slots_before[start], slots_before[cut])
@@ -222,51 +246,65 @@ class PromptConverter:
         raise UserError(
             f"{example_name(example)}: inputs take {before[-1]} positions and {slots_before[-1]} "
             f"slots ({self.num_queries} positions per slot), and no more history can be "
-            f"dropped; there is room for {self.inputs_length} and {self.max_entities}: raise "
+            f"dropped; there is room for {self.inputs_length} and {most}: raise "
             "task_feature_lengths['inputs'] or max_entities"
         )
 
-    def _targets(self, example: Example) -> np.ndarray:
-        targets = example["targets"]
+    def _answer(self, example: Example) -> "_Answer":
+        """The targets, their slot widened; of rows without answers the first token's place."""
+        targets, content = example["targets"], example["targets_content"]
+        is_slot = targets < 0
+        first = np.where(is_slot[:1], self._pad, targets[:1])
         if not self._answers:
-            return targets[:1]
-        if len(targets) <= self.targets_length:
-            return targets
+            return _Answer(first, np.full(1, -1), content[:1])
+        width = np.where(is_slot, self.num_queries, 1)
+        kept = len(targets)
+        # A slot with nothing behind it takes no position: the item is asked for, and no token.
+        if (total := int(width.sum())) > self.targets_length and not is_slot.all():
+            self._check_cut(example, total)
+            kept = int((np.cumsum(width) <= self.targets_length).sum())
+        targets, content, is_slot, width = (
+            column[:kept] for column in (targets, content, is_slot, width)
+        )
+        if is_slot.all():
+            return _Answer(first, np.zeros(1, int), np.zeros(1, int))
+        if not is_slot.any():
+            return _Answer(targets, np.full(len(targets), -1), content)
+        query = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)
+        return _Answer(
+            np.repeat(np.where(is_slot, self._pad, targets), width),
+            np.where(np.repeat(is_slot, width), query, -1),
+            np.repeat(np.where(is_slot, 0, content), width),
+        )
+
+    def _check_cut(self, example: Example, total: int) -> None:
+        """Counts targets that are cut; raises where they may not be."""
         if not self.truncate_targets:
             raise UserError(
-                f"{example_name(example)}: targets take {len(targets)} tokens, there is room for "
+                f"{example_name(example)}: targets take {total} tokens, there is room for "
                 f"{self.targets_length}; raise task_feature_lengths['targets'], or set "
                 "truncate_targets=True to cut and count"
             )
         self.counts["targets"] += 1
-        return targets[: self.targets_length]
 
 
-class _LocalRows:
-    """Entities of a batch, by catalogue and kind, mapped to global rows in few calls."""
+class _Answer(NamedTuple):
+    """Targets of a row, slots widened.
 
-    def __init__(self, batch: int, entities: int) -> None:
-        self._shape = (batch, entities)
-        self._found: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    Attributes:
+      tokens: ids, pad at slots.
+      query: which soft token of the slot stands here; -1 where a token is predicted.
+      content: 1 where a token carries information.
+    """
 
-    def put(self, row: int, catalogue: str, kinds: np.ndarray, locals_: np.ndarray) -> None:
-        """Row's entities in order of their slots."""
-        for kind, name in _BLOCKS.items():
-            columns = np.flatnonzero(kinds == kind)
-            if len(columns):
-                entry = (row, columns, locals_[columns])
-                self._found.setdefault(f"{catalogue}/{name}", []).append(entry)
+    tokens: np.ndarray
+    query: np.ndarray
+    content: np.ndarray
 
-    def to_global(self, rows: Rows | None) -> np.ndarray:
-        """Rows of the embedding table [batch, entities], -1 where a slot is empty."""
-        entities = np.full(self._shape, -1, np.int32)
-        for block, entries in self._found.items():
-            if rows is None:
-                raise UserError(f"a prompt has slots of {block}, but no embedding table is given")
-            at = np.concatenate([np.full(len(columns), row) for row, columns, _ in entries])
-            columns = np.concatenate([columns for _, columns, _ in entries])
-            entities[at, columns] = rows(block, np.concatenate([found for *_, found in entries]))
-        return entities
+    @property
+    def slots(self) -> int:
+        """Slots that the row reads: those with something behind them."""
+        return int((self.query[:-1] == 0).sum())
 
 
 def check_lengths(lengths: Mapping[str, int]) -> None:

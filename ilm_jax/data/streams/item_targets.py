@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
+from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT
+
 Rows = Callable[[str, Int[np.ndarray, " rows"]], Int64[np.ndarray, " rows"]]
 # Kinds of answers (`TaskSpec.answer`) that are an item, or begin with one.
-ITEMS = ("items", "item_and_text")
+ITEMS = ("items", "item_and_text", ITEM_THEN_TEXT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from ilm_jax.data.examples.task_specs import TaskSpec
+from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT, TaskSpec
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Column
 from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
 from ilm_jax.data.streams.item_targets import ITEMS, ItemTargets
@@ -61,11 +61,13 @@ class Prompts:
       num_queries: positions that a slot takes.
       items: whether batches say which items are asked for, see item_targets.py.
       answers: whether rows hold the answers; else they end at the prompt.
+      slots_in_answers: whether an answer may hold an item's soft tokens.
     """
 
     num_queries: int = 1
     items: bool = False
     answers: bool = True
+    slots_in_answers: bool = True
     wraps = False
 
     def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
@@ -74,6 +76,12 @@ class Prompts:
         check_lengths(dataset.task_feature_lengths)
         if self.items and rows is None:
             raise UserError("an item head needs an embedding table; run ilm fit_cf")
+        spoken = [spec.task for spec in dataset.specs() if spec.answer == ITEM_THEN_TEXT]
+        if spoken and not self.slots_in_answers:
+            raise UserError(
+                f"{spoken[0]}: answers hold an item's soft tokens, which the decoder of an "
+                "encoder-decoder does not read: give a decoder (LanguageModelling.lm)"
+            )
 
     def open(
         self, dataset: "DatasetConfig", tasks: Sources, tokenizer: Tokenizer, rows: Rows | None

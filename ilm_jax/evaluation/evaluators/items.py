@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.data.examples.prompt_tokens import target_tokens
+from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.evaluator import (
     CHOICES,
@@ -104,7 +105,8 @@ class ItemsEvaluator:
         if self._by_head is None:
             return self._evaluate(self._by_names, params)
         evaluation, writers = self._evaluate(self._by_head, params)
-        if self.task.model.objective.predicts_text:
+        named_by_task = self.task.spec.answer != ITEM_THEN_TEXT
+        if self.task.model.objective.predicts_text and named_by_task:
             named, more = self._evaluate(self._by_names, params, ID_STRINGS)
             return evaluation + named.under(ID_STRINGS), writers + more
         return evaluation, writers

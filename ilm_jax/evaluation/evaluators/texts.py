@@ -61,9 +61,18 @@ class TextEvaluator:
         return self._measure(params, numbers, advance)
 
     def metrics(self, answers: Generated) -> Evaluation:
+        """What the answers tell."""
+        return self.of_texts(answers)
+
+    def of_texts(self, answers: Generated) -> Evaluation:
         """The registered metrics of texts, and how many were ended or empty."""
         on_text = self.watch(f"comparing {self.task.label}", len(answers.targets))
         return text_evaluation(answers, on_text)
+
+    def judged(self, answers: Generated, judges: Judges) -> Evaluation:
+        """`of_texts`, and what a sentence encoder says."""
+        encoder = None if judges.encoder is None else Watched(judges.encoder, self.watch)
+        return self.of_texts(answers) + semantic_evaluation(answers, encoder)
 
     def shown(self, answers: Generated) -> tuple[list[str], list[str]]:
         """The texts."""
@@ -137,8 +146,7 @@ class TextEvaluator:
             ids=task.fingerprint(answers.index),
             stop_ids=task.stop_ids,
         )
-        evaluation = self.metrics(answers) + semantic_evaluation(answers, encoder)
-        evaluation += Evaluation([], protocol={"texts": protocol})
+        evaluation = self.judged(answers, judges) + Evaluation([], protocol={"texts": protocol})
         if task.spec.task == "user_profile":
             evaluation += self._behaviour(answers, encoder)
         if judges.rater is not None:

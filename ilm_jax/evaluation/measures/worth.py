@@ -51,6 +51,8 @@ def partners(feed: Feed, numbers: Int[np.ndarray, " chosen"], capacity: int) -> 
     for example in feed.examples(np.asarray(numbers)):
         if example is None or not len(example["slots"]):
             continue
+        if (example["targets"] < 0).any():  # an answer that begins with an item
+            found[f"{example['catalogue']}/item"].add(int(example["target_item"]))
         kinds = example["inputs"][example["inputs"] < 0]
         for kind, row in zip(kinds.tolist(), example["slots"].tolist(), strict=True):
             found[f"{example['catalogue']}/{_KINDS[kind]}"].add(row)
