@@ -85,6 +85,7 @@ ZERO = {
     "BertConfig": "dropout norm_eps",
     "CheckpointConfig": "every keep_best outlier",
     "Columns": "core",
+    "CritiqueConfig": "hidden",
     "CorpusSettings": "sequential_examples word_variants",
     "DatasetConfig": "max_entities pack",
     "DecoderConfig": "vocab_size lora_rank norm_eps",

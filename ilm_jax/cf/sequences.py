@@ -112,7 +112,15 @@ class Windows:
       steps: batches of an epoch.
     """
 
-    def __init__(self, train: Sequences, length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        train: Sequences,
+        length: int,
+        batch_size: int,
+        seed: int,
+        wishes: Int32[np.ndarray, " interactions"] | None = None,
+        hidden: float = 0.0,
+    ) -> None:
         """Prepares the stream.
 
         Args:
@@ -120,11 +128,15 @@ class Windows:
           length: items that a row shows.
           batch_size: rows; an epoch's last batch is filled from the epoch's start.
           seed: of the order.
+          wishes: number of what was wished before each interaction, 0 for nothing.
+          hidden: share of the wishes that an epoch shows as 0.
 
         Raises:
           UserError: if nobody has two interactions.
         """
         self._train, self._seed, self.length = train, seed, length
+        self._wishes, self._hidden = wishes, hidden
+        self._shown = functools.lru_cache(maxsize=2)(self._drawn_wishes)
         self._users = np.flatnonzero(train.lengths > 1)
         if not len(self._users):
             raise UserError("no user has two training interactions: there is no next item to learn")
@@ -136,14 +148,14 @@ class Windows:
     def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of examples: "items", "targets", "segment_ids" and "positions" [rows, length].
 
-        A target is the item behind its item. Segments are users', from 1 in each row, 0 where the
+        A target is the item behind its item; with wishes, "wishes" are those before the targets.
+        Segments are users', from 1 in each row, 0 where the
         epoch has ended; positions count from 0 in each segment.
         """
         epochs, places = np.divmod(np.asarray(indices, np.int64), self.steps * self.batch_size)
-        batch = {
-            name: np.zeros((len(places), self.length), np.int32)
-            for name in ("items", "targets", "segment_ids", "positions")
-        }
+        names = ["items", "targets", "segment_ids", "positions"]
+        names += [] if self._wishes is None else ["wishes"]
+        batch = {name: np.zeros((len(places), self.length), np.int32) for name in names}
         for epoch in np.unique(epochs):
             mine = epochs == epoch
             for name, values in self._cut(int(epoch), places[mine] % self._rows).items():
@@ -153,12 +165,16 @@ class Windows:
     def record(self) -> dict[str, Any]:
         """The examples' part of a run's record."""
         digest = hashlib.sha256(self._train.offsets.tobytes() + self._train.items.tobytes())
-        return {
+        found = {
             "sequences": digest.hexdigest(),
             "length": self.length,
             "batch_size": self.batch_size,
             "seed": self._seed,
         }
+        if self._wishes is not None:
+            wished = hashlib.sha256(self._wishes.tobytes()).hexdigest()
+            found |= {"wishes": wished, "hidden": self._hidden}
+        return found
 
     def _cut(self, epoch: int, rows: np.ndarray) -> dict[str, np.ndarray]:
         users, ends = self._order(epoch)
@@ -175,7 +191,17 @@ class Windows:
             "segment_ids": place - place[:, :1] + 1,
             "positions": at - np.maximum(starts, first),
         }
+        if self._wishes is not None:
+            found["wishes"] = self._shown(epoch)[item + 1]
         return {name: np.where(real, values, 0) for name, values in found.items()}
+
+    def _drawn_wishes(self, epoch: int) -> Int32[np.ndarray, " interactions"]:
+        """The wishes that an epoch shows."""
+        assert self._wishes is not None
+        # A stream of its own: the order of users has the counters before it.
+        bits = np.random.Philox(key=[self._seed, epoch], counter=[0, 0, 0, 1])
+        draw = np.random.Generator(bits)
+        return np.where(draw.random(len(self._wishes)) < self._hidden, 0, self._wishes)
 
     def _drawn_order(
         self, epoch: int

@@ -7,6 +7,7 @@ table tells no model what describing held-out items should measure.
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
@@ -43,6 +44,37 @@ def fit(splits: Splits, config: TextConfig | None = None) -> Factors:
     Raises:
       ValueError: if the texts have fewer words or items than the vectors have entries.
     """
+    item = space(splits, config).item
+    return Factors(_user_means(splits, item), item)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextSpace:
+    """The directions that the texts of training items span.
+
+    Attributes:
+      item: vectors of the items' texts; zero for held-out items.
+      words: the column of every word, their weights, and what each adds to a vector.
+    """
+
+    item: Float32[np.ndarray, "items dim"]
+    words: tuple[dict[str, int], np.ndarray, np.ndarray]
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
+        """Vectors of further texts, as those of the items; zero for one of unknown words."""
+        column, weights, directions = self.words
+        found = np.zeros((len(texts), directions.shape[1]), np.float32)
+        for row, text in enumerate(texts):
+            bag = Counter(word for word in letters().findall(text.lower()) if word in column)
+            if bag:
+                at = [column[word] for word in bag]
+                value = (1 + np.log(list(bag.values()))) * weights[at]
+                found[row] = value @ directions[at] / max(float(np.linalg.norm(value)), 1e-12)
+        return found
+
+
+def space(splits: Splits, config: TextConfig | None = None) -> TextSpace:
+    """The space of the texts of training items; errors as `fit`."""
     config = config or TextConfig()
     texts = splits.catalogue.texts
     shown = np.flatnonzero(splits.item_fold == TRAIN)
@@ -67,12 +99,14 @@ def fit(splits: Splits, config: TextConfig | None = None) -> Factors:
     length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1))).ravel()
     matrix = scipy.sparse.diags(1 / np.maximum(length, 1e-12)) @ matrix
     start = np.random.default_rng(config.seed).normal(size=min(matrix.shape))
-    left, size, _ = scipy.sparse.linalg.svds(matrix, k=config.dim, v0=start)
+    left, size, right = scipy.sparse.linalg.svds(matrix, k=config.dim, v0=start)
     item = np.zeros((len(texts), config.dim), np.float32)
     # Largest direction first, and each with its largest entry positive: svds fixes neither.
     left = left[:, ::-1] * size[::-1]
-    item[shown] = left * np.sign(left[np.abs(left).argmax(0), np.arange(config.dim)])
-    return Factors(_user_means(splits, item), item)
+    signs = np.sign(left[np.abs(left).argmax(0), np.arange(config.dim)])
+    item[shown] = left * signs
+    weights = np.log(len(shown) / np.array([spread[word] for word in column]))
+    return TextSpace(item, (column, weights, right[::-1].T * signs))
 
 
 def _user_means(

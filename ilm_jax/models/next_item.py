@@ -3,6 +3,9 @@
 Items have the same vectors where they are read and where they are scored. With texts an item's
 vector is e_i + W t_i, t_i the vector of its text. Ours, after FLARE (Hebert et al. 2024, arXiv
 2409.11699), which adds a projection of what a language model makes of an item's text to its vector.
+What was wished before the next item (a critique) is a further input, added to the item behind which
+it was said: e_i + V c. FLARE encodes the critique apart and does not mask it; that its vector is
+added to the item's, and is of the same words as the texts', is ours.
 """
 
 from typing import ClassVar, Protocol, runtime_checkable
@@ -68,12 +71,14 @@ class NextItemModel(nn.Module):
       config: of the encoder.
       num_items: of the catalogue; the table is filled up to a multiple that meshes divide.
       text_dim: width of the texts' vectors; 0: items have none.
+      wish_dim: width of the critiques' vectors; 0: none are read.
       normalised: states and item vectors have length 1.
     """
 
     config: EncoderConfig
     num_items: int
     text_dim: int = 0
+    wish_dim: int = 0
     normalised: bool = False
 
     def setup(self) -> None:
@@ -84,6 +89,8 @@ class NextItemModel(nn.Module):
         if self.text_dim:
             axes = ("cf", "embed")
             self.text = Dense(self.config.embed_dim, axes, kernel_init=normal_002)
+        if self.wish_dim:
+            self.wish = Dense(self.config.embed_dim, ("cf", "embed"), kernel_init=normal_002)
 
     def items(
         self, rows: Int[Array, "*batch"], texts: Float[Array, "items text"]
@@ -114,8 +121,13 @@ class NextItemModel(nn.Module):
         segment_ids: Int[Array, "batch length"],
         texts: Float[Array, "items text"],
         deterministic: bool = True,
+        wishes: Float[Array, "batch length wish"] | None = None,
     ) -> Float32[Array, "batch length embed"]:
-        """States behind each item: of what has come until then, itself included."""
+        """States behind each item: of what has come until then, itself and what was wished behind
+        it included; a wish of zeros is none.
+        """
         read = self.items(items, texts)
+        if wishes is not None:
+            read = read + self.wish(wishes)
         states = self.encoder(read, positions, segment_ids, deterministic).astype(jnp.float32)
         return unit(states) if self.normalised else states

@@ -41,7 +41,8 @@ class NextItem(Objective):
 
     Batches hold "items", "targets", "positions" and "segment_ids", each [batch, length]; see
     `cf.sequences.Windows`. The table that a step reads holds the vectors of the items' texts;
-    without `text_dim` nothing reads it.
+    without `text_dim` nothing reads them. With `wish_dim` its rows, behind those of texts if there
+    are any, are critiques, and batches hold "wishes", numbers of these rows.
 
     Attributes:
       num_items: of the catalogue.
@@ -50,6 +51,7 @@ class NextItem(Objective):
       ranking_loss: of a place's target against the candidates.
       temperature: cosines divided by it are the scores; None: inner products.
       text_dim: width of the texts' vectors; 0: they are not read.
+      wish_dim: width of the critiques' vectors; 0: none are read. With both they are equal.
 
     Raises:
       UserError: for numbers that mean nothing, candidates of the batch's own, or a rank correction
@@ -62,6 +64,7 @@ class NextItem(Objective):
     ranking_loss: RankingLoss = RankingLoss("softmax")
     temperature: Positive | None = None
     text_dim: Number = 0
+    wish_dim: Number = 0
 
     kinds = ("sequence",)
 
@@ -93,12 +96,13 @@ class NextItem(Objective):
     def model(self) -> NextItemModel:
         """The module."""
         normalised = self.temperature is not None
-        return NextItemModel(self.encoder, self.num_items, self.text_dim, normalised)
+        return NextItemModel(self.encoder, self.num_items, self.text_dim, self.wish_dim, normalised)
 
     def init(self, key: jax.Array) -> PyTree[Array]:
         """All parameters, boxed with their logical axes."""
         one, texts = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, max(1, self.text_dim)))
-        return {TOP: self.model.init(key, one, one, one, texts)["params"]}
+        wishes: Any = {"wishes": jnp.zeros((1, 1, self.wish_dim))} if self.wish_dim else {}
+        return {TOP: self.model.init(key, one, one, one, texts, **wishes)["params"]}
 
     def loss(
         self,
@@ -110,12 +114,18 @@ class NextItem(Objective):
     ) -> dict[str, Sums]:
         """Sum of `loss` over the targets; without a key the candidates are those of key 0."""
         draws, drops = jax.random.split(jax.random.key(0) if key is None else key)
+        wishes: dict[str, Array] = {}
+        if self.wish_dim:
+            first = self.num_items if self.text_dim else 0
+            wishes["wishes"] = jnp.take(table, first + batch["wishes"], axis=0)
+            table = self._texts(table)
         states = self._apply(
             params,
             *(batch[name] for name in ("items", "positions", "segment_ids")),
             table,
             key is None,
             rngs={"dropout": drops},
+            **wishes,
         )
         weights = (batch["segment_ids"] > 0).astype(jnp.float32)
         targets = batch["targets"]
@@ -133,6 +143,7 @@ class NextItem(Objective):
         items: Int[Array, "batch length"],
         real: Int[Array, "batch length"],
         table: Float[Array, "items text"],
+        wishes: Float[Array, "batch wish"] | None = None,
     ) -> Float32[Array, "batch embed"]:
         """States behind the last items of histories that stand on the left; 0 for empty ones.
 
@@ -141,10 +152,14 @@ class NextItem(Objective):
           items: item rows, oldest first.
           real: 1 where there is an item.
           table: vectors of texts.
+          wishes: what was wished behind the last items.
         """
         place = jnp.broadcast_to(jnp.arange(items.shape[1]), items.shape)
-        found = self._apply(params, items, place, real, table, True)
         last = jnp.maximum(real.sum(1) - 1, 0)
+        said: dict[str, Array] = {}
+        if wishes is not None:
+            said["wishes"] = jnp.where((place == last[:, None])[..., None], wishes[:, None], 0.0)
+        found = self._apply(params, items, place, real, self._texts(table), True, **said)
         found = jnp.take_along_axis(found, last[:, None, None], axis=1)[:, 0]
         return jnp.where(real[:, :1] > 0, found, 0.0)
 
@@ -152,7 +167,7 @@ class NextItem(Objective):
         self, params: PyTree[Array], table: Float[Array, "items text"]
     ) -> Float32[Array, "items embed"]:
         """Vectors of all items that `states` are multiplied with."""
-        found = self._apply(params, None, table, method="scoring")
+        found = self._apply(params, None, self._texts(table), method="scoring")
         return found[: self.num_items].astype(jnp.float32)
 
     def negatives(
@@ -160,6 +175,10 @@ class NextItem(Objective):
     ) -> tuple[Bool[Array, "places drawn"], float]:
         """Which candidates are negatives of a place, and the number of all its negatives."""
         return candidates[None, :] != targets[:, None], self.num_items - 1.0
+
+    def _texts(self, table: Float[Array, "rows text"]) -> Float[Array, "items text"]:
+        """The items' rows of the table."""
+        return table[: self.num_items] if self.wish_dim and self.text_dim else table
 
     @property
     def _whole_softmax(self) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int, Int32, Int64, PyTree
 
 from ilm_jax.cf import text_vectors
+from ilm_jax.cf.critiques import CritiqueConfig, Critiques
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.negatives import Sampler, SamplerConfig
 from ilm_jax.cf.sequences import Sequences, Windows
@@ -25,6 +26,7 @@ from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.cf.topk import best_items
 from ilm_jax.checks import Count, Positive, Seed, Weight, check
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
+from ilm_jax.data.examples.purchases import NO_ITEM
 from ilm_jax.errors import UserError
 from ilm_jax.models.next_item import EncoderConfig
 from ilm_jax.models.sasrec import SASRecConfig
@@ -48,6 +50,7 @@ class SequentialConfig(TrainedMethod):
       sampler: how candidates are drawn; "all" with the loss "softmax" is the whole softmax.
       temperature: see `NextItem`.
       text: vectors of the items' texts that are added to the items' own; None: none.
+      critiques: what was wished before an item, as a further input; None: none is read.
       optimizer: Adam at a constant rate of .001 by default.
       batch_size: rows of the encoder's `max_length` items; the last of an epoch is filled from its
         start.
@@ -68,6 +71,7 @@ class SequentialConfig(TrainedMethod):
     sampler: SamplerConfig = SamplerConfig("all")
     temperature: Positive | None = None
     text: TextConfig | None = None
+    critiques: CritiqueConfig | None = None
     optimizer: OptimizerConfig = ADAM
     batch_size: Count = 128
     epochs: Count = 50
@@ -75,6 +79,11 @@ class SequentialConfig(TrainedMethod):
 
     def __post_init__(self) -> None:
         check(self)
+        if self.text and self.critiques and self.text.dim != self.critiques.dim:
+            raise UserError(
+                f"TextConfig.dim={self.text.dim} and CritiqueConfig.dim={self.critiques.dim}: give "
+                "both the same, for they share a table"
+            )
         self.objective(np.ones(1, np.int64))  # refuses what it cannot be
 
     def objective(self, counts: Int64[np.ndarray, " items"]) -> NextItem:
@@ -88,6 +97,7 @@ class SequentialConfig(TrainedMethod):
             ),
             temperature=self.temperature,
             text_dim=self.text.dim if self.text else 0,
+            wish_dim=self.critiques.dim if self.critiques else 0,
         )
 
     @property
@@ -111,7 +121,9 @@ class SequentialConfig(TrainedMethod):
         if self.text is not None:
             texts = text_vectors.fit(splits, self.text).item
             texts = unit_rms(texts, np.logical_not(texts.any(1)))
-        return SequentialFit(Sequences.before(splits, TRAIN), self, **settings, texts=texts)
+        told = None if self.critiques is None else Critiques.make(splits, self.critiques)
+        before = Sequences.before(splits, TRAIN)
+        return SequentialFit(before, self, **settings, texts=texts, critiques=told)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,10 +132,12 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
 
     Attributes:
       texts: vectors of the items' texts, where the config has them.
+      critiques: of training, where the config has them.
     """
 
     config: SequentialConfig = SequentialConfig()
     texts: Float32[np.ndarray, "items text"] | None = None
+    critiques: Critiques | None = None
 
     @functools.cached_property
     def objective(self) -> NextItem:
@@ -134,30 +148,40 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
     def examples(self) -> Windows:
         """Rows of the training sequences."""
         config = self.config
-        return Windows(self.train, config.encoder.max_length, config.batch_size, config.seed)
+        wishes: Any = {}
+        if self.critiques is not None and config.critiques is not None:
+            wishes = {"wishes": self.critiques.of, "hidden": config.critiques.hidden}
+        length = config.encoder.max_length
+        return Windows(self.train, length, config.batch_size, config.seed, **wishes)
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """Vectors of texts."""
-        return np.zeros((1, 1), np.float32) if self.texts is None else self.texts
+        """Vectors of texts, and of critiques behind them."""
+        told = None if self.critiques is None else self.critiques.vectors
+        parts = [part for part in (self.texts, told) if part is not None]
+        return np.concatenate(parts) if parts else np.zeros((1, 1), np.float32)
 
     def user_vectors(
         self,
         histories: Sequences | Sequence[Int[np.ndarray, " length"]],
         step: int | str | None = None,
+        critiques: Sequence[str] = (),
     ) -> Float32[np.ndarray, "users dim"]:
         """Vectors of users by their histories, whether training saw them or not, after `fit`.
 
         Args:
           histories: item rows, oldest first; of long ones the end is read; none give a zero vector.
           step: see `Trainer.params`; None: that of `fit`.
+          critiques: what each wishes now, "" for nothing; none: nobody wishes anything.
 
         Raises:
-          UserError: for an item outside the catalogue.
+          UserError: for an item outside the catalogue, a critique without an item before it, or
+            one of a model that reads none.
         """
         if not isinstance(histories, Sequences):
             histories = Sequences.of(histories, self.train.num_items)
-        return self._states(self.trainer.params(step or self.fitted_step), histories)
+        params = self.trainer.params(step or self.fitted_step)
+        return self._states(params, histories, self._wishes(histories, critiques))
 
     def recommend(
         self,
@@ -165,6 +189,7 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
         k: int,
         *,
         exclude_seen: bool = True,
+        critiques: Sequence[str] = (),
     ) -> Int32[np.ndarray, "users k"]:
         """Rows of the k items that come next most likely, best first; -1 where there are no more.
 
@@ -172,9 +197,10 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
           histories: see `user_vectors`.
           k: length of the lists.
           exclude_seen: whether items of the history are no candidates.
+          critiques: see `user_vectors`.
 
         Raises:
-          UserError: for an item outside the catalogue, or a k that it does not have.
+          UserError: as `user_vectors`, or for a k that the catalogue does not have.
         """
         if not isinstance(histories, Sequences):
             histories = Sequences.of(histories, self.train.num_items)
@@ -183,7 +209,8 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
                 f"k={k}: the catalogue has {self.train.num_items} items: give k from 1 to that"
             )
         params = self.trainer.params(self.fitted_step)
-        user, item = self._states(params, histories), self._items(params)
+        wishes = self._wishes(histories, critiques)
+        user, item = self._states(params, histories, wishes), self._items(params)
         return best_items(user, item, histories.met(exclude_seen), k)
 
     def factors(self, params: PyTree[Array]) -> Factors:
@@ -198,8 +225,27 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
         item[unknown] = 0.0
         return item
 
+    def _wishes(
+        self, histories: Sequences, critiques: Sequence[str]
+    ) -> Float32[np.ndarray, "users wish"] | None:
+        if not any(critiques):
+            return None
+        if self.critiques is None:
+            raise UserError("the model reads no critiques: train it with runs/sasrec_critiques.gin")
+        if len(critiques) != histories.num_users:
+            raise UserError(
+                f"{len(critiques)} critiques of {histories.num_users} histories: one each"
+            )
+        for words, length in zip(critiques, histories.lengths.tolist(), strict=True):
+            if words and not length:
+                raise UserError(NO_ITEM.format(words, "give its history an item"))
+        return self.critiques.encode(critiques)
+
     def _states(
-        self, params: PyTree[Array], histories: Sequences
+        self,
+        params: PyTree[Array],
+        histories: Sequences,
+        wishes: Float32[np.ndarray, "users wish"] | None = None,
     ) -> Float32[np.ndarray, "users dim"]:
         """A block of users at a time; the last repeats a user, so that one program serves all."""
         length = self.config.encoder.max_length
@@ -211,9 +257,9 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
             users = order[first : first + size]
             longest = min(length, 1 << max(3, int(histories.lengths[users[-1]] - 1).bit_length()))
             rows = np.concatenate([users, np.full(size - len(users), users[-1])])
-            found[users] = self._encode(params, *histories.last(rows, longest), self.table)[
-                : len(users)
-            ]
+            said = () if wishes is None else (wishes[rows],)
+            states = self._encode(params, *histories.last(rows, longest), self.table, *said)
+            found[users] = states[: len(users)]
         return found
 
     @functools.cached_property

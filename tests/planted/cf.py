@@ -8,6 +8,7 @@ _SAMPLED = "tests/cf/test_sampled_metrics.py -k 'never_met or stand_above'"
 _EVALUATION = "tests/cf/test_cf_evaluation.py"
 _SEQUENCES = "tests/cf/test_sequences.py"
 _NEXT = "tests/objectives/test_next_item.py"
+_WISHES = "tests/runs/test_critiques.py -k 'wish or critique'"
 
 FAULTS = (
     Fault(
@@ -207,5 +208,26 @@ FAULTS = (
         "positive + negatives * _mean",
         "positive + _mean",
         _NEXT + " -k binary",
+    ),
+    Fault(
+        "a wish is read behind the item that it led to",
+        "ilm_jax/cf/sequences.py",
+        'found["wishes"] = self._shown(epoch)[item + 1]',
+        'found["wishes"] = self._shown(epoch)[item]',
+        _WISHES,
+    ),
+    Fault(
+        "a critique is read behind every item",
+        "ilm_jax/objectives/next_item.py",
+        "(place == last[:, None])[..., None]",
+        "(place <= last[:, None])[..., None]",
+        _WISHES,
+    ),
+    Fault(
+        "critiques of held-out items are trained on",
+        "ilm_jax/cf/critiques.py",
+        "shown = text is not None and splits.item_fold[item] == TRAIN",
+        "shown = text is not None",
+        _WISHES,
     ),
 )
