@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ilm_jax.checks import Count, Number, Positive, Seed, check
+from ilm_jax.checks import Count, Number, Positive, Seed, Weight, check
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.examples.task_families import find_spec, has_task
 from ilm_jax.data.examples.task_keys import (
@@ -34,9 +34,9 @@ class DatasetConfig:
 
     Attributes:
       mixture_or_task_name: a task, a mixture (`task_families.mixtures`) or {task: rate} (rate None:
-        see `rates_by`). A short name ("long_description"), with its family if another has one of
-        that name ("elm24/long_description"), stands for that task of every dataset, a registered
-        one ("elm24_toy_long_description") for the one.
+        see `rates_by`; 0: the task is left out). A short name ("long_description"), with its
+        family if another has one of that name ("elm24/long_description"), stands for that task of
+        every dataset, a registered one ("elm24_toy_long_description") for the one.
       task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
         item-text pairs.
       split: "train", "validation" or "test".
@@ -55,7 +55,7 @@ class DatasetConfig:
       settings: of the tasks.
     """
 
-    mixture_or_task_name: str | Mapping[str, Positive | None]
+    mixture_or_task_name: str | Mapping[str, Weight | None]
     task_feature_lengths: Mapping[str, Number] = dataclasses.field(default_factory=dict)
     split: str = "train"
     shuffle: bool = True
@@ -139,7 +139,7 @@ class DatasetConfig:
         return {"tasks": tasks, **{name: getattr(self, name) for name in chosen}}
 
     def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
-        """(dataset, task, rate) by registered name."""
+        """(dataset, task, rate) by registered name, of the tasks that are not left out."""
         found: dict[str, tuple[str, TaskSpec, float | None]] = {}
         given = rates_of(self.mixture_or_task_name, self.rates_by)
         for name, rate in given.items():
@@ -150,7 +150,10 @@ class DatasetConfig:
                 if spec.name(dataset) in found:
                     raise UserError(f"mixture {list(given)} names a task twice")
                 found[spec.name(dataset)] = (dataset, spec, rate)
-        return found
+        kept = {name: task for name, task in found.items() if task[2] != 0}
+        if found and not kept:
+            raise UserError(f"mixture {list(given)}: all rates are 0; give one above")
+        return kept
 
     def open(self, catalogue: Catalogue | None = None) -> dict[str, CachedTask]:
         """The cached tasks of the split; errors as `open_tasks`."""
