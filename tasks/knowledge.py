@@ -1,23 +1,19 @@
 """Recommendation knowledge in words (Cao et al. 2024): users dropped, titles in.
 
-Three auxiliary tasks write classic operations as questions (masked items, masked words, one of two
+Auxiliary tasks write classic operations as questions (masked items, masked words, one of two
 items), three are the recommendation tasks themselves (retrieval, ranking, rating). The paper's
 templates and sizes are not public: these are ours.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from ilm_jax.checks import InputFile, Range, check
 from ilm_jax.data import draws
-from ilm_jax.data.catalogue.splits import FOLDS
-from ilm_jax.data.examples.gaps import with_gaps, words_of
-from ilm_jax.data.examples.negatives import draw_negatives, read_candidates
-from ilm_jax.data.examples.prompt_settings import Named
+from ilm_jax.data.examples.candidates import draw_candidates, read_candidates, targets_of
+from ilm_jax.data.examples.negatives import draw_negatives
 from ilm_jax.data.examples.prompts import Segment, rating_words
 from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_settings import TaskSettings
@@ -29,37 +25,8 @@ from ilm_jax.data.examples.task_specs import (
     TaskSpec,
 )
 from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positions
-from ilm_jax.tasks.prompted import Prompted, PromptTask
-
-
-@dataclasses.dataclass(frozen=True)
-class KnowledgeSettings:
-    """Settings of these tasks alone.
-
-    Attributes:
-      mention: how they name items; held-out ones are always named by id.
-      candidates: items to rank in "ranking", the right one included.
-      candidates_file: JSON lines {"user", "split", "candidates"} with raw ids, that fix the lists
-        of validation and test; "": drawn by hash.
-      negatives_may_be_held_out: whether a negative may be what its user chooses in a later split;
-        else it is no item of the user's at all.
-      mask_share: of an item's words that "mlm" hides.
-
-    Raises:
-      SettingError: for a value that makes no sense.
-    """
-
-    mention: Named = "title"
-    candidates: Annotated[int, Range(2)] = 20
-    candidates_file: InputFile = ""
-    negatives_may_be_held_out: bool = False
-    mask_share: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.15
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-GAP = "___"
+from ilm_jax.tasks.knowledge_settings import GAP, KnowledgeSettings
+from ilm_jax.tasks.knowledge_words import MaskedWords, MaskedWordsOfItem
 
 
 class _Knowledge(HistoryTask):
@@ -140,27 +107,20 @@ class Ranking(_Knowledge):
     def _given(self) -> dict[tuple[str, int], list[int]]:
         if not self.own.candidates_file:
             return {}
-        targets = {
-            (split, int(user)): self.target(user, position)
-            for split in ("validation", "test")
-            for user, position in zip(*target_positions(self.splits, split), strict=True)
-        }
-        return read_candidates(self.own.candidates_file, self.splits, targets)
+        return read_candidates(self.own.candidates_file, self.splits, targets_of(self.splits))
 
     def candidates(self, split: str, user: int, position: int, variant: int) -> list[int]:
         """Item rows in the order in which the prompt names them."""
         if split != "train" and self._given:
             return self._given[split, user]
-        keys = self.keys(user, position, variant)
-        others = draw_negatives(
+        return draw_candidates(
             self.splits,
             user,
-            self.own.candidates - 1,
-            *keys,
+            self.target(user, position),
+            self.own.candidates,
+            *self.keys(user, position, variant),
             may_be_held_out=self.own.negatives_may_be_held_out,
         )
-        rows = [int(self.splits.catalogue.sequence(user)[position]), *others]
-        return sorted(rows, key=lambda row: draws.uniform(*keys, "place", row))
 
     def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
         """The candidates, set apart by semicolons."""
@@ -216,47 +176,9 @@ class Rating(_Knowledge):
         return self._stars(user, position), None, ""
 
 
-class MaskedWords(PromptTask):
-    """An item's text with gaps in, the missing words out."""
-
-    wording = (
-        "Some words about a {dataset} item are missing: {text} In order, they are:",
-        "Restore the gaps. {text} Gaps:",
-        "What stood where the blanks are? {text} Answer:",
-    )
-
-    @functools.cached_property
-    def own(self) -> KnowledgeSettings:
-        """The family's settings."""
-        return self.settings.of(KnowledgeSettings)
-
-    def index(self, split: str) -> dict[str, np.ndarray]:
-        """Item rows of the split's fold whose text has two words, and variant."""
-        texts = self.splits.catalogue.texts
-        rows = [row for row in self.splits.items_in(FOLDS[split]) if len(words_of(texts[row])) > 1]
-        return self.with_variants(split, row=np.array(rows, np.int32))
-
-    def render(self, split: str, row: int, variant: int) -> Prompted:
-        """The example in words."""
-        catalogue = self.splits.catalogue
-        raw, text = catalogue.item_ids[row], catalogue.texts[row]
-        keys = (self.settings.seed, self.spec.version, self.spec.task, raw, variant)
-        shown, hidden = with_gaps(text, catalogue.content[row], self.own.mask_share, keys, GAP)
-        template = self.template(len(self.wording), split, variant, raw)
-        mentions = {"text": [Segment(0, shown)]}
-        return Prompted(
-            key=f"{raw}#{variant}",
-            user="",
-            template=f"{self.spec.task}/{template}",
-            prompt=self.renderer.fill(self.wording[template], mentions),
-            target_text=" ".join(hidden),
-            target_item=row,
-        )
-
-
 def _as_mentioned(settings: TaskSettings) -> Mapping[str, Any]:
     own = settings.of(KnowledgeSettings)
-    return {"mention_user": "none", "mention_history": own.mention, "target": "title"}
+    return {"mention_user": "none", "mention_history": own.mention, "target": own.answer}
 
 
 def _history_and(items: int) -> Callable[[TaskSettings], Sequence[tuple[str, int]]]:
@@ -265,7 +187,7 @@ def _history_and(items: int) -> Callable[[TaskSettings], Sequence[tuple[str, int
 
 def _spec(task: str, what: str, *reads: str, **more: Any) -> TaskSpec:
     """A task whose prompts name items as these settings say."""
-    own = tuple(f"knowledge.{name}" for name in ("mention", *reads))
+    own = tuple(f"knowledge.{name}" for name in ("mention", "answer", *reads))
     return TaskSpec(
         family="knowledge",
         task=task,
@@ -298,6 +220,18 @@ FAMILY = TaskFamily(
             metrics=("nll",),
             settings=(*RENDERING, "knowledge.mask_share"),
             what="an item's text with gaps | the missing words | Cao et al.",
+        ),
+        TaskSpec(
+            family="knowledge",
+            task="mlm_item",
+            version=1,
+            make=MaskedWordsOfItem,
+            answer="text",
+            metrics=("nll",),
+            settings=(*INDEX, *RENDERING, "knowledge.mention", "knowledge.mask_share"),
+            fixes=_as_mentioned,
+            mentions=lambda settings: [(settings.mention_history, 1)],
+            what="an item, its text with gaps | the missing words | Cao et al., ours",
         ),
         _spec(
             "bpr",

@@ -19,6 +19,7 @@ VERBS = {
     "compare": "two evaluations figure by figure: differences, intervals, ties",
     "fit_cf": "fit collaborative-filtering vectors for items and users",
     "semantic_ids": "codes of items, quantised from their vectors, for semantic ids",
+    "candidates": "lists of items to rank, fixed in a file",
     "precompile": "compile a recipe for its TPU pod, without one: memory, FLOPs, limits",
     "doctor": "versions, devices, mesh and folders, with remedies",
     "convert": "a published model into a frozen checkpoint, or a run back out",

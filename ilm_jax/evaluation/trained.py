@@ -23,6 +23,7 @@ from ilm_jax.evaluation.measures.passes import NO_PROMPTS, ModelOnMesh
 from ilm_jax.evaluation.measures.ranking import target_trie
 from ilm_jax.evaluation.measures.sampling import (
     Sample,
+    candidates_fingerprint,
     fingerprint,
     sample_examples,
     text_mark,
@@ -119,6 +120,14 @@ class EvaluatedTask:
         """
         examples = (self.feed.stream[int(number)] for number in index)
         return fingerprint(examples, self.catalogue.item_ids if items else None)
+
+    def candidates(self, index: Int64[np.ndarray, " units"]) -> tuple[int, str] | None:
+        """(how many items the first prompt names, fingerprint of all lists); None if none does."""
+        examples = [self.feed.stream[int(number)] for number in index]
+        if not examples or "candidates" not in examples[0]:
+            return None
+        lists = candidates_fingerprint(examples, self.catalogue.item_ids)
+        return len(examples[0]["candidates"]), lists
 
     def write_answers(
         self,

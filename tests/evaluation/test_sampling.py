@@ -5,7 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from ilm_jax.evaluation.measures.sampling import fingerprint, sample_examples, text_mark, user_mark
+from ilm_jax.evaluation.measures.sampling import (
+    candidates_fingerprint,
+    fingerprint,
+    sample_examples,
+    text_mark,
+    user_mark,
+)
 
 USERS = [f"user {number}" for number in range(60)]
 ITEMS = [f"i{row}" for row in range(60)]
@@ -75,3 +81,14 @@ def test_a_fingerprint_is_of_users_order_and_answers():
     assert fingerprint(renamed, ITEMS) == fingerprint(rows, ITEMS), "items count by id"
     moved = [{**row, "target_item": np.int32(2)} for row in rows]
     assert fingerprint(moved, ITEMS) != fingerprint(rows, ITEMS)
+
+
+def test_lists_of_candidates_are_told_apart_by_what_they_hold_and_not_by_its_order():
+    def of(*lists, items=ITEMS):
+        examples = [{"key": f"u{n}", "candidates": rows} for n, rows in enumerate(lists)]
+        return candidates_fingerprint(examples, items)
+
+    assert of([1, 2, 3], [4, 5]) == of([3, 1, 2], [5, 4])
+    assert len({of([1, 2, 3], [4, 5]), of([1, 2, 4], [4, 5]), of([4, 5], [1, 2, 3])}) == 3
+    # Rows of another order of the catalogue's file are the same items.
+    assert of([0, 1]) == of([59, 58], items=ITEMS[::-1])

@@ -25,7 +25,8 @@ OWN = KnowledgeSettings(candidates=7, mention="id")
 SETTINGS = TaskSettings(history=4, variants=2, families=(OWN,))
 SPLIT = make_splits(CATALOGUE, SETTINGS.split)
 ROW = {raw: row for row, raw in enumerate(CATALOGUE.user_ids)}
-FROM_HISTORY = [spec.task for spec in TASK_FAMILIES["knowledge"].specs if spec.task != "mlm"]
+WORDS = ("mlm", "mlm_item")
+FROM_HISTORY = [spec.task for spec in TASK_FAMILIES["knowledge"].specs if spec.task not in WORDS]
 
 
 def knowing(**changes):
@@ -105,8 +106,30 @@ def test_items_go_by_title_unless_they_are_held_out():
     assert all(seen.values())
 
 
-def test_missing_words_restore_the_text():
-    for _, example, _made in rendered("mlm", "train"):
+def test_answers_name_items_by_any_kind_of_id():
+    settings = knowing(answer="id").replace(item_index="sequential")
+    for task in ("retrieval", "mim", "bpr", "ranking"):
+        for _, example, made in rendered(task, "test", settings):
+            name = made.renderer.item_id(example.target_item)
+            assert example.target_text == f"toy {name}", task
+            assert made.settings.target == "id"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_item_whose_words_are_hidden_is_named_without_words_if_it_is_held_out(split):
+    for mention in ("title", "id", "id+title"):
+        for _, example, made in rendered("mlm_item", split, knowing(mention=mention)):
+            row, prompt = example.target_item, example.prompt.text
+            title, named = CATALOGUE.titles[row], made.renderer.item_id(row)
+            shown = "title" in mention and split == "train"
+            assert (title in prompt) == shown, (mention, split)
+            assert (named in prompt) == ("id" in mention or not shown)
+            assert bool(SPLIT.item_fold[row]) == (split != "train")
+
+
+@pytest.mark.parametrize("task", WORDS)
+def test_missing_words_restore_the_text(task):
+    for _, example, _made in rendered(task, "train"):
         words = example.target_text.split()
         shown = example.prompt.text
         assert len(words) == shown.count("___") >= 1
@@ -169,7 +192,7 @@ def test_a_wrong_file_of_candidates_is_refused(tmp_path, change, message):
 
 def test_slots_at_most_are_the_slots_that_there_are():
     settings = knowing(mention="title+slot")
-    for task in FROM_HISTORY:
+    for task in (*FROM_HISTORY, "mlm_item"):
         most = slots_at_most(spec_named(task), settings)
         found = max(
             sum(s.kind < 0 for s in example.prompt.segments)

@@ -124,7 +124,6 @@ class ItemsEvaluator:
             ids |= self._free_ids(params, sample.measured)
         found = ids if measure is self._by_names else self._without_vectors(answers)
         totals = {name: v for name, v in measured.totals.items() if name not in ids}
-        candidates = task.feed.stream[0].get("candidates")
         protocol = card.ranking_card(
             task=task.name,
             split=task.split,
@@ -134,7 +133,7 @@ class ItemsEvaluator:
             beams=config.beams,
             excludes_history=config.exclude_seen,
             history=task.dataset.settings.history,
-            candidates=None if candidates is None else len(candidates),
+            candidates=task.candidates(answers.index),
             ids=task.fingerprint(answers.index, items=True),
             found=found,
             score=card.BY_NAMES if measure is self._by_names else card.BY_HEAD,

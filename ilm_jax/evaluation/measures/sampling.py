@@ -93,3 +93,18 @@ def fingerprint(examples: Iterable[Example], item_ids: Sequence[str] | None = No
         words = "\0".join((str(example["key"]), str(example.get("user", "")), str(answer)))
         digest.update(f"{words}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
+
+
+def candidates_fingerprint(examples: Iterable[Example], item_ids: Sequence[str]) -> str:
+    """Of the lists of candidates that these examples name, as sets, whatever they came from.
+
+    Args:
+      examples: the measured ones, in order.
+      item_ids: of the catalogue.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        names = sorted(item_ids[int(row)] for row in example["candidates"])
+        words = "\0".join((str(example["key"]), *names))
+        digest.update(f"{words}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

@@ -43,7 +43,7 @@ def ranking_card(
     beams: int,
     excludes_history: bool,
     found: Mapping[str, float],
-    candidates: int | None = None,
+    candidates: tuple[int, str] | None = None,
     score: str = BY_NAMES,
     **more: Any,
 ) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def ranking_card(
       beams: length of the decoded lists.
       excludes_history: whether a user's earlier items are left out of the candidates.
       found: validity and collision rates of the generated ids.
-      candidates: how many the prompt names, to be ranked alone; None: the full catalogue.
+      candidates: (how many the prompt names, to be ranked alone, fingerprint of all such lists);
+        None: the full catalogue.
       score: what lists are ordered by, which is the model's and may differ.
       **more: whatever else decides the metrics.
     """
@@ -67,7 +68,8 @@ def ranking_card(
         "split": split,
         "candidates": f"full catalogue of {items}"
         if candidates is None
-        else f"{candidates} that the prompt names, the target among them: figures are of these",
+        else f"{candidates[0]} that the prompt names, the target among them: figures are of these "
+        f"lists ({candidates[1]})",
         "seen_items": "left out, but for the target" if excludes_history else "kept as candidates",
         "users": f"{users}",
         "averaged": "over users, one target each",
