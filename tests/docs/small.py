@@ -80,7 +80,8 @@ def in_small(command: str) -> str:
     """The command with what makes it quick, where it says nothing of that itself."""
     extra: list[str] = []
     if re.search(r"\bilm train\b|launch/sweep\.py|-- train\b", command):
-        extra = [*SMALL, *([LENGTHS] if "stage2" in command else [])]
+        prompts = re.search(r"stage2|knowledge", command)
+        extra = [*SMALL, *([LENGTHS] if prompts else [])]
     elif "ilm evaluate" in command:
         extra = ["--users=4", "--texts=2", "--beams=3", "--nogeneration"]
     elif "cf_combined" in command:
