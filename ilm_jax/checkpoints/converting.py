@@ -34,6 +34,11 @@ from ilm_jax.files import atomic_dir
 from ilm_jax.sharding.freezing import matches
 
 Progress = Callable[[str, int], None]
+# Parts of a language model that no published layout knows.
+BESIDE = {
+    "new_tokens": "new tokens beside its base's vocabulary",
+    "word_embedding": "whole-word embeddings",
+}
 
 
 def to_frozen(
@@ -123,11 +128,12 @@ def to_hugging_face(
             f"{source} has no published base with a config.json, so no layout to be written in; "
             "--to=frozen writes the framework's own"
         )
-    if any(name.startswith("lm/new_tokens/") for name in opened.entries):
-        raise UserError(
-            f"{source} has new tokens beside its base's vocabulary, which its base's layout has no "
-            "place for: --to=adapter or --to=frozen keeps them"
-        )
+    for part, what in BESIDE.items():
+        if any(name.startswith(f"lm/{part}/") for name in opened.entries):
+            raise UserError(
+                f"{source} has {what}, which its base's layout has no place for: --to=adapter or "
+                "--to=frozen keeps them"
+            )
     family = families.find(config["model_type"])
     tied = opened.configs["lm"][1]["tie_embeddings"]
     layout = family.config(config)

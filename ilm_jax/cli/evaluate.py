@@ -43,6 +43,12 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_float(
+        "length_penalty",
+        0.0,
+        "Of lists by id strings: scores are log p / length ** this; OpenP5's lists have 1.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
         "liked", 4.0, "Ratings from here on count as liked, for AUC.", flag_values=values
     )
     flags.DEFINE_enum(
@@ -94,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
         users=values.users or None,
         texts=values.texts or None,
         beams=values.beams,
+        length_penalty=values.length_penalty,
         exclude_seen=values.exclude_seen,
         ranking=values.ranking,
         generation=values.generation,

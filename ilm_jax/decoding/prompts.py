@@ -12,7 +12,14 @@ from ilm_jax.errors import UserError
 
 # NumPy's on the way in, JAX's inside of programs.
 Values = Any
-PAD_ROW = {"lengths": 1, "slot_entity": -1, "slot_query": -1, "entities": -1, "excluded": -1}
+PAD_ROW = {
+    "lengths": 1,
+    "word_ids": -1,
+    "slot_entity": -1,
+    "slot_query": -1,
+    "entities": -1,
+    "excluded": -1,
+}
 
 
 class Prompts(NamedTuple):
@@ -24,6 +31,7 @@ class Prompts(NamedTuple):
       rows: number of each row, which its random draws depend on.
       slot_entity, slot_query, entities: as `PromptConverter.prompts` gives them.
       excluded, catalogue: as `beam_search` takes them.
+      word_ids: as `PromptConverter.prompts` gives them.
     """
 
     tokens: Int32[Values, "batch length"]
@@ -34,6 +42,7 @@ class Prompts(NamedTuple):
     entities: Int32[Values, "batch entities"] | None = None
     excluded: Int32[Values, "batch excluded"] | None = None
     catalogue: Int32[Values, " batch"] | None = None
+    word_ids: Int32[Values, "batch length"] | None = None
 
 
 def align(batch: Mapping[str, Any]) -> Prompts:
@@ -79,6 +88,7 @@ def align(batch: Mapping[str, Any]) -> Prompts:
         shifted("slot_entity", -1),
         shifted("slot_query", -1),
         arrays["entities"].astype(np.int32) if "entities" in arrays else None,
+        word_ids=shifted("word_ids", -1),
     )
 
 
@@ -113,6 +123,7 @@ def pieces(
         tokens=fitted(prompts.tokens),
         slot_entity=fitted(prompts.slot_entity),
         slot_query=fitted(prompts.slot_query),
+        word_ids=fitted(prompts.word_ids),
         excluded=excluded,
         catalogue=None if catalogue is None else np.asarray(catalogue, np.int32),
     )

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checkpoints.loading import fingerprint
+from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.pacing import Pacer
@@ -109,16 +110,26 @@ def embed_prompts(
       model: the module.
       params: nested; of the language model alone where the reader has no part in it.
       soft: of the rows of the embedding table; None for words alone.
-      prompts: "tokens", and with `soft` "slot_entity", "slot_query" and "entities", as
-        `PromptConverter.prompts` gives them.
+      prompts: "tokens", with `soft` "slot_entity", "slot_query" and "entities", and "word_ids"
+        where the language model has whole-word embeddings, as `PromptConverter.prompts` gives them.
+
+    Raises:
+      UserError: for a language model with whole-word embeddings and prompts without word ids.
     """
-    tokens = prompts["tokens"]
+    tokens, word_ids = prompts["tokens"], prompts.get("word_ids")
+    if model.lm.config.word_rows and word_ids is None:
+        raise UserError(
+            "this language model adds whole-word embeddings, and the prompts have no word_ids: "
+            "they come from PromptConverter with a tokenizer's word_begins (ilm export has none)"
+        )
+    words = () if word_ids is None else (word_ids,)
     if soft is None:
-        words: Any = model.lm.apply({"params": params["lm"]}, tokens, method="embed")
-        return words
+        alone: Any = model.lm.apply({"params": params["lm"]}, tokens, *words, method="embed")
+        return alone
     slots = prompts["slot_entity"], prompts["slot_query"]
     entities = look_up(soft, prompts["entities"])
-    both: Any = model.apply({"params": params}, tokens, *slots, entities, method="interleave")
+    inputs = (tokens, *slots, entities, *words)
+    both: Any = model.apply({"params": params}, *inputs, method="interleave")
     return both
 
 

@@ -34,6 +34,7 @@ class EvaluationConfig:
       users: whose lists and ratings are measured, a fixed sample of so many; None for all.
       texts: that are scored and written, a fixed sample of so many; None for all.
       beams: length of the ranked lists.
+      length_penalty: of lists by id strings: scores are log p / length ** this.
       exclude_seen: a user's earlier choices are no candidates.
       ranking, generation: whether items are ranked, and whether texts are written.
       liked: ratings from here on count as liked, for AUC.
@@ -44,6 +45,7 @@ class EvaluationConfig:
     users: Count | None = None
     texts: Count | None = None
     beams: Count = 10
+    length_penalty: float = 0.0
     exclude_seen: bool = False
     ranking: bool = True
     generation: bool = True

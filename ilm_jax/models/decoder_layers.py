@@ -165,6 +165,11 @@ class DecoderConfig:
         """Whether an encoder reads the prompt."""
         return False
 
+    @property
+    def word_rows(self) -> int:
+        """Rows of whole-word embeddings: none, which are an encoder's."""
+        return 0
+
     def build(self) -> "Decoder":
         """The language model."""
         from ilm_jax.models.decoder import Decoder  # which is made of what is defined here

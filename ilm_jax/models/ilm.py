@@ -50,10 +50,13 @@ class ItemLanguageModel(nn.Module):
         slot_query: Int[Array, "batch length"],
         entity_vectors: Float[Array, "batch entities cf"],
         deterministic: bool = True,
+        word_ids: Int[Array, "batch length"] | None = None,
         **others: Any,
     ) -> Float[Array, "batch length lm_dim"]:
         """Final hidden states of prompts with slots; arguments as in `embed` and the lm's."""
-        x = self.embed(tokens, slot_entity, slot_query, entity_vectors, deterministic)
+        x = self.embed(tokens, slot_entity, slot_query, entity_vectors, deterministic, word_ids)
+        if self.lm.config.encodes:
+            others["deterministic"] = deterministic
         return cast(Array, self.lm(x, positions, segment_ids, **others))
 
     def soft_tokens(
@@ -78,6 +81,7 @@ class ItemLanguageModel(nn.Module):
         slot_query: Int[Array, "batch length"],
         entity_vectors: Float[Array, "batch entities cf"],
         deterministic: bool = True,
+        word_ids: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length lm_dim"]:
         """The language model's input: token vectors, and soft tokens where there are slots.
 
@@ -87,11 +91,22 @@ class ItemLanguageModel(nn.Module):
           slot_query: which of that entity's soft tokens.
           entity_vectors: the row's entities, zeros for absent ones.
           deterministic: no dropout.
+          word_ids: number of each token's word, -1 where the encoder reads none; of a language
+            model with whole-word embeddings.
         """
         if self.reader is None:
-            return self.lm.embed(tokens)
+            return self.words(tokens, word_ids)
         soft = self.soft_tokens(entity_vectors, deterministic)
-        return self.interleave(tokens, slot_entity, slot_query, soft)
+        return self.interleave(tokens, slot_entity, slot_query, soft, word_ids)
+
+    def words(
+        self,
+        tokens: Int[Array, "batch length"],
+        word_ids: Int[Array, "batch length"] | None = None,
+    ) -> Float[Array, "batch length lm_dim"]:
+        """Token vectors, with those of their words where the language model has any."""
+        lm: Any = self.lm
+        return cast(Array, lm.embed(tokens) if word_ids is None else lm.embed(tokens, word_ids))
 
     def interleave(
         self,
@@ -99,9 +114,10 @@ class ItemLanguageModel(nn.Module):
         slot_entity: Int[Array, "batch length"],
         slot_query: Int[Array, "batch length"],
         soft: Float[Array, "batch entities queries lm_dim"],
+        word_ids: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length lm_dim"]:
         """As `embed`, with soft tokens that were computed before (for a catalogue, once)."""
-        words = self.lm.embed(tokens)
+        words = self.words(tokens, word_ids)
         queries = soft.shape[2]
         soft = soft.reshape(soft.shape[0], -1, soft.shape[-1]).astype(words.dtype)
         index = jnp.maximum(slot_entity, 0) * queries + jnp.maximum(slot_query, 0)

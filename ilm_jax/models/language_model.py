@@ -26,5 +26,9 @@ class LanguageModelConfig(Protocol):
     def encodes(self) -> bool:
         """Whether an encoder reads the prompt, and a decoder the targets alone."""
 
+    @property
+    def word_rows(self) -> int:
+        """Rows of whole-word embeddings, which prompts then need `word_ids` for; 0: none."""
+
     def build(self) -> "Decoder | T5":
         """The module."""

@@ -9,14 +9,14 @@ end of the table and the first new word are never said.
 """
 
 import dataclasses
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from ilm_jax.checks import Number, check
+from ilm_jax.checks import Choice, Number, check
 from ilm_jax.models.decoder import Cache, Decoder
 from ilm_jax.models.layers import constrain, constrain_logits, make_param
 from ilm_jax.models.output_layer import NEVER, OutputLayer
@@ -33,26 +33,38 @@ class NewTokens:
     Attributes:
       count: how many; 0: as many as the tokenizer appends.
       first: the first of their ids; 0: the tokenizer's.
+      tied: a word is said by the vector that it is read by, as in a model whose output layer is its
+        token table.
+      start: "data", as words of the language model (mean and spread of its tables), or "drawn",
+        from N(0, 1).
     """
 
     count: Number = 0
     first: Number = 0
+    tied: bool = False
+    start: Annotated[str, Choice(("data", "drawn"))] = "data"
 
     def __post_init__(self) -> None:
         check(self)
 
 
 class NewTokenRows(nn.Module):
-    """Two tables, of words as they are read and as they are said; float32, drawn from N(0, 1)."""
+    """Two tables, of words as they are read and as they are said; float32, drawn from N(0, 1).
+
+    Tied, they are one: `input`.
+    """
 
     count: int
     embed_dim: int
+    tied: bool = False
 
     def setup(self) -> None:
         """Creates both."""
         shape, unit = (self.count, self.embed_dim), nn.initializers.normal(1.0)
         self.input = make_param(self, "input", unit, shape, (None, "embed"))
-        self.output = make_param(self, "output", unit, shape, (None, "embed"))
+        self.output = self.input
+        if not self.tied:
+            self.output = make_param(self, "output", unit, shape, (None, "embed"))
 
     def __call__(self) -> tuple[Float[Array, "count embed"], Float[Array, "count embed"]]:
         """(vectors that the layers read, vectors that hidden states are multiplied by)."""
@@ -67,29 +79,37 @@ class ExtendedLM(nn.Module):
     Attributes:
       lm: the language model.
       first, count: ids of the new words.
+      tied: see `NewTokens`.
     """
 
     lm: Decoder | T5
     first: int
     count: int
+    tied: bool = False
 
     def setup(self) -> None:
         """Takes the language model's parameters for its own, under the same names."""
         nn.share_scope(self, self.lm)
-        self.new_tokens = NewTokenRows(self.count, self.lm.config.embed_dim)
+        self.new_tokens = NewTokenRows(self.count, self.lm.config.embed_dim, self.tied)
 
     @property
     def config(self) -> Any:
         """The language model's sizes."""
         return self.lm.config
 
-    def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
-        """Vectors of token ids, in the computation's dtype."""
+    def embed(
+        self,
+        tokens: Int[Array, "batch length"],
+        word_ids: Int[Array, "batch length"] | None = None,
+    ) -> Float[Array, "batch length embed"]:
+        """Vectors of token ids, in the computation's dtype; arguments as the language model's."""
         words = self.lm.embed(tokens)
         place = tokens - self.first
         rows = jnp.take(self.new_tokens()[0], place, axis=0, mode="clip").astype(words.dtype)
         is_new = (place >= 0) & (place < self.count)
-        return constrain(jnp.where(is_new[..., None], rows, words), "batch", "length", "embed")
+        x = constrain(jnp.where(is_new[..., None], rows, words), "batch", "length", "embed")
+        lm: Any = self.lm
+        return x if word_ids is None else cast(Array, lm.with_words(x, word_ids))
 
     def __call__(self, *args: Any, **others: Any) -> Any:
         """As the language model's."""
@@ -132,7 +152,9 @@ def extend(lm: Decoder | T5, new: NewTokens | None) -> Decoder | T5:
     """The language model with new words; itself for none."""
     if new is None or not new.count:
         return lm
-    return cast(Decoder, ExtendedLM(lm, new.first, new.count))  # which is called as one is
+    return cast(
+        Decoder, ExtendedLM(lm, new.first, new.count, new.tied)
+    )  # which is called as one is
 
 
 def started(
@@ -148,8 +170,10 @@ def started(
         not zero.
 
     Returns:
-      The rows by their path below the language model's key.
+      The rows by their path below the language model's key; {} if they stay as drawn.
     """
+    if new.start == "drawn":
+        return {}
     drawn = params[TOP]
     size = min(vocab_size, new.first)
     rows = min(size, _TOKENS_AT_ONCE)
@@ -167,6 +191,7 @@ def started(
     return {
         f"{TOP}/{name}": _placed(drawn[name], *sums)
         for name, sums in (("input", read), ("output", said))
+        if name in drawn
     }
 
 

@@ -3,8 +3,8 @@
 Relative positions, no biases, attention without scaling, RMS norms (Raffel et al. 2020, arXiv
 1910.10683; T5 1.1 and FLAN-T5: gated GELU and an untied output layer, Chung et al. 2022, arXiv
 2210.11416). The row is the decoder-only model's, inputs and targets, so that one batch trains
-both: the encoder reads `inputs [eos]` of it, the decoder is given `[start] targets`. Without
-dropout, since language models are frozen here.
+both: the encoder reads `inputs [eos]` of it, the decoder is given `[start] targets`. Nothing is
+dropped unless the configuration says so: most language models are frozen here.
 """
 
 from typing import Any
@@ -16,10 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, causal_segment_mask, write_cache
 from ilm_jax.models.decoder import Cache
+from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import Embed, RMSNorm, constrain, constrain_logits
 from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.remat import remat
-from ilm_jax.models.t5_layers import PositionBias, Positions, T5Config, T5Layer, T5Period
+from ilm_jax.models.t5_layers import Positions, T5Config, T5Layer, T5Period
+from ilm_jax.models.t5_positions import PositionBias
 
 __all__ = ["T5", "T5Config"]
 
@@ -46,12 +48,28 @@ class T5(nn.Module):
         if not cfg.tie_embeddings:
             small = nn.initializers.normal(cfg.embed_dim**-0.5)
             self.head = Embed(*sizes, embedding_init=small, **cfg.types)
+        if cfg.word_rows:
+            sizes, axes = (cfg.word_rows, cfg.embed_dim), ("length", "embed")
+            self.word_embedding = Embed(*sizes, axes, embedding_init=unit, **cfg.types)
         self.encoder = T5Stack(cfg, decodes=False)
         self.decoder = T5Stack(cfg, decodes=True)
 
-    def embed(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
-        """Vectors of token ids, in the computation's dtype."""
-        return constrain(self.embedding(tokens), "batch", "length", "embed")
+    def embed(
+        self,
+        tokens: Int[Array, "batch length"],
+        word_ids: Int[Array, "batch length"] | None = None,
+    ) -> Float[Array, "batch length embed"]:
+        """Vectors of token ids, in the computation's dtype, with those of their words if given."""
+        x = constrain(self.embedding(tokens), "batch", "length", "embed")
+        return x if word_ids is None else self.with_words(x, word_ids)
+
+    def with_words(
+        self, x: Float[Array, "batch length embed"], word_ids: Int[Array, "batch length"]
+    ) -> Float[Array, "batch length embed"]:
+        """Vectors with those of their words added; -1 adds none, as for what the decoder reads."""
+        words = self.word_embedding(jnp.maximum(word_ids, 0))
+        x = x + jnp.where((word_ids >= 0)[..., None], words, 0)
+        return constrain(x, "batch", "length", "embed")
 
     def __call__(
         self,
@@ -63,6 +81,7 @@ class T5(nn.Module):
         mask: Bool[Array, "batch length keys"] | None = None,
         predicts: Bool[Array, "batch length"] | None = None,
         window: Int[Array, "batch window"] | None = None,
+        deterministic: bool = True,
     ) -> Float[Array, "batch length embed"] | tuple[Float[Array, "batch length embed"], Cache]:
         """The decoder's final hidden states, at the places of the row whose next token they give.
 
@@ -81,6 +100,7 @@ class T5(nn.Module):
             each segment. Not with a cache.
           window: indices of places that hold all of `predicts`, in order and neighbours in each
             segment; the decoder runs on, and is returned for, these alone.
+          deterministic: no dropout.
 
         Returns:
           hidden states (of no meaning where nothing is predicted), or (hidden states, cache) if a
@@ -94,12 +114,12 @@ class T5(nn.Module):
         if predicts is None:
             predicts = real & ~_next(same)
         told = jnp.pad(predicts[:, :-1], ((0, 0), (1, 0))) & same & real
-        memory, read = self._encode(embeddings, segment_ids, real & ~told)
+        memory, read = self._encode(embeddings, segment_ids, real & ~told, deterministic)
         if cache is None:
             starts = (predicts & ~told)[..., None]
             x = jnp.where(starts, self._vector(self.config.start_id), embeddings)
             segments = jnp.where(predicts, segment_ids, 0)
-            hidden = self._decode(x, segments, memory, read, window)
+            hidden = self._decode(x, segments, memory, read, window, deterministic)
             if self.is_initializing():
                 self.logits(hidden[:1, :1])
             return hidden
@@ -147,25 +167,35 @@ class T5(nn.Module):
         return self.embedding(jnp.full((1, 1), token, jnp.int32))
 
     def _encode(
-        self, embeddings: Array, segment_ids: Array, reads: Array
+        self, embeddings: Array, segment_ids: Array, reads: Array, deterministic: bool
     ) -> tuple[Float[Array, "batch source embed"], Int[Array, "batch source"]]:
         """(memory, its segment ids; 0 where nothing is read) of a row and one place more.
 
-        The end token stands behind the last token that is read, where the first target is.
+        The end token stands behind the last token that is read, where the first target is; it is
+        of word 0, if words have vectors.
         """
         read = jnp.pad(jnp.where(reads, segment_ids, 0), ((0, 0), (0, 1)))
         before = jnp.pad(read[:, :-1], ((0, 0), (1, 0)))
         ends = (before > 0) & (read == 0)
         read = jnp.where(ends, before, read)
         x = jnp.pad(embeddings, ((0, 0), (0, 1), (0, 0)))
-        x = jnp.where(ends[..., None], self._vector(self.config.eos_id), x)
+        end = self._vector(self.config.eos_id)
+        if self.config.word_rows:
+            end = self.with_words(end, jnp.zeros((1, 1), jnp.int32))
+        x = jnp.where(ends[..., None], end, x)
         x = constrain(x, "batch", "length", "embed")
         mask = read[:, :, None] == read[:, None, :]
         places = jnp.arange(x.shape[1])[None]
-        return self.encoder(x, None, (places, places), mask)[0], read
+        return self.encoder(x, None, (places, places), mask, deterministic=deterministic)[0], read
 
     def _decode(
-        self, x: Array, segments: Array, memory: Array, read: Array, window: Array | None
+        self,
+        x: Array,
+        segments: Array,
+        memory: Array,
+        read: Array,
+        window: Array | None,
+        deterministic: bool,
     ) -> Float[Array, "batch length embed"]:
         """All places (or those of a window) at once."""
         if window is not None:
@@ -174,7 +204,8 @@ class T5(nn.Module):
         places = jnp.arange(x.shape[1])[None]
         see = segments[:, :, None] == read[:, None, :]
         mask = causal_segment_mask(segments)
-        return self.decoder(x, None, (places, places), mask, memory, see)[0]
+        pair, off = (places, places), deterministic
+        return self.decoder(x, None, pair, mask, memory, see, deterministic=off)[0]
 
     def _continue(
         self,
@@ -215,34 +246,39 @@ class T5Stack(nn.Module):
         positions: Positions,
         mask: Bool[Array, "batch length keys"],
         *memory: Any,
+        deterministic: bool = True,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, Array] | None]:
         """(final hidden states, cache); arguments as in the layer, the bias apart."""
-        cfg = self.config
+        cfg, drop = self.config, Dropout(self.config.dropout)
         bias = None
         if not cfg.layer_positions:
             bias = PositionBias(cfg, not self.decodes, name="positions")(*positions)
-        x, cache = self._run(x, cache, positions, mask, bias, *memory)
-        return RMSNorm(cfg.norm_eps, name="final_norm", **cfg.types)(x), cache
+        x = drop(x, deterministic)
+        x, cache = self._run(deterministic, x, cache, positions, mask, bias, *memory)
+        x = RMSNorm(cfg.norm_eps, name="final_norm", **cfg.types)(x)
+        return drop(x, deterministic), cache
 
-    def _run(self, x: Array, cache: dict[str, Array] | None, *args: Any) -> tuple[Array, Any]:
+    def _run(
+        self, deterministic: bool, x: Array, cache: dict[str, Array] | None, *args: Any
+    ) -> tuple[Array, Any]:
         """All layers, scanned or one by one."""
-        cfg = self.config
+        cfg, how = self.config, (self.decodes, deterministic)
         count = cfg.decoder_layers if self.decodes else cfg.num_layers
         if cfg.scan_layers:
             scanned = nn.scan(
                 remat(T5Period, cfg.remat, scanned=True),
                 variable_axes={"params": 0},
-                split_rngs={"params": True},
+                split_rngs={"params": True, "dropout": True},
                 in_axes=(0, *(nn.broadcast for _ in args)),
                 length=count,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            return scanned(cfg, self.decodes, name="layers")(x, cache, *args)
+            return scanned(cfg, *how, name="layers")(x, cache, *args)
         layer = remat(T5Layer, cfg.remat, scanned=False)
         caches = []
         for i in range(count):
             one = None if cache is None else jax.tree.map(lambda leaf, i=i: leaf[i], cache)
-            x, one = layer(cfg, self.decodes, name=f"layer_{i:02d}")(x, one, *args)
+            x, one = layer(cfg, *how, name=f"layer_{i:02d}")(x, one, *args)
             caches.append(one)
         if cache is None:
             return x, None

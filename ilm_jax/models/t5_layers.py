@@ -1,19 +1,26 @@
 """Sizes and layers of the encoder-decoder (see t5.py for the model and its sources)."""
 
 import dataclasses
-import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check, check_heads
+from ilm_jax.checks import (
+    BelowOne,
+    Count,
+    DTypeName,
+    Number,
+    Positive,
+    Remat,
+    Weight,
+    check,
+    check_heads,
+)
 from ilm_jax.errors import UserError
 from ilm_jax.models.attention import dot_product_attention, write_cache
+from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import (
     Dense,
     Initializer,
@@ -21,9 +28,8 @@ from ilm_jax.models.layers import (
     check_lora_targets,
     constrain,
     lora_rank_of,
-    make_param,
-    normal_002,
 )
+from ilm_jax.models.t5_positions import PositionBias
 
 if TYPE_CHECKING:
     from ilm_jax.models.t5 import T5
@@ -52,6 +58,11 @@ class T5Config:
       layer_positions: every layer has its table of positions (umT5); else one per stack.
       start_id: token that the decoder starts with. eos_id: token that ends what the encoder reads.
       norm_eps: of the RMS norms.
+      dropout: while it trains, where T5 has it (Raffel et al. 2020, section 2.1): on what a stack
+        reads and returns, every update, attention weights and inside the feed-forward.
+      word_rows: rows of whole-word embeddings (P5, Geng et al. 2022, arXiv 2203.13366), which are
+        added to what the encoder reads, by the number of each token's word (`word_ids` of a
+        batch); 0: none.
       lora_rank, lora_alpha: low-rank updates (0: none) of the projections in lora_targets.
       lora_targets: patterns of whole names: "query", "key", "value", "out", "gate", "up", "down".
       quantized: int8 weights in the layers' projections.
@@ -79,6 +90,8 @@ class T5Config:
     start_id: Number = 0
     eos_id: Number = 1
     norm_eps: Weight = 1e-6
+    dropout: BelowOne = 0.0
+    word_rows: Number = 0
     lora_rank: Number = 0
     lora_alpha: Positive = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")
@@ -145,55 +158,16 @@ class T5Config:
         )
 
 
-@functools.cache
-def distance_buckets(buckets: int, max_distance: int) -> tuple[int, ...]:
-    """The bucket of each distance 0, ..., max_distance, which stands for all beyond.
-
-    Half of the buckets hold one distance each; the others grow by a constant factor up to
-    max_distance (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
-    """
-    exact = buckets // 2
-    distance = np.arange(max_distance + 1)
-    growth = np.log(np.maximum(distance, exact) / exact) / math.log(max_distance / exact)
-    # Bounds that are whole numbers must not fall into the bucket below for a rounding error.
-    far = exact + np.floor(growth * (buckets - exact) + 1e-6).astype(int)
-    return tuple(np.where(distance < exact, distance, np.minimum(far, buckets - 1)).tolist())
-
-
-class PositionBias(nn.Module):
-    """A learned number per head and bucket of relative positions, added to attention scores.
+class T5Attention(nn.Module):
+    """Attention without scaling, over the row itself, a memory, or a cache.
 
     Attributes:
-      config: buckets and heads.
-      bidirectional: keys after the query have half of the buckets; else they share bucket 0.
+      config: sizes.
+      deterministic: nothing is dropped.
     """
 
     config: T5Config
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(
-        self, query: Int[Array, "#batch length"], key: Int[Array, "#batch keys"]
-    ) -> Float[Array, "#batch heads length keys"]:
-        """The bias of every pair of positions."""
-        cfg = self.config
-        count = cfg.position_buckets // (2 if self.bidirectional else 1)
-        ahead = key[:, None, :] - query[:, :, None]
-        distance = jnp.abs(ahead) if self.bidirectional else jnp.maximum(-ahead, 0)
-        table = jnp.asarray(distance_buckets(count, cfg.max_distance))
-        bucket = table[jnp.minimum(distance, cfg.max_distance)]
-        if self.bidirectional:
-            bucket = bucket + count * (ahead > 0)
-        shape, axes = (cfg.position_buckets, cfg.num_heads), (None, "heads")
-        values = make_param(self, "embedding", normal_002, shape, axes, cfg.param_dtype)
-        # Float32 whatever the model computes in: it goes into a float32 softmax.
-        return jnp.moveaxis(jnp.asarray(values, jnp.float32)[bucket], -1, 1)
-
-
-class T5Attention(nn.Module):
-    """Attention without scaling, over the row itself, a memory, or a cache."""
-
-    config: T5Config
+    deterministic: bool = True
 
     @nn.compact
     def __call__(
@@ -239,7 +213,13 @@ class T5Attention(nn.Module):
                 )
         assert cached is not None
         key, value = (part.astype(query.dtype) for part in cached)
-        out = dot_product_attention(query, key, value, mask, bias=bias, scale=1.0)
+        drop = Dropout(cfg.dropout)
+
+        def dropped(weights: Array) -> Array:
+            """Attention weights as they are summed by."""
+            return drop(weights, self.deterministic)
+
+        out = dot_product_attention(query, key, value, mask, dropped, bias, scale=1.0)
         out = cfg.dense("out", cfg.embed_dim, ("heads", "embed"))(out.reshape(*x.shape[:-1], width))
         return out, cached
 
@@ -248,6 +228,7 @@ class T5MLP(nn.Module):
     """down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate."""
 
     config: T5Config
+    deterministic: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
@@ -260,6 +241,7 @@ class T5MLP(nn.Module):
             hidden = activation(gate) * hidden
         else:
             hidden = activation(hidden)
+        hidden = Dropout(cfg.dropout)(hidden, self.deterministic)
         hidden = constrain(hidden, "batch", "length", "mlp")
         return cfg.dense("down", cfg.embed_dim, ("mlp", "embed"))(hidden)
 
@@ -270,10 +252,12 @@ class T5Layer(nn.Module):
     Attributes:
       config: sizes.
       decodes: a layer of the decoder.
+      deterministic: nothing is dropped.
     """
 
     config: T5Config
     decodes: bool
+    deterministic: bool = True
 
     @nn.compact
     def __call__(
@@ -299,25 +283,26 @@ class T5Layer(nn.Module):
           memory_mask: what may be looked at of it.
           where: (entries, valid) to write to in the cache.
         """
-        cfg = self.config
+        cfg, off = self.config, self.deterministic
+        drop = Dropout(cfg.dropout)
         if bias is None:
             bias = PositionBias(cfg, not self.decodes, name="positions")(*positions)
         said = None if cache is None else (cache["key"], cache["value"])
         normed = RMSNorm(cfg.norm_eps, name="attention_norm", **cfg.types)(x)
-        attention = T5Attention(cfg, name="attention")
+        attention = T5Attention(cfg, off, name="attention")
         update, said = attention(normed, normed, mask, bias, said, where)
-        x = constrain(x + update, "batch", "length", "embed")
+        x = constrain(x + drop(update, off), "batch", "length", "embed")
         if self.decodes:
             assert memory_mask is not None
             read = None if cache is None or memory is not None else _memory(cache)
             normed = RMSNorm(cfg.norm_eps, name="cross_attention_norm", **cfg.types)(x)
-            attention = T5Attention(cfg, name="cross_attention")
+            attention = T5Attention(cfg, off, name="cross_attention")
             update, read = attention(normed, memory, memory_mask, cached=read)
-            x = constrain(x + update, "batch", "length", "embed")
+            x = constrain(x + drop(update, off), "batch", "length", "embed")
             if cache is not None:
                 cache = dict(zip(CACHED, (*said, *read), strict=True))
         normed = RMSNorm(cfg.norm_eps, name="mlp_norm", **cfg.types)(x)
-        x = x + T5MLP(cfg, name="mlp")(normed)
+        x = x + drop(T5MLP(cfg, off, name="mlp")(normed), off)
         return constrain(x, "batch", "length", "embed"), cache
 
 
@@ -330,10 +315,12 @@ class T5Period(nn.Module):
 
     config: T5Config
     decodes: bool
+    deterministic: bool = True
 
     @nn.compact
     def __call__(
         self, x: Array, cache: LayerCache | None, *args: Any
     ) -> tuple[Array, LayerCache | None]:
         """Applies the layer to a slice of the cache."""
-        return T5Layer(self.config, self.decodes, name="sub_0")(x, cache, *args)
+        layer = T5Layer(self.config, self.decodes, self.deterministic, name="sub_0")
+        return layer(x, cache, *args)

@@ -7,14 +7,14 @@ recipe (`language.LanguageModelling.heads = (@heads.TextHead(), @my_head.MyHead(
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
-from ilm_jax.checks import Weight, check
+from ilm_jax.checks import Choice, Weight, check
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.objectives.generation import weighted
 from ilm_jax.objectives.item_scoring import ItemScorer
@@ -116,17 +116,22 @@ class TextHead(Head):
 
     Attributes:
       weight: of its loss, the nll in nats per target token.
+      mean_by: what the loss is a mean over: "tokens" of a batch, or "examples", each the mean over
+        its own tokens.
     """
 
     weight: Weight = 1.0
+    mean_by: Annotated[str, Choice(("tokens", "examples"))] = "tokens"
 
     def __post_init__(self) -> None:
         check(self)
 
     def sums(self, read: Read) -> dict[str, Sums]:
         """`loss`, the nll, and `nll_content`."""
-        losses, weights = text_losses(read), read.column("loss_weights")
-        content = read.column("content_weights")
+        weights = read.column("loss_weights")
+        if self.mean_by == "examples":
+            weights = per_example(weights, read.column("segment_ids"))
+        losses, content = text_losses(read, weights), read.column("content_weights")
         return {
             "loss": Sums(losses.total, weights.sum()),
             "nll_content": weighted(losses.each, content),
@@ -139,10 +144,20 @@ def text_logits(read: Read) -> Float[Array, "batch targets vocab"]:
     return logits
 
 
-def text_losses(read: Read) -> TokenLosses:
-    """nll of the target tokens in nats, and their sum weighted by `loss_weights`."""
+def per_example(
+    weights: Float[Array, "batch targets"], segment_ids: Int[Array, "batch targets"]
+) -> Float[Array, "batch targets"]:
+    """The weights over their sum in their example: the sum of all is the number of examples."""
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    sums = jnp.einsum("bst,bt->bs", same.astype(weights.dtype), weights)
+    return jnp.where(weights > 0, weights / jnp.maximum(sums, 1e-8), 0)
+
+
+def text_losses(read: Read, weights: Float[Array, "batch targets"] | None = None) -> TokenLosses:
+    """nll of the target tokens in nats, and their sum by weights, `loss_weights` if None."""
     output: Any = read.model.apply({"params": read.params}, method="output_layer")
-    return vocabulary_loss(read.hidden, output, read.column("targets"), read.column("loss_weights"))
+    weights = read.column("loss_weights") if weights is None else weights
+    return vocabulary_loss(read.hidden, output, read.column("targets"), weights)
 
 
 def token_losses(

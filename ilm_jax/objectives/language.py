@@ -22,6 +22,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors, token_rms
 from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.models.new_tokens import NewTokens, extend, started
+from ilm_jax.models.number_rows import NumberRows
 from ilm_jax.models.readers import Reader
 from ilm_jax.models.standardising import common_share, root_mean_square
 from ilm_jax.objectives.heads import Head, Read, TextHead, combined, text_logits, token_losses
@@ -46,6 +47,9 @@ class LanguageModelling(Objective):
       heads: what is learnt from the hidden states; the text alone unless a recipe says more.
       target_length: hidden states are read at no more target tokens of a row than these; None
         reads them everywhere.
+      word_rows: whole-word embeddings, which the language model, an encoder-decoder, adds to what
+        its encoder reads (`T5Config.word_rows`); 0: as many as `lm` has, none by default.
+      redraws: rows of the token table that a run begins with as drawn anew; None: none.
       reader_start: how soft tokens start where the reader's last layer is drawn anew: "data", as
         words (centred over the items, at the scale of the language model's token vectors;
         models/standardising.py), or "drawn", as the draws have it.
@@ -56,6 +60,8 @@ class LanguageModelling(Objective):
     new_tokens: NewTokens | None = None
     heads: tuple[Head, ...] = (TextHead(),)
     target_length: Number | None = None
+    word_rows: Number = 0
+    redraws: NumberRows | None = None
     reader_start: Start = "data"
 
     kinds = ("prompt",)
@@ -64,6 +70,17 @@ class LanguageModelling(Objective):
         check(self)
         if not self.heads:
             raise UserError("LanguageModelling.heads = (): nothing is learnt; give @TextHead()")
+        if self.word_rows and not self.lm.encodes:
+            raise UserError(
+                f"LanguageModelling.word_rows = {self.word_rows}: whole-word embeddings are added "
+                f"to what an encoder reads, and a {type(self.lm).__name__} has none: give "
+                "@t5.T5Config() as lm, or leave word_rows out"
+            )
+        lm: Any = self.lm
+        if self.word_rows:
+            object.__setattr__(self, "lm", dataclasses.replace(lm, word_rows=self.word_rows))
+        else:
+            object.__setattr__(self, "word_rows", lm.word_rows)
 
     @property
     def splits_batches(self) -> bool:
@@ -115,9 +132,8 @@ class LanguageModelling(Objective):
 
     def layout(self, kind: str) -> Layout:
         """Prompts whose slots take as many positions as there are soft tokens."""
-        return Prompts(
-            max(1, self.num_queries), self.scores_items, self.predicts_text, not self.lm.encodes
-        )
+        queries, read = max(1, self.num_queries), not self.lm.encodes
+        return Prompts(queries, self.scores_items, self.predicts_text, read, self.word_rows)
 
     def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
         """See `Objective.with_configs`."""
@@ -139,12 +155,13 @@ class LanguageModelling(Objective):
           UserError: if the language model has fewer token rows than the tokenizer's ids, or a
             published one no rows for those that are appended to them.
         """
-        lm, reader, new = self.lm, self.reader, self.new_tokens
+        lm, reader, new, redraws = self.lm, self.reader, self.new_tokens, self.redraws
         if tokenizer is not None:
             new = _new_tokens(self, tokenizer)
             own = without_new_tokens(tokenizer) if new and new.count else tokenizer
             size = vocabulary(lm.vocab_size, own.vocab_size, own.least_vocab_size, lm)
             lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
+            redraws = redraws.of(own) if redraws else None
         width = self.cf_dim if cf_dim is None else cf_dim
         if reader is not None:
             reader = reader.with_sizes(cf_dim=width, vocab_size=lm.vocab_size)
@@ -153,6 +170,7 @@ class LanguageModelling(Objective):
             lm=lm,
             reader=reader,
             new_tokens=new,
+            redraws=redraws,
             heads=tuple(head.with_sizes(cf_dim=width, items=items) for head in self.heads),
             target_length=target_length or self.target_length,
         )
@@ -187,6 +205,15 @@ class LanguageModelling(Objective):
             return found
         rms = token_rms(lm, words, self.lm.vocab_size)
         return found | self.reader.data_start(params, vectors, rms, self.lm.embed_dim)
+
+    def redrawn(self, params: PyTree[Array], key: jax.Array) -> dict[str, jax.Array]:
+        """The token table, with `redraws`' rows anew."""
+        if self.redraws is None:
+            return {}
+        table = params["lm"]["embedding"].get("embedding")
+        if table is None:
+            raise UserError("LanguageModelling.redraws: a table in int8 has no rows to draw anew")
+        return {"lm/embedding/embedding": self.redraws.drawn(table, key)}
 
     def start_metrics(
         self, params: PyTree[Array], vectors: Float[Array, "items cf"]
@@ -260,6 +287,7 @@ class LanguageModelling(Objective):
             slot_query=batch["slot_query"],
             entity_vectors=gather_vectors(table, batch["entities"]),
             deterministic=key is None,
+            word_ids=batch["word_ids"] if self.word_rows else None,
             rngs={} if key is None else {"dropout": key},
             **others,
         )
@@ -285,7 +313,7 @@ def _new_tokens(objective: LanguageModelling, tokenizer: Tokenizer) -> NewTokens
             f"NewTokens of {new.count} words from id {new.first} on, and the tokenizer appends "
             f"{len(words)} from {first} on: leave both at 0, for the tokenizer's"
         )
-    return NewTokens(len(words), first)
+    return dataclasses.replace(new, count=len(words), first=first)
 
 
 def _read_at(batch: dict[str, jax.Array]) -> Float[Array, "batch length"]:

@@ -80,6 +80,11 @@ class Objective(Protocol):
         return 0
 
     @property
+    def word_rows(self) -> int:
+        """Whole-word embeddings of its language model, for which prompts number words; 0: none."""
+        return 0
+
+    @property
     def configs(self) -> Mapping[str, Any]:
         """Configurations of its models by top key of the parameters; checkpoints record them."""
         return {}
@@ -138,6 +143,17 @@ class Objective(Protocol):
         Args:
           params: nested, drawn or restored.
           vectors: of training items, a sample.
+        """
+        return {}
+
+    def redrawn(self, params: PyTree[Array], key: jax.Array) -> dict[str, jax.Array]:
+        """Leaves that a run begins with in the place of drawn or restored ones, by path; traced.
+
+        For what shall start anew, wherever the rest comes from. They come before `data_start`.
+
+        Args:
+          params: nested, drawn or restored.
+          key: for what is drawn.
         """
         return {}
 

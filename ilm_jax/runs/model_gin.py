@@ -23,7 +23,12 @@ def model_gin(
     module = MODULES[kind]
     imports = [f"from ilm_jax.models import {module}", "from ilm_jax.objectives import language"]
     lines = [f"language.LanguageModelling.lm = @{module}.{kind}()"]
-    chosen = {name: value for name, value in fields.items() if name not in RUNTIME}
+    # Rows of words are weights of the model where there are any; a recipe's own are left alone.
+    chosen = {
+        name: value
+        for name, value in fields.items()
+        if name not in RUNTIME or (name == "word_rows" and value)
+    }
     for name, value in {**chosen, "param_dtype": dtype, "dtype": dtype}.items():
         value = tuple(value) if isinstance(value, list) else value
         lines.append(f"{module}.{kind}.{name} = {value!r}")

@@ -96,6 +96,7 @@ class Answerer:
             num_queries=max(1, trained.objective.num_queries),
             max_entities=slots,
             rows=trained.tables.rows if trained.tables else None,
+            word_begins=trained.tokenizer.word_begins if trained.objective.word_rows else None,
         )
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
         renderer = PromptRenderer(trained.splits, settings)

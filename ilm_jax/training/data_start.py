@@ -1,4 +1,4 @@
-"""Parameters that start from data: set once, where a run begins, from vectors of training items."""
+"""Parameters that a run begins with: some drawn anew, some from vectors of training items."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import FlatParams, nested
 
 SAMPLE = 1024
+REDRAWN = 0x5EED  # sets the draws of `Objective.redrawn` apart from those of fresh parameters
 Scalars = dict[str, jax.Array]
 
 
 @dataclasses.dataclass
 class DataStart:
-    """Starts parameters from data; `load_sources` calls it when all are there, drawn or restored.
+    """Starts parameters anew or from data, once all are there, drawn or restored (`load_sources`).
 
     The same on any mesh, to rounding: every process holds the vectors, and the parameters are used
     and replaced where they lie.
@@ -27,6 +28,7 @@ class DataStart:
       partitioner: of the parameters.
       table: embedding table [capacity, cf].
       rows: of the training items; None: all rows that are not zero. A fixed sample of them is read.
+      seed: of what is drawn anew.
       record: for checkpoints: leaves, items, and metrics before and after.
     """
 
@@ -34,6 +36,7 @@ class DataStart:
     partitioner: Partitioner
     table: np.ndarray
     rows: np.ndarray | None = None
+    seed: int = 0
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, params: FlatParams, fresh: Sequence[str]) -> tuple[FlatParams, list[str]]:
@@ -43,6 +46,27 @@ class DataStart:
           params: all.
           fresh: paths of those that were drawn.
         """
+        params, lines = self._redrawn(params)
+        params, more = self._from_data(params, fresh)
+        return params, lines + more
+
+    def _redrawn(self, params: FlatParams) -> tuple[FlatParams, list[str]]:
+        """What the objective draws anew, wherever it came from."""
+        key = jax.random.fold_in(jax.random.key(self.seed), REDRAWN)
+
+        def draw(params: FlatParams) -> FlatParams:
+            """The leaves, by path."""
+            return self.objective.redrawn(nested(params), key)
+
+        found = jax.eval_shape(draw, params)
+        if not found:
+            return params, []
+        places = {path: params[path].sharding for path in found}
+        with self.partitioner.context():
+            leaves = jax.jit(draw, out_shardings=places)(params)
+        return params | leaves, [f"  drawn anew, in part or whole: {', '.join(sorted(found))}"]
+
+    def _from_data(self, params: FlatParams, fresh: Sequence[str]) -> tuple[FlatParams, list[str]]:
         reads = self.objective.needs_table
         vectors = self._vectors() if reads else np.zeros((0, self.table.shape[1]), np.float32)
         if reads and not len(vectors):

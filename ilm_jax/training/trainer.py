@@ -226,7 +226,9 @@ class Trainer:
 
         `begins`: else the run is gone on with, and what would start from data is left as drawn.
         """
-        self._data_start = DataStart(self.objective, self.partitioner, self.table, self.start_rows)
+        self._data_start = DataStart(
+            self.objective, self.partitioner, self.table, self.start_rows, self.config.seed
+        )
         variables = describe_variables(self.objective)
         params, report = load_sources(
             self.objective,

@@ -11,7 +11,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.models.stacking import unstack_layers
 from ilm_jax.models.t5 import T5, T5Config
-from ilm_jax.models.t5_layers import distance_buckets
+from ilm_jax.models.t5_positions import distance_buckets
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.runs.gin_config import build
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner

@@ -291,4 +291,25 @@ FAULTS = (
         "mention, True)}",
         "tests/tasks/test_knowledge.py -k hidden",
     ),
+    Fault(
+        "a word begins behind its first piece",
+        "ilm_jax/data/streams/converters.py",
+        'np.cumsum(self._word_begins[batch["tokens"][row, :end]])',
+        'np.cumsum(self._word_begins[np.roll(batch["tokens"][row, :end], 1)])',
+        "tests/data/test_word_ids.py -k inputs_alone",
+    ),
+    Fault(
+        "every epoch draws the first renderings",
+        "ilm_jax/data/streams/redrawing.py",
+        "int(generator.integers(task.variants))",
+        "0",
+        "tests/data/test_redrawing.py -k epoch",
+    ),
+    Fault(
+        "turns read the same block again",
+        "ilm_jax/data/streams/streams.py",
+        "times * self._block + place",
+        "place",
+        "tests/data/test_redrawing.py -k turns",
+    ),
 )

@@ -7,6 +7,7 @@ _ATTENTION = "tests/models/test_attention.py"
 _DECODER = "tests/models/test_decoder.py"
 _T5 = "tests/models/test_t5.py"
 _LAYERS = "tests/models/test_layers.py"
+_WORDS = "tests/models/test_t5_words_and_dropout.py"
 _ENCODERS = "tests/models/test_sequential_encoders.py"
 
 FAULTS = (
@@ -125,27 +126,27 @@ FAULTS = (
     Fault(
         "the encoder reads the targets",
         "ilm_jax/models/t5.py",
-        "segment_ids, real & ~told)",
-        "segment_ids, real)",
+        "segment_ids, real & ~told, deterministic)",
+        "segment_ids, real, deterministic)",
         f"{_T5} -k targets",
     ),
     Fault(
         "a position counts as ahead of itself",
-        "ilm_jax/models/t5_layers.py",
+        "ilm_jax/models/t5_positions.py",
         "count * (ahead > 0)",
         "count * (ahead >= 0)",
         "tests/parity/test_t5.py",
     ),
     Fault(
         "the decoder's distances look ahead",
-        "ilm_jax/models/t5_layers.py",
+        "ilm_jax/models/t5_positions.py",
         "jnp.maximum(-ahead, 0)",
         "jnp.maximum(ahead, 0)",
         "tests/parity/test_t5.py",
     ),
     Fault(
         "the last far bucket is missing",
-        "ilm_jax/models/t5_layers.py",
+        "ilm_jax/models/t5_positions.py",
         "np.minimum(far, buckets - 1)",
         "np.minimum(far, buckets - 2)",
         f"{_T5} -k buckets",
@@ -223,5 +224,33 @@ FAULTS = (
         "(positions == 0) | (segment_ids == 0)",
         "segment_ids == 0",
         f"{_ENCODERS} -k shares_the_row",
+    ),
+    Fault(
+        "what the decoder is given has words too",
+        "ilm_jax/models/t5.py",
+        "jnp.where((word_ids >= 0)[..., None], words, 0)",
+        "words",
+        f"{_WORDS} -k vectors_of_words",
+    ),
+    Fault(
+        "the end of a prompt is of no word",
+        "ilm_jax/models/t5.py",
+        "self.with_words(end, jnp.zeros((1, 1), jnp.int32))",
+        "end",
+        f"{_WORDS} -k vectors_of_words",
+    ),
+    Fault(
+        "the feed-forward's update is not dropped",
+        "ilm_jax/models/t5_layers.py",
+        'drop(T5MLP(cfg, off, name="mlp")(normed), off)',
+        'T5MLP(cfg, off, name="mlp")(normed)',
+        f"{_WORDS} -k where_t5_has_it",
+    ),
+    Fault(
+        "every number below the largest piece is drawn anew",
+        "ilm_jax/models/number_rows.py",
+        "table.at[jnp.array(self.ids, jnp.int32)]",
+        "table.at[jnp.arange(len(self.ids))]",
+        "tests/training/test_openp5.py -k alone",
     ),
 )

@@ -261,4 +261,18 @@ FAULTS = (
         "valid & (chosen != wanted[:, None] - 99)",
         _HEAD + " -k expectation",
     ),
+    Fault(
+        "an example counts by its tokens",
+        "ilm_jax/objectives/heads.py",
+        "weights / jnp.maximum(sums, 1e-8)",
+        "weights / jnp.mean(jnp.maximum(sums, 1e-8))",
+        "tests/training/test_openp5.py -k arithmetic",
+    ),
+    Fault(
+        "rows count in the place of their examples",
+        "ilm_jax/objectives/heads.py",
+        "same = segment_ids[:, :, None] == segment_ids[:, None, :]",
+        "same = jnp.ones((*segment_ids.shape, segment_ids.shape[1]), bool)",
+        "tests/training/test_openp5.py -k apart",
+    ),
 )

@@ -5,20 +5,21 @@ from tests.planted import Fault
 _OPTIMIZER = "tests/training/test_optimizers.py"
 _RULES = "tests/sharding/test_sharding_rules.py"
 _STEP = "tests/training/test_step.py"
+_OPENP5 = "tests/training/test_openp5.py"
 
 FAULTS = (
     Fault(
         "the decay does not end with the run",
         "ilm_jax/training/optimizers.py",
-        "(self.decay_steps or total_steps) - self.warmup_steps",
-        "(self.decay_steps or total_steps)",
+        "max(1, last - warmup_steps)",
+        "max(1, last)",
         _OPTIMIZER,
     ),
     Fault(
         "a schedule's own end is not heard",
         "ilm_jax/training/optimizers.py",
-        "(self.decay_steps or total_steps) - self.warmup_steps",
-        "total_steps - self.warmup_steps",
+        "last = self.decay_steps or total_steps",
+        "last = total_steps",
         _OPTIMIZER,
     ),
     Fault(
@@ -59,8 +60,8 @@ FAULTS = (
     Fault(
         "the warm-up is a step too long",
         "ilm_jax/training/optimizers.py",
-        "optax.linear_schedule(0.0, peak, max(1, self.warmup_steps))",
-        "optax.linear_schedule(0.0, peak, self.warmup_steps + 1)",
+        "optax.linear_schedule(0.0, peak, max(1, warmup_steps))",
+        "optax.linear_schedule(0.0, peak, warmup_steps + 1)",
         _OPTIMIZER,
     ),
     Fault(
@@ -181,5 +182,19 @@ FAULTS = (
         "for path in set(found) - set(fresh)}",
         "for path in set()}",
         "tests/training/test_data_start.py -k checkpoint",
+    ),
+    Fault(
+        "epsilon waits for the correction",
+        "ilm_jax/training/optimizers.py",
+        "(jnp.sqrt(v) + eps)",
+        "(jnp.sqrt(v) + eps * jnp.sqrt(1 - b2**count))",
+        f"{_OPENP5} -k arithmetic",
+    ),
+    Fault(
+        "numbers stay as they were",
+        "ilm_jax/training/data_start.py",
+        'return params | leaves, [f"  drawn anew',
+        'return params, [f"  drawn anew',
+        f"{_OPENP5} -k anew",
     ),
 )

@@ -12,10 +12,11 @@ CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
     "DecoderConfig": DecoderConfig,
     "T5Config": T5Config,
 }
-# Fields of a configuration that say how a model runs, not which model it is.
+# Fields of a configuration that say how a model runs, not which model it is; or what stands beside
+# its weights, which their names tell.
 RUNTIME = frozenset(
     "dtype param_dtype remat scan_layers lora_rank lora_alpha lora_targets quantized dropout "
-    "attention_backend".split()
+    "attention_backend word_rows".split()
 )
 
 

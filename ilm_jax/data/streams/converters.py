@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Bool, Int, Int64
 
 from ilm_jax.data.streams.item_targets import ItemTargets
 from ilm_jax.data.streams.local_rows import LocalRows
@@ -46,6 +46,7 @@ class PromptConverter:
         truncate_targets: bool = False,
         items: ItemTargets | None = None,
         answers: bool = True,
+        word_begins: Bool[np.ndarray, " ids"] | None = None,
     ) -> None:
         """Fixes the shapes.
 
@@ -59,6 +60,7 @@ class PromptConverter:
           items: which tasks ask for items; None: batches say nothing of it.
           answers: whether rows hold the answers; else they end at the prompt, whose last place
             predicts an answer's first token alone.
+          word_begins: the tokenizer's; None: batches do not number their words.
 
         Raises:
           UserError: if a length is missing or not positive.
@@ -71,6 +73,7 @@ class PromptConverter:
         self.max_entities = max(1, max_entities)
         self.truncate_targets = truncate_targets
         self._rows, self._items, self._answers = rows, items, answers
+        self._word_begins = word_begins
         self.counts: Counter[str] = Counter()
 
     @property
@@ -97,7 +100,9 @@ class PromptConverter:
           slot_entity[B, L] (number into E, -1 none), slot_query[B, L] (-1 none),
           example_index[B] (modulo 2**31). Of items that are asked for, if batches say so, M of a
           row at most: item_targets[B, M] (global rows, -1 none), item_positions[B, M] (places
-          whose hidden states predict them, -1 none).
+          whose hidden states predict them, -1 none). Of words, if batches number them, word_ids
+          [B, L]: how many words of the inputs have begun, as P5 counts (Geng et al. 2022); -1 where
+          no inputs stand.
 
         Raises:
           UserError: for inputs or targets that are too long and may not be cut.
@@ -143,7 +148,8 @@ class PromptConverter:
 
         Returns:
           tokens, positions, segment_ids, slot_entity, slot_query [B, that], entities [B, E],
-          example_index[B] as above, and lengths[B]: real tokens of each row.
+          example_index[B] as above, word_ids[B, that] if batches have them, and lengths[B]: real
+          tokens of each row.
         """
         batch = self._empty(len(examples), len(self._opening) + self.inputs_length)
         local = LocalRows(len(examples), self.max_entities)
@@ -183,6 +189,7 @@ class PromptConverter:
             "slot_entity": -1,
             "slot_query": -1,
         }
+        fills |= {} if self._word_begins is None else {"word_ids": -1}
         return {name: np.full((rows, length), fill, np.int32) for name, fill in fills.items()}
 
     def with_room_for_an_item(self) -> "PromptConverter":
@@ -194,6 +201,7 @@ class PromptConverter:
             max_entities=self.max_entities + 1,
             rows=self._rows,
             truncate_targets=self.truncate_targets,
+            word_begins=self._word_begins,
         )
 
     def _write_inputs(
@@ -216,7 +224,10 @@ class PromptConverter:
             batch["slot_entity"][row, where] = np.where(wide, number, -1)
             batch["slot_query"][row, where] = np.where(wide, query, -1)
             local.put(row, example["catalogue"], inputs[is_slot], slots)
-        return start + total
+        end = start + total
+        if self._word_begins is not None:
+            batch["word_ids"][row, :end] = np.cumsum(self._word_begins[batch["tokens"][row, :end]])
+        return end
 
     def _fitted(self, example: Example, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and slots, without as many of the oldest history elements as do not fit beside

@@ -23,6 +23,7 @@ from ilm_jax.data.streams.converters import Rows
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.layouts import PROMPTS, Layout
 from ilm_jax.data.streams.mixtures import rates_of
+from ilm_jax.data.streams.redrawing import Draw, Renderings
 from ilm_jax.data.streams.streams import Mixture, Stream
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.errors import UserError
@@ -50,6 +51,10 @@ class DatasetConfig:
         examples share rows, as there is room for.
       pack: examples that share a row at most, in training; 0 for none.
       pack_room: positions of a shared row, in rows of one example (`task_feature_lengths`).
+      block: so many examples of one task follow each other in training, then as many of the next,
+        by turns: BATCH_SIZE for batches of one task each. 0: tasks are mixed by their rates.
+      redraw: renderings of each training example in an epoch, each drawn anew from its
+        `TaskSettings.variants`; 0: all of them, the same in every epoch.
       dataset, data_dir, cache_dir: see `open_tasks`.
       also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
       settings: of the tasks.
@@ -68,6 +73,8 @@ class DatasetConfig:
     max_entities: Number | None = None
     pack: Number = 0
     pack_room: Positive = 1.0
+    block: Number = 0
+    redraw: Number = 0
     dataset: str = "toy"
     data_dir: str | None = None
     also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
@@ -127,6 +134,8 @@ class DatasetConfig:
             "max_entities",
             "pack",
             "pack_room",
+            "block",
+            "redraw",
         )
         tasks = {
             name: {
@@ -209,20 +218,40 @@ class DatasetConfig:
           UserError: for tasks that the layout does not take, or as `open_tasks` and the converters.
         """
         layout.check(self, rows)  # before data is opened, which may take minutes
+        self._check_redraw()
         catalogue = catalogue or load_catalogue(
             self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
         )
         tasks = self.open(catalogue)
         tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
         sources, converter = layout.open(self, dict(tasks), tokenizer, rows)
+        drawn: dict[str, Renderings] = {}
+        if self.redraw and self.repeat:
+            how = self.settings.variants, self.redraw
+            drawn = {name: Renderings(source, *how, name) for name, source in sources.items()}
         stream = Stream(
-            sources,
+            drawn or sources,
             Mixture(self.rates, self.temperature, self.cap),
             seed=self.seed,
             shuffle=self.shuffle,
             repeat=self.repeat,
+            block=self.block,
+            transform=Draw(drawn) if drawn else None,
         )
         return Feed(stream, converter, wrap=layout.wraps)
+
+    def _check_redraw(self) -> None:
+        """Raises UserError where renderings cannot be drawn anew in every epoch."""
+        if not self.redraw:
+            return
+        for spec in self.specs():
+            if spec.settings is not None and "variants" not in spec.settings:
+                raise UserError(f"DatasetConfig.redraw: {spec.task} has one rendering of each")
+        if self.shares_rows:
+            raise UserError(
+                "DatasetConfig.redraw and pack: which examples share a row is planned once, of "
+                "all renderings; leave one of the two out"
+            )
 
     @property
     def shares_rows(self) -> bool:

@@ -62,18 +62,27 @@ class Prompts:
       items: whether batches say which items are asked for, see item_targets.py.
       answers: whether rows hold the answers; else they end at the prompt.
       slots_in_answers: whether an answer may hold an item's soft tokens.
+      word_rows: of a model's whole-word embeddings; 0: batches do not number words.
     """
 
     num_queries: int = 1
     items: bool = False
     answers: bool = True
     slots_in_answers: bool = True
+    word_rows: int = 0
     wraps = False
 
     def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
         """See `Layout.check`."""
         check_features(dataset.specs(), ("inputs", "targets"), "prompts")
         check_lengths(dataset.task_feature_lengths)
+        inputs = dataset.task_feature_lengths["inputs"]
+        if 0 < self.word_rows <= inputs:
+            raise UserError(
+                f"task_feature_lengths['inputs'] = {inputs}: so many words need {inputs + 1} "
+                f"whole-word embeddings, and there are {self.word_rows}: lower it, or raise "
+                "LanguageModelling.word_rows"
+            )
         if self.items and rows is None:
             raise UserError("an item head needs an embedding table; run ilm fit_cf")
         spoken = [spec.task for spec in dataset.specs() if spec.answer == ITEM_THEN_TEXT]
@@ -143,6 +152,7 @@ class Prompts:
             truncate_targets=dataset.truncate_targets,
             items=items,
             answers=self.answers,
+            word_begins=tokenizer.word_begins if self.word_rows else None,
         )
 
 
@@ -210,3 +220,4 @@ class _NoTokenizer:
     """What a converter asks of a tokenizer to lay out a row of padding."""
 
     pad_id, bos_id = 0, 1
+    word_begins = np.zeros(1, bool)

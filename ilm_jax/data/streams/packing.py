@@ -228,6 +228,7 @@ class PackingConverter:
                 "content_weights",
                 "positions",
                 "slot_query",
+                *({"word_ids"} & single.keys()),
             ):
                 blank[name][where] = single[name][i, :length]
             blank["segment_ids"][where] = i + 1

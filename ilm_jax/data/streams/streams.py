@@ -92,6 +92,7 @@ class Stream:
         seed: int = 0,
         shuffle: bool = True,
         repeat: bool = True,
+        block: int = 0,
         transform: Callable[[Example, np.random.Generator], Example] | None = None,
     ) -> None:
         """Makes the stream; nothing is read yet.
@@ -103,20 +104,31 @@ class Stream:
           seed: of the shuffle, together with the task's name.
           shuffle: False keeps the sources' order.
           repeat: False for evaluation: one pass.
+          block: of an endless stream of several sources: so many examples of one follow each other,
+            then as many of the next, by turns in the mixture's order (a small source starts over
+            the sooner); 0: they are mixed one by one.
           transform: a cheap draw on an example, given a generator keyed by its number.
 
         Raises:
-          UserError: if a source is empty or the mixture does not fit the sources.
+          UserError: if a source is empty or the mixture does not fit the sources, or says rates
+            where sources take turns.
         """
         for name, source in sources.items():
             if not len(source):
                 raise UserError(f"{name} has no examples in this split")
         sizes = {name: len(source) for name, source in sources.items()}
         mixture = mixture or Mixture(dict.fromkeys(sources))
+        if block and len(set(mixture.rates.values())) > 1:
+            raise UserError(
+                f"a mixture with rates {dict(mixture.rates)} and block={block}: tasks that take "
+                "turns have equal shares; leave the rates or the block out"
+            )
         self.weights = mixture.weights(sizes)
+        if block:
+            self.weights = dict.fromkeys(self.weights, 1 / len(self.weights))
         self._sources = {name: sources[name] for name in self.weights}
         self.len_epoch = sum(sizes[name] for name in self.weights)
-        self._options = (seed, shuffle, repeat, transform)
+        self._options = (seed, shuffle, repeat, block, transform)
         self._dataset: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +144,7 @@ class Stream:
     def _build(self) -> "grain.MapDataset":
         import grain
 
-        seed, shuffle, repeat, transform = self._options
+        seed, shuffle, repeat, block, transform = self._options
         parts = []
         for name, source in self._sources.items():
             part = grain.MapDataset.source(_Named(name, source))
@@ -141,6 +153,8 @@ class Stream:
             parts.append(part.repeat() if repeat else part)
         if len(parts) == 1:
             dataset = parts[0]
+        elif repeat and block:
+            dataset = grain.MapDataset.source(_Turns(parts, block))
         elif repeat:
             dataset = grain.MapDataset.mix(parts, weights=list(self.weights.values()))
         else:
@@ -166,6 +180,21 @@ class Stream:
     def batch(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
         """The examples of these numbers, in this order."""
         return [self[int(index)] for index in indices]
+
+
+class _Turns:
+    """Blocks of examples of several endless sequences, by turns."""
+
+    def __init__(self, parts: Sequence[Any], block: int) -> None:
+        self._parts, self._block = parts, block
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, index: int) -> Example:
+        turn, place = divmod(int(index), self._block)
+        times, which = divmod(turn, len(self._parts))
+        return self._parts[which][times * self._block + place]
 
 
 class _Named:

@@ -5,6 +5,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from ilm_jax.data.tokenizers.chat import ChatFormat
 from ilm_jax.data.tokenizers.chat_template import ChatTemplate
 from ilm_jax.data.tokenizers.protocol import Span, Special, Tokenizer
@@ -55,6 +58,11 @@ class ChatTokenizer:
     def prefixes_after_special(self) -> bool:
         """See `Tokenizer`."""
         return self.plain.prefixes_after_special
+
+    @property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """See `Tokenizer`."""
+        return self.plain.word_begins
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""

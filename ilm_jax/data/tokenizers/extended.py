@@ -13,6 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from ilm_jax.data.tokenizers.chat_tokenizer import without_chat
 from ilm_jax.data.tokenizers.protocol import Span, Special, Tokenizer
 from ilm_jax.errors import UserError
@@ -72,6 +75,12 @@ class ExtendedTokenizer:
     def prefixes_after_special(self) -> bool:
         """See `Tokenizer`."""
         return self.plain.prefixes_after_special
+
+    @functools.cached_property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """See `Tokenizer`; new words begin none, as they stand behind others."""
+        begins = self.plain.word_begins
+        return np.pad(begins, (0, self.vocab_size - len(begins)))
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""

@@ -16,11 +16,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import tokenizers
+from jaxtyping import Bool
 
 from ilm_jax.data.tokenizers.chat_template import template_of
 from ilm_jax.data.tokenizers.protocol import Span, Special
 from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
+from ilm_jax.data.tokenizers.word_marks import word_begins
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 from ilm_jax.strict_json import parse_object
@@ -94,6 +97,12 @@ class FastTokenizer:
         opening = next(iter(self.specials))
         ids = library.encode(f"{opening}a", add_special_tokens=False).ids
         return ids[1:] == _encode(self._full, "a")[0]
+
+    @functools.cached_property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """See `Tokenizer`."""
+        pieces = [self._full.id_to_token(number) or "" for number in range(self.vocab_size)]
+        return word_begins(pieces, self.vocab_size, self._where)
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""

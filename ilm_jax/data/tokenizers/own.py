@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import sentencepiece
+from jaxtyping import Bool
 
 from ilm_jax.data.tokenizers.protocol import Span, Special
+from ilm_jax.data.tokenizers.word_marks import word_begins
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 
@@ -67,6 +69,12 @@ class OwnTokenizer:
 
     def __reduce__(self) -> tuple:
         return OwnTokenizer, (self.model,)
+
+    @functools.cached_property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """See `Tokenizer`; a row's first word, before which no space stands, has no mark."""
+        pieces = [self._processor.id_to_piece(number) for number in range(self.vocab_size)]
+        return word_begins(pieces, self.vocab_size, "the tokenizer of the dataset")
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Token ids of `text`, without bos or eos; the same wherever it stands."""

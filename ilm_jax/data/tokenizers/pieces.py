@@ -15,12 +15,15 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import sentencepiece
+from jaxtyping import Bool
 from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
 from ilm_jax.data.tokenizers.chat_template import template_of
 from ilm_jax.data.tokenizers.protocol import Span, Special
 from ilm_jax.data.tokenizers.stated import CONFIG, Roles, Stated, generation_of
+from ilm_jax.data.tokenizers.word_marks import word_begins
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 
@@ -115,6 +118,13 @@ class PiecesTokenizer:
     def prefixes_after_special(self) -> bool:
         """See `Tokenizer`: so they do unless tokenizer_config.json says that it is not legacy."""
         return self._prefixes and bool(json.loads(self._config).get("legacy", True))
+
+    @functools.cached_property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """See `Tokenizer`."""
+        count = min(self._processor.get_piece_size(), self.vocab_size)
+        pieces = [self._processor.id_to_piece(number) for number in range(count)]
+        return word_begins(pieces, self.vocab_size, self._where)
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """See `Tokenizer.encode`."""

@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+from jaxtyping import Bool
+
 if TYPE_CHECKING:
     from ilm_jax.data.tokenizers.chat import ChatFormat
     from ilm_jax.data.tokenizers.chat_template import ChatTemplate
@@ -78,6 +81,15 @@ class Tokenizer(Protocol):
     @property
     def prefixes_after_special(self) -> bool:
         """Whether a text behind a special token is encoded as one that opens a row."""
+        ...
+
+    @property
+    def word_begins(self) -> Bool[np.ndarray, " ids"]:
+        """True at the ids whose pieces begin a word.
+
+        Raises:
+          UserError: if its pieces bear no mark at the beginning of a word.
+        """
         ...
 
     def encode(self, text: str, *, continues: bool = False) -> list[int]:

@@ -59,8 +59,9 @@ class ItemsEvaluator:
 
     @functools.cached_property
     def _by_names(self) -> ListMeasure:
-        task = self.task
-        return RankingMeasure(task.model, task.feed, task.trie, self.config.beams, self._seen)
+        task, config = self.task, self.config
+        how = config.beams, self._seen, config.length_penalty
+        return RankingMeasure(task.model, task.feed, task.trie, *how)
 
     @functools.cached_property
     def _by_head(self) -> ListMeasure | None:
@@ -136,7 +137,9 @@ class ItemsEvaluator:
             candidates=task.candidates(answers.index),
             ids=task.fingerprint(answers.index, items=True),
             found=found,
-            score=card.BY_NAMES if measure is self._by_names else card.BY_HEAD,
+            score=card.BY_HEAD
+            if measure is self._by_head
+            else card.by_names(config.length_penalty),
         )
         before = histories(task.splits, task.feed, answers.index, task.split)
         popularity = answers.popularity(task.splits.train_counts(), before)

@@ -183,6 +183,7 @@ class RankingMeasure(ListMeasure):
         trie: Trie,
         beams: int = 10,
         seen: Sequence[Int[np.ndarray, " history"]] | None = None,
+        length_penalty: float = 0.0,
     ) -> None:
         """As `ListMeasure`.
 
@@ -190,6 +191,7 @@ class RankingMeasure(ListMeasure):
           model, feed, seen: see there.
           trie: of the items' id strings.
           beams: length of the lists.
+          length_penalty: see `beam_search`.
 
         Raises:
           UserError: if the task's answers are no items, or the beams exceed the catalogue.
@@ -211,6 +213,7 @@ class RankingMeasure(ListMeasure):
                 batch["lengths"],
                 beams,
                 excluded=batch.get("excluded"),
+                length_penalty=length_penalty,
             )
 
         super().__init__(model, feed, trie.num_items, seen, step, trie)

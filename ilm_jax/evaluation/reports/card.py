@@ -16,6 +16,14 @@ BY_HEAD = (
 )
 
 
+def by_names(length_penalty: float) -> str:
+    """What lists by id strings are ordered by."""
+    if not length_penalty:
+        return BY_NAMES
+    of_items, of_targets = BY_NAMES.split("; ")
+    return f"{of_items}, over its number of tokens to the power {length_penalty:g}; {of_targets}"
+
+
 def interactions_card(splits: Mapping[str, Any]) -> dict[str, Any]:
     """Which data were held out; `splits` is `Splits.report()`."""
     held_out = "off: no item's text is held out"
