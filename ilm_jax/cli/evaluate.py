@@ -65,6 +65,13 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_bool("ranking", True, "Also rank; --noranking leaves it out.", flag_values=values)
     flags.DEFINE_bool(
+        "id_strings",
+        True,
+        "Also rank by id strings where a run with an item head learnt them; --noid_strings does "
+        "not.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "generation",
         True,
         "Also have descriptions written; --nogeneration leaves it out.",
@@ -103,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         length_penalty=values.length_penalty,
         exclude_seen=values.exclude_seen,
         ranking=values.ranking,
+        id_strings=values.id_strings,
         generation=values.generation,
         liked=values.liked,
     )

@@ -37,6 +37,8 @@ class EvaluationConfig:
       length_penalty: of lists by id strings: scores are log p / length ** this.
       exclude_seen: a user's earlier choices are no candidates.
       ranking, generation: whether items are ranked, and whether texts are written.
+      id_strings: whether a model with an item head is also measured by the id strings that it
+        learnt.
       liked: ratings from here on count as liked, for AUC.
     """
 
@@ -48,6 +50,7 @@ class EvaluationConfig:
     length_penalty: float = 0.0
     exclude_seen: bool = False
     ranking: bool = True
+    id_strings: bool = True
     generation: bool = True
     liked: float = 4.0
 

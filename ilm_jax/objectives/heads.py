@@ -34,6 +34,7 @@ class Read:
       hidden: final hidden states at the targets.
       at: their places in the row; None for all places.
       key: of what is drawn; None in evaluation.
+      whole: hidden states at all places of the row, where they are there.
     """
 
     model: ItemLanguageModel
@@ -43,6 +44,7 @@ class Read:
     hidden: Float[Array, "batch targets lm_dim"]
     at: Int[Array, "batch targets"] | None
     key: jax.Array | None
+    whole: Float[Array, "batch length lm_dim"] | None = None
 
     def column(self, name: str) -> Array:
         """An array [batch, length] of the batch at the places of `hidden`: [batch, targets]."""
@@ -50,11 +52,16 @@ class Read:
         return whole if self.at is None else jnp.take_along_axis(whole, self.at, axis=1)
 
     def hidden_at(self, places: Int[Array, "batch items"]) -> Float[Array, "batch items lm_dim"]:
-        """Hidden states at places of the row that are among those of `hidden`; -1: at any."""
-        places = jnp.maximum(places, 0)
-        if self.at is not None:
+        """Hidden states at places of the row; -1: at any.
+
+        Where the states of all places are not there, places are among those of `hidden`.
+        """
+        places, states = jnp.maximum(places, 0), self.hidden
+        if self.whole is not None:
+            states = self.whole
+        elif self.at is not None:
             places = jnp.argmax(self.at[:, None, :] == places[..., None], axis=-1)
-        return jnp.take_along_axis(self.hidden, places[..., None], axis=1)
+        return jnp.take_along_axis(states, places[..., None], axis=1)
 
 
 @runtime_checkable
@@ -80,6 +87,13 @@ class Head(Protocol):
     def reads_items(self) -> bool:
         """Whether its rows say which items they ask for: `item_positions`, `item_targets`."""
         return False
+
+    @property
+    def history_weight(self) -> float:
+        """Of the items of a history, which rows ask for too, each where those before it end; 0:
+        rows do not.
+        """
+        return 0.0
 
     @property
     def splits_batches(self) -> bool:

@@ -51,6 +51,9 @@ class ItemHead(Head):
         width for "inner", 0.05 for "cosine".
       item_bias: whether items have a bias, trained from zero; one that joins the catalogue later
         has none.
+      history_weight: of the items of a history, beside 1 of the item that the prompt asks for at
+        its end: each is asked for at the place before its mention, as sequential models learn from
+        every place. 0: they are not. For decoders: an encoder has read it whole everywhere.
       loss: on candidates of `sampler`; None: the softmax over the whole catalogue.
       sampler: of candidates.
       catalogues: rows of the table, one entry for each catalogue; set by `with_sizes`.
@@ -65,6 +68,7 @@ class ItemHead(Head):
     similarity: Annotated[str, Choice(SIMILARITIES)] = "inner"
     temperature: Positive | None = None
     item_bias: bool = True
+    history_weight: Weight = 0.0
     loss: RankingLoss | None = None
     sampler: SamplerConfig = SamplerConfig(drawn=1024)
     catalogues: tuple[ItemRows, ...] = ()
@@ -194,6 +198,7 @@ class ItemHead(Head):
         targets, batch = read.batch["item_targets"], read.batch
         users = self.users(read.params, read.hidden_at(batch["item_positions"]))
         source = ItemSource(read.table, _soft_tokens(read))
+        share = batch.get("item_weights", jnp.ones(targets.shape, jnp.float32))
         total, weight = jnp.float32(0), jnp.float32(0)
         for number, rows in enumerate(self.catalogues):
             local = targets - rows.start
@@ -201,7 +206,7 @@ class ItemHead(Head):
             local = jnp.where(inside, local, 0)
             # The catalogue of a batch without any table has no vectors at all.
             there = (jnp.take(read.table, rows.start + local, axis=0) != 0).any(-1)
-            weights = (inside & there).astype(jnp.float32)
+            weights = jnp.where(inside & there, share, 0.0)
             some = Targets(users, local, weights)
             total += self._loss(read, source, rows, some, number)
             weight += weights.sum()

@@ -70,6 +70,11 @@ class LanguageModelling(Objective):
         check(self)
         if not self.heads:
             raise UserError("LanguageModelling.heads = (): nothing is learnt; give @TextHead()")
+        if self._history_weight and self.lm.encodes:
+            raise UserError(
+                f"{type(self.lm).__name__} reads a history whole before it answers, so its items "
+                "cannot be asked for one by one: leave ItemHead.history_weight at 0"
+            )
         if self.word_rows and not self.lm.encodes:
             raise UserError(
                 f"LanguageModelling.word_rows = {self.word_rows}: whole-word embeddings are added "
@@ -97,6 +102,10 @@ class LanguageModelling(Objective):
     def scores_items(self) -> bool:
         """Whether a head does."""
         return any(head.reads_items for head in self.heads)
+
+    @property
+    def _history_weight(self) -> float:
+        return max(head.history_weight for head in self.heads)
 
     @property
     def predicts_text(self) -> bool:
@@ -133,7 +142,8 @@ class LanguageModelling(Objective):
     def layout(self, kind: str) -> Layout:
         """Prompts whose slots take as many positions as there are soft tokens."""
         queries, read = max(1, self.num_queries), not self.lm.encodes
-        return Prompts(queries, self.scores_items, self.predicts_text, read, self.word_rows)
+        asked = self.scores_items, self.predicts_text
+        return Prompts(queries, *asked, read, self.word_rows, self._history_weight)
 
     def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
         """See `Objective.with_configs`."""
@@ -291,9 +301,10 @@ class LanguageModelling(Objective):
             rngs={} if key is None else {"dropout": key},
             **others,
         )
+        whole = None if self.lm.encodes else hidden
         if window is not None and not self.lm.encodes:
             hidden = jnp.take_along_axis(hidden, window[..., None], axis=1)
-        return Read(model, params, batch, table, hidden, window, key)
+        return Read(model, params, batch, table, hidden, window, key, whole)
 
 
 def _new_tokens(objective: LanguageModelling, tokenizer: Tokenizer) -> NewTokens | None:

@@ -17,9 +17,11 @@ from ilm_jax.decoding import item_ranking
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.evaluate import EVALUATORS
 from ilm_jax.evaluation.evaluator import EvaluationConfig
+from ilm_jax.evaluation.evaluators.items import ItemsEvaluator
 from ilm_jax.evaluation.measures import passes
 from ilm_jax.evaluation.measures.head_ranking import HeadMeasure
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.metrics.values import Evaluation
 from ilm_jax.models.readers import MLPReader
 from ilm_jax.models.t5 import T5Config
 from ilm_jax.objectives.heads import TextHead
@@ -159,6 +161,53 @@ def test_a_run_says_what_it_has():
     assert models.ILM.item_scorer is None and not models.ILM.scores_items
     layouts = {made.layout("prompt") for made in (both, alone, models.ILM)}
     assert {(x.items, x.answers) for x in layouts} == {(True, True), (True, False), (False, True)}
+
+
+def test_a_head_that_asks_for_histories_reads_hidden_states_before_the_answers():
+    """At any place of the row, whose losses of text are read at the answers alone."""
+    head = dataclasses.replace(HEADS["table"], history_weight=0.5)
+    made = dataclasses.replace(objective(), heads=(head,)).with_sizes(
+        cf_dim=models.CF, target_length=3, items=BLOCK
+    )
+    assert made.layout("prompt").history_weight == 0.5
+    assert not objective().layout("prompt").history_weight
+    params = parameters(made, mesh(1))
+    batch = {n: jnp.asarray(x) for n, x in feed().rows(np.arange(4)).items()}
+    places = jnp.array([[0, 3], [1, -1], [2, 5], [4, 0]])
+    batch |= {"item_positions": places, "item_targets": jnp.where(places >= 0, 7, -1)}
+    narrow = made.read(params, batch, jnp.asarray(vectors()))
+    wide = dataclasses.replace(made, target_length=None)
+    whole = wide.read(params, batch, jnp.asarray(vectors()))
+    assert narrow.hidden.shape[1] == 3 and whole.hidden.shape[1] == batch["tokens"].shape[1]
+    np.testing.assert_allclose(narrow.hidden_at(places), whole.hidden_at(places), rtol=1e-6)
+    of_narrow, of_whole = (made.heads[0].sums(read)["item_loss"] for read in (narrow, whole))
+    assert of_narrow.weight == 7
+    assert of_narrow.total == pytest.approx(of_whole.total)
+    with pytest.raises(
+        UserError, match=r"T5Config reads a history whole .* ItemHead.history_weight"
+    ):
+        LanguageModelling(T5, MLPReader(models.QFORMER), heads=(head,))
+
+
+def test_id_strings_are_measured_unless_told_otherwise(monkeypatch):
+    made = objective(heads=(TextHead(),))
+    ways = []
+
+    def evaluated(self, measure, params, folder=""):
+        ways.append(folder)
+        return Evaluation([]), []
+
+    monkeypatch.setattr(ItemsEvaluator, "_evaluate", evaluated)
+    monkeypatch.setattr(ItemsEvaluator, "_by_head", "head")
+    monkeypatch.setattr(ItemsEvaluator, "_by_names", "names")
+    task = types.SimpleNamespace(
+        model=types.SimpleNamespace(objective=made),
+        catalogue=types.SimpleNamespace(num_items=ITEMS),
+        spec=types.SimpleNamespace(answer="items"),
+    )
+    for id_strings in (True, False):
+        ItemsEvaluator(task, EvaluationConfig(id_strings=id_strings)).evaluate({}, 1)
+    assert ways == ["", "id_strings", ""]
 
 
 def test_lists_that_cannot_be_are_refused():

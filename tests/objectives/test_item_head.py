@@ -55,6 +55,25 @@ def test_the_softmax_is_over_the_targets_catalogue_and_its_items_with_vectors(na
     assert sums["item_loss"] == sums["loss"]
 
 
+def test_items_count_by_the_weights_of_the_batch():
+    head = HEADS["table"]
+    params, total, count = small.parameters(head), 0.0, 0.0
+    draw = np.random.default_rng(5).choice([0.25, 1.0], (small.BATCH, small.MOST))
+    batch = {**small.batch(), "item_weights": jnp.asarray(draw, jnp.float32)}
+    sums = jax.jit(lambda params: head.sums(small.read(params, asked=batch)))(params)
+    targets = np.asarray(batch["item_targets"])
+    for block in small.BLOCKS:
+        scores = small.scores(head, params, block)
+        for row, column in np.argwhere(targets >= block.start):
+            item, place = targets[row, column] - block.start, batch["item_positions"][row, column]
+            if item < block.rows:
+                s = scores[row, place]
+                total += draw[row, column] * (np.log(np.exp(s).sum()) - s[item])
+                count += draw[row, column]
+    assert sums["loss"].weight == count and count < (targets >= 0).sum()
+    np.testing.assert_allclose(sums["loss"].total, total, rtol=2e-6)
+
+
 def plain_loss(params, head):
     """The softmax by jnp alone, all scores at once."""
     source, total = ItemSource(jnp.asarray(small.table()), None), 0.0

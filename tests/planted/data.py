@@ -203,15 +203,29 @@ FAULTS = (
     Fault(
         "every task asks for its item",
         "ilm_jax/data/streams/item_targets.py",
-        'example.get("task") not in self.tasks or places',
-        'example.get("task") in () or places',
+        'example.get("task") in self.tasks',
+        'example.get("task") not in ()',
         _ITEMS,
     ),
     Fault(
         "a shared row's items are asked for at their own rows' places",
         "ilm_jax/data/streams/packing.py",
-        "place + at if place >= 0",
-        "place if place >= 0",
+        'single["item_positions"][i, here] + at',
+        'single["item_positions"][i, here]',
+        _ITEMS,
+    ),
+    Fault(
+        "an item of a history is asked for where it has been read",
+        "ilm_jax/data/streams/item_targets.py",
+        "opening + before[first] - 1",
+        "opening + before[end] - 1",
+        _ITEMS,
+    ),
+    Fault(
+        "elements that a row has no room for are asked for",
+        "ilm_jax/data/streams/converters.py",
+        "bounds[bounds >= cut] - (cut - start)",
+        "bounds - (cut - start)",
         _ITEMS,
     ),
     Fault(

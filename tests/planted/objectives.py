@@ -220,6 +220,13 @@ FAULTS = (
         _RANKING,
     ),
     Fault(
+        "all items of a history count as what the prompt asks for",
+        "ilm_jax/objectives/item_head.py",
+        'batch.get("item_weights", ',
+        'batch.get("no_weights", ',
+        f"{_HEAD} -k weights_of_the_batch",
+    ),
+    Fault(
         "an item without a vector is a candidate",
         "ilm_jax/objectives/item_head.py",
         "(given != 0).any(-1), bias, NOWHERE",
@@ -236,8 +243,8 @@ FAULTS = (
     Fault(
         "a target without a vector counts",
         "ilm_jax/objectives/item_head.py",
-        "(inside & there)",
-        "(inside & inside)",
+        "jnp.where(inside & there, share",
+        "jnp.where(inside & inside, share",
         _HEAD + " -k counts_in_no_sum",
     ),
     Fault(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int64
 
-from ilm_jax.data.streams.item_targets import ItemTargets
+from ilm_jax.data.streams.item_targets import Fitted, ItemTargets, history_items
 from ilm_jax.data.streams.local_rows import LocalRows
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -114,12 +114,16 @@ class PromptConverter:
         batch["content_weights"] = np.zeros((len(examples), length), np.float32)
         local = LocalRows(len(examples), self.max_entities)
         places = np.full(len(examples), -1)
+        earlier: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for row, example in enumerate(examples):
             if example is None:
                 continue
             answer = self._answer(example)
-            read = self._write_inputs(batch, row, example, local, answer.slots)
+            fitted = self._fitted(example, answer.slots)
+            read = self._write_inputs(batch, row, example, fitted, local)
             places[row] = read - 1
+            if self._items and self._items.history_weight and self._items.asks(example):
+                earlier[row] = history_items(fitted, self.num_queries, len(self._opening))
             end = read + len(answer.tokens) - 1
             batch["tokens"][row, read:end] = answer.tokens[:-1]
             if answer.slots:
@@ -137,7 +141,9 @@ class PromptConverter:
             batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
         batch["example_index"] = index_column(examples, indices)
-        return batch | (self._items.columns(examples, places, self._rows) if self._items else {})
+        if self._items:
+            batch |= self._items.columns(examples, places, earlier, self._rows)
+        return batch
 
     def prompts(
         self,
@@ -155,7 +161,7 @@ class PromptConverter:
         local = LocalRows(len(examples), self.max_entities)
         for row, example in enumerate(examples):
             if example is not None:
-                end = self._write_inputs(batch, row, example, local)
+                end = self._write_inputs(batch, row, example, self._fitted(example), local)
                 batch["positions"][row, :end] = np.arange(end)
                 batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
@@ -172,7 +178,7 @@ class PromptConverter:
         counts, self.counts = self.counts, Counter()
         try:
             answer = self._answer(example)
-            inputs, slots = self._fitted(example, answer.slots)
+            inputs, slots, _ = self._fitted(example, answer.slots)
         finally:
             self.counts = counts
         read = len(self._opening) + len(inputs) + len(slots) * (self.num_queries - 1)
@@ -205,12 +211,10 @@ class PromptConverter:
         )
 
     def _write_inputs(
-        self, batch: Batch, row: int, example: Example, local: LocalRows, others: int = 0
+        self, batch: Batch, row: int, example: Example, fitted: Fitted, local: LocalRows
     ) -> int:
-        """Writes bos and the widened inputs, beside `others` slots of the row; returns the number
-        of positions.
-        """
-        inputs, slots = self._fitted(example, others)
+        """Writes bos and the widened inputs; returns the number of positions."""
+        inputs, slots, _ = fitted
         is_slot = inputs < 0
         width = np.where(is_slot, self.num_queries, 1)
         total, start = int(width.sum()), len(self._opening)
@@ -229,21 +233,20 @@ class PromptConverter:
             batch["word_ids"][row, :end] = np.cumsum(self._word_begins[batch["tokens"][row, :end]])
         return end
 
-    def _fitted(self, example: Example, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and slots, without as many of the oldest history elements as do not fit beside
-        `others` slots of the row.
+    def _fitted(self, example: Example, others: int = 0) -> Fitted:
+        """The example without as many of the oldest history elements as do not fit beside `others`
+        slots of the row.
         """
-        inputs, slots = example["inputs"], example["slots"]
+        inputs, slots, bounds = (example[name] for name in ("inputs", "slots", "history_bounds"))
         if not len(slots) and len(inputs) <= self.inputs_length:
-            return inputs, slots
+            return Fitted(inputs, slots, bounds)
         is_slot = inputs < 0
         # Positions and slots before each token; differences give those of any span.
         before = np.concatenate([[0], np.cumsum(np.where(is_slot, self.num_queries, 1))])
         slots_before = np.concatenate([[0], np.cumsum(is_slot)])
         most = self.max_entities - others
         if before[-1] <= self.inputs_length and slots_before[-1] <= most:
-            return inputs, slots
-        bounds = example["history_bounds"]
+            return Fitted(inputs, slots, bounds)
         # The latest element stays: a history of nothing is another task.
         for cut in bounds[1:-1]:
             start = bounds[0]
@@ -253,7 +256,8 @@ class PromptConverter:
                 self.counts["history"] += 1
                 inputs = np.concatenate([inputs[:start], inputs[cut:]])
                 gone = slice(slots_before[start], slots_before[cut])
-                return inputs, np.delete(slots, gone)
+                kept = bounds[bounds >= cut] - (cut - start)
+                return Fitted(inputs, np.delete(slots, gone), kept)
         raise UserError(
             f"{example_name(example)}: inputs take {before[-1]} positions and {slots_before[-1]} "
             f"slots ({self.num_queries} positions per slot), and no more history can be "

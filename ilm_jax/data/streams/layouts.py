@@ -63,6 +63,7 @@ class Prompts:
       answers: whether rows hold the answers; else they end at the prompt.
       slots_in_answers: whether an answer may hold an item's soft tokens.
       word_rows: of a model's whole-word embeddings; 0: batches do not number words.
+      history_weight: of the items of a history, which are asked for too; 0: they are not.
     """
 
     num_queries: int = 1
@@ -70,6 +71,7 @@ class Prompts:
     answers: bool = True
     slots_in_answers: bool = True
     word_rows: int = 0
+    history_weight: float = 0.0
     wraps = False
 
     def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
@@ -142,7 +144,10 @@ class Prompts:
         items = None
         if self.items:
             tasks = zip(dataset.rates, dataset.specs(), strict=True)
-            items = ItemTargets(frozenset(n for n, s in tasks if s.answer in ITEMS), most)
+            # An example asks for its answer, and of a history for no more than its slots but one.
+            asked = most + slots if self.history_weight else most
+            names = frozenset(name for name, spec in tasks if spec.answer in ITEMS)
+            items = ItemTargets(names, asked, self.history_weight)
         return PromptConverter(
             lengths,
             tokenizer,

@@ -217,7 +217,7 @@ class PackingConverter:
         if not examples:
             return blank
         single = self._converter(examples)
-        at = entities = 0
+        at = entities = asked = 0
         for i in range(len(examples)):
             length, _, slots = _size({name: array[i : i + 1] for name, array in single.items()})
             where = slice(at, at + length)
@@ -235,9 +235,13 @@ class PackingConverter:
             slot = single["slot_entity"][i, :length]
             blank["slot_entity"][where] = np.where(slot >= 0, slot + entities, -1)
             blank["entities"][entities : entities + slots] = single["entities"][i, :slots]
-            if "item_targets" in single:  # each asks for one item at most
-                blank["item_targets"][i] = single["item_targets"][i, 0]
-                place = single["item_positions"][i, 0]
-                blank["item_positions"][i] = place + at if place >= 0 else -1
+            if "item_targets" in single:
+                here = single["item_targets"][i] >= 0
+                some = slice(asked, asked + int(here.sum()))
+                blank["item_targets"][some] = single["item_targets"][i, here]
+                blank["item_positions"][some] = single["item_positions"][i, here] + at
+                if "item_weights" in single:
+                    blank["item_weights"][some] = single["item_weights"][i, here]
+                asked = some.stop
             at, entities = at + length, entities + slots
         return blank

@@ -106,10 +106,10 @@ class ItemsEvaluator:
         if self._by_head is None:
             return self._evaluate(self._by_names, params)
         evaluation, writers = self._evaluate(self._by_head, params)
-        named_by_task = self.task.spec.answer != ITEM_THEN_TEXT
-        if self.task.model.objective.predicts_text and named_by_task:
-            named, more = self._evaluate(self._by_names, params, ID_STRINGS)
-            return evaluation + named.under(ID_STRINGS), writers + more
+        named = self.config.id_strings and self.task.spec.answer != ITEM_THEN_TEXT
+        if self.task.model.objective.predicts_text and named:
+            by_names, more = self._evaluate(self._by_names, params, ID_STRINGS)
+            return evaluation + by_names.under(ID_STRINGS), writers + more
         return evaluation, writers
 
     def _evaluate(
