@@ -191,7 +191,12 @@ class TableSet:
       fingerprint: hex SHA-256 of the vectors and their layout.
     """
 
-    def __init__(self, *tables: EmbeddingTable, normalise: str = "rms") -> None:
+    def __init__(
+        self,
+        *tables: EmbeddingTable,
+        normalise: str = "rms",
+        known: Mapping[str, int] | None = None,
+    ) -> None:
         """Stacks `tables`.
 
         Args:
@@ -199,6 +204,8 @@ class TableSet:
           normalise: "rms" divides each block by one number, so that the entries of its non-cold
             rows have mean square 1 (relative lengths, which carry popularity, stay); "none" keeps
             the vectors as they are.
+          known: rows of each block that a model was trained with, where tables have grown since:
+            they alone say what vectors are divided by.
 
         Raises:
           UserError: if no table is given, one comes twice, or the dims differ.
@@ -217,11 +224,15 @@ class TableSet:
         parts = []
         for table in tables:
             for kind in ("item", "user"):
+                name = f"{table.catalogue}/{kind}"
                 vectors, cold = getattr(table, kind), getattr(table, f"{kind}_cold")
                 capacity = max(1, -(-len(vectors) // BLOCK_MULTIPLE)) * BLOCK_MULTIPLE
                 start = sum(block.capacity for block in self.blocks.values())
-                self.blocks[f"{table.catalogue}/{kind}"] = Block(start, len(vectors), capacity)
-                scaled = unit_rms(vectors, cold) if normalise == "rms" else vectors
+                self.blocks[name] = Block(start, len(vectors), capacity)
+                first = (known or {}).get(name, len(vectors))
+                scaled = vectors
+                if normalise == "rms":
+                    scaled = unit_rms(vectors, cold, first)
                 parts.append((start, scaled, cold))
         capacity = sum(block.capacity for block in self.blocks.values())
         self.vectors = np.zeros((capacity, tables[0].dim), np.float32)
@@ -229,9 +240,21 @@ class TableSet:
         for start, vectors, cold in parts:
             self.vectors[start : start + len(vectors)] = vectors
             self.cold[start : start + len(cold)] = cold
-        rows = {name: dataclasses.astuple(block) for name, block in self.blocks.items()}
-        digest = hashlib.sha256(self.vectors.astype("<f4").tobytes()).hexdigest()
-        self.fingerprint = sha256_json([normalise, rows, digest])
+        self.fingerprint = self.fingerprint_of(self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of every block, those that are kept free aside."""
+        return {name: block.size for name, block in self.blocks.items()}
+
+    def fingerprint_of(self, sizes: Mapping[str, int]) -> str:
+        """The fingerprint of these blocks, had they no more than their first so many rows."""
+        vectors, rows = self.vectors.astype("<f4"), {}
+        for name, block in self.blocks.items():
+            rows[name] = (block.start, sizes[name], block.capacity)
+            vectors[block.start + sizes[name] : block.start + block.size] = 0
+        digest = hashlib.sha256(vectors.tobytes()).hexdigest()
+        return sha256_json([self.normalise, rows, digest])
 
     @property
     def dim(self) -> int:
@@ -262,13 +285,16 @@ class TableSet:
 
 
 def unit_rms(
-    vectors: Float32[np.ndarray, "rows dim"], cold: Bool[np.ndarray, " rows"]
+    vectors: Float32[np.ndarray, "rows dim"],
+    cold: Bool[np.ndarray, " rows"],
+    first: int | None = None,
 ) -> Float32[np.ndarray, "rows dim"]:
     """Divided by one number, so that entries of rows that are not cold have mean square 1.
 
-    Vectors that are all cold or zero stay as they are.
+    Of the `first` rows, if it says how many. Vectors that are all cold or zero stay as they are.
     """
-    if cold.all():
+    said, warm = vectors[:first], ~cold[:first]
+    if not warm.any():
         return vectors
-    rms = np.sqrt(np.mean(np.square(vectors[~cold], dtype=np.float64)))
+    rms = np.sqrt(np.mean(np.square(said[warm], dtype=np.float64)))
     return (vectors / rms).astype(np.float32) if rms > 0 else vectors

@@ -35,12 +35,15 @@ MAY_CHANGE = (
 # but shows in figures.
 USED = (r"data(\..*)?", r"table", r"tokenizer", r"new_tokens(\..*)?", r"prompts\.(format|template)")
 SHOWN = (r"train\..*\.settings\..*", r"prompts\.system")
+# What changes with a catalogue that others have joined.
+GROWN = (r"data(\..*)?", r"table", r"table_rows(\..*)?")
 # What records that say nothing of a thing were made with.
 _BEFORE: Record = {"prompts": {"format": "plain"}}
 # The binding that a person would look at, by the first part of a name.
 _BINDINGS = {
     "data": "DATASET, DATA_DIR, SplitConfig",
     "table": "CF_TABLE",
+    "table_rows": "CF_TABLE",
     "tokenizer": "TOKENIZER",
     "new_tokens": "TaskSettings.new_tokens, item_codes",
     "prompts": "PROMPT_FORMAT or TaskSettings.prompt_format, SYSTEM_TEXT",
@@ -115,8 +118,17 @@ def check_resume(found: Record | None, here: Record, model_dir: str) -> list[str
     return lines
 
 
-def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
+def check_use(
+    found: Record | None, here: Record, model_dir: str, joined: Sequence[str] = ()
+) -> list[str]:
     """Compares what a trained run is used with to what it was trained with.
+
+    Args:
+      found: the checkpoint's record; None where it has none.
+      here: the record of the run as it is now.
+      model_dir: for messages.
+      joined: what has joined the table behind the rows that were trained with, which are all
+        there (`Run.keep_trained_rows`): then the data are those and more.
 
     Returns:
       Lines that name the differences that change results.
@@ -127,6 +139,11 @@ def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
     if found is None:
         return [f"warning: {model_dir} does not say what it was made from: nothing was compared"]
     changes = {n: both for n, both in differences(found, here).items() if both[0] != _ABSENT}
+    lines = []
+    if joined:
+        grown = chosen(changes, GROWN)
+        changes = {name: both for name, both in changes.items() if name not in grown}
+        lines = [f"note: joined since {model_dir} was trained, with vectors: {', '.join(joined)}"]
     refused = chosen(changes, USED)
     if refused:
         raise UserError(
@@ -134,7 +151,7 @@ def check_use(found: Record | None, here: Record, model_dir: str) -> list[str]:
             f"trained with ({FILE} there says it), or train again"
         )
     shown = chosen(changes, SHOWN)
-    return [f"warning: differs from training: {show(shown)}"] if shown else []
+    return [*lines, *([f"warning: differs from training: {show(shown)}"] if shown else [])]
 
 
 def show(changes: Changes, limit: int = 4) -> str:

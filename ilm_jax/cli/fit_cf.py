@@ -50,6 +50,7 @@ def _flags() -> flags.FlagValues:
         "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
         "item_vectors": (None, "Ready-made vectors (.npy, .safetensors) to take instead of a fit."),
         "user_vectors": (None, "The same for users (default: means of their training items)."),
+        "extends": (None, "Table of iALS that stays; items and users that joined are solved for."),
         "output": (None, "File to write (default: CACHE_DIR/tables/DATASET.safetensors)."),
         "model_dir": (None, _MODEL_DIR),
         "sequences": (None, "Instead of raw files: lines of `user item item …`, oldest first."),
@@ -109,6 +110,10 @@ def main(argv: Sequence[str]) -> int:
             from ilm_jax.cf.given_vectors import given_table
 
             table = given_table(splits, values.item_vectors, values.user_vectors or "")
+        elif values.extends:
+            from ilm_jax.cf.folding import extended_table
+
+            table = extended_table(splits, values.extends)
         else:
             table = fitting.fit(splits, _progress(fitting.most_epochs), _config_text(values))
         table.save(output)
@@ -140,9 +145,10 @@ def _from_flags(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
         raise UserError(f"--gin.{bindings[0]} needs a recipe: add --gin_file=runs/cf.gin")
     if values.user_vectors and not values.item_vectors:
         raise UserError("--user_vectors alone: give the items' as well, --item_vectors=FILE")
-    unread = [name for name in _FIT if values[name].present]
-    if values.item_vectors and unread:
-        raise UserError(f"--item_vectors and --{unread[0]}: nothing is fitted; leave one out")
+    given = next((name for name in ("item_vectors", "extends") if values[name].value), "")
+    unread = [name for name in (*_FIT, "extends") if values[name].present and name != given]
+    if given and unread:
+        raise UserError(f"--{given} and --{unread[0]}: nothing is fitted; leave one out")
     return FitCF(
         dataset=values.dataset,
         data_dir=values.data_dir,

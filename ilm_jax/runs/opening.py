@@ -81,15 +81,21 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
       UserError: for a run without a language model, a missing checkpoint, or frozen weights that
         have changed.
     """
-    objective = run.sized_objective.language
-    if objective is None:
+    if run.objective.language is None:
         raise UserError(
             f"{run.model_dir} has no language model, as a stage-1 run: evaluate a stage-2 run"
         )
-    variables = describe_variables(objective)
-    trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     checkpoints = Checkpoints(run.model_dir)
     found = checkpoints.resolve(step)
+    meta = checkpoints.meta(found)
+    checkpoints.close()
+    joined = run.keep_trained_rows(meta.get("made_from"))
+    for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir, joined):
+        print(line, file=sys.stderr)
+    objective = run.sized_objective.language
+    assert objective is not None
+    variables = describe_variables(objective)
+    trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     sources = [InitFrom(run.model_dir, step=found)]
     # A source may hold more than was frozen: the run has its own of what it trained.
     trained = tuple(f"^{re.escape(path)}$" for path in trainable)
@@ -98,10 +104,6 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         for source in run.trainer.init
         if any(matches(path, source.parameters) for path in frozen)
     ]
-    meta = checkpoints.meta(found)
-    checkpoints.close()
-    for line in record.check_use(meta.get("made_from"), run.made_from(), run.model_dir):
-        print(line, file=sys.stderr)
     params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
     _check_bits(
         run.model_dir, meta, {p: params[p] for p in frozen}, {p: params[p] for p in trainable}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from ilm_jax.cf.grown_tables import grown_since, joined
 from ilm_jax.cf.item_rows import ItemRows, check_vectors, item_rows
 from ilm_jax.cf.table import EmbeddingTable, TableSet
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig
@@ -122,13 +123,29 @@ class Run:
     @functools.cached_property
     def tables(self) -> TableSet | None:
         """The embedding table, checked against the splits; None for text-only models."""
+        return TableSet(*tables, normalise=self.normalise) if (tables := self._files) else None
+
+    def keep_trained_rows(self, record: Mapping[str, Any] | None) -> list[str]:
+        """Takes tables that extend those of a run's record as these, and more; says how much more.
+
+        Nothing joined where they do not extend them: they stay as they are, and `check_use` judges.
+        """
+        found = grown_since(record, self._files, self.tables)
+        if found is None or record is None:
+            return []
+        self.tables = found
+        return joined(record, found)
+
+    @functools.cached_property
+    def _files(self) -> list[EmbeddingTable]:
+        """The tables as their files have them; none for text-only models."""
         if not self.cf_table:
             if self.objective.needs_table:
                 raise UserError(
                     "this model reads item vectors: give the file that `ilm fit_cf` "
                     "wrote as --gin.CF_TABLE=…"
                 )
-            return None
+            return []
         paths = self.cf_table.split(",")
         for path in paths:
             if not pathlib.Path(path).is_file():
@@ -144,8 +161,7 @@ class Run:
                 f"{len(paths)} embedding tables for {len(catalogues)} datasets: give one file per "
                 "dataset, in their order, set apart by commas"
             )
-        tables = map(EmbeddingTable.load, paths, catalogues)
-        return TableSet(*tables, normalise=self.normalise)
+        return list(map(EmbeddingTable.load, paths, catalogues))
 
     @functools.cached_property
     def _further_splits(self) -> list[Splits]:
@@ -230,6 +246,7 @@ class Run:
             **new,
             "data": {s.catalogue.name: s.fingerprint for s in splits},
             "table": self.tables.fingerprint if self.tables else None,
+            **({"table_rows": self.tables.sizes} if self.tables else {}),
             "tokenizer": without_new_tokens(self.tokenizer).fingerprint,
             "train": {kind: dataset.record() for kind, dataset in self.train.items()},
             "validation": {kind: dataset.record() for kind, dataset in self.train_eval.items()},

@@ -212,6 +212,17 @@ def test_a_trained_run_is_used_with_what_it_was_trained_with():
     assert "settings.n (MIXTURE_OR_TASK_NAME" in said and "5, now 6" in said
 
 
+def test_a_catalogue_that_others_have_joined_is_used_and_said():
+    here = {**MADE_FROM, "table_rows": {"toy/item": 5}}
+    grown = {**other(["table"], "c" * 64), "table_rows": {"toy/item": 7}, "data": {"toy": "e" * 64}}
+    (said,) = record.check_use(here, grown, "run", ["2 of toy/item"])
+    assert said == "note: joined since run was trained, with vectors: 2 of toy/item"
+    with pytest.raises(UserError, match="table"):
+        record.check_use(here, grown, "run")
+    with pytest.raises(UserError, match="tokenizer"):
+        record.check_use(here, {**grown, "tokenizer": "c" * 64}, "run", ["2 of toy/item"])
+
+
 def test_identity_follows_the_content_and_not_the_name(tmp_path):
     run = make_trainer(tmp_path / "run", steps=2, made_from=MADE_FROM)
     run.fit()

@@ -1,9 +1,16 @@
 """A run with an item head beside the text: trained, measured both ways, and asked."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.sources import toy
+from ilm_jax.data.sources.prepare import catalogue_dir
+from tests.cli import small_world
 from tests.cli.small_world import DECODER, SMALL
 from tests.cli.trained_run import LENGTHS, refused, rows, run, trained_run
 
@@ -79,6 +86,60 @@ def test_a_recommendation_is_answered_by_the_head_or_by_id_strings(head_run, tmp
     assert found["items"]["items"] != found["id_strings"]["items"]
     wrong = ("--answer=items", "--length_penalty=1", f"--input={asked}", f"--output={tmp_path}/x")
     assert "is of strings" in refused(capsys, "infer", f"--model_dir={folder}", *wrong)
+
+
+def grown_world(root, folder, catalogue):
+    """Two items behind the catalogue's, and the table with their vectors; returns the tokenizer."""
+    more = {
+        "item_ids": ["late 1", "late 2"],
+        "titles": ["Late", "Later"],
+        "texts": ["Tea.", "Ink."],
+    }
+    more |= {"content": [[], []], "categories": [[], []]}
+    grown = dataclasses.replace(
+        catalogue, **{name: [*getattr(catalogue, name), *new] for name, new in more.items()}
+    )
+    grown.save(catalogue_dir("toy", folder / "cache"), {"builder": toy.VERSION})
+    old = EmbeddingTable.load(root / "cf.safetensors")
+    EmbeddingTable(
+        **{
+            **{field.name: getattr(old, field.name) for field in dataclasses.fields(old)},
+            "item": np.concatenate([old.item, 2 * old.item[:2]]),
+            "item_cold": np.concatenate([old.item_cold, [False, False]]),
+            "item_ids": list(grown.item_ids),
+            "split_fingerprint": make_splits(grown).fingerprint,
+        }
+    ).save(folder / "grown.safetensors")
+    (tokenizer,) = (root / "cache/tokenizers").glob("*.model")
+    settings = {**small_world.SETTINGS, "tokenizer": str(tokenizer)}
+    small_world.cache(
+        folder, ("long_description", "sequential_random"), "--nowith_text_only", settings=settings
+    )
+    return tokenizer
+
+
+@pytest.mark.slow
+def test_items_that_join_are_ranked_without_training(head_run, tmp_path, capsys):
+    catalogue, folder = head_run
+    root = trained_run()[0]
+    tokenizer = grown_world(root, tmp_path, catalogue)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "{item:late 1}, what next?"}) + "\n")
+    words = [
+        *("infer", f"--model_dir={folder}", f"--input={tmp_path / 'in.jsonl'}", "--beams=82"),
+        *(f"--gin.CACHE_DIR={str(tmp_path / 'cache')!r}", f"--gin.TOKENIZER={str(tokenizer)!r}"),
+    ]
+    table = tmp_path / "grown.safetensors"
+    run(*words, f"--output={tmp_path / 'out.jsonl'}", f"--gin.CF_TABLE={str(table)!r}")
+    assert "2 of toy/item" in capsys.readouterr().err
+    (found,) = rows(tmp_path / "out.jsonl")
+    names = [item["id"] for item in found["items"]]
+    assert {"late 1", "late 2"} <= set(names) and len(names) == len(set(names))
+    other = EmbeddingTable.load(table)
+    other.item[0] *= 1.01
+    other.save(tmp_path / "other.safetensors")
+    wrong = f"--gin.CF_TABLE={str(tmp_path / 'other.safetensors')!r}"
+    said = refused(capsys, *words, f"--output={tmp_path / 'x.jsonl'}", wrong)
+    assert "was trained with something else" in said and "CF_TABLE" in said
 
 
 def test_a_head_without_a_table_is_refused(tmp_path, capsys):
