@@ -54,13 +54,16 @@ def search(study: Study, rows: Sequence[str]) -> dict[str, Any]:
     judged = gin_config.build(Sweep, [SWEEP], [], []).fixed
     earlier = [study.table, study.folder / "stage0", study.folder / "stage1"]
     steps: list[Step] = [
-        (
-            stage_of(row, rate),
-            study.train_row(row, stage_of(row, rate), LEARNING_RATE=rate, **judged),
-            study.folder / stage_of(row, rate) / finished.FILE,
-        )
-        for row in trained
-        for rate in grid()
+        *study.head_steps(),
+        *(
+            (
+                stage_of(row, rate),
+                study.train_row(row, stage_of(row, rate), LEARNING_RATE=rate, **judged),
+                study.folder / stage_of(row, rate) / finished.FILE,
+            )
+            for row in trained
+            for rate in grid()
+        ),
     ]
     with one_writer(study.folder, "studies/reproduce.py"):
         run_steps(study, steps, earlier)

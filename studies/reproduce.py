@@ -4,133 +4,35 @@
                                            [--choose_rates | --lm smollm2]
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
+    python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset; with
 `--lm` a published language model stands in the place of stage 0's (published.py).
 `rates` trains every row of one toy world at every learning rate of one grid and picks each row's
 rate by nll_content of the validation items (rates.py); the tiny recipes hold what it found.
 `order` repeats the four rows with soft tokens on several (toy world, seed) pairs and tests whether
-nll_content of ilm is below ilm-rand, that below mlp, and that below prompt. Finished steps are
-skipped, half-done ones resume, so an interrupted study goes on where it was.
+nll_content of ilm is below ilm-rand, that below mlp, and that below prompt.
+`recommending` does so for NDCG@10 of ilm's item head, beside iALS, whose vectors it reads, and
+beside the id strings of the same run (recommending.py). Finished steps are skipped, half-done ones
+resume, so an interrupted study goes on where it was.
 """
 
 import argparse
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import published
 import rates
+import recommending
 import scheduling
+from reporting import ORDER, report_study
 from study import READER_ROWS, RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
-from ilm_jax.evaluation.reports import plots, results
-from ilm_jax.evaluation.reports import report as reports
+from ilm_jax.evaluation.reports import results
 from ilm_jax.evaluation.reports.comparison import compare_content
 from ilm_jax.files import trouble
-
-# nll_content of the first is expected below the second's.
-ORDER = (("ilm", "ilm-rand"), ("ilm-rand", "mlp"), ("mlp", "prompt"))
-
-NOTES = {
-    "prompt": "trained floor: the same soft tokens for every item",
-    "text-full": "the language model itself is trained",
-}
-
-
-def row_seconds(study: Study, row: str, seconds: dict[str, float]) -> float:
-    """Training seconds of a row with the stages that it needs: stage 1 counts for ilm alone."""
-    own = [] if row == "text-zero" else [row]
-    return sum(seconds.get(stage, 0.0) for stage in [*study.earlier(row), *own])
-
-
-def report_study(
-    study: Study, rows: list[str], seconds: dict[str, float], trained: Mapping[str, str]
-) -> str:
-    """Writes report.json and the curves of a finished study; returns the text to print.
-
-    Args:
-      study, rows: which.
-      seconds: of training, by step.
-      trained: where rows were trained, if not in folders of their own names.
-    """
-    stored = {row: results.read(study.folder / row / "evaluation") for row in rows}
-    table = [
-        reports.Row(
-            model=row,
-            metrics=evaluation.record["figures"],
-            # Nothing was trained for the floor: its language model counts as frozen.
-            trainable_params=0 if row == "text-zero" else evaluation.record["trainable_params"],
-            frozen_params=evaluation.record["frozen_params"]
-            + (evaluation.record["trainable_params"] if row == "text-zero" else 0),
-            seconds=row_seconds(study, row, seconds),
-            intervals=evaluation.intervals,
-            missing=evaluation.record["not_available"],
-            note=NOTES.get(row, ""),
-        )
-        for row, evaluation in stored.items()
-    ]
-    first = next(iter(stored.values()))
-    ceiling = first.record["ceiling"]
-    comparisons = [compare_content(a, [stored[a]], b, [stored[b]]) for a, b in ORDER]
-    reports.write_report(
-        study.folder / "report.json",
-        study.dataset,
-        study.seed,
-        table,
-        protocol=first.record["protocol"],
-        comparisons=comparisons,
-        ceiling=ceiling,
-    )
-    draw_curves(study, {stage: stage for stage in ("stage0", "stage1")}, "pretraining.png")
-    draw_curves(study, {row: trained.get(row, row) for row in rows}, "stage2.png")
-    lines = [
-        reports.format_table(table, ceiling=ceiling),
-        "",
-        "95 % intervals:",
-        reports.format_intervals(table),
-        "",
-        "nll_content, paired by held-out item:",
-    ]
-    lines += [f"  {comparison}" for comparison in comparisons]
-    lines += ["", *what_was_measured(first.record), ""]
-    lines += [
-        f"report {study.folder}/report.json",
-        f"curves {study.folder}/pretraining.png, {study.folder}/stage2.png",
-        f"runs   {study.folder}/{{{study.lm.name},stage1,{','.join(rows)}}}",
-    ]
-    return "\n".join([*lines, *study.closing(stored)])
-
-
-def what_was_measured(record: dict[str, Any]) -> list[str]:
-    """Lines under the table: how its figures came about, and which are missing."""
-    card = record["protocol"]
-    lines = []
-    if "ranking" in card:
-        ranking = card["ranking"]
-        lines.append(
-            f"ranking: {ranking['candidates']}, seen items {ranking['seen_items']}, users "
-            f"{ranking['users']}, {ranking['beams']} beams"
-        )
-    lines.append(
-        f"nll: {card['nll']['nll']}, texts {card['nll']['texts']}; nll_content: "
-        f"{card['nll']['nll_content']}"
-    )
-    if "texts" in card and "semantic" not in record["not_available"]:
-        lines.append(f"semantic: {card['texts']['semantic']}; encoder {card['texts']['encoder']}")
-    if "semantic" in record["not_available"]:
-        lines.append(f"semantic: {record['not_available']['semantic']}")
-    return [*lines, f"intervals: {card['intervals']}"]
-
-
-def draw_curves(study: Study, places: Mapping[str, str], name: str) -> None:
-    """Draws the training loss of those stages that have any, into a PNG of the study's folder."""
-    paths = {stage: study.folder / place / "metrics.jsonl" for stage, place in places.items()}
-    curves = {stage: path for stage, path in paths.items() if path.exists()}
-    plots.loss_curves(curves, study.folder / name, title=f"{study.dataset}, seed {study.seed}")
 
 
 def study_of(arguments: argparse.Namespace) -> Study:
@@ -144,7 +46,7 @@ def study_of(arguments: argparse.Namespace) -> Study:
     folder = pathlib.Path(arguments.model_dir or f"runs/{name}")
     places = (arguments.data_dir, arguments.cache_dir)
     if not lm:
-        return Study(dataset, arguments.seed, folder, *places, jobs_of(arguments))
+        return Study(dataset, arguments.seed, folder, *places, jobs_of(arguments), heads=True)
     if arguments.choose_rates:
         raise UserError("--choose_rates is for the small language model of stage 0: leave out --lm")
     source = published.named(lm)
@@ -195,14 +97,7 @@ def order(arguments: argparse.Namespace) -> None:
     stored: dict[str, list[results.Stored]] = {row: [] for row in READER_ROWS}
     lines = ["world seed  " + "  ".join(f"{row:>8}" for row in READER_ROWS)]
     for pair in arguments.pairs:
-        world, seed = map(int, pair.split(":"))
-        study = Study(
-            f"toy/world{world}" if world else "toy",
-            seed,
-            pathlib.Path(arguments.model_dir or "runs/order") / f"world{world}_seed{seed}",
-            cache_dir=arguments.cache_dir,
-            jobs=jobs_of(arguments),
-        )
+        world, seed, study = study_of_pair(arguments, pair, "runs/order")
         run_study(study, list(READER_ROWS), ranking=False)
         for row in READER_ROWS:
             stored[row].append(results.read(study.folder / row / "evaluation"))
@@ -214,6 +109,28 @@ def order(arguments: argparse.Namespace) -> None:
     for a, b in ORDER:
         lines.append(f"            {compare_content(a, stored[a], b, stored[b])}")
     print("\n" + "\n".join(lines))
+
+
+def study_of_pair(
+    arguments: argparse.Namespace, pair: str, folder: str, heads: bool = False
+) -> tuple[int, int, Study]:
+    """(toy world, seed, their study) of a pair such as "1:1"."""
+    world, seed = map(int, pair.split(":"))
+    study = Study(
+        f"toy/world{world}" if world else "toy",
+        seed,
+        pathlib.Path(arguments.model_dir or folder) / f"world{world}_seed{seed}",
+        cache_dir=arguments.cache_dir,
+        jobs=jobs_of(arguments),
+        heads=heads,
+    )
+    return world, seed, study
+
+
+def recommend(arguments: argparse.Namespace) -> None:
+    """NDCG@10 of ilm's item head over (toy world, seed) pairs."""
+    chosen = [study_of_pair(arguments, pair, "runs/recommending", True) for pair in arguments.pairs]
+    print("\n" + recommending.measure([(world, seed, study) for world, seed, study in chosen]))
 
 
 def main() -> int:
@@ -244,7 +161,10 @@ def main() -> int:
     several = studies.add_parser("order", help="ilm < ilm-rand < mlp < prompt on several worlds")
     several.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
     several.set_defaults(run=order)
-    for study in (one, grid, several):
+    lists = studies.add_parser("recommending", help="ilm's item head beside iALS and id strings")
+    lists.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
+    lists.set_defaults(run=recommend)
+    for study in (one, grid, several, lists):
         study.add_argument("--model_dir", help="where everything is written (default: runs/…)")
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
         study.add_argument(

@@ -28,10 +28,12 @@ from ilm_jax.training import finished
 if TYPE_CHECKING:
     from study import Study
 
+HERE = pathlib.Path(__file__).parent
 # gin has one configuration, whatever the thread.
 _RECIPES = threading.Lock()
 
-# Its name, the words after `ilm`, the file that says it is done.
+# Its name, the words after `ilm` (or a script of this folder and its words), the file that says it
+# is done.
 Step = tuple[str, list[str], pathlib.Path]
 
 
@@ -62,7 +64,7 @@ def run_step(
         _check_made_from(found, record, name, done)
     else:
         _write(file, {**record, "output": ""})  # a kill between two files must not lose the step
-        print(f"{label}{name}: ilm {' '.join(command)}", flush=True)
+        print(f"{label}{name}: {' '.join(_spoken(command))}", flush=True)
         start = time.monotonic()
         run_verb(command, name, study.folder, prefix=f"{name}: " if study.jobs > 1 else "")
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
@@ -138,14 +140,20 @@ def _check_made_from(
         )
 
 
+def _spoken(command: Sequence[str]) -> list[str]:
+    """The command as a person would type it."""
+    script = command[0].endswith(".py")
+    return ["python", f"studies/{command[0]}", *command[1:]] if script else ["ilm", *command]
+
+
 def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = "") -> None:
-    """Runs `ilm …`; raises UserError if it fails.
+    """Runs `ilm …`, or a script of this folder; raises UserError if it fails.
 
     Programs that one step of a study compiled are read by the next, from `folder`/compiled: rows
     differ in little, and compiling is much of the time of a short run.
 
     Args:
-      command: the words after `ilm`.
+      command: the words after `ilm`, or the script and its words.
       name: of the step, for the message.
       folder: of the study.
       prefix: of every line that it prints, where others print too.
@@ -154,7 +162,9 @@ def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = 
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     }
-    words, env = [sys.executable, "-m", "ilm_jax", *command], {**shared, **os.environ}
+    script = command[0].endswith(".py")
+    start = [str(HERE / command[0]), *command[1:]] if script else ["-m", "ilm_jax", *command]
+    words, env = [sys.executable, *start], {**shared, **os.environ}
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if prefix else {}
     with subprocess.Popen(words, env=env, **piped) as process:  # type: ignore[call-overload]
         for line in process.stdout or ():

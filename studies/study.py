@@ -6,6 +6,7 @@ Finished steps are skipped and half-done ones resume, so an interrupted study go
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +14,10 @@ from typing import Any, ClassVar
 from scheduling import run_steps
 from steps import Step
 
-from ilm_jax.data.sources.prepare import load_catalogue
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.settings_json import settings_from
+from ilm_jax.data.examples.task_keys import tokenizer_path
+from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
 from ilm_jax.evaluation.reports import results
 from ilm_jax.locks import one_writer
 
@@ -28,7 +32,18 @@ RECIPES = {
 }
 # Rows with soft tokens in the prompts, from the floor of them up.
 READER_ROWS = ("prompt", "mlp", "ilm-rand", "ilm")
-# What tiny/data.gin sets, for the verb that prepares the caches.
+# Rows with an item head are trained in this order, the dearest first: no core waits at the end.
+DEAREST = ("ilm", "ilm-rand", "mlp", "text-full", "prompt", "text-zero")
+# Rows that know no item.
+FLOORS = ("text-zero", "prompt")
+# Named after a row's recipe: the row learns to recommend too, by an item head.
+HEADS = "tiny/stage2_items_and_texts.gin"
+FLOOR_STEPS = 150
+# The row that names items by id strings, and what its ranking is called in the table.
+NAMING_ROW, ID_STRINGS = "text-full", "id-strings"
+# What that recipe sets, for the verb that prepares the caches.
+HEADS_SETTINGS = {"history": 10, "mention_history": "slot", "mention_user": "none"}
+# What tiny/data.gin sets, for the same.
 SETTINGS = '{"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}'
 # Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
 PROMPT_LENGTHS = {"toy": {"inputs": 100, "targets": 36}}
@@ -46,7 +61,15 @@ LONGER: dict[str, dict[str, object]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One dataset, one seed, one folder; so many `jobs` at a time."""
+    """One dataset, one seed, one folder; so many `jobs` at a time.
+
+    Attributes:
+      dataset, data_dir, cache_dir: see `load_catalogue`.
+      seed: of everything that is trained.
+      folder: of the study.
+      jobs: steps that run side by side.
+      heads: whether rows that read items learn to recommend by an item head beside the texts.
+    """
 
     dataset: str
     seed: int
@@ -54,6 +77,7 @@ class Study:
     data_dir: str | None = None
     cache_dir: str | None = None
     jobs: int = 1
+    heads: bool = False
     stage1: ClassVar[str] = "tiny/stage1.gin"
 
     @property
@@ -80,9 +104,52 @@ class Study:
         """Flags of `ilm evaluate`: all users and all held-out items are measured."""
         return []
 
+    def ranked(self, row: str) -> list[str]:
+        """Flags of `ilm evaluate`: how a row's lists are made, without what users had before.
+
+        What was not trained to recommend is not asked to, id strings are one row's alone, and what
+        reads no item writes no descriptions: they could be of any.
+        """
+        if not self.heads:
+            return []
+        flags = ["--nogeneration"] if row in FLOORS else []
+        if row in READER_ROWS:
+            return [*flags, "--exclude_seen", "--noid_strings"]
+        return [*flags, "--exclude_seen" if row == NAMING_ROW else "--noranking"]
+
     def cached(self) -> list[str]:
-        """Flags of `ilm cache_tasks`: the tasks of every recipe."""
-        return [*self.data_flags(), f"--settings={SETTINGS}"]
+        """Flags of `ilm cache_tasks`: the tasks of every recipe.
+
+        Rows with an item head read prompts of their own (`head_steps`): others are in words.
+        """
+        settings = SETTINGS
+        if self.heads:
+            settings = json.dumps({**json.loads(SETTINGS), "text_only": True})
+        return [*self.data_flags(), f"--settings={settings}"]
+
+    @functools.cached_property
+    def tokenizer(self) -> pathlib.Path:
+        """Stage 0's, by which prompts that it was not trained on are read too."""
+        cache = pathlib.Path(self.cache_dir or default_cache_dir()).expanduser()
+        settings = settings_from(json.loads(SETTINGS))
+        return tokenizer_path(self.dataset, settings, self.catalogue.fingerprint, cache)
+
+    def head_steps(self) -> list[Step]:
+        """What caches the prompts of rows with an item head."""
+        if not self.heads:
+            return []
+        settings = json.dumps({**HEADS_SETTINGS, "tokenizer": str(self.tokenizer)})
+        tasks = "--tasks=long_description,sequential_random"
+        words = [*self.data_flags(), tasks, f"--settings={settings}", "--nowith_text_only"]
+        return [("prompts", ["cache_tasks", *words], self.folder / "prompts_are_ready")]
+
+    def baseline_steps(self) -> list[Step]:
+        """The rows of collaborative filtering alone."""
+        if not self.heads:
+            return []
+        words = [*self.data_flags(), f"--seed={self.seed}", f"--table={self.table}"]
+        words += [f"--folder={self.folder / 'baselines'}"]
+        return [("baselines", ["baselines.py", *words], self.folder / "baselines/baselines.json")]
 
     def closing(self, stored: Mapping[str, results.Stored]) -> list[str]:
         """Lines that stand under all others of a report, from the evaluations by row."""
@@ -94,10 +161,15 @@ class Study:
         return ["stage0", "stage1"] if row == "ilm" else ["stage0"]
 
     @functools.cached_property
-    def data(self) -> str:
-        """Fingerprint of the catalogue; the first call prepares it."""
+    def catalogue(self) -> Catalogue:
+        """Items, users and interactions; the first call prepares them."""
         where = {"data_dir": self.data_dir, "cache_dir": self.cache_dir}
-        return load_catalogue(self.dataset, **where).fingerprint
+        return load_catalogue(self.dataset, **where)
+
+    @property
+    def data(self) -> str:
+        """Fingerprint of the catalogue."""
+        return self.catalogue.fingerprint
 
     def data_flags(self) -> list[str]:
         """Flags that name the dataset to every data verb."""
@@ -120,7 +192,7 @@ class Study:
         # Texts of any length: what does not fit is cut, and counted.
         return {**bindings, "dataset_config.DatasetConfig.truncate_targets": True}
 
-    def train(self, stage: str, recipe: str, **bindings: object) -> list[str]:
+    def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
         """The command that trains one stage or row."""
         values = {
             "MODEL_DIR": str(self.folder / stage),
@@ -132,7 +204,7 @@ class Study:
             **bindings,
         }
         words = [f"--gin.{name}={value!r}" for name, value in values.items()]
-        return ["train", f"--gin_file={recipe}", *words]
+        return ["train", *(f"--gin_file={recipe}" for recipe in recipes), *words]
 
     def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
         """The command that trains a row of the comparison, in the folder `stage` or its own."""
@@ -143,7 +215,13 @@ class Study:
             sources["QFORMER_FROM"] = str(self.folder / "stage1")
         recipe = self.recipes[row]
         assert recipe is not None, f"{row} is not trained"
-        return self.train(stage or row, recipe, **sources, **bindings)
+        recipes = [recipe]
+        if self.heads and row in READER_ROWS:
+            recipes.append(HEADS)
+            sources["TOKENIZER"] = str(self.tokenizer)
+            # What reads no item has learnt what it can by then.
+            sources |= {"TRAIN_STEPS": FLOOR_STEPS} if row in FLOORS else {}
+        return self.train(stage or row, *recipes, **sources, **bindings)
 
 
 def plan(
@@ -185,19 +263,20 @@ def plan(
         )
     if until == "stage1":
         return steps
-    for row in rows:
+    steps += study.head_steps()
+    for row in sorted(rows, key=DEAREST.index) if study.heads else rows:
         recipe, place = study.recipes[row], (trained or {}).get(row)
         if recipe is not None and place is None:
             steps.append((row, study.train_row(row), folder / row / "last_run.json"))
         run = folder / (place or row) if recipe else study.lm
         output = folder / row / "evaluation"
         command = ["evaluate", f"--model_dir={run}", f"--output={output}", *study.measured()]
-        command += [] if ranking else ["--noranking", "--nogeneration"]
+        command += study.ranked(row) if ranking else ["--noranking", "--nogeneration"]
         if recipe is None:
             lengths = PROMPT_LENGTHS.get(study.family, PROMPT_LENGTHS["movielens"])
             command.append(f"--gin.TASK_FEATURE_LENGTHS={lengths}")
         steps.append((f"evaluate {row}", command, output / "evaluation.json"))
-    return steps
+    return [*steps, *(study.baseline_steps() if ranking else [])]
 
 
 def run_study(

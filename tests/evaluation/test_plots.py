@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.axes import Axes
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports.plots import loss_curves
@@ -31,3 +32,29 @@ def test_absent_file_and_absent_metric_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="none of the metrics accuracy"):
         loss_curves({"x": run}, tmp_path / "x.png", metrics=("accuracy",))
     assert not (tmp_path / "x.png").exists()
+
+
+def test_validation_stands_beside_training_in_its_runs_colour(tmp_path, monkeypatch):
+    drawn, plot = [], Axes.plot
+
+    def noted(self, *data, **how):
+        drawn.append((list(map(list, data)), how))
+        return plot(self, *data, **how)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    runs = {}
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        runs[name] = tmp_path / name
+        lines = [{"step": 5, "loss": value}, {"step": 9, "loss": value - 0.5}]
+        lines.insert(1, {"step": 5, "validation/loss": value + 1})
+        runs[name].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loss_curves(runs, tmp_path / "x.png", validation=True)
+    training = [line for line in drawn if "linestyle" not in line[1]]
+    held_out = [line for line in drawn if "linestyle" in line[1]]
+    assert [data for data, _ in training] == [[[5, 9], [1.0, 0.5]], [[5, 9], [2.0, 1.5]]]
+    assert [data for data, _ in held_out] == [[[5], [2.0]], [[5], [3.0]], [[], []]]
+    assert [how["color"] for _, how in held_out[:2]] == [how["color"] for _, how in training]
+    assert held_out[2][1]["label"] == "validation"
+    drawn.clear()
+    loss_curves(runs, tmp_path / "x.png")
+    assert len(drawn) == 2

@@ -50,6 +50,14 @@ def test_table_is_aligned_and_names_floor_and_ceiling():
     assert lines[3].startswith("ceiling")
 
 
+def test_what_nobody_counted_is_no_number(tmp_path):
+    row = Row("ials", {"ndcg@10": 0.1}, None, None, None)
+    (_, line) = format_table([row]).split("\n")
+    assert line.split() == ["ials", "-", "-", "-", "-", "0.1000", "-", "-", "-", "-"]
+    (written,) = write_report(tmp_path / "r.json", "toy", 0, [row], protocol={})["rows"]
+    assert written["seconds"] is None and written["trainable_params"] is None
+
+
 def test_intervals_stand_under_the_figures_that_have_one():
     values = Row("mlp", {"nll": 0.5}, intervals={"nll": mean_interval(np.arange(40) / 39)})
     lines = format_intervals([ROWS[0], values]).split("\n")

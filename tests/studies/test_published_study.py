@@ -19,6 +19,8 @@ from tests.data.published_tokenizers import published as tokenizer_of
 from tests.parity.chat_cases import CHATML
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What `reproduce` imports beside its own parts.
+STUDIES = ("study", "steps", "scheduling", "reporting", "baselines", "cf_data", "cf_sweep")
 ROWS = ["text-zero", "prompt", "mlp", "ilm-rand", "ilm"]
 
 
@@ -31,7 +33,7 @@ def modules(monkeypatch):
     import study
 
     yield published, study, reproduce
-    for name in ("published", "reproduce", "study", "steps", "scheduling", "rates"):
+    for name in (*STUDIES, "published", "reproduce", "rates", "recommending"):
         sys.modules.pop(name)
 
 

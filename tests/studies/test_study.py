@@ -8,6 +8,8 @@ import pytest
 
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
+from ilm_jax.runs import gin_config
+from ilm_jax.runs.run import Run
 from ilm_jax.training import finished
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -87,3 +89,47 @@ def test_a_kill_between_a_step_and_its_record_loses_nothing(steps, tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="is not what step 'stage0' would make"):
         module.run_study(study, ["mlp"], ranking=False)
+
+
+def test_a_quickstarts_readers_recommend_and_id_strings_are_one_rows_alone(
+    steps, tmp_path, monkeypatch
+):
+    module, _ = steps
+    monkeypatch.setattr(module.Study, "tokenizer", tmp_path / "stage0.model")
+    study = module.Study("toy", 0, tmp_path / "s", heads=True)
+    plan = module.plan(study, list(study.recipes), True)
+    names = [name for name, *_ in plan]
+    assert names[:5] == ["data", "cf", "stage0", "stage1", "prompts"] and names[-1] == "baselines"
+    assert names[5:7] == ["ilm", "evaluate ilm"], "what takes longest starts first"
+    words = {name: command for name, command, _ in plan}
+    for row in study.recipes:
+        asked = words[f"evaluate {row}"]
+        reads = row in module.READER_ROWS
+        assert ("--noid_strings" in asked) == reads, row
+        assert ("--exclude_seen" in asked) == (reads or row == "text-full"), row
+        assert ("--noranking" in asked) == (row == "text-zero"), row
+        if row == "text-zero":
+            continue
+        files = [word.partition("=")[2] for word in words[row] if word.startswith("--gin_file")]
+        bindings = [w.removeprefix("--gin.") for w in words[row] if w.startswith("--gin.")]
+        run = gin_config.build(Run, files, bindings)
+        assert run.objective.scores_items == reads and run.objective.predicts_text, row
+        assert sum(run.dataset.row_lengths.values()) == 244, "rows of all recipes cost the same"
+        settings = json.loads(words["prompts"][3].removeprefix("--settings="))
+        assert settings.pop("tokenizer") == str(study.tokenizer)
+        kept = {name: getattr(run.dataset.settings, name) for name in settings}
+        assert (kept == settings) == reads, row
+    plain = module.plan(module.Study("toy", 0, tmp_path / "p"), list(study.recipes), True)
+    assert not {"prompts", "baselines"} & {name for name, *_ in plain}
+    assert not any("stage2_items_and_texts" in " ".join(command) for _, command, _ in plain)
+
+
+def test_a_step_may_be_a_script_of_the_studies(monkeypatch, tmp_path, capfd):
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    import steps as running
+
+    running.run_verb(["baselines.py", "--help"], "baselines", tmp_path)
+    assert "python studies/baselines.py --dataset" in capfd.readouterr().out
+    with pytest.raises(UserError, match="step 'baselines' failed"):
+        running.run_verb(["baselines.py", "--no_such_flag"], "baselines", tmp_path)
+    sys.modules.pop("steps")

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ Curve = tuple[list[float], list[float]]
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_HELD_OUT: dict[str, Any] = {"linestyle": "--", "marker": "o", "linewidth": 1.4, "markersize": 4}
 
 
 def loss_curves(
@@ -21,19 +23,27 @@ def loss_curves(
     *,
     metrics: Sequence[str] = ("loss",),
     title: str = "",
+    validation: bool = False,
 ) -> None:
     """Draws one panel per metric and one colour per run; noisy curves get a smooth line on top.
+
+    Validation is dashed, with a mark at each measurement, on the axis of training: what overfits is
+    seen to.
 
     Args:
       runs: metrics.jsonl of every run, by the name for the legend.
       output: the PNG to write.
       metrics: names in the files' records.
       title: above the panels.
+      validation: whether the same metrics of validation ("validation/loss") are drawn too, where a
+        run has them.
 
     Raises:
       UserError: if a file is absent, or no run has any of the metrics.
     """
-    curves = {name: _read(path, metrics) for name, path in runs.items()}
+    held_out = {metric: f"validation/{metric}" for metric in metrics if validation}
+    read = [*metrics, *held_out.values()]
+    curves = {name: _read(path, read) for name, path in runs.items()}
     shown = [metric for metric in metrics if any(metric in run for run in curves.values())]
     if not shown:
         where = ", ".join(str(path) for path in runs.values())
@@ -47,8 +57,13 @@ def loss_curves(
     FigureCanvasAgg(figure)
     for axes, metric in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
         for number, (name, run) in enumerate(curves.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
             if metric in run:
-                _draw(axes, *run[metric], name, _COLOURS[number % len(_COLOURS)])
+                _draw(axes, *run[metric], name, colour)
+            if (held := held_out.get(metric, "")) in run:
+                axes.plot(*run[held], **_HELD_OUT, color=colour)
+        if any(held_out.get(metric) in run for run in curves.values()):
+            axes.plot([], [], **_HELD_OUT, color="#666666", label="validation")
         axes.set_xlabel("step")
         axes.set_ylabel(metric)
         axes.grid(alpha=0.25)

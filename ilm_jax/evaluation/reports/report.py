@@ -21,17 +21,17 @@ class Row:
       model: "text-zero", "prompt", "mlp", "ilm-rand", "ilm", "text-full" or another name.
       metrics: by name; those of `COLUMNS` stand in the table, others in the file only.
       intervals: of some of the metrics.
-      trainable_params, frozen_params: numbers of parameters.
-      seconds: of training, earlier stages that only this row needs included.
+      trainable_params, frozen_params: numbers of parameters; None: none are counted.
+      seconds: of training, earlier stages that only this row needs included; None: not measured.
       note: short remark for the table, such as "trained LM".
       missing: metrics that could not be had, and why.
     """
 
     model: str
     metrics: Mapping[str, float]
-    trainable_params: int = 0
-    frozen_params: int = 0
-    seconds: float = 0.0
+    trainable_params: int | None = 0
+    frozen_params: int | None = 0
+    seconds: float | None = 0.0
     intervals: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
     note: str = ""
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -41,9 +41,9 @@ class Row:
         return {
             "model": self.model,
             **{name: _number(self.metrics.get(name)) for name in COLUMNS},
-            "trainable_params": int(self.trainable_params),
-            "frozen_params": int(self.frozen_params),
-            "seconds": round(float(self.seconds), 3),
+            "trainable_params": self.trainable_params,
+            "frozen_params": self.frozen_params,
+            "seconds": None if self.seconds is None else round(float(self.seconds), 3),
             "other": {
                 name: _number(value) for name, value in self.metrics.items() if name not in COLUMNS
             },
@@ -119,7 +119,8 @@ def format_table(
         numbers = [_cell(row.metrics.get(name)) for name in COLUMNS]
         note = row.note or ("floor" if row.model == floor else "")
         sizes = [_count(row.trainable_params), _count(row.frozen_params)]
-        lines.append([row.model, *numbers, *sizes, f"{row.seconds:.0f}", note])
+        seconds = "-" if row.seconds is None else f"{row.seconds:.0f}"
+        lines.append([row.model, *numbers, *sizes, seconds, note])
     if ceiling:
         numbers = [_cell(ceiling.get(name)) for name in COLUMNS]
         lines.append(["ceiling", *numbers, "", "", "", "by the generator"])
@@ -152,7 +153,9 @@ def _cell(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:z.4f}"
 
 
-def _count(number: int) -> str:
+def _count(number: int | None) -> str:
+    if number is None:
+        return "-"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.2f}{unit}"
