@@ -104,7 +104,7 @@ def by_popularity(splits: Splits, length: int = 10) -> dict[str, float]:
     best = np.argsort(-splits.train_counts(), kind="stable")[:length].tolist()
     targets = [row for (split, _), row in targets_of(splits).items() if split == "test"]
     places = np.array([best.index(row) if row in best else -1 for row in targets])
-    gains = np.where(places < 0, 0.0, 1 / np.log2(places + 2.0))
+    gains = np.where(places < 0, 0.0, 1 / np.log2(np.maximum(places, 0) + 2.0))
     return {"hr@10": float(np.mean(places >= 0)), "ndcg@10": float(gains.mean())}
 
 
