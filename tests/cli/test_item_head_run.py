@@ -8,6 +8,8 @@ import pytest
 
 from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.examples.settings_json import settings_from
+from ilm_jax.data.examples.task_keys import tokenizer_path
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from tests.cli import small_world
@@ -91,7 +93,7 @@ def test_a_recommendation_is_answered_by_the_head_or_by_id_strings(head_run, tmp
 def grown_world(root, folder, catalogue):
     """Two items behind the catalogue's, and the table with their vectors; returns the tokenizer."""
     more = {
-        "item_ids": ["late 1", "late 2"],
+        "item_ids": ["late1", "late2"],
         "titles": ["Late", "Later"],
         "texts": ["Tea.", "Ink."],
     }
@@ -110,7 +112,8 @@ def grown_world(root, folder, catalogue):
             "split_fingerprint": make_splits(grown).fingerprint,
         }
     ).save(folder / "grown.safetensors")
-    (tokenizer,) = (root / "cache/tokenizers").glob("*.model")
+    own = settings_from(small_world.SETTINGS)
+    tokenizer = tokenizer_path("toy", own, catalogue.fingerprint, root / "cache")
     settings = {**small_world.SETTINGS, "tokenizer": str(tokenizer)}
     small_world.cache(
         folder, ("long_description", "sequential_random"), "--nowith_text_only", settings=settings
@@ -123,7 +126,7 @@ def test_items_that_join_are_ranked_without_training(head_run, tmp_path, capsys)
     catalogue, folder = head_run
     root = trained_run()[0]
     tokenizer = grown_world(root, tmp_path, catalogue)
-    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "{item:late 1}, what next?"}) + "\n")
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "{item:late1}, what next?"}) + "\n")
     words = [
         *("infer", f"--model_dir={folder}", f"--input={tmp_path / 'in.jsonl'}", "--beams=82"),
         *(f"--gin.CACHE_DIR={str(tmp_path / 'cache')!r}", f"--gin.TOKENIZER={str(tokenizer)!r}"),
@@ -133,7 +136,7 @@ def test_items_that_join_are_ranked_without_training(head_run, tmp_path, capsys)
     assert "2 of toy/item" in capsys.readouterr().err
     (found,) = rows(tmp_path / "out.jsonl")
     names = [item["id"] for item in found["items"]]
-    assert {"late 1", "late 2"} <= set(names) and len(names) == len(set(names))
+    assert {"late1", "late2"} <= set(names) and len(names) == len(set(names))
     other = EmbeddingTable.load(table)
     other.item[0] *= 1.01
     other.save(tmp_path / "other.safetensors")
