@@ -13,8 +13,8 @@ rate by nll_content of the validation items (rates.py); the tiny recipes hold wh
 `order` repeats the four rows with soft tokens on several (toy world, seed) pairs and tests whether
 nll_content of ilm is below ilm-rand, that below mlp, and that below prompt.
 `recommending` does so for NDCG@10 of ilm's item head, beside iALS, whose vectors it reads, and
-beside the id strings of the same run (recommending.py). Finished steps are skipped, half-done ones
-resume, so an interrupted study goes on where it was.
+beside id strings (recommending.py). Finished steps are skipped, half-done ones resume, so an
+interrupted study goes on where it was.
 """
 
 import argparse

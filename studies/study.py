@@ -79,6 +79,7 @@ class Study:
     jobs: int = 1
     heads: bool = False
     stage1: ClassVar[str] = "tiny/stage1.gin"
+    head: ClassVar[str] = HEADS
 
     @property
     def table(self) -> pathlib.Path:
@@ -217,7 +218,7 @@ class Study:
         assert recipe is not None, f"{row} is not trained"
         recipes = [recipe]
         if self.heads and row in READER_ROWS:
-            recipes.append(HEADS)
+            recipes.append(self.head)
             sources["TOKENIZER"] = str(self.tokenizer)
             # What reads no item has learnt what it can by then.
             sources |= {"TRAIN_STEPS": FLOOR_STEPS} if row in FLOORS else {}

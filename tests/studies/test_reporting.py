@@ -34,7 +34,7 @@ def modules(monkeypatch):
         sys.modules.pop(name)
 
 
-def evaluated(folder, ndcg=None, content=None, more=(), targets=USERS):
+def evaluated(folder, ndcg=None, content=None, targets=USERS):
     """An evaluation of constant metrics, with the lists' file."""
     draw = np.random.default_rng(0)
     metrics, protocol = [], {"intervals": "95 %"}
@@ -43,11 +43,9 @@ def evaluated(folder, ndcg=None, content=None, more=(), targets=USERS):
         names = ("nll", "nll_content")
         metrics += [MetricValues(n, "texts", np.arange(TEXTS), values, weights) for n in names]
         protocol["nll"] = {"nll": "nats", "nll_content": "content", "texts": TEXTS, "ids": "same"}
-    gains = {} if ndcg is None else {"": ndcg} | dict(more)
-    for before, value in gains.items():
-        at, values = np.arange(USERS), value + draw.normal(size=USERS) / 99
-        for name in ("hr@10", "ndcg@10"):
-            metrics.append(MetricValues(before + name, "users", at, values))
+    if ndcg is not None:
+        at, values = np.arange(USERS), ndcg + draw.normal(size=USERS) / 99
+        metrics += [MetricValues(name, "users", at, values) for name in ("hr@10", "ndcg@10")]
         ranking = {"candidates": "all", "seen_items": "left out", "users": str(USERS)}
         protocol["ranking"] = ranking | {"beams": 10, "history": 10}
     lists = [json.dumps({"user": f"u{n}", "target": f"i{n}"}) + "\n" for n in range(targets)]
@@ -91,24 +89,27 @@ def test_one_table_holds_baselines_rows_and_id_strings(modules, tmp_path):
         reporting.compare_rankings(work)
 
 
-def test_a_head_is_compared_with_ials_and_its_own_id_strings(modules, tmp_path, monkeypatch):
+def test_a_head_is_compared_with_ials_and_with_id_strings(modules, tmp_path, monkeypatch):
     _, recommending, baselines, study = modules
     pairs = []
     for world in range(2):
         work = study.Study("toy", world, tmp_path / str(world), heads=True)
-        evaluated(work.folder / "ilm/evaluation", 0.8 + world / 10, more={"id_strings/": 0.05})
+        evaluated(work.folder / "ilm/evaluation", 0.8 + world / 10)
+        evaluated(work.folder / "text-full/evaluation", 0.05)
         for row in baselines.ROWS:
             evaluated(work.folder / "baselines" / row, 0.4)
         pairs.append((world, world, work))
     asked = []
     monkeypatch.setattr(recommending, "run_study", lambda work, rows: asked.append((work, rows)))
     lines = recommending.measure(pairs).split("\n")
-    assert [rows for _, rows in asked] == [["ilm"]] * 2
-    words = asked[0][0].ranked("ilm")
-    assert "--exclude_seen" in words and "--noid_strings" not in words
+    assert [rows for _, rows in asked] == [["ilm", "text-full"]] * 2
+    monkeypatch.setattr(study.Study, "tokenizer", tmp_path / "stage0.model")
+    words = {name: command for name, command, _ in study.plan(asked[0][0], *asked[0][1:], True)}
+    assert "--gin_file=tiny/stage2_items.gin" in words["ilm"]
+    assert all("--exclude_seen" in words[f"evaluate {row}"] for row in ("ilm", "text-full"))
     shares = [float(line.split()[0]) for line in lines if " of ials; " in line]
     assert shares == pytest.approx([2.0, 2.25, 2.125], abs=0.05)
-    assert sum(" of ilm by id strings; " in line for line in lines) == 3
+    assert sum(" of id-strings; " in line for line in lines) == 3
     assert "all 2 pairs together (users of every pair):" in lines
     assert f"{2 * USERS} pairs" in lines[-1] and f" {USERS} pairs" in lines[4]
 
