@@ -304,6 +304,7 @@ def trained(folder, **options):
     return {path: np.array(x) for path, x in flat(one.params()).items()}
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_ends_with_the_bits_of_one_that_did_not(tmp_path):
     """Dropout, schedule and batches go on; what was drawn anew is not drawn again."""
     whole = trained(tmp_path / "whole")
