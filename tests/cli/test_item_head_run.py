@@ -128,7 +128,8 @@ def test_items_that_join_are_ranked_without_training(head_run, tmp_path, capsys)
     tokenizer = grown_world(root, tmp_path, catalogue)
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "{item:late1}, what next?"}) + "\n")
     words = [
-        *("infer", f"--model_dir={folder}", f"--input={tmp_path / 'in.jsonl'}", "--beams=82"),
+        *("infer", f"--model_dir={folder}", f"--input={tmp_path / 'in.jsonl'}", "--answer=items"),
+        "--beams=82",
         *(f"--gin.CACHE_DIR={str(tmp_path / 'cache')!r}", f"--gin.TOKENIZER={str(tokenizer)!r}"),
     ]
     table = tmp_path / "grown.safetensors"
