@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ilm_jax.errors import UserError
+from ilm_jax.models.products import product
 
 DType = DTypeLike  # such as "bfloat16"
 Axes = tuple[str | None, ...]
@@ -138,7 +139,7 @@ class Dense(nn.Module):
             kernel = make_param(
                 self, "kernel", self.kernel_init, shape, self.axes, self.param_dtype
             )
-            y = jnp.dot(x, kernel.astype(dtype))
+            y = product(x, kernel.astype(dtype))
         if self.lora_rank:
             a, b = lora_params(self, shape, self.axes, self.lora_rank)
             update = jnp.dot(jnp.dot(x, a.astype(dtype)), b.astype(dtype))

@@ -19,17 +19,12 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.errors import UserError
 from ilm_jax.models.layers import mesh_spec
+from ilm_jax.models.platforms import platform as platform
 
 # Width of a TPU's vector registers: blocks and heads are multiples of it.
 LANES = 128
 # Larger blocks need more of the chip's fast memory than its default limit grants.
 LARGEST_BLOCK = 512
-
-
-def platform() -> str:
-    """Of the current mesh's devices ("tpu", "cpu", …), or of the default ones without a mesh."""
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    return jax.default_backend() if device is None else device.platform
 
 
 def why_not(query: Float[Array, "batch length heads dim"], key: Array) -> str | None:

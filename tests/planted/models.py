@@ -12,6 +12,20 @@ _ENCODERS = "tests/models/test_sequential_encoders.py"
 
 FAULTS = (
     Fault(
+        "a frozen weight costs the product of its gradient",
+        "ilm_jax/models/products.py",
+        "x.value if weight.perturbed else None",
+        "x.value",
+        "tests/models/test_products.py",
+    ),
+    Fault(
+        "an attention's blocks add to the first keys",
+        "ilm_jax/models/blocked_attention.py",
+        "total, part, keys.start,",
+        "total, part, 0,",
+        "tests/models/test_blocked_attention.py",
+    ),
+    Fault(
         "a caption sees its next token",
         "ilm_jax/models/qformer.py",
         "(column < count) | (column <= row)",

@@ -1,0 +1,56 @@
+"""The product of activations with a weight, and on CPUs a fast form of the weight's gradient.
+
+The gradient of a weight is x^T g, summed over all tokens. As differentiation writes it, both
+factors come to XLA's CPU backend with the tokens in the wrong place, and the product runs at a
+fifth to a half of the rate of others (jaxlib 0.10.2). Here the narrower factor is turned first,
+which costs a copy of it, and the product has the form of a layer's own.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from ilm_jax.models.platforms import platform
+
+
+def product(
+    x: Float[Array, "*batch in"], weight: Float[Array, "in out"]
+) -> Float[Array, "*batch out"]:
+    """x W, in the factors' type. A weight that does not train costs no product for its gradient."""
+    return _product(x, weight) if platform() == "cpu" else jnp.dot(x, weight)
+
+
+@jax.custom_vjp
+def _product(x: Array, weight: Array) -> Array:
+    return jnp.dot(x, weight)
+
+
+def _forward(x: Any, weight: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
+    kept = x.value if weight.perturbed else None, weight.value if x.perturbed else None
+    return jnp.dot(x.value, weight.value), kept
+
+
+def _backward(kept: tuple[Array | None, Array | None], of_out: Any) -> tuple[Any, Any]:
+    x, weight = kept
+    if isinstance(of_out, SymbolicZero):
+        return None, None
+    of_x = None
+    if weight is not None:
+        last = of_out.ndim - 1
+        of_x = jax.lax.dot_general(of_out, weight, (((last,), (1,)), ((), ())))
+    return of_x, None if x is None else _of_weight(x, of_out)
+
+
+_product.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _of_weight(x: Float[Array, "*batch in"], g: Float[Array, "*batch out"]) -> Array:
+    """x^T g over all tokens; barriers keep XLA from folding the turns into the product."""
+    x, g = (y.reshape(-1, y.shape[-1]) for y in (x, g))
+    barrier = jax.lax.optimization_barrier
+    if x.shape[1] <= g.shape[1]:
+        return jnp.dot(barrier(x.T), g)
+    return barrier(jnp.dot(barrier(g.T), x)).T

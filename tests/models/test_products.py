@@ -1,0 +1,58 @@
+"""Products with weights on a CPU: values, gradients and the number of products are jnp.dot's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ilm_jax.models import products
+from ilm_jax.models.counting import count_dots
+
+SHAPES = {"wider": ((2, 5, 3), (3, 7)), "narrower": ((2, 5, 7), (7, 3)), "rows": ((5, 4), (4, 4))}
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def evaluated(function, x, weight):
+    """(product, gradients of a mixture of it)."""
+
+    def scalar(x, weight):
+        y = function(x, weight)
+        return (y.astype(jnp.float32) * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))(x, weight)
+    return y, *gradients
+
+
+@pytest.mark.parametrize("left, right", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.1)])
+def test_values_and_gradients_are_those_of_the_plain_product(left, right, dtype, tolerance):
+    x, weight = draw(*left, dtype=dtype), draw(*right, seed=1, dtype=dtype)
+    got, want = (evaluated(f, x, weight) for f in (products.product, jnp.dot))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype and g.shape == w.shape
+        np.testing.assert_allclose(
+            g.astype(jnp.float32), w.astype(jnp.float32), atol=tolerance, rtol=tolerance
+        )
+
+
+@pytest.mark.parametrize("trains, dots", [((0,), 2), ((1,), 2), ((0, 1), 3)])
+def test_what_does_not_train_costs_no_product_in_a_scan_too(trains, dots):
+    x, weights = draw(5, 4), draw(3, 4, 4, seed=1)
+
+    def loss(x, weights):
+        return jax.lax.scan(lambda y, w: (products.product(y, w), None), x, weights)[0].sum()
+
+    # In a scan the state's gradient is needed where the weights alone train too.
+    found = count_dots(jax.make_jaxpr(jax.grad(loss, trains))(x, weights))
+    assert found == 3 * (3 if trains == (1,) else dots)
+
+
+def test_other_devices_get_the_plain_product(monkeypatch):
+    monkeypatch.setattr(products, "platform", lambda: "tpu")
+    x, weight = draw(5, 4), draw(4, 6, seed=1)
+    assert str(jax.make_jaxpr(products.product)(x, weight)) == str(
+        jax.make_jaxpr(jnp.dot)(x, weight)
+    )
