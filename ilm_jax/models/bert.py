@@ -3,10 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ilm_jax.models.activations import gelu
 from ilm_jax.models.attention import dot_product_attention
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import (
@@ -87,7 +87,7 @@ class BertMLP(nn.Module):
             "kernel_init": normal_002,
         }
         x = Dense(self.mlp_dim, ("embed", "mlp"), name="up", **types)(x)
-        x = constrain(jax.nn.gelu(x, approximate=False), "batch", "length", "mlp")
+        x = constrain(gelu(x), "batch", "length", "mlp")
         return Dense(self.embed_dim, ("mlp", "embed"), name="down", **types)(x)
 
 
@@ -154,7 +154,7 @@ class TextHead(nn.Module):
 
     def states(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """The states that the table is multiplied with."""
-        return self.norm(jax.nn.gelu(self.dense(x), approximate=False))
+        return self.norm(gelu(self.dense(x)))
 
     def output_layer(self, token: Embed) -> OutputLayer:
         """The output layer on `states`, as arrays."""
