@@ -71,6 +71,7 @@ OTHERS = {
     "ItemHead",
     "ResidualKMeans",
     "RQVAE",
+    "NewTokens",
     "SemanticIds",
     "RopeScaling",
     "InitFrom",
@@ -87,7 +88,7 @@ ZERO = {
     "Columns": "core",
     "CritiqueConfig": "hidden",
     "CorpusSettings": "sequential_examples word_variants",
-    "DatasetConfig": "max_entities pack",
+    "DatasetConfig": "max_entities pack block redraw",
     "DecoderConfig": "vocab_size lora_rank norm_eps",
     "DecodingConfig": "pad_id top_k length_penalty",
     "FitCF": "patience",
@@ -96,11 +97,12 @@ ZERO = {
     "InferEvalConfig": "every",
     "InitFrom": "step",
     "ItemKNNConfig": "shrinkage",
-    "ItemHead": "weight cf_dim",
-    "LanguageModelling": "target_length",
+    "ItemHead": "weight cf_dim history_weight",
+    "LanguageModelling": "target_length word_rows",
+    "NewTokens": "count first",
     "MeshConfig": "data fsdp tensor",  # refused with the number of devices in hand
-    "OptimizerConfig": "warmup_steps end_fraction b1 b2 weight_decay clip_norm",
-    "EvaluationConfig": "liked",
+    "OptimizerConfig": "warmup_steps warmup_share end_fraction b1 b2 weight_decay clip_norm",
+    "EvaluationConfig": "liked length_penalty",
     "QFormerConfig": "cf_dim vocab_size dropout pad_id dec_id norm_eps",
     "RQVAE": "commitment restart_every",
     "SASRecConfig": "dropout norm_eps",
@@ -109,14 +111,14 @@ ZERO = {
     "SequentialConfig": "margin",
     "SplitConfig": "held_out_items",
     "Sweep": "draws",
-    "T5Config": "vocab_size lora_rank norm_eps start_id eos_id",
+    "T5Config": "vocab_size lora_rank norm_eps start_id eos_id dropout word_rows",
     "TextHead": "weight",
     "TrainerConfig": "eval_every patience",
 }
 NEGATIVE = {
     "MeshConfig": "data fsdp tensor",
     "DecodingConfig": "length_penalty",
-    "EvaluationConfig": "liked",
+    "EvaluationConfig": "liked length_penalty",
 }
 
 
@@ -196,7 +198,7 @@ def test_every_configuration_of_the_recipes_is_walked():
     [
         (lambda: Schedule({"prompt": 1.5}), "whole number, at least 0 for 'prompt'"),
         (lambda: Schedule({"prompt": "2"}), "whole number, at least 0 for 'prompt'"),
-        (lambda: DatasetConfig({"a": -1.0}), "give .*a dictionary of .* above 0"),
+        (lambda: DatasetConfig({"a": -1.0}), "give .*a dictionary of .* at least 0"),
         (lambda: DatasetConfig("a", {"inputs": 1.5}), "at least 0 for 'inputs'"),
         (lambda: TrainerConfig(2, 2, trainable="qformer"), "give a list of a text"),
         (lambda: OptimizerConfig(learning_rate=2**2000), "give a finite number"),

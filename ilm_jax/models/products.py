@@ -1,8 +1,8 @@
 """The product of activations with a weight, and on CPUs a fast form of the weight's gradient.
 
 The gradient of a weight is x^T g, summed over all tokens. As differentiation writes it, both
-factors come to XLA's CPU backend with the tokens in the wrong place, and the product runs at a
-fifth to a half of the rate of others (jaxlib 0.10.2). Here the narrower factor is turned first,
+factors come to XLA's CPU backend with the tokens in the wrong place, and the product runs at
+half of the rate of others (jaxlib 0.10.2). Here the narrower factor is turned first,
 which costs a copy of it, and the product has the form of a layer's own.
 """
 

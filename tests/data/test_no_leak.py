@@ -208,7 +208,8 @@ def test_no_setting_lets_held_out_words_into_training(
                 assert splits.item_fold[[example["row"], example["other"]]].tolist() == [0, 0]
     # Nothing trains on unseen templates, and this catalogue has no ratings and no alike items.
     unseen = {spec.task for spec in task_specs().values() if spec.task.endswith("_unseen")}
-    assert without == unseen | {"rating", "next_item_critique", "joint_critique"}
+    critiques = {f"{task}_critique" for task in ("next_item", "joint", "purchase")}
+    assert without == unseen | critiques | {"rating", "purchase_uncritiqued"}
     everything = "\n".join(strings)
     for row in range(catalogue.num_items):
         used = any(word in everything for word in words_of(catalogue, row))

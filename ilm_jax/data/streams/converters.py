@@ -238,6 +238,7 @@ class PromptConverter:
         slots of the row.
         """
         inputs, slots, bounds = (example[name] for name in ("inputs", "slots", "history_bounds"))
+        bounds = np.asarray(bounds, np.int64)
         if not len(slots) and len(inputs) <= self.inputs_length:
             return Fitted(inputs, slots, bounds)
         is_slot = inputs < 0
