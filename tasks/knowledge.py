@@ -103,6 +103,11 @@ class Ranking(_Knowledge):
         "Behind{history} on {dataset}, which of {candidates} fits best? Best:",
     )
 
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """As the other tasks; a file of candidates is read, and refused, before any example."""
+        self._given  # noqa: B018
+        return super().index(split)
+
     @functools.cached_property
     def _given(self) -> dict[tuple[str, int], list[int]]:
         if not self.own.candidates_file:
