@@ -2,11 +2,50 @@
 
 import dataclasses
 
+import jax
 import numpy as np
+import pytest
 
-from ilm_jax.evaluation.measures.generation import Generated
-from ilm_jax.evaluation.measures.narratives import Marked
+from ilm_jax.data.examples.mentions import with_item
+from ilm_jax.data.streams.feed import Feed
+from ilm_jax.evaluation.measures import passes
+from ilm_jax.evaluation.measures.generation import Generated, GenerationMeasure
+from ilm_jax.evaluation.measures.narratives import Marked, NarrativeMeasure
+from ilm_jax.evaluation.measures.passes import ModelOnMesh
+from ilm_jax.models.readers import MLPReader
+from ilm_jax.objectives.language import LanguageModelling
+from ilm_jax.sharding.partitioning import Partitioner
+from ilm_jax.sharding.state import describe_variables, initialise, nested
 from tests.data.small_catalogue import small_catalogue, words_of
+from tests.evaluation import small
+from tests.training import models
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(passes, "BATCH", 8)
+
+
+def test_every_text_is_written_behind_its_own_item():
+    partitioner, feed = Partitioner(), small.small_feed(12)
+    made = LanguageModelling(models.LM, MLPReader(models.QFORMER))
+    model = ModelOnMesh(made, partitioner, models.table())
+    variables = describe_variables(made)
+    drawn = initialise(made, variables, list(variables), partitioner, jax.random.key(0))
+    # Soft tokens that no model overhears, and words that are told apart.
+    params = nested({path: x * (8 if "embed" in path else 3) for path, x in drawn.items()})
+    measure = NarrativeMeasure(model, feed, small.TOKENIZER, 4)
+    numbers, items = np.array([11, 3, 7, 0]), np.array([5, 5, 30, 1])
+    found = measure(params, numbers, items)
+    assert found.index.tolist() == [0, 3, 7, 11]
+    # By examples that hold their items from the start.
+    written = [with_item(small.example(n), i) for n, i in ((0, 1), (3, 5), (7, 30), (11, 5))]
+    longer = Feed(small.Examples(written), feed.converter.with_room_for_an_item())
+    want = GenerationMeasure(model, longer, small.TOKENIZER, 4)(params)
+    assert found.predictions == want.predictions
+    # The same program, other items.
+    again = measure(params, numbers, items[::-1])
+    assert again.predictions != found.predictions
 
 
 def test_true_words_are_those_of_the_item_among_the_words_that_tell_items_apart():

@@ -120,3 +120,27 @@ def test_the_loss_is_the_weighted_sum_of_both_means(item, text):
         (own, count) = losses(alone)(parameters(), given)["loss"]
         means.append(own / count)
     np.testing.assert_allclose(total / weight, item * means[0] + text * means[1], rtol=1e-5)
+
+
+def test_losses_and_gradients_on_eight_devices_are_those_on_one():
+    made, found = objective(), []
+
+    def loss(params, given, table):
+        sums = made.loss(params, "prompt", given, table, None)["loss"]
+        return sums.total / sums.weight
+
+    for sizes in ((1,), (2, 2, 2)):
+        devices = tuple(jax.devices()[: int(np.prod(sizes))])
+        partitioner = Partitioner(MeshConfig(*sizes), devices=devices)
+        params = parameters(sizes)
+        given = partitioner.global_batch({n: np.asarray(x) for n, x in batch().items()}, 8)
+        table = jax.device_put(models.table(), partitioner.replicated)
+        with partitioner.context():
+            value, slope = jax.jit(jax.value_and_grad(loss))(params, given, table)
+        found.append((np.asarray(value), jax.tree.map(np.asarray, slope)))
+    (one, of_one), (eight, of_eight) = found
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(of_one), jax.tree.leaves(of_eight), strict=True
+    ):
+        np.testing.assert_allclose(b, a, atol=1e-5 * max(1, np.abs(a).max()), err_msg=str(path))

@@ -62,6 +62,7 @@ def test_scalars_and_empty_arrays_keep_their_shapes(mesh, shape, cheap_axis):
     assert entry.read().shape == shape
 
 
+@pytest.mark.slow
 def test_scalars_go_out_and_come_back_in_an_adapters_folder(first, tmp_path):
     converting.to_adapter(str(first), str(tmp_path / "adapter"))
     saved, back = open_source(str(first)).entries, open_source(f"{tmp_path}/adapter").entries
