@@ -54,6 +54,11 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "split", "test", ["test", "validation"], "Whose targets are measured.", flag_values=values
     )
+    _define_switches(values)
+    return values
+
+
+def _define_switches(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "multiprocess",
         False,
@@ -77,7 +82,6 @@ def _flags() -> flags.FlagValues:
         "Also have descriptions written; --nogeneration leaves it out.",
         flag_values=values,
     )
-    return values
 
 
 def main(argv: Sequence[str]) -> int:

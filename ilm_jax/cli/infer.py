@@ -76,6 +76,11 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
 
 
+def _given(values: flags.FlagValues, name: str, default: float) -> Any:
+    """A flag's value; where nobody gave one, the default of lists."""
+    return default if values[name].using_default_value else values[name].value
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the verb with the words after it; returns the exit code.
 
@@ -95,37 +100,28 @@ def main(argv: Sequence[str]) -> int:
 
         return infer_model.main(values, bindings)
     _check(values)
-    beams = 10 if values["beams"].using_default_value else values.beams
-    penalty = 0.0 if values["length_penalty"].using_default_value else values.length_penalty
+    beams, penalty = _given(values, "beams", 10), _given(values, "length_penalty", 0.0)
     ranks = values.answer != "text"
     run = opening.open_run(values.model_dir, bindings, "infer")
-    if ranks and beams > run.catalogue.num_items:
-        raise UserError(
-            f"--beams={beams}: give a number from 1 to {run.catalogue.num_items}, all items"
-        )
+    most = run.catalogue.num_items
+    if ranks and beams > most:
+        raise UserError(f"--beams={beams}: give a number from 1 to {most}, all items")
     requests, total, slots, length = _requests(run, values)
 
     from ilm_jax.serving.answering import Answerer
 
     opening.say_template(run.tokenizer, *opening.folders_of(run))
     trained = opening.load(run, values.step)
-    answerer = Answerer.of_trained(
-        trained,
-        length=length,
-        slots=slots,
-        batch_size=values.batch_size,
-        task=values.task,
-        by_names=values.answer == "id_strings",
-    )
+    sizes: dict[str, Any] = {"length": length, "slots": slots, "batch_size": values.batch_size}
+    by_names = values.answer == "id_strings"
+    answerer = Answerer.of_trained(trained, task=values.task, by_names=by_names, **sizes)
     if ranks and penalty and answerer.shelf:
         raise UserError("--length_penalty is of strings: give --answer=id_strings, or leave it out")
     config = opening.decoding(values, run.stop_ids, run.tokenizer.pad_id)
     speaks = values.answer == "item_and_text"
     if speaks:  # --beams is the length of the lists
         config = dataclasses.replace(config, beams=1)
-    searching: dict[str, Any] = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
-    searching |= {"length_penalty": penalty} if penalty else {}
-    how = searching if ranks else opening.plain(config)
+    how = _searching(values, beams, penalty) if ranks else opening.plain(config)
     how |= {"max_new_tokens": config.max_new_tokens} if speaks else {}
     settings = _made_from(run, trained, values) | {"decoding": how}
 
@@ -138,10 +134,16 @@ def main(argv: Sequence[str]) -> int:
             return answerer.items_and_texts(batch, beams, config, gone)
         return answerer.items(batch, beams, gone, penalty)
 
-    size = values.batch_size
-    new, there = write_answers(answerer, requests, answer, values.output, settings, size, total)
+    to = values.output, settings, values.batch_size, total
+    new, there = write_answers(answerer, requests, answer, *to)
     print(f"wrote {values.output}: {new} answers, {there} were there")
     return 0
+
+
+def _searching(values: flags.FlagValues, beams: int, penalty: float) -> dict[str, Any]:
+    """How lists are found, for the record of the file."""
+    found = {"beams": beams, "exclude_mentioned": values.exclude_mentioned}
+    return found | ({"length_penalty": penalty} if penalty else {})
 
 
 def _made_from(run: "Run", trained: "TrainedModel", values: flags.FlagValues) -> dict[str, Any]:

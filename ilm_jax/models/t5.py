@@ -111,8 +111,7 @@ class T5(nn.Module):
             return self._continue(embeddings, positions, segment_ids > 0, cache, entries, mask)
         same = jnp.pad(segment_ids[:, 1:] == segment_ids[:, :-1], ((0, 0), (1, 0)))
         real = segment_ids > 0
-        if predicts is None:
-            predicts = real & ~_next(same)
+        predicts = real & ~_next(same) if predicts is None else predicts
         told = jnp.pad(predicts[:, :-1], ((0, 0), (1, 0))) & same & real
         memory, read = self._encode(embeddings, segment_ids, real & ~told, deterministic)
         if cache is None:

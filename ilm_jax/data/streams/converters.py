@@ -107,11 +107,10 @@ class PromptConverter:
         Raises:
           UserError: for inputs or targets that are too long and may not be cut.
         """
-        length = self.inputs_length + self.targets_length
-        batch = self._empty(len(examples), length)
+        batch = self._empty(len(examples), length := self.inputs_length + self.targets_length)
         batch["targets"] = np.full((len(examples), length), self._pad, np.int32)
-        batch["loss_weights"] = np.zeros((len(examples), length), np.float32)
-        batch["content_weights"] = np.zeros((len(examples), length), np.float32)
+        for name in ("loss_weights", "content_weights"):
+            batch[name] = np.zeros((len(examples), length), np.float32)
         local = LocalRows(len(examples), self.max_entities)
         places = np.full(len(examples), -1)
         earlier: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -120,16 +119,14 @@ class PromptConverter:
                 continue
             answer = self._answer(example)
             fitted = self._fitted(example, answer.slots)
-            read = self._write_inputs(batch, row, example, fitted, local)
-            places[row] = read - 1
+            places[row] = (read := self._write_inputs(batch, row, example, fitted, local)) - 1
             if self._items and self._items.history_weight and self._items.asks(example):
                 earlier[row] = history_items(fitted, self.num_queries, len(self._opening))
             end = read + len(answer.tokens) - 1
             batch["tokens"][row, read:end] = answer.tokens[:-1]
             if answer.slots:
                 number = local.put_item(row, example["catalogue"], example["target_item"])
-                query = answer.query[:-1]
-                batch["slot_query"][row, read:end] = query
+                batch["slot_query"][row, read:end] = query = answer.query[:-1]
                 batch["slot_entity"][row, read:end] = np.where(query >= 0, number, -1)
             if not read:  # nothing stands in front of the first target: nothing predicts it
                 read, answer = 1, _Answer(*(column[1:] for column in answer))
