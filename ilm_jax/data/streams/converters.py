@@ -111,15 +111,15 @@ class PromptConverter:
         batch["targets"] = np.full((len(examples), length), self._pad, np.int32)
         for name in ("loss_weights", "content_weights"):
             batch[name] = np.zeros((len(examples), length), np.float32)
-        local = LocalRows(len(examples), self.max_entities)
-        places = np.full(len(examples), -1)
+        local, places = LocalRows(len(examples), self.max_entities), np.full(len(examples), -1)
         earlier: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for row, example in enumerate(examples):
             if example is None:
                 continue
             answer = self._answer(example)
             fitted = self._fitted(example, answer.slots)
-            places[row] = (read := self._write_inputs(batch, row, example, fitted, local)) - 1
+            read = self._write_inputs(batch, row, example, fitted, local)
+            places[row] = read - 1
             if self._items and self._items.history_weight and self._items.asks(example):
                 earlier[row] = history_items(fitted, self.num_queries, len(self._opening))
             end = read + len(answer.tokens) - 1
