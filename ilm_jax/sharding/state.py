@@ -1,6 +1,7 @@
 """The train state, its construction on the mesh, and the table of variables."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,18 @@ class Variable:
 
 
 def describe_variables(objective: Objective) -> dict[str, Variable]:
-    """{path: Variable} of an objective's parameters, without allocating any."""
+    """{path: Variable} of an objective's parameters, without allocating any.
+
+    A start asks several times: an objective that can be hashed is traced once.
+    """
+    try:
+        return dict(_variables_of(objective))
+    except TypeError:  # unhashable: somebody's fields hold lists or arrays
+        return _variables_of.__wrapped__(objective)
+
+
+@functools.lru_cache(maxsize=8)
+def _variables_of(objective: Objective) -> dict[str, Variable]:
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     specs = flat(nn.get_partition_spec(boxed))
     shapes = flat(nn.unbox(boxed))

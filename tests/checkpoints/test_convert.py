@@ -190,6 +190,7 @@ def test_an_adapter_folder_gives_back_what_was_trained(run, tmp_path):
     assert (tmp_path / "adapter" / "tokenizer_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_an_adapter_folder(run, tmp_path):
     folder, lm = run
     converting.to_adapter(str(folder / "run"), str(tmp_path / "adapter"))

@@ -78,6 +78,7 @@ def test_what_a_run_was_made_from_may_not_change_and_a_refusal_leaves_it_whole(
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_at_the_rate_where_the_schedule_ended_unless_it_is_stretched(
     tmp_path, capsys
 ):

@@ -48,6 +48,7 @@ def test_a_base_that_changed_since_is_refused(run, tmp_path):
         moved.rename(folder / "base")
 
 
+@pytest.mark.slow
 def test_a_frozen_reader_is_compared_by_where_it_came_from(run, tmp_path):
     folder, lm = run
     plain = dataclasses.replace(lm, lora_rank=0)

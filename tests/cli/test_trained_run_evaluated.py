@@ -115,6 +115,7 @@ def test_a_run_compared_with_itself_ties(world, tmp_path, capsys):
     assert table.count("tie within noise") >= 5 and "better" not in table
 
 
+@pytest.mark.slow
 def test_a_sample_limits_scoring_writing_and_ranking_alike(world, tmp_path, capsys):
     _, _, model_dir = world
     folders = [tmp_path / "few", tmp_path / "more"]

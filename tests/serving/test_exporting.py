@@ -68,6 +68,7 @@ def read_elsewhere(folder, prompts):
         return dict(arrays)
 
 
+@pytest.mark.slow
 def test_texts_are_the_same_elsewhere(tmp_path):
     answerer = small.answerer()
     notes = {"model": "somebody's"}

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import threading
+import time
 
 import pytest
 
@@ -67,6 +68,7 @@ def test_a_step_that_fails_lets_the_one_beside_it_finish_and_starts_no_other(
         both.wait()
         if name == "bad":
             raise UserError("step 'bad' failed")
+        time.sleep(0.5)  # the one that fails ends first
         (tmp_path / name).touch()
 
     monkeypatch.setattr(steps, "run_verb", verb)

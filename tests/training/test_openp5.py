@@ -143,6 +143,7 @@ def test_updates_are_those_of_hand_written_arithmetic():
         assert path.endswith("scale") or np.abs(after[path] - before[path]).max() > 3e-4, path
 
 
+@pytest.mark.slow
 def test_the_loss_with_dropout_is_the_same_on_any_mesh():
     """The mean over examples, and masks that are keyed by the global row."""
 
