@@ -23,15 +23,14 @@ most 1.5 times the floor.
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tests.benchmarks import real_lm_peer
+from tests.benchmarks.worker import KEEP, Worker, gib, product_rate, serve
 
 SHAPE = {
     "vocab": 49152,
@@ -45,7 +44,6 @@ SHAPE = {
 }
 PROMPT = 24  # positions before the targets, soft tokens included
 RATIO, OF_FLOOR = 1.2, 1.5
-KEEP = {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
 
 
 def build(shape: dict[str, Any]) -> tuple[Callable[[], Any], int]:
@@ -123,86 +121,6 @@ def batch(shape: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def worker_loop(shape: dict[str, Any]) -> None:
-    """Our process: takes a step for each line of stdin, and answers with its seconds."""
-    import jax
-
-    from ilm_jax.training import fitting
-    from ilm_jax.training.host_memory import HOST_MEMORY, peak
-    from ilm_jax.training.pacing import Pacer
-
-    (step, needed), pacer = build(shape), Pacer()
-    pacer.limit(fitting.steps_in_flight(needed))
-    print(json.dumps({"versions": f"jax {jax.__version__}"}), flush=True)
-    for line in sys.stdin:
-        start, cpu = time.perf_counter(), time.process_time()
-        for _ in range(int(line)):
-            report = pacer(step, lambda report: report)
-        jax.block_until_ready(report)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        HOST_MEMORY.settle()
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak()}), flush=True)
-
-
-class Worker:
-    """A process that takes steps when it is told to."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        """Starts it and waits until it is ready."""
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, env=os.environ | environment, stdin=pipe, stdout=pipe, text=True
-        )
-        self.versions = self._answer()["versions"]
-        self.seconds: list[float] = []
-        self.cpu: list[float] = []
-        self.peak = 0
-
-    def step(self, steps: int = 1) -> float:
-        """Takes steps; returns their seconds."""
-        assert self._process.stdin is not None
-        print(steps, file=self._process.stdin, flush=True)
-        found = self._answer()
-        self.seconds.append(found["seconds"])
-        self.cpu.append(found["cpu"])
-        self.peak = found["peak"]
-        return found["seconds"]
-
-    def close(self) -> None:
-        """Ends it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    @property
-    def median(self) -> float:
-        """Seconds of a step, the first left out."""
-        return float(np.median(self.seconds[1:]))
-
-    @property
-    def core_seconds(self) -> float:
-        """Of all threads in a step: steadier than seconds where other processes run."""
-        return float(np.median(self.cpu[1:]))
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("a process of the benchmark ended before its time")
-        return json.loads(line)
-
-
-def product_rate() -> float:
-    """FLOPs per second of the best of several products of matrices in float32."""
-    x = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        x @ x
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(seconds)
-
-
 def weights(shape: dict[str, Any]) -> int:
     """Of the language model, each in one product a token."""
     kv = shape["kv_heads"] * shape["width"] // shape["heads"]
@@ -231,7 +149,7 @@ def main() -> int:
     """Prints both sides' seconds and memory; the last line is JSON."""
     flags = parse()
     if flags.worker:
-        worker_loop(json.loads(flags.worker))
+        serve(*build(json.loads(flags.worker)))
         return 0
     shape = SHAPE | {
         "rows": flags.rows,
@@ -259,11 +177,6 @@ def main() -> int:
     return tell(shape, rate, sides)
 
 
-def gib(size: float) -> str:
-    """Bytes for people."""
-    return f"peak {size / 2**30:.2f} GiB"
-
-
 def tell(shape: dict[str, Any], rate: float, sides: dict[str, Worker]) -> int:
     """Prints what was measured; returns 0 if the bounds held."""
     tokens = shape["rows"] * shape["length"]
@@ -275,15 +188,15 @@ def tell(shape: dict[str, Any], rate: float, sides: dict[str, Worker]) -> int:
     )
     for name, side in sides.items():
         print(
-            f"{name} ({side.versions}): {side.median:.2f} s a step ({side.core_seconds:.2f} core "
-            f"seconds), {tokens / side.median:.0f} "
-            f"real tokens/s, {side.median / floor:.2f} times the floor, {gib(side.peak)}, "
+            f"{name} ({side.facts['versions']}): {side.median:.2f} s a step "
+            f"({side.core_seconds:.2f} core seconds), {tokens / side.median:.0f} real tokens/s, "
+            f"{side.median / floor:.2f} times the floor, {gib(side.peak)}, "
             f"first step {side.seconds[0]:.1f} s"
         )
     ours, peer = sides["ours"].median, sides.get("peer")
     record = {
         "benchmark": f"real_lm_{shape['rows']}x{shape['length']}_{shape['dtype']}",
-        "peer": peer.versions if peer else None,
+        "peer": peer.facts["versions"] if peer else None,
         "ours_s": ours,
         "peer_s": peer.median if peer else None,
         "ratio": peer.median / ours if peer else None,

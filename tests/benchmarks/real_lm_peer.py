@@ -1,7 +1,7 @@
 """The peer of bench_real_lm: transformers' Llama, frozen, in PyTorch; needs nothing of ilm_jax.
 
 It is started by the benchmark with its settings as JSON, takes a step for each line that it reads,
-and answers with its seconds; see `bench_real_lm.worker_loop`, whose other end is the same.
+and answers with its seconds; see worker.py, whose other end is the same.
 """
 
 import json
