@@ -81,6 +81,7 @@ class T5(nn.Module):
         mask: Bool[Array, "batch length keys"] | None = None,
         predicts: Bool[Array, "batch length"] | None = None,
         window: Int[Array, "batch window"] | None = None,
+        source: Int[Array, "batch source"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "batch length embed"] | tuple[Float[Array, "batch length embed"], Cache]:
         """The decoder's final hidden states, at the places of the row whose next token they give.
@@ -100,6 +101,8 @@ class T5(nn.Module):
             each segment. Not with a cache.
           window: indices of places that hold all of `predicts`, in order and neighbours in each
             segment; the decoder runs on, and is returned for, these alone.
+          source: indices of places that hold all that the encoder reads, in order and neighbours
+            in each segment; it runs on these alone. Not with a cache.
           deterministic: no dropout.
 
         Returns:
@@ -113,7 +116,13 @@ class T5(nn.Module):
         real = segment_ids > 0
         predicts = real & ~_next(same) if predicts is None else predicts
         told = jnp.pad(predicts[:, :-1], ((0, 0), (1, 0))) & same & real
-        memory, read = self._encode(embeddings, segment_ids, real & ~told, deterministic)
+        reads = real & ~told
+        if source is None:
+            memory, read = self._encode(embeddings, segment_ids, reads, deterministic)
+        else:
+            inputs = jnp.take_along_axis(embeddings, source[..., None], axis=1)
+            segments, reads = (jnp.take_along_axis(x, source, axis=1) for x in (segment_ids, reads))
+            memory, read = self._encode(inputs, segments, reads, deterministic)
         if cache is None:
             starts = (predicts & ~told)[..., None]
             x = jnp.where(starts, self._vector(self.config.start_id), embeddings)

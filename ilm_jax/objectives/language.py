@@ -141,9 +141,9 @@ class LanguageModelling(Objective):
 
     def layout(self, kind: str) -> Layout:
         """Prompts whose slots take as many positions as there are soft tokens."""
-        queries, read = max(1, self.num_queries), not self.lm.encodes
+        queries, encodes = max(1, self.num_queries), self.lm.encodes
         asked = self.scores_items, self.predicts_text
-        return Prompts(queries, *asked, read, self.word_rows, self._history_weight)
+        return Prompts(queries, *asked, not encodes, self.word_rows, self._history_weight, encodes)
 
     def with_configs(self, configs: Mapping[str, Any]) -> "LanguageModelling":
         """See `Objective.with_configs`."""
@@ -285,8 +285,9 @@ class LanguageModelling(Objective):
         window = None
         if self.target_length is not None:
             window = target_window(_read_at(batch), self.target_length)
-        # An encoder reads no targets, and its decoder runs on the window alone.
-        others: Any = {"predicts": weights > 0, "window": window} if self.lm.encodes else {}
+        others: Any = {}
+        if self.lm.encodes:  # an encoder reads no targets, and its decoder runs on the window alone
+            others = {"predicts": weights > 0, "window": window, "source": batch.get("source")}
         model = self.model
         hidden: Any = model.apply(
             {"params": params},

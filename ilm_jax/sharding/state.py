@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.struct
@@ -62,8 +62,8 @@ def describe_variables(objective: Objective) -> dict[str, Variable]:
     A start asks several times: an objective that can be hashed is traced once.
     """
     try:
-        return dict(_variables_of(objective))
-    except TypeError:  # unhashable: somebody's fields hold lists or arrays
+        return dict(_variables_of(cast(Hashable, objective)))
+    except TypeError:  # cannot be hashed: somebody's fields hold lists or arrays
         return _variables_of.__wrapped__(objective)
 
 

@@ -84,6 +84,7 @@ def t5(shape: dict[str, Any]) -> tuple[Objective, str, Batch]:
         "entities": rng.integers(0, ENTITIES, (rows, max(1, slots // 8))).astype(np.int32),
         "slot_entity": np.where(at < slots, at // 8, -1).astype(np.int32) * whole,
         "slot_query": np.where(at < slots, at % 8, -1).astype(np.int32) * whole,
+        "source": np.arange(inputs + 1).astype(np.int32) * whole,
     }
     return LanguageModelling(lm, reader, target_length=targets), "prompt", batch
 

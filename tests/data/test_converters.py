@@ -5,6 +5,8 @@ import pytest
 
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.layouts import Prompts
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment_kinds import KINDS
 
@@ -195,3 +197,18 @@ def test_item_texts():
         AlignmentConverter(TEXTS, rows, IDS, text_length=3)([given])
     cut = AlignmentConverter(TEXTS, rows, IDS, text_length=3, truncate_text=True)
     assert cut([given])["text"].tolist() == [[CLS, 7, 8]] and cut.counts == {"text": 1}
+
+
+def test_an_encoder_is_told_of_places_that_hold_all_inputs_and_no_shared_row_is():
+    converter = PromptConverter({"inputs": 5, "targets": 4}, NO_BOS, source=True)
+    batch = converter(
+        [example([10, 11, 12, 13, 14], [20, EOS]), example([10], [20, 21, EOS]), None]
+    )
+    assert batch["source"].tolist() == [[0, 1, 2, 3, 4, 5]] * 3
+    told = batch["loss_weights"] > 0
+    last = [np.flatnonzero(row)[0] for row in told[:2]]  # the last token of the inputs
+    assert last == [4, 0] and max(last) in batch["source"][0]
+    dataset = DatasetConfig("long_description", {"inputs": 5, "targets": 4})
+    assert Prompts(source=True).blank(dataset)["source"].shape == (1, 6)
+    assert "source" not in Prompts(source=True).blank(dataset.replace(pack=4))
+    assert "source" not in Prompts().blank(dataset)

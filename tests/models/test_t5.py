@@ -98,6 +98,29 @@ def test_a_window_of_the_decoder_is_that_part_of_the_whole():
     np.testing.assert_allclose(part(params), expected, atol=2e-5)
 
 
+def test_an_encoder_over_the_inputs_places_alone_reads_what_one_over_the_whole_row_reads():
+    model, params = make()
+
+    @jax.jit
+    def loss(params, source):
+        bound = model.bind({"params": params})
+        x = bound.embed(TOKENS)
+        hidden = bound(x, POSITIONS, ONES, predicts=PREDICTS, source=source)
+        weights = PREDICTS[..., None] * jnp.sin(jnp.arange(hidden.size).reshape(hidden.shape))
+        return (hidden * weights).sum()
+
+    source = jnp.broadcast_to(jnp.arange(5), (2, 5))  # row 1 reads three of these
+    (one, g_one), (all_, g_all) = (
+        jax.value_and_grad(loss)(params, places) for places in (source, None)
+    )
+    np.testing.assert_allclose(one, all_, rtol=1e-5)
+    for path, leaf in flat(g_all).items():
+        np.testing.assert_allclose(flat(g_one)[path], leaf, atol=2e-4, err_msg=path)
+    # One place too few, and a token of row 0 is not read.
+    short, _ = jax.value_and_grad(loss)(params, source[:, :4])
+    assert abs(short - all_) > 1e-2
+
+
 def test_a_row_of_padding_alone_has_finite_gradients():
     model, params = make()
     _, grads = loss_and_grad(model, params, 0 * ONES)

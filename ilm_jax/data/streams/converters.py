@@ -47,6 +47,7 @@ class PromptConverter:
         items: ItemTargets | None = None,
         answers: bool = True,
         word_begins: Bool[np.ndarray, " ids"] | None = None,
+        source: bool = False,
     ) -> None:
         """Fixes the shapes.
 
@@ -61,6 +62,7 @@ class PromptConverter:
           answers: whether rows hold the answers; else they end at the prompt, whose last place
             predicts an answer's first token alone.
           word_begins: the tokenizer's; None: batches do not number their words.
+          source: batches say which places an encoder may have to read.
 
         Raises:
           UserError: if a length is missing or not positive.
@@ -73,7 +75,7 @@ class PromptConverter:
         self.max_entities = max(1, max_entities)
         self.truncate_targets = truncate_targets
         self._rows, self._items, self._answers = rows, items, answers
-        self._word_begins = word_begins
+        self._word_begins, self._source = word_begins, source
         self.counts: Counter[str] = Counter()
 
     @property
@@ -102,7 +104,8 @@ class PromptConverter:
           row at most: item_targets[B, M] (global rows, -1 none), item_positions[B, M] (places
           whose hidden states predict them, -1 none). Of words, if batches number them, word_ids
           [B, L]: how many words of the inputs have begun, as P5 counts (Geng et al. 2022); -1 where
-          no inputs stand.
+          no inputs stand. For an encoder, if batches say so, source[B, S]: places of the row, in
+          order, among which all of its inputs stand.
 
         Raises:
           UserError: for inputs or targets that are too long and may not be cut.
@@ -138,6 +141,9 @@ class PromptConverter:
             batch["segment_ids"][row, :end] = 1
         batch["entities"] = local.to_global(self._rows)
         batch["example_index"] = index_column(examples, indices)
+        if self._source:
+            places = np.arange(self.inputs_length + 1, dtype=np.int32)  # and bos
+            batch["source"] = np.tile(places, (len(examples), 1))
         if self._items:
             batch |= self._items.columns(examples, places, earlier, self._rows)
         return batch
@@ -205,6 +211,7 @@ class PromptConverter:
             rows=self._rows,
             truncate_targets=self.truncate_targets,
             word_begins=self._word_begins,
+            source=self._source,
         )
 
     def _write_inputs(

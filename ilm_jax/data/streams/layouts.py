@@ -63,6 +63,8 @@ class Prompts:
       answers: whether rows hold the answers; else they end at the prompt.
       slots_in_answers: whether an answer may hold an item's soft tokens.
       word_rows: of a model's whole-word embeddings; 0: batches do not number words.
+      source: batches say which places an encoder may have to read: those of the inputs, where rows
+        hold one example; any, where examples share rows.
       history_weight: of the items of a history, which are asked for too; 0: they are not.
     """
 
@@ -72,6 +74,7 @@ class Prompts:
     slots_in_answers: bool = True
     word_rows: int = 0
     history_weight: float = 0.0
+    source: bool = False
     wraps = False
 
     def check(self, dataset: "DatasetConfig", rows: Rows | None) -> None:
@@ -158,6 +161,7 @@ class Prompts:
             items=items,
             answers=self.answers,
             word_begins=tokenizer.word_begins if self.word_rows else None,
+            source=self.source and not dataset.shares_rows,
         )
 
 
