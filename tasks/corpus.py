@@ -15,12 +15,11 @@ import numpy as np
 from ilm_jax.checks import Number, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
-from ilm_jax.data.examples import item_index
 from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import NEXT_ITEM, TaskSpec
-from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import elm24, openp5
 from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 
@@ -180,13 +179,3 @@ def corpus_text(splits: Splits, settings: TaskSettings) -> CorpusText:
     """The corpus in words."""
     (spec,) = FAMILY.specs
     return CorpusText(splits, effective(spec, settings), spec=spec)
-
-
-def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
-    """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
-    return OwnTokenizer.train(
-        corpus_text(splits, settings).tokenizer_strings(),
-        settings.vocab_size,
-        model_type=settings.model_type,
-        whole=item_index.vocabulary(settings),
-    )

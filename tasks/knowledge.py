@@ -13,6 +13,7 @@ import numpy as np
 
 from ilm_jax.data import draws
 from ilm_jax.data.examples.candidates import draw_candidates, read_candidates, targets_of
+from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.negatives import draw_negatives
 from ilm_jax.data.examples.prompts import Segment, rating_words
 from ilm_jax.data.examples.task_families import TaskFamily
@@ -118,6 +119,18 @@ class Ranking(_Knowledge):
         """Item rows in the order in which the prompt names them."""
         if split != "train" and self._given:
             return self._given[split, user]
+        # The prompt names them, and then the features do.
+        asked = (user, position, variant)
+        found = self._drawn.get(asked)
+        if found is None:
+            found = self._drawn[asked] = self._draw(user, position, variant)
+        return found
+
+    @functools.cached_property
+    def _drawn(self) -> Memo[tuple[int, int, int], list[int]]:
+        return Memo(64)
+
+    def _draw(self, user: int, position: int, variant: int) -> list[int]:
         return draw_candidates(
             self.splits,
             user,

@@ -10,11 +10,15 @@ import numpy as np
 
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
 from ilm_jax.data.tokenizers import Tokenizer, without_chat
+
+# Answers that are remembered: an item's text has some hundred tokens.
+TARGETS = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +47,11 @@ class Prompted:
 
 
 class ExampleTokenizer:
-    """Turns prompted examples into features."""
+    """Turns prompted examples into features; remembers answers, as items recur."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._given = tokenizer
+        self._targets: Memo[tuple[Any, ...], tuple[list[int], list[int]]] = Memo(TARGETS)
 
     @functools.cached_property
     def _tokens(self) -> PromptTokenizer:
@@ -91,7 +96,18 @@ class ExampleTokenizer:
         )
 
     def _target(self, example: Prompted, tokens: PromptTokenizer) -> tuple[list[int], list[int]]:
+        """(tokens of the answer, 1 where they carry information), which nobody changes."""
         behind = example.prompt is not None
+        content = None if example.content is None else tuple(example.content)
+        key = (example.target_text, content, behind, tokens is self._tokens)
+        found = self._targets.get(key)
+        if found is None:
+            found = self._targets[key] = self._made(example, tokens, behind)
+        return found
+
+    def _made(
+        self, example: Prompted, tokens: PromptTokenizer, behind: bool
+    ) -> tuple[list[int], list[int]]:
         targets, spans = tokens.answer(example.target_text, behind_prompt=behind)
         everything = [1] * len(targets)
         content = everything if example.content is None else overlaps(spans, example.content)

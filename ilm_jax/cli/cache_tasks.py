@@ -7,7 +7,6 @@ what there is.
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,23 +135,9 @@ def ensure_tokenizer(
     Raises:
       UserError: if a tokenizer that the settings name is absent, or a model file is damaged.
     """
-    from ilm_jax.data.examples.task_keys import tokenizer_path
-    from ilm_jax.data.streams.tasks_on_disk import laid_out
-    from ilm_jax.data.tokenizers.losses import of_catalogue
+    from ilm_jax.data.streams import task_tokenizer
 
-    path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
-    if not settings.tokenizer and not path.exists():
-        from ilm_jax.tasks.corpus import train_tokenizer
-
-        tokenizer = train_tokenizer(splits, settings)
-        tokenizer.save(path)
-        print(f"cache: {path.name}: {tokenizer.vocab_size} pieces", file=sys.stderr, flush=True)
-    tokenizer = laid_out(path, settings)
-    catalogue = splits.catalogue
-    for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
-        if losses.lost:
-            print(f"cache: note: {losses.described()}", file=sys.stderr, flush=True)
-    return tokenizer
+    return task_tokenizer.ensure_tokenizer(dataset, settings, splits.catalogue, cache_dir, splits)
 
 
 def table(infos: Sequence[dict[str, Any]]) -> str:

@@ -227,7 +227,7 @@ def known_tokenizer(
 ) -> "Tokenizer | None":
     """The tokenizer that the settings name or that has been trained; None before that."""
     from ilm_jax.data.examples.task_keys import tokenizer_path
-    from ilm_jax.data.streams.tasks_on_disk import laid_out
+    from ilm_jax.data.streams.task_tokenizer import laid_out
 
     path = tokenizer_path(dataset, settings, splits.catalogue.fingerprint, cache_dir)
     if not settings.tokenizer and not path.exists():

@@ -21,7 +21,6 @@ from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.schedule import Schedule
-from ilm_jax.data.streams.tasks_on_disk import ensure_cached, open_tokenizer
 from ilm_jax.data.tokenizers import (
     Tokenizer,
     chat_of,
@@ -98,17 +97,8 @@ class Run:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the tasks; cached with them on first use."""
-        at = self.dataset
-        ensure_cached(
-            at.dataset,
-            at.settings,
-            at.own_tasks,
-            self.catalogue,
-            data_dir=at.data_dir,
-            cache_dir=at.cache_dir,
-        )
-        return open_tokenizer(at.dataset, at.settings, self.catalogue, at.cache_dir)
+        """The tokenizer of the tasks; made on first use."""
+        return self.dataset.open_tokenizer(self.catalogue)
 
     @property
     def language_model_folders(self) -> list[str]:

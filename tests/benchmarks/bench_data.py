@@ -1,11 +1,13 @@
-"""Examples per core and second: made, cached, read, turned into batches; and what packing saves.
+"""Examples per core and second: on demand, cached, turned into batches; and what packing saves.
 
     python -m tests.benchmarks.bench_data [--examples 4000] [--consumed 550] [--seqio]
 
-Times are CPU seconds of this process, so that other work on the machine does not count. `consumed`
-is what the trainer takes: examples per second of a tiny stage-2 run (`examples_per_second` of its
-metrics.jsonl). Padding is the share of positions without a token, with one example in a row and
-with up to sixteen in a row of four times the length (for a decoder: one sum of both lengths).
+Times are CPU seconds of this process, so that other work on the machine does not count. On demand
+a shuffled stream makes each example when it is read; `read` reads it from a cache. `consumed` is
+what the trainer takes (examples per second of a tiny stage-2 run: `examples_per_second` of its
+metrics.jsonl, times examples to a row), and how many times that a core makes and batches. Padding
+is the share of positions without a token, with one example in a row and with up to sixteen in a
+row of four times the length (for a decoder: one sum of both lengths).
 
 --seqio has the examples made through SeqIO, as `ilm cache_tasks` does, and adds the peer: the same
 Task cached as SeqIO's own job does it (its dataset, one tf.train.Example each, TFRecord; without
@@ -29,10 +31,12 @@ from ilm_jax.data.sources import toy
 from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.cached_task import CachedTask
 from ilm_jax.data.streams.converters import PromptConverter
+from ilm_jax.data.streams.on_demand import OnDemandTask
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Stream
+from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.tasks import common, registry
-from ilm_jax.tasks.corpus import CorpusSettings, train_tokenizer
+from ilm_jax.tasks.corpus import CorpusSettings
 
 TASKS = ("long_description", "sequential_random", "bpr", "similarities")
 LENGTHS = {"inputs": 100, "targets": 36}
@@ -57,14 +61,14 @@ def main() -> None:
     settings = TaskSettings(history=5, families=(CorpusSettings(sequential_examples=1500),))
     splits = make_splits(toy.make_world(0), settings.split)
     tokenizer = train_tokenizer(splits, settings)
-    columns = ["made/s", "cached/s", "read/s", "batched/s", "padding", "packed"]
+    columns = ["on demand/s", "cached/s", "read/s", "batched/s", "padding", "packed"]
     columns += ["consumed"] * bool(flags.consumed) + ["seqio c/s", "seqio r/s"] * flags.seqio
-    print(f"{'task':20}" + "".join(f"{name:>11}" for name in columns), flush=True)
+    print(f"{'task':20}" + "".join(f"{name:>12}" for name in columns), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for task in TASKS:
             (examples,) = registry.make_examples([spec_named(task)], splits, settings, tokenizer)
             cells = measure(examples, settings, tokenizer, pathlib.Path(folder), flags)
-            print(f"{task:20}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
+            print(f"{task:20}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
 def measure(
@@ -76,16 +80,16 @@ def measure(
 ) -> list[str]:
     """One task's line."""
     spec = examples.spec
-    index = examples.index("train")
-    columns = [column[: flags.examples].tolist() for column in index.values()]
-    rows = [dict(zip(index, values, strict=True)) for values in zip(*columns, strict=True)]
-    examples.build("train", **rows[0])
-    made: list = []
-    making = rate(len(rows), lambda: made.extend(examples.build("train", **r) for r in rows))
-    path, found = folder / spec.task / "train", iter(made)
+    path = folder / spec.task / "train"
+    source = OnDemandTask(spec.name("toy"), examples, "train", path, dict)
+    rows = range(min(flags.examples, len(source)))
+    on_demand = Stream({spec.task: source})
+    assert on_demand[0]
+    making = rate(len(rows), lambda: [on_demand[i] for i in rows])
+    found = iter([source[i] for i in rows])
     if flags.seqio:
         (name,) = common.register("toy", settings, [examples], tokenizer)
-        found = common.task_examples(name, spec, "train", range(len(rows)))
+        found = common.task_examples(name, spec, "train", rows)
         next(common.task_examples(name, spec, "train", range(1)))  # builds TensorFlow's graph
     info = {"dataset": "toy", "task": spec.name("toy")}
     caching = rate(len(rows), lambda: task_cache.write(path, spec.features, found, info, len(rows)))
@@ -93,11 +97,11 @@ def measure(
     stream = Stream({spec.task: task})
     assert stream[0]
     taken: list = []
-    reading = rate(len(rows), lambda: taken.extend(stream[i] for i in range(len(rows))))
+    reading = rate(len(rows), lambda: taken.extend(stream[i] for i in rows))
     batching, padding, packed = batches(taken, task, tokenizer)
     cells = [f"{x:.0f}" for x in (making, caching, reading, batching)]
     cells += [f"{padding:.1%}", f"{packed:.1%}"]
-    both = 1 / (1 / reading + 1 / batching)
+    both = 1 / (1 / making + 1 / batching)
     cells += [f"x {both / flags.consumed:.1f}"] if flags.consumed else []
     if flags.seqio:
         cells += [f"{x:.0f}" for x in peer(name, spec, len(rows), folder)]

@@ -1,11 +1,8 @@
 """A small catalogue in the toy world's place, and training on it from the command line."""
 
-import json
-
 import numpy as np
 
 from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cli import cache_tasks
 from ilm_jax.cli import main as cli
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.sources import toy
@@ -37,19 +34,6 @@ def save_world(root, items=80, users=60, seed=0, name="toy", table="cf.safetenso
     catalogue.save(catalogue_dir(name, root / "cache"), {"builder": toy.VERSION})
     fit_method(make_splits(catalogue), IALSConfig(dim=4, epochs=1)).save(root / table)
     return catalogue
-
-
-def cache(root, tasks, *words, name="toy", settings=None):
-    """`ilm cache_tasks` of these tasks."""
-    cache_tasks.main(
-        [
-            f"--dataset={name}",
-            f"--cache_dir={root / 'cache'}",
-            f"--tasks={','.join(tasks)}",
-            f"--settings={json.dumps(settings or SETTINGS)}",
-            *words,
-        ]
-    )
 
 
 def train(root, recipe, name, *words):

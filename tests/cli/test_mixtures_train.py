@@ -6,9 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from ilm_jax.data.examples.settings_json import settings_from
-from ilm_jax.data.examples.task_families import mixtures
-from ilm_jax.data.examples.task_keys import tokenizer_path
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
 from tests.cli import small_world
@@ -21,21 +18,12 @@ WORLDS = ("toy", "toy/world1")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Two small worlds with their tables and caches, one tokenizer, and a stage 0 of one step."""
+    """Two small worlds with their tables, one tokenizer, and a stage 0 of one step."""
     root = tmp_path_factory.mktemp("mixtures")
-    settings = dict(small_world.SETTINGS)
     for number, name in enumerate(WORLDS):
-        catalogue = small_world.save_world(
+        small_world.save_world(
             root, items=80 + 20 * number, seed=number, name=name, table=f"{number}.st"
         )
-        tasks = ["openp5_random"] if number else ["openp5_random", "elm24", "text"]
-        names = [task for name in tasks for task in mixtures().get(name, (name,))]
-        small_world.cache(root, names, "--nowith_text_only", name=name, settings=settings)
-        if not number:
-            path = tokenizer_path(
-                "toy", settings_from(settings), catalogue.fingerprint, root / "cache"
-            )
-            settings["tokenizer"] = str(path)
     assert small_world.train(root, "stage0", "0", *DECODER) == 0
     return root
 

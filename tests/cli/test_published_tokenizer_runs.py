@@ -27,11 +27,6 @@ def place(tmp_path_factory):
     return root
 
 
-def cache(place, kind, *tasks):
-    settings = {**small_world.SETTINGS, "tokenizer": str(folder() / kind)}
-    small_world.cache(place, tasks, settings=settings)
-
-
 def train(place, kind, recipe, name, *words):
     return small_world.train(place, recipe, name, f"--gin.TOKENIZER={folder() / kind}", *words)
 
@@ -55,7 +50,6 @@ def loss_of(run, kind):
 @pytest.mark.slow
 def test_stages_0_and_2_and_evaluation(place, capsys):
     kind = "llama3"
-    cache(place, kind, "text", "long_description", "sequential_random")
     assert train(place, kind, "stage0", "0", *DECODER) == 0
     assert (
         train(
@@ -78,7 +72,6 @@ def test_stages_0_and_2_and_evaluation(place, capsys):
 
 @pytest.mark.parametrize(("kind", "given"), [("t5", 832), ("t5", 0), ("gemma", 0)])
 def test_a_table_may_be_larger_than_its_tokenizer(place, kind, given):
-    cache(place, kind, "text")
     run = built(place, kind, "stage0", *DECODER, f"decoder.DecoderConfig.vocab_size={given}")
     params, batch = loss_of(run, "prompt")
     size = published(kind).vocab_size
@@ -88,7 +81,6 @@ def test_a_table_may_be_larger_than_its_tokenizer(place, kind, given):
 
 @pytest.mark.parametrize("kind", ["bert", "qwen2"])
 def test_stage_1_has_rows_for_cls_and_dec(place, kind):
-    cache(place, kind, "item_text", "item_item", "user_item")
     words = (f"CF_TABLE={place}/cf.safetensors", 'TASK_FEATURE_LENGTHS={"text": 36}')
     run = built(place, kind, "stage1", *words)
     params, batch = loss_of(run, "item_text")
@@ -106,13 +98,8 @@ def test_a_recipe_lays_prompts_out_in_the_template_of_its_tokenizer(place, tmp_p
     asked = "MIXTURE_OR_TASK_NAME='long_description'"
     lengths = 'TASK_FEATURE_LENGTHS={"inputs": 150, "targets": 150}'
     words = (*DECODER, "LM_FROM=/none", f"CF_TABLE={place}/cf.safetensors", lengths, asked)
-    settings = {**small_world.SETTINGS, "tokenizer": f"{tmp_path}/instruct"}
     formats = {"plain": ("PROMPT_FORMAT='plain'",), "chat": ("SYSTEM_TEXT='Be brief.'",)}
     for form, more in formats.items():
-        given = {"prompt_format": "plain"} if form == "plain" else {"system_text": "Be brief."}
-        small_world.cache(
-            place, ["long_description"], "--nowith_text_only", settings={**settings, **given}
-        )
         run = built(place, f"{tmp_path}/instruct", "stage2_mlp", *words, *more)
         assert run.made_from()["prompts"]["format"] == form
         _, batch = loss_of(run, "prompt")
@@ -126,7 +113,6 @@ def test_a_recipe_lays_prompts_out_in_the_template_of_its_tokenizer(place, tmp_p
 
 
 def test_a_table_smaller_than_its_tokenizer_is_an_error(place):
-    cache(place, "llama3", "text")
     run = built(place, "llama3", "stage0", *DECODER, "decoder.DecoderConfig.vocab_size=901")
     with pytest.raises(UserError, match="vocab_size=901, but the tokenizer's ids need 902 rows"):
         print(run.sized_objective)

@@ -17,7 +17,6 @@ def place(tmp_path_factory):
     """(root of a small world, folder with codes and a run of one step)."""
     root = tmp_path_factory.mktemp("world")
     small_world.save_world(root)
-    small_world.cache(root, ["text"], "--nowith_text_only")
     assert small_world.train(root, "stage0", "0", *DECODER) == 0
     folder = tmp_path_factory.mktemp("semantic")
     run(

@@ -13,7 +13,9 @@ import pytest
 import ilm_jax
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompts import PromptRenderer
+from ilm_jax.data.examples.settings_json import settings_from
 from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.streams.tasks_on_disk import open_tasks
 from ilm_jax.errors import UserError
 from tests.cli import small_world
 from tests.cli.trained_run import refused, rows, run
@@ -120,8 +122,11 @@ def test_a_written_corpus_is_what_training_reads(world, tmp_path, writer):
     written = [row for row in rows(texts) if "target" in row]
     assert 0 < len(written) <= 5
     assert all(row["task"] == "summary" and row["target"].strip() for row in some(written))
-    settings = {**small_world.SETTINGS, "elm24": {"texts_file": str(texts)}}
-    small_world.cache(root, ["summary"], "--nowith_text_only", settings=settings)
+    settings = settings_from({**small_world.SETTINGS, "elm24": {"texts_file": str(texts)}})
+    (task,) = open_tasks(
+        "toy", settings, ["summary"], "train", cache_dir=root / "cache", catalogue=catalogue
+    ).values()
+    assert {example["target_text"] for example in task} <= {row["target"] for row in written}
 
 
 def test_an_export_runs_without_the_library(world, tmp_path):

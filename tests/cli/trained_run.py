@@ -11,15 +11,6 @@ from ilm_jax.locks import taking_turns
 from tests.cli import small_world
 from tests.cli.small_world import DECODER
 
-TASKS = (
-    "text",
-    "long_description",
-    "sequential_random",
-    "sequential_sequential",
-    "rating",
-    "ranking",
-    "user_profile",
-)
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
 
 
@@ -37,7 +28,6 @@ def trained_run() -> tuple[pathlib.Path, Catalogue, pathlib.Path]:
 def _train(root: pathlib.Path) -> None:
     root.mkdir(exist_ok=True)
     small_world.save_world(root)
-    small_world.cache(root, TASKS, "--nowith_text_only")
     assert small_world.train(root, "stage0", "0", *DECODER) == 0
     words = (*DECODER, f"--gin.LM_FROM={root}/0", LENGTHS, f"--gin.CF_TABLE={root}/cf.safetensors")
     assert small_world.train(root, "stage2_mlp", "2", *words) == 0

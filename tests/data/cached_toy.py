@@ -1,4 +1,4 @@
-"""The task caches of the toy world, made once for all test processes and only if a test asks."""
+"""The toy world prepared, once for all test processes and only if a test asks."""
 
 import functools
 import os
@@ -6,8 +6,10 @@ import pathlib
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
+from ilm_jax.data.streams.task_tokenizer import ensure_tokenizer
 from ilm_jax.locks import taking_turns
 
 
@@ -21,6 +23,18 @@ def with_catalogue(cache_dir: pathlib.Path) -> pathlib.Path:
     """Puts the snapshot of world 0 there, without the TFDS builder (it has tests of its own)."""
     path = catalogue_dir("toy", cache_dir)
     toy_world().save(path, {"builder": toy.VERSION})
+    return cache_dir
+
+
+@functools.cache
+def prepared_toy() -> pathlib.Path:
+    """A cache folder with the toy world, and no task caches."""
+    cache_dir = pathlib.Path(os.environ["ILM_TESTS_SHARED"]) / "prepared"
+    with taking_turns(cache_dir.with_name("prepared.lock")):
+        if not (done := cache_dir.with_name("prepared.done")).exists():
+            with_catalogue(cache_dir)
+            ensure_tokenizer("toy", TaskSettings(), toy_world(), cache_dir)
+            done.touch()
     return cache_dir
 
 

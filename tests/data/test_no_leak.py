@@ -16,7 +16,7 @@ from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.tasks.align import ItemItem
 from ilm_jax.tasks.corpus import CorpusSettings, corpus_text
 from ilm_jax.tasks.registry import make_examples
-from tests.data.cached_toy import cached_toy, toy_world
+from tests.data.cached_toy import prepared_toy, toy_world
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.data.small_codes import small_codes
 from tests.some import some
@@ -34,11 +34,11 @@ def splits():
 
 @functools.cache
 def sequences(split, text_only):
-    """Sequential examples: those with slots from the cache, those in words as it would get them."""
+    """Sequential examples: those with slots as they are read, those in words as they would be."""
     if not text_only:
         return list(opened("sequential_random", SETTINGS, split))
     world = toy_world()
-    tokenizer = open_tokenizer("toy", SETTINGS, world, cached_toy())
+    tokenizer = open_tokenizer("toy", SETTINGS, world, prepared_toy())
     splits = make_splits(world, SETTINGS.split)
     (examples,) = made_by(["sequential_random"], splits, WORDS, tokenizer)
     index = examples.index(split)
@@ -48,7 +48,7 @@ def sequences(split, text_only):
 
 def opened(name, settings=SETTINGS, split="train"):
     tasks = open_tasks(
-        "toy", settings, [name], split, cache_dir=cached_toy(), catalogue=toy_world()
+        "toy", settings, [name], split, cache_dir=prepared_toy(), catalogue=toy_world()
     )
     return some(tasks[find_spec("toy", name).name("toy")])
 
@@ -87,7 +87,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(splits):
-    return Reader(splits, open_tokenizer("toy", SETTINGS, toy_world(), cached_toy()))
+    return Reader(splits, open_tokenizer("toy", SETTINGS, toy_world(), prepared_toy()))
 
 
 @pytest.mark.parametrize("text_only", [False, True])

@@ -5,7 +5,7 @@ import pytest
 
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.runs.opening import run_of_recipe
-from tests.data.cached_toy import cached_toy
+from tests.data.cached_toy import prepared_toy
 
 LENGTHS = "{'inputs': 20, 'targets': %d}"
 LONGER = f"train_eval/dataset_config.DatasetConfig.task_feature_lengths={LENGTHS % 300}"
@@ -23,7 +23,7 @@ TOY = (
     ids=["recipe", "one-example", "no-more-room", "validation-is-longer"],
 )
 def test_a_row_has_no_more_targets_than_losses_read(tmp_path, bindings):
-    places = [f"MODEL_DIR={str(tmp_path)!r}", f"CACHE_DIR={str(cached_toy())!r}"]
+    places = [f"MODEL_DIR={str(tmp_path)!r}", f"CACHE_DIR={str(prepared_toy())!r}"]
     run = run_of_recipe("tiny/stage0.gin", [*places, *TOY, *bindings])
     size = run.sized_objective.target_length
     most = {}

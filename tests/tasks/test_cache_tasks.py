@@ -20,7 +20,7 @@ ON_DEMAND = """
 import sys
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.objectives.alignment_kinds import KINDS
-config = DatasetConfig("item_text", cache_dir=sys.argv[1])
+config = DatasetConfig("item_text", cache_dir=sys.argv[1], use_cached=True)
 feed = config.build(lambda block, local: local, layout=KINDS["item_text"].layout)
 assert feed.rows([0, 1])["text"].shape == (2, 64)
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "seqio")]
@@ -36,7 +36,13 @@ def test_info_says_what_was_made_and_from_what():
     tokenizer = open_tokenizer("toy", TaskSettings(), toy_world(), cached_toy())
     for split in SPLITS:
         tasks = open_tasks(
-            "toy", TaskSettings(), names, split, cache_dir=cached_toy(), catalogue=toy_world()
+            "toy",
+            TaskSettings(),
+            names,
+            split,
+            cache_dir=cached_toy(),
+            catalogue=toy_world(),
+            use_cached=True,
         )
         assert list(tasks) == names
         for name, task in tasks.items():
@@ -133,7 +139,7 @@ def test_an_error_of_the_other_process_is_one_line_here(tmp_path):
     (tmp_path / "bad.model").write_bytes(b"no model")
     settings = TaskSettings(tokenizer=str(tmp_path / "bad.model"))
     with pytest.raises(UserError, match="bad.model: not a SentencePiece model"):
-        open_tasks("toy", settings, ["item_text"], "train", cache_dir=tmp_path)
+        open_tasks("toy", settings, ["item_text"], "train", cache_dir=tmp_path, use_cached=True)
 
 
 def test_an_empty_split_is_an_error_where_it_is_opened(tmp_path):
@@ -148,7 +154,7 @@ def test_an_empty_split_is_an_error_where_it_is_opened(tmp_path):
         ]
     )
     settings = settings_from(overrides)
-    where = dict(cache_dir=tmp_path, catalogue=toy_world())
+    where = dict(cache_dir=tmp_path, catalogue=toy_world(), use_cached=True)
     (task,) = open_tasks("toy", settings, ["long_description"], "train", **where).values()
     assert len(task) == toy_world().num_items
     with pytest.raises(UserError, match="split 'validation' is empty .held_out_items=0.0"):

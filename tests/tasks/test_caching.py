@@ -12,9 +12,9 @@ from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.data.streams import task_cache
+from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.caching import Caching, share
-from ilm_jax.tasks.corpus import train_tokenizer
 from tests.data.small_catalogue import small_catalogue
 
 SPLITS = make_splits(small_catalogue())

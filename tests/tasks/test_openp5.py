@@ -10,9 +10,10 @@ from ilm_jax.data.examples.prompts import dataset_word
 from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
 from ilm_jax.data.examples.task_keys import plain_settings, task_key
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
+from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.corpus import corpus_text, train_tokenizer
+from ilm_jax.tasks.corpus import corpus_text
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.some import some
 from tests.tasks.making import made_by

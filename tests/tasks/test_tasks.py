@@ -10,10 +10,11 @@ from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.streams import Mixture
+from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.metrics.seqio_metrics import metric_fns, ranking_metrics
 from ilm_jax.tasks import common, registry
 from ilm_jax.tasks.align import AlignmentSettings
-from ilm_jax.tasks.corpus import CorpusSettings, train_tokenizer
+from ilm_jax.tasks.corpus import CorpusSettings
 from ilm_jax.tasks.prompted import overlaps
 from tests.data.small_catalogue import small_catalogue
 from tests.some import some

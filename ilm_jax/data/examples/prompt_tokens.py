@@ -23,6 +23,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.prompts import SLOT_MARKS, PromptRenderer, Rendered, Segment
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.data.tokenizers.chat import ChatFormat, Piece, Words
@@ -51,10 +52,10 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Starts with an empty memo: it is bounded by templates and items."""
+        """Starts with an empty memo: items recur, and so do templates."""
         self.tokenizer = tokenizer
         self._chat = tokenizer.chat
-        self._memo: dict[tuple[str, bool], list[int]] = {}
+        self._memo: Memo[tuple[str, bool], list[int]] = Memo()
 
     def prompt(self, rendered: Rendered) -> Tokens:
         """Tokens of a prompt; in a chat format it is the user's turn.
@@ -106,6 +107,8 @@ class PromptTokenizer:
             lead = " "
         whole = lead + text + closing
         ids, spans = self.tokenizer.encode_with_spans(whole, continues=continues)
+        if whole == text:
+            return ids, spans
         shift, last = len(lead), len(text)
 
         def within(place: int) -> int:

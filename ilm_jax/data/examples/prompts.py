@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples import item_index, templates
+from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.prompt_settings import PromptSettings
 from ilm_jax.data.sources.registry import DATASETS
 
@@ -80,7 +81,7 @@ class PromptRenderer:
             self._description = without_slots(self._description, "none")
             self._history = without_slots(self._history, "id")
             self._user = without_slots(self._user, "id")
-        self._elements: dict[tuple[int, bool], list[Segment]] = {}
+        self._elements: Memo[tuple[int, bool], list[Segment]] = Memo()
 
     @functools.cached_property
     def _item_names(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,15 +16,16 @@ from ilm_jax.data.examples.task_keys import (
 )
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-from ilm_jax.data.streams.cached_task import CachedTask
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.data.streams.converters import Rows
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.streams.layouts import PROMPTS, Layout
 from ilm_jax.data.streams.mixtures import rates_of
 from ilm_jax.data.streams.redrawing import Draw, Renderings
 from ilm_jax.data.streams.streams import Mixture, Stream
-from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
+from ilm_jax.data.streams.task_tokenizer import cache_folder
+from ilm_jax.data.streams.tasks_on_disk import Task, open_tasks, ready_tokenizer
+from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
 
@@ -41,7 +41,7 @@ class DatasetConfig:
       task_feature_lengths: {"inputs", "targets"} of prompt tasks and corpora, {"text"} of
         item-text pairs.
       split: "train", "validation" or "test".
-      shuffle: False keeps the order of the cache.
+      shuffle: False keeps the order of the task.
       repeat: endless; False for evaluation.
       seed: of the shuffle.
       rates_by: "size" or "equal", for rates that are not given.
@@ -55,6 +55,8 @@ class DatasetConfig:
         by turns: BATCH_SIZE for batches of one task each. 0: tasks are mixed by their rates.
       redraw: renderings of each training example in an epoch, each drawn anew from its
         `TaskSettings.variants`; 0: all of them, the same in every epoch.
+      use_cached: examples are read from task caches, which are made first where they are absent;
+        else they are made when they are read. They are the same.
       dataset, data_dir, cache_dir: see `open_tasks`.
       also: further datasets to mix in, {name: data_dir or None}; `dataset` owns the tokenizer.
       settings: of the tasks.
@@ -75,6 +77,7 @@ class DatasetConfig:
     pack_room: Positive = 1.0
     block: Number = 0
     redraw: Number = 0
+    use_cached: bool = False
     dataset: str = "toy"
     data_dir: str | None = None
     also: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
@@ -164,11 +167,23 @@ class DatasetConfig:
             raise UserError(f"mixture {list(given)}: all rates are 0; give one above")
         return kept
 
-    def open(self, catalogue: Catalogue | None = None) -> dict[str, CachedTask]:
-        """The cached tasks of the split; errors as `open_tasks`."""
-        opened: dict[str, CachedTask] = {}
+    def open_tokenizer(self, catalogue: Catalogue) -> Tokenizer:
+        """The tokenizer of the tasks, made first where it is absent; errors as `open_tasks`."""
+        return ready_tokenizer(
+            self.dataset,
+            self.settings,
+            self.own_tasks,
+            catalogue,
+            data_dir=self.data_dir,
+            cache_dir=self.cache_dir,
+            use_cached=self.use_cached,
+        )
+
+    def open(self, catalogue: Catalogue | None = None) -> dict[str, Task]:
+        """The tasks of the split; errors as `open_tasks`."""
+        opened: dict[str, Task] = {}
         if self.own_tasks or not self.also:
-            opened = open_tasks(
+            opened |= open_tasks(
                 self.dataset,
                 self.settings,
                 self.own_tasks,
@@ -176,6 +191,7 @@ class DatasetConfig:
                 data_dir=self.data_dir,
                 cache_dir=self.cache_dir,
                 catalogue=catalogue,
+                use_cached=self.use_cached,
             )
         for dataset, folder in self.also.items():
             names = [name for name, (owner, _, _) in self._tasks().items() if owner == dataset]
@@ -186,6 +202,7 @@ class DatasetConfig:
                 self.split,
                 data_dir=folder,
                 cache_dir=self.cache_dir,
+                use_cached=self.use_cached,
             )
         return opened
 
@@ -194,9 +211,8 @@ class DatasetConfig:
         catalogue = catalogue or load_catalogue(
             self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
         )
-        cache = default_cache_dir() if self.cache_dir is None else self.cache_dir
         path = tokenizer_path(
-            self.dataset, self.settings, catalogue.fingerprint, pathlib.Path(cache).expanduser()
+            self.dataset, self.settings, catalogue.fingerprint, cache_folder(self.cache_dir)
         )
         return self.settings.replace(tokenizer=str(path))
 
@@ -222,8 +238,8 @@ class DatasetConfig:
         catalogue = catalogue or load_catalogue(
             self.dataset, data_dir=self.data_dir, cache_dir=self.cache_dir
         )
+        tokenizer = self.open_tokenizer(catalogue)
         tasks = self.open(catalogue)
-        tokenizer = open_tokenizer(self.dataset, self.settings, catalogue, self.cache_dir)
         sources, converter = layout.open(self, dict(tasks), tokenizer, rows)
         drawn: dict[str, Renderings] = {}
         if self.redraw and self.repeat:

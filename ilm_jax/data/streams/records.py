@@ -53,6 +53,37 @@ def _bad(name: str, value: object) -> bytes:
     raise ValueError(f"feature {name}: {value!r} does not fit int32")
 
 
+def as_decoded(features: Features, example: Mapping[str, Any]) -> dict[str, Any]:
+    """What `decode_record` gives of `encode_record`'s bytes, without the bytes.
+
+    Raises:
+      ValueError: as `encode_record`.
+    """
+    decoded: dict[str, Any] = {}
+    for name, kind in features:
+        value = example[name]
+        if kind == "text":
+            decoded[name] = value
+        elif kind == "int":
+            decoded[name] = int(value) if -(2**31) <= value < 2**31 else _bad(name, value)
+        else:
+            decoded[name] = _int32(name, value)
+    return decoded
+
+
+def _int32(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):  # NumPy refuses to wrap Python's integers, not its own
+        value = value.tolist()
+    try:
+        array = np.array(value, np.int32)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"feature {name}: {value!r} does not fit int32") from error
+    if array.ndim != 1:
+        _bad(name, value)
+    array.flags.writeable = False
+    return array
+
+
 def decode_record(features: Features, record: bytes) -> dict[str, Any]:
     """The example again: read-only int32 arrays, integers and strings.
 

@@ -1,28 +1,58 @@
-"""Opening tasks by name: what is not cached yet is cached in a process of its own first.
+"""Opening tasks by name: their examples are made as they are read, or read from caches.
 
-TensorFlow-free: the whole of training goes through `open_tasks`.
+Caches that are asked for and absent are made in a process of their own first. TensorFlow-free: the
+whole of training goes through `open_tasks`.
 """
 
+import functools
 import os
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.examples.item_index import vocabulary
 from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
 from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
-from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.data.streams.cached_task import CachedTask
-from ilm_jax.data.tokenizers import Tokenizer, chat_of, extended, formatted, open_tokenizer_at
+from ilm_jax.data.streams.on_demand import OnDemandTask, examples_of, splits_of
+from ilm_jax.data.streams.task_tokenizer import cache_folder, ensure_tokenizer, open_tokenizer
+from ilm_jax.data.tokenizers import Tokenizer, chat_of
 from ilm_jax.errors import UserError
 from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
 PROGRESS = "cache: "
+
+
+class Task(Protocol):
+    """One split of a task by random access; example i is a pure function of i.
+
+    Attributes:
+      path: folder of what is kept of this split on disk.
+    """
+
+    path: Any
+
+    @property
+    def name(self) -> str:
+        """Registered name of the task."""
+
+    @property
+    def catalogue(self) -> str:
+        """Name of the catalogue that local rows count in."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Example `index`: read-only int32 arrays, integers, strings, and "catalogue"."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """All examples in order."""
 
 
 def open_tasks(
@@ -34,8 +64,9 @@ def open_tasks(
     data_dir: StrPath | None = None,
     cache_dir: StrPath | None = None,
     catalogue: Catalogue | None = None,
-) -> dict[str, CachedTask]:
-    """Opens one split of some tasks, cached first where needed.
+    use_cached: bool = False,
+) -> Mapping[str, Task]:
+    """Opens one split of some tasks.
 
     Args:
       dataset: such as "toy".
@@ -45,6 +76,8 @@ def open_tasks(
       data_dir: folder of the raw files, for a dataset that has any.
       cache_dir: None means `default_cache_dir()`.
       catalogue: the loaded catalogue, if the caller has it.
+      use_cached: whether caches are read, and made first where they are absent; else examples are
+        made when they are read. The examples are the same.
 
     Returns:
       the tasks by registered name.
@@ -54,23 +87,30 @@ def open_tasks(
     """
     if split not in SPLITS:
         raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    cache = _cache_dir(cache_dir)
+    cache = cache_folder(cache_dir)
     catalogue = catalogue or load_catalogue(dataset, data_dir=data_dir, cache_dir=cache)
     specs = [find_spec(dataset, name) for name in names]
-    ensure_cached(
+    where: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache}
+    tokenizer = ready_tokenizer(
         dataset,
         settings,
         [spec.name(dataset) for spec in specs],
         catalogue,
-        data_dir=data_dir,
-        cache_dir=cache,
+        use_cached=use_cached,
+        **where,
     )
-    tokenizer = open_tokenizer(dataset, settings, catalogue, cache)
-    opened = {}
+    opened: dict[str, Task] = {}
     for spec in specs:
-        name = spec.name(dataset)
-        key = _key(spec, settings, catalogue, tokenizer)
-        task = CachedTask(task_path(name, key, cache, split))
+        name, key = spec.name(dataset), _key(spec, settings, catalogue, tokenizer)
+        path = task_path(name, key, cache, split)
+        task: Task
+        if use_cached:
+            task = CachedTask(path)
+        else:
+            splits = splits_of(catalogue, settings.split)
+            examples = examples_of(spec, settings, splits, tokenizer, key)
+            again = functools.partial(open_tasks, dataset, settings, [spec.full], split, **where)
+            task = OnDemandTask(name, examples, split, path, again)
         if not len(task):
             held_out = settings.split.held_out_items
             raise UserError(
@@ -81,29 +121,27 @@ def open_tasks(
     return opened
 
 
-def open_tokenizer(
+def ready_tokenizer(
     dataset: str,
     settings: TaskSettings,
+    names: Sequence[str],
     catalogue: Catalogue,
+    *,
+    data_dir: StrPath | None = None,
     cache_dir: StrPath | None = None,
+    use_cached: bool = False,
 ) -> Tokenizer:
-    """The tokenizer of cached tasks, with the words and the layout that the settings ask for.
+    """The tokenizer of some tasks, made first where it is absent; arguments as `open_tasks`.
 
     Raises:
-      UserError: if it is absent: no task has been cached with these settings; or as `laid_out`.
+      UserError: as `ensure_cached` and `ensure_tokenizer`.
     """
-    path = tokenizer_path(dataset, settings, catalogue.fingerprint, _cache_dir(cache_dir))
-    return laid_out(path, settings)
-
-
-def laid_out(path: StrPath, settings: TaskSettings) -> Tokenizer:
-    """The tokenizer of a path with the words appended that ids need, and the layout of prompts.
-
-    Raises:
-      UserError: as `open_tokenizer_at`, `vocabulary` and `formatted`.
-    """
-    tokenizer = extended(open_tokenizer_at(path), vocabulary(settings, settings.new_tokens))
-    return formatted(tokenizer, settings.prompt_format, settings.system_text)
+    if not use_cached:
+        splits = splits_of(catalogue, settings.split)
+        return ensure_tokenizer(dataset, settings, catalogue, cache_dir, splits)
+    where: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
+    ensure_cached(dataset, settings, names, catalogue, **where)
+    return open_tokenizer(dataset, settings, catalogue, cache_dir)
 
 
 def _key(spec: TaskSpec, settings: TaskSettings, catalogue: Catalogue, tokenizer: Tokenizer) -> str:
@@ -125,7 +163,7 @@ def ensure_cached(
     Raises:
       UserError: what that process says, if it fails.
     """
-    cache = _cache_dir(cache_dir)
+    cache = cache_folder(cache_dir)
     if not missing_tasks(dataset, settings, names, catalogue, cache):
         return
     with taking_turns(cache / "tasks/.lock"):
@@ -158,7 +196,7 @@ def missing_tasks(
     Raises:
       UserError: for an unknown task, or a damaged tokenizer.
     """
-    cache = _cache_dir(cache_dir)
+    cache = cache_folder(cache_dir)
     specs = {name: find_spec(dataset, name) for name in names}
     path = tokenizer_path(dataset, settings, catalogue.fingerprint, cache)
     if not settings.tokenizer and not path.exists():
@@ -172,7 +210,3 @@ def missing_tasks(
         if not all((folder / "info.json").exists() for folder in folders):
             missing.append(name)
     return missing
-
-
-def _cache_dir(cache_dir: StrPath | None) -> pathlib.Path:
-    return default_cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
