@@ -275,6 +275,7 @@ def _item_spec(task: str, elm: elm_templates.ElmTask) -> ItemSpec:
         features=WRITTEN_FEATURES,
         settings=("mention_description", *INDEX, *RENDERING, *own),
         mentions=_named(elm.items),
+        counted=not elm.neighbour,
         metrics=LANGUAGE,
         what=f"{given} | {task.replace('_', ' ')} | ELM",
         elm=elm,
@@ -293,6 +294,7 @@ PROFILE = TaskSpec(
     mentions=lambda settings: [(settings.mention_user, 1)],
     metrics=LANGUAGE,
     what="a user | their taste | ELM",
+    counted=False,
 )
 _SPECS = (*(_item_spec(*task) for task in elm_templates.TASKS.items()), PROFILE)
 FAMILY = TaskFamily(

@@ -1,8 +1,10 @@
 """Tasks about what a user chose: every choice is an example, its target or what came before it."""
 
+import weakref
+
 import numpy as np
 
-from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples.prompts import Segment
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
@@ -10,22 +12,49 @@ Mentions = dict[str, list[Segment]]
 Spans = list[tuple[int, int]]
 
 
+# Every task of a catalogue asks for them.
+_positions: weakref.WeakKeyDictionary[Splits, dict[str, tuple[np.ndarray, np.ndarray]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def target_positions(splits: Splits, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """(user rows, positions of the targets) of a split, by user and in time order.
+    """(user rows, positions of the targets) of a split, by user and in time order; int32.
 
     Every position from the second of a user's training interactions is one; validation and test
     are leave-one-out. Users with fewer than three interactions train with all of them and have no
     other target.
     """
-    lengths = np.diff(splits.catalogue.offsets)
+    known = _positions.setdefault(splits, {})
+    if split not in known:
+        found = _targets(np.diff(splits.catalogue.offsets), split)
+        for column in found:
+            column.flags.writeable = False
+        known[split] = found
+    return known[split]
+
+
+def _targets(lengths: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
     if split != "train":
         users = np.flatnonzero(lengths >= 3)
         positions = lengths[users] - (2 if split == "validation" else 1)
         return users.astype(np.int32), positions.astype(np.int32)
     count = np.maximum(np.where(lengths >= 3, lengths - 2, lengths) - 1, 0)
-    users = np.repeat(np.arange(len(lengths)), count)
-    first = np.repeat(np.cumsum(count) - count, count)
-    return users.astype(np.int32), (np.arange(len(users)) - first + 1).astype(np.int32)
+    users = np.repeat(np.arange(len(lengths), dtype=np.int32), count)
+    # A user's first example is its second interaction; then they count up.
+    positions = np.ones(len(users), np.int32)
+    used = count[count > 0]
+    positions[np.cumsum(used)[:-1]] = 1 - used[:-1]
+    np.cumsum(positions, out=positions)
+    return users, positions
+
+
+def may_be_told(splits: Splits, split: str, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Whether the words of the items at these positions may be told: held-out ones' never train."""
+    if split != "train":
+        return np.ones(len(users), bool)
+    catalogue = splits.catalogue
+    return splits.item_fold[catalogue.items[catalogue.offsets[users] + positions]] == TRAIN
 
 
 class HistoryTask(PromptTask):

@@ -30,7 +30,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Spans, target_positions
+from ilm_jax.tasks.histories import HistoryTask, Spans, may_be_told, target_positions
 from ilm_jax.tasks.prompted import Prompted
 from ilm_jax.tasks.regen import Regen
 
@@ -65,9 +65,16 @@ class Lumen(Regen, HistoryTask):
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the item, and variant, where there is something to ask for."""
         users, positions = target_positions(self.splits, split)
-        pairs = zip(users.tolist(), positions.tolist(), strict=True)
-        keep = np.array([self._asked(split, *pair) for pair in pairs], bool)
-        return self.with_variants(split, user=users[keep], position=positions[keep])
+        # Without a slot nothing would be left of a row that says nothing.
+        kinds = ["critique"] * self.spec.of_critiques
+        kinds += [self._own.narrative] * self.settings.text_only
+        if kinds:
+            keep = may_be_told(self.splits, split, users, positions)
+            users, positions = users[keep], positions[keep]
+        for kind in kinds:
+            keep = self.texts.present(kind, users, positions)
+            users, positions = users[keep], positions[keep]
+        return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:
         """Nothing is counted here."""
@@ -116,12 +123,6 @@ class Lumen(Regen, HistoryTask):
         for name, first in (("targets", ITEM_SLOT), ("targets_content", 0)):
             found[name] = [first, *(found[name] if said else [])]
         return found
-
-    def _asked(self, split: str, user: int, position: int) -> bool:
-        if self.spec.of_critiques and self._critique(split, user, position) is None:
-            return False
-        # Without a slot nothing would be left of a row that says nothing.
-        return not self.settings.text_only or self._speaks(split, user, position)
 
     def _speaks(self, split: str, user: int, position: int) -> bool:
         """Whether a narrative is there, and may be told."""
@@ -175,6 +176,7 @@ def _spec(task: str, what: str, **more: Any) -> LumenSpec:
         mentions=_mentions,
         metrics=(*RANKING, *LANGUAGE),
         what=f"{what} | the next item, and what speaks for it | REGEN",
+        counted=not more,
         **more,
     )
 

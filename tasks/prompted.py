@@ -157,6 +157,8 @@ class PromptTask(abc.ABC):
         """An index with a column "variant": several renderings of each training example."""
         variants = self.settings.variants if split == "train" else 1
         count = len(next(iter(columns.values())))
+        if variants == 1:
+            return {**columns, "variant": np.zeros(count, np.int32)}
         repeated = {name: np.repeat(column, variants) for name, column in columns.items()}
         return {**repeated, "variant": np.tile(np.arange(variants, dtype=np.int32), count)}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.checks import Count, InputFile, check
-from ilm_jax.data.catalogue.splits import TRAIN, item_folds
+from ilm_jax.data.catalogue.splits import item_folds
 from ilm_jax.data.examples.narratives import Narratives
 from ilm_jax.data.examples.prompts import Segment
 from ilm_jax.data.examples.task_families import TaskFamily
@@ -24,7 +24,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positions
+from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, may_be_told, target_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
@@ -93,24 +93,16 @@ class Purchase(Regen, HistoryTask):
         users, positions = target_positions(self.splits, split)
         kinds = [kind for kind in (self.spec.narrative, "critique" * self.spec.critique) if kind]
         if kinds:
-            keep = np.array(
-                [
-                    self._allowed(split, user, position)
-                    and all(self.texts.about(kind, user, position) for kind in kinds)
-                    for user, position in zip(users.tolist(), positions.tolist(), strict=True)
-                ],
-                bool,
-            )
+            keep = may_be_told(self.splits, split, users, positions)
+            users, positions = users[keep], positions[keep]
+        for kind in kinds:
+            keep = self.texts.present(kind, users, positions)
             users, positions = users[keep], positions[keep]
         return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:
         """Nothing is counted here."""
         return {}
-
-    def _allowed(self, split: str, user: int, position: int) -> bool:
-        item = int(self.splits.catalogue.sequence(user)[position])
-        return split != "train" or self.splits.item_fold[item] == TRAIN
 
     def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
         """The user, the item, and what the user says."""
@@ -223,8 +215,15 @@ _SHARED: dict[str, Any] = {
 
 
 def _purchase(task: str, what: str, wording: tuple[str, ...], **more: Any) -> PurchaseSpec:
+    counted = not (more.get("critique") or more.get("narrative"))
     return PurchaseSpec(
-        task=task, make=Purchase, wording=wording, what=f"{what} | REGEN", **more, **_SHARED
+        task=task,
+        make=Purchase,
+        wording=wording,
+        what=f"{what} | REGEN",
+        counted=counted,
+        **more,
+        **_SHARED,
     )
 
 
@@ -271,6 +270,7 @@ _SPECS: tuple[TaskSpec, ...] = (
         task="user_summary",
         make=UserSummary,
         what="history | what the user is like | REGEN",
+        counted=False,
         **_TEXT,
         **_SHARED,
     ),

@@ -3,12 +3,13 @@
 ilm inspect --dataset custom --data_dir DIR       validates a folder of yours, and shows samples
 ilm inspect --dataset toy                         tasks and mixtures with sizes and rates
 ilm inspect --dataset toy --task bpr --num 3      examples of one task, slots visible
+ilm inspect --dataset toy --task bpr --full       lengths of all its examples too
+
+Sizes come from indices and samples are made when they are shown, so that it answers at once.
 """
 
-import json
 import pathlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -16,13 +17,8 @@ from absl import flags
 if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.data.examples.task_settings import TaskSettings
-    from ilm_jax.data.examples.task_specs import TaskSpec
     from ilm_jax.data.formats.columns import Columns
     from ilm_jax.data.tokenizers import Tokenizer
-
-# Stands for a slot where a prompt is shown.
-SHOWN = {"\ue000": "‹item›", "\ue001": "‹user›"}
-SECONDS = 1.0
 
 
 def _flags() -> flags.FlagValues:
@@ -37,6 +33,12 @@ def _flags() -> flags.FlagValues:
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_bool(
+        "full",
+        False,
+        "Count every task, whatever that takes; with --task: lengths of all its examples.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("num", 3, "Examples to show.", lower_bound=1, flag_values=values)
     return values
 
@@ -47,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
+    from ilm_jax.cli.inspect_tasks import overview, show, statistics
     from ilm_jax.cli.words import parse_flags
 
     values = _flags()
@@ -83,19 +86,20 @@ def main(argv: Sequence[str]) -> int:
     tokenizer = known_tokenizer(values.dataset, settings, splits, cache_dir)
     if spec is not None:
         print(show(spec, splits, settings, tokenizer, values.split, values.num))
+        if values.full:
+            print("\n" + statistics(spec, splits, settings, tokenizer))
         return 0
     print(facts(splits))
     if tokenizer is not None:
         for losses in of_catalogue(tokenizer, catalogue.titles, catalogue.texts):
             print(f"note: {losses.described()}")
-    if source.first_look and values.data_dir:
+    if source.first_look and values.data_dir and not values.full:
         for sample in source.first_look:
             spec = find_spec(values.dataset, sample)
             print("\n" + show(spec, splits, settings, tokenizer, values.split, values.num))
         print(f"\nall tasks with their sizes: ilm inspect --dataset {values.dataset}")
         return 0
-    print("\n" + task_table(values.dataset, splits, settings))
-    print("\n" + mixture_table(splits, settings))
+    print("\n" + overview(values.dataset, splits, settings, tokenizer, values.full))
     return 0
 
 
@@ -178,50 +182,6 @@ def facts(splits: "Splits") -> str:
     return "\n".join(lines)
 
 
-def task_table(dataset: str, splits: "Splits", settings: "TaskSettings") -> str:
-    """Every task of a dataset with its sizes."""
-    from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.examples.task_families import task_specs
-
-    rows: list[Sequence[str]] = [
-        ("task", "train", "validation", "test", "input", "target", "source")
-    ]
-    for spec in task_specs().values():
-        sizes = sizes_of(spec, splits, settings)
-        what = (*spec.what.split(" | "), "", "", "")[:3]
-        rows.append((spec.name(dataset), *map(str, sizes.values()), *what))
-    return aligned(rows)
-
-
-def sizes_of(spec: "TaskSpec", splits: "Splits", settings: "TaskSettings") -> dict[str, int]:
-    """Examples of every split."""
-    from ilm_jax.data.examples.task_settings import SPLITS
-    from ilm_jax.tasks.registry import make_examples
-
-    (examples,) = make_examples([spec], splits, settings)
-    return {split: len(next(iter(examples.index(split).values()))) for split in SPLITS}
-
-
-def mixture_table(splits: "Splits", settings: "TaskSettings") -> str:
-    """Every named mixture with the rates that its tasks' sizes give."""
-    from ilm_jax.cli.cache_tasks import aligned
-    from ilm_jax.data.examples.task_families import mixtures, spec_named
-    from ilm_jax.data.streams.streams import Mixture
-
-    rows: list[Sequence[str]] = [("mixture", "examples", "rates by size")]
-    for name, tasks in mixtures().items():
-        specs = map(spec_named, tasks)
-        sizes = {spec.task: sizes_of(spec, splits, settings)["train"] for spec in specs}
-        sizes = {task: size for task, size in sizes.items() if size}
-        if not sizes:
-            rows.append((name, "0", "no examples here"))
-            continue
-        weights = Mixture(dict.fromkeys(sizes)).weights(sizes)
-        rates = ", ".join(f"{task} {weight:.3f}" for task, weight in weights.items())
-        rows.append((name, str(sum(sizes.values())), rates))
-    return aligned(rows)
-
-
 def known_tokenizer(
     dataset: str, settings: "TaskSettings", splits: "Splits", cache_dir: pathlib.Path
 ) -> "Tokenizer | None":
@@ -233,64 +193,3 @@ def known_tokenizer(
     if not settings.tokenizer and not path.exists():
         return None
     return laid_out(path, settings)
-
-
-def show(
-    spec: "TaskSpec",
-    splits: "Splits",
-    settings: "TaskSettings",
-    tokenizer: "Tokenizer | None",
-    split: str,
-    num: int,
-) -> str:
-    """Examples of a task in words, slots visible, with lengths, what is cut, and speed."""
-    from ilm_jax.errors import UserError
-    from ilm_jax.tasks.registry import make_examples
-
-    (examples,) = make_examples([spec], splits, settings, tokenizer)
-    rows = list(_rows(examples.index(split)))
-    if not rows:
-        raise UserError(f"{spec.task}: split {split!r} has no examples")
-    lines = [f"{spec.task}, {split}: {len(rows)} examples; {spec.what.replace(' | ', ' → ')}"]
-    chosen = [rows[k * len(rows) // min(num, len(rows))] for k in range(min(num, len(rows)))]
-    lines += [_shown(examples, split, row, tokenizer) for row in chosen]
-    cut = {name: count for name, count in examples.truncations(split).items() if count}
-    lines.append(f"cut: {', '.join(f'{n} of {c} examples' for n, c in cut.items()) or 'nothing'}")
-    if tokenizer is None:
-        lines.append("no tokenizer yet, so no lengths: run `ilm cache_tasks`")
-    else:
-        start, built = time.monotonic(), 0
-        while time.monotonic() - start < SECONDS and built < len(rows):
-            examples.build(split, **rows[built])
-            built += 1
-        rate = built / max(time.monotonic() - start, 1e-9)
-        lines.append(f"{rate:.0f} examples/s made on one core")
-    return "\n".join(lines)
-
-
-def _rows(index: dict[str, Any]) -> Iterator[dict[str, int]]:
-    for values in zip(*(column.tolist() for column in index.values()), strict=True):
-        yield dict(zip(index, values, strict=True))
-
-
-def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: "Tokenizer | None") -> str:
-    if not hasattr(examples, "render"):  # a pair: vectors alone
-        built = (
-            examples.build(split, **row)
-            if tokenizer or "text" not in dict(examples.spec.features)
-            else row
-        )
-        return "  " + json.dumps({k: v for k, v in built.items() if k != "text"})
-    example = examples.render(split, **row)
-    prompt = example.prompt.text if example.prompt else ""
-    for mark, name in SHOWN.items():
-        prompt = prompt.replace(mark, name)
-    lines = [f"  {example.key}  [{example.template}]", f"    in:  {prompt}"]
-    lines.append(f"    out: {example.target_text}")
-    if tokenizer is not None:
-        built = examples.build(split, **row)
-        lines.append(
-            f"    {len(built['inputs'])} input tokens, {len(built['slots'])} of them slots; "
-            f"{len(built['targets'])} target tokens, {sum(built['targets_content'])} of content"
-        )
-    return "\n".join(lines)

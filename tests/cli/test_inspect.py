@@ -4,11 +4,14 @@ import re
 
 import pytest
 
-from ilm_jax.cli import inspect
+from ilm_jax.cli import inspect, inspect_tasks
 from ilm_jax.cli import main as cli
 from ilm_jax.data.examples.task_families import task_specs
+from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.sources import custom, prepare, toy
 from ilm_jax.data.sources.prepare import catalogue_dir
+from ilm_jax.data.streams.task_tokenizer import ensure_tokenizer
+from ilm_jax.data.streams.tasks_on_disk import open_tasks
 from ilm_jax.errors import UserError
 from tests.data.small_catalogue import small_catalogue
 
@@ -35,6 +38,42 @@ def test_tasks_and_mixtures_with_sizes_and_rates(cache, capsys):
     assert "sequential_random 0.500, straightforward_random 0.500" in line
     (line,) = [row for row in printed.splitlines() if row.startswith("knowledge_toy_rating ")]
     assert line.split()[1:4] == ["0", "0", "0"]  # nothing is rated
+
+
+def test_of_many_interactions_only_arithmetic_counts_and_full_counts_all(
+    cache, capsys, monkeypatch
+):
+    words = "--dataset=toy", f"--cache_dir={cache}"
+    everything = shown(capsys, *words)
+    assert "–" not in everything and everything.count("    in:  ") == 2  # two samples
+    monkeypatch.setattr(inspect_tasks, "MANY", 10)
+    printed = shown(capsys, *words)
+    for name, spec in task_specs().items():
+        (line,) = [row for row in printed.splitlines() if row.startswith(f"{spec.name('toy')} ")]
+        assert (line.split()[1] == "–") == (not spec.counted), name
+    assert "counted by --full" in printed and "–" in printed
+    told = [line for line in shown(capsys, *words, "--full").splitlines() if "/s made" not in line]
+    assert told == [line for line in everything.splitlines() if "/s made" not in line]
+
+
+def test_full_measures_every_example_of_a_task(cache, capsys):
+    words = ["--dataset=toy", f"--cache_dir={cache}", "--task=sequential_slot", "--full"]
+    with pytest.raises(UserError, match="no tokenizer yet, so no lengths"):
+        inspect.main(words)
+    catalogue = small_catalogue()
+    ensure_tokenizer("toy", TaskSettings(), catalogue, cache)
+    lines = shown(capsys, *words).splitlines()
+    for split in SPLITS:
+        (task,) = open_tasks(
+            "toy", TaskSettings(), ["sequential_slot"], split, cache_dir=cache, catalogue=catalogue
+        ).values()
+        lengths = [len(example["inputs"]) for example in task]
+        (line,) = [line for line in lines if line.startswith(f"{split} ")]
+        assert line.split()[1:4] == [
+            str(len(task)),
+            str(max(lengths)),
+            f"({sum(lengths) / len(lengths):.1f})",
+        ]
 
 
 @pytest.mark.parametrize("task", ["sequential_slot", "similarities", "ranking", "item_item"])

@@ -1,5 +1,6 @@
 """REGEN: the published lines are read, critiques steer, and nothing held out is told."""
 
+import dataclasses
 import json
 import re
 
@@ -217,3 +218,36 @@ def test_the_toy_world_knows_what_its_users_ask_for():
 def test_instructions_give_the_facts():
     text = instruction("critique", ["a pen", "a red pen"])
     assert "Item 1: a pen" in text and "Item 2: a red pen" in text and "Do not name" in text
+
+
+@pytest.mark.parametrize("kind", ["critique", "purchase_reason", "endorsement"])
+@pytest.mark.parametrize("texts", ["published", "composed", "generated", "file"])
+def test_who_has_a_text_is_known_without_making_any(published, tmp_path, texts, kind):
+    from tests.tasks.test_versions import world
+
+    splits = published if texts == "published" else world()
+    more = {}
+    if texts == "generated":
+        critiques = [[user, place, 0, 0] for user in range(0, 30, 3) for place in (0, 1, 4)]
+        extras = {"critiques": critiques, "fields": {"mood": ["mood", ["glad"]]}}
+        splits = make_splits(dataclasses.replace(splits.catalogue, extras=extras))
+    if texts == "file":
+        catalogue, lines = splits.catalogue, []
+        for user in range(0, catalogue.num_users, 2):
+            for item in dict.fromkeys(catalogue.sequence(user)[::2].tolist()):
+                ids = {"user_id": catalogue.user_ids[user], "item_ids": [catalogue.item_ids[item]]}
+                lines.append(json.dumps({"task": kind, "target": "A text.", **ids}))
+        lines.append(json.dumps({"task": kind, "target": "x", "user_id": "?", "item_ids": ["i1"]}))
+        (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n")
+        more = {"texts_file": str(tmp_path / "t.jsonl")}
+    narratives = Narratives(splits, **more)
+    lengths = np.diff(splits.catalogue.offsets)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    positions = np.arange(len(users)) - np.repeat(splits.catalogue.offsets[:-1], lengths)
+    told = [
+        narratives.about(kind, user, place) is not None
+        for user, place in zip(users.tolist(), positions.tolist(), strict=True)
+    ]
+    assert narratives.present(kind, users, positions).tolist() == told
+    assert any(told) or (texts, kind) == ("published", "endorsement")
+    assert narratives.present(kind, users[:0], positions[:0]).tolist() == []

@@ -7,7 +7,11 @@ lacks.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
 
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
@@ -67,6 +71,51 @@ class Narratives:
             text = self._published[kind].get((user, position))
             return (text, None, PUBLISHED) if text else None
         return self._composed(kind, user, position)
+
+    def present(
+        self,
+        kind: str,
+        users: Int[np.ndarray, " purchases"],
+        positions: Int[np.ndarray, " purchases"],
+    ) -> Bool[np.ndarray, " purchases"]:
+        """For which purchases `about` gives a text; none is made."""
+        catalogue = self.splits.catalogue
+        entries = catalogue.offsets[users] + positions
+        items = catalogue.items[entries].astype(np.int64)
+        later = (positions > 0) | (kind != "critique")
+        if self._path:
+            numbers = np.asarray(users, np.int64) * catalogue.num_items + items
+            return later & np.isin(numbers, self._given(kind))
+        known: Iterable[tuple[int, int]] | None = None
+        if "regen" in catalogue.extras:
+            known = (key for key, text in self._published[kind].items() if text)
+        elif kind == "critique" and "critiques" in catalogue.extras:
+            known = self._generated
+        if known is not None:
+            told = np.array([user << 32 | place for user, place in known], np.int64)
+            return later & np.isin(np.asarray(users, np.int64) << 32 | positions, told)
+        if kind != "critique":
+            found, which = np.unique(items, return_inverse=True)
+            return np.array([bool(self._book.of(row).values) for row in found.tolist()])[which]
+        before = catalogue.items[np.maximum(entries - 1, 0)].astype(np.int64)
+        pairs, which = np.unique(before * catalogue.num_items + items, return_inverse=True)
+        firsts, seconds = np.divmod(pairs, catalogue.num_items)
+        steers = map(self._wishes, firsts.tolist(), seconds.tolist())
+        return later & np.array([bool(wishes) for wishes in steers], bool)[which]
+
+    def _given(self, kind: str) -> Int[np.ndarray, " texts"]:
+        """user * num_items + item of every text of the file of one kind."""
+        catalogue = self.splits.catalogue
+        user_row = {raw: row for row, raw in enumerate(catalogue.user_ids)}
+        item_row, count = catalogue.item_row, catalogue.num_items
+        return np.array(
+            [
+                user_row[user] * count + item_row[ids[0]]
+                for told, user, ids in self._file
+                if told == kind and user in user_row and ids[0] in item_row
+            ],
+            np.int64,
+        )
 
     def summary(self, user: int) -> Text | None:
         """The user's summary, unless it names a held-out item or what the user chooses last.
@@ -143,14 +192,18 @@ class Narratives:
             pieces += [("; rated ", False), (facts.opinion, True)]
         return (*joined([*pieces, (".", False)]), composed.SOURCE)
 
-    def _critique(self, user: int, position: int, before: int, item: int) -> Text | None:
-        catalogue = self.splits.catalogue
-        levels = self._similar
+    def _wishes(self, before: int, item: int) -> list[str]:
+        """What an item has that the similar one before it lacks."""
+        catalogue, levels = self.splits.catalogue, self._similar
         first, second = catalogue.categories[before], catalogue.categories[item]
         if before == item or first[:levels] != second[:levels] or len(second) < levels:
-            return None
+            return []
         known = set(self._book.of(before).values)
-        new = [value for value in self._book.of(item).values if value not in known]
+        return [value for value in self._book.of(item).values if value not in known]
+
+    def _critique(self, user: int, position: int, before: int, item: int) -> Text | None:
+        catalogue = self.splits.catalogue
+        new = self._wishes(before, item)
         if not new:
             return None
         keys: tuple[str | int, ...] = (self._seed, "critique", catalogue.user_ids[user], position)

@@ -111,6 +111,8 @@ class TaskSpec:
         reads them: how many slots it can have.
       metrics: names of the metrics that evaluation reports.
       what: "input | target | paper", for lists of tasks.
+      counted: whether the number of examples follows from the interactions by arithmetic; else
+        neighbours or texts are looked at, which takes a while for a large catalogue.
     """
 
     family: str
@@ -124,6 +126,7 @@ class TaskSpec:
     mentions: Callable[[TaskSettings], Sequence[tuple[str, int]]] = mentions_nothing
     metrics: tuple[str, ...] = ()
     what: str = ""
+    counted: bool = True
 
     @property
     def full(self) -> str:
