@@ -1,5 +1,6 @@
 """Small files of every raw format, twenty kinds of damage, and how each mutant was taken."""
 
+import functools
 import json
 import re
 
@@ -7,11 +8,23 @@ import numpy as np
 
 from ilm_jax.data.formats import interaction_files, item_files
 from ilm_jax.data.formats.columns import Columns
+from ilm_jax.data.formats.record_reading import read_interactions, read_items
 from ilm_jax.data.formats.text_records import read_texts
-from ilm_jax.data.sources import amazon, movielens, movielens_files, regen
+from ilm_jax.data.sources import (
+    amazon,
+    amazon2023,
+    goodreads,
+    movielens,
+    movielens_files,
+    regen,
+    steam,
+    yelp,
+)
 from ilm_jax.errors import UserError
 from ilm_jax.tasks.elm24 import ARITY
+from tests.data import published_corpora as corpora
 from tests.data import slow_readers as slow
+from tests.data import slow_records
 
 DRAW = np.random.default_rng(0)
 
@@ -51,6 +64,30 @@ def ratings(path):
     found = movielens_files.read_ratings(movielens.RELEASES["25m"], path)
     columns = found.user, found.movie, found.rating, found.timestamp
     return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def records_of(corpus):
+    """A reader of the corpus's interactions, as rows by user, item, rating and time."""
+
+    def read(path):
+        found, again = read_interactions([path], corpus.interactions, literals=corpus.literals)
+        return [*rows_of(found), again]
+
+    return read
+
+
+def items_of(corpus, wanted):
+    """A reader of the corpus's items."""
+
+    def read(path):
+        found = read_items(path, corpus.items, wanted, literals=corpus.literals)
+        return [(raw, i.title, i.text, i.categories, i.attributes) for raw, i in found.items()]
+
+    return read
+
+
+def some_lines(lines):
+    return "".join(f"{line}\n" for line in lines[-14:])
 
 
 def json_lines(rows):
@@ -109,6 +146,18 @@ RAW = {
     "ratings": "userId,movieId,rating,timestamp\n"
     + "".join(f"{k % 4},{k},{k % 5 + 0.5},{1000 + k}\n" for k in range(20)),
 }
+CORPORA = {
+    "amazon2023": some_lines(corpora.as_json(corpora.amazon_reviews())),
+    "amazon2023 csv": some_lines(corpora.amazon_csv()[:14]),
+    "amazon2023 items": some_lines(corpora.as_json(corpora.amazon_items())),
+    "steam": some_lines(corpora.as_python(corpora.steam_reviews())),
+    "steam items": some_lines(corpora.as_python(corpora.steam_games())),
+    "goodreads": some_lines(corpora.as_json(corpora.goodreads_shelvings())),
+    "goodreads items": some_lines(corpora.as_json(corpora.goodreads_books())),
+    "yelp": some_lines(corpora.as_json(corpora.yelp_reviews())),
+    "yelp items": some_lines(corpora.as_json(corpora.yelp_businesses())),
+}
+RAW |= CORPORA
 # By name: the file, our reader, the judge.
 READERS = {
     "sequences": ("user_sequence.txt", interactions, slow.sequences),
@@ -127,7 +176,25 @@ READERS = {
     "reviews": ("reviews.json", reviews, slow.reviews),
     "regen": ("office.jsonl", users, slow.users),
     "ratings": ("ratings.csv", ratings, slow.ratings),
+    "amazon2023": ("x.jsonl", records_of(amazon2023.CORPUS), slow_records.amazon_2023),
+    "amazon2023 csv": ("x.csv", records_of(amazon2023.CORPUS), slow_records.amazon_2023_csv),
+    "steam": ("steam_reviews.json", records_of(steam.CORPUS), slow_records.steam),
+    "goodreads": ("g.json", records_of(goodreads.CORPUS), slow_records.goodreads),
+    "yelp": ("review.json", records_of(yelp.CORPUS), slow_records.yelp),
 }
+for _name, _corpus, _ids, _judge in (
+    (
+        "amazon2023",
+        amazon2023.CORPUS,
+        [f"B{k:03d}" for k in range(9)],
+        slow_records.amazon_2023_items,
+    ),
+    ("steam", steam.CORPUS, [str(700 + k) for k in range(9)], slow_records.steam_items),
+    ("goodreads", goodreads.CORPUS, [str(k) for k in range(9)], slow_records.goodreads_items),
+    ("yelp", yelp.CORPUS, [f"b-{k}" for k in range(9)], slow_records.yelp_items),
+):
+    _judged = functools.partial(_judge, wanted=set(_ids))
+    READERS[f"{_name} items"] = ("items.json", items_of(_corpus, set(_ids)), _judged)
 
 
 def replaced(raw, pattern, value):

@@ -169,17 +169,17 @@ def test_amazon_2023_is_known_by_name(tmp_path):
     }
     table(tmp_path / "X.jsonl", "jsonl", [review])
     table(tmp_path / "meta_X.jsonl", "jsonl", [meta])
-    with pytest.raises(UserError, match="Amazon Reviews 2023, which is not read yet: .*custom"):
+    with pytest.raises(UserError, match="Amazon Reviews 2023: .*--dataset amazon2023/<cat"):
         amazon.read(tmp_path, "amazon/x")
-    with pytest.raises(UserError, match="Amazon 2023 .*not read yet"):
+    with pytest.raises(UserError, match="those of amazon2023/<category>"):
         custom.read(tmp_path)
     own = tmp_path / "own"
     own.mkdir()
     (own / "interactions.csv").write_text("user_id,parent_asin,rating,timestamp\nu,B,5.0,9\n")
-    with pytest.raises(UserError, match="Amazon Reviews 2023, .*Columns.item = .parent_asin"):
+    with pytest.raises(UserError, match="Amazon Reviews 2023: .*Columns.item = .parent_asin"):
         custom.read(own)
     table(own / "items.jsonl", "jsonl", [meta])
-    with pytest.raises(UserError, match="Amazon Reviews 2023, .*Columns.id = .parent_asin"):
+    with pytest.raises(UserError, match="Amazon Reviews 2023: .*Columns.id = .parent_asin"):
         custom.read(own)
     (own / "columns.gin").write_text('Columns.item = "parent_asin"\nid = "parent_asin"\n')
     found = custom.read(own)

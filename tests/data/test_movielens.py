@@ -15,7 +15,7 @@ DATA = pathlib.Path(os.environ.get("ILM_TEST_DATA", ROOT.parent / "shared/data")
 REAL = DATA / "ml-latest-small"
 
 
-@pytest.mark.parametrize("release", ["latest_small", "25m"])
+@pytest.mark.parametrize("release", ["latest_small", "25m", "32m"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_csv_releases_become_a_catalogue(tmp_path, release, end, raw_files):
     found = movielens.read(release, raw_files.csv(tmp_path, end=end))

@@ -4,22 +4,26 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 AMAZON_2023 = (
-    "this is the form of Amazon Reviews 2023, which is not read yet: take its rating-only CSV as "
-    'interactions.csv of a custom dataset, with Columns.item = "parent_asin" in columns.gin (and '
-    'Columns.id = "parent_asin" if its metadata are the items.jsonl)'
+    "this is the form of Amazon Reviews 2023: give the folder of its files as --data_dir of "
+    "--dataset amazon2023/<category>; or take its rating-only CSV as interactions.csv of a custom "
+    'dataset, with Columns.item = "parent_asin" in columns.gin (and Columns.id = "parent_asin" if '
+    "its metadata are the items.jsonl)"
 )
 # What a folder holds, by files that are there together; "*" stands for any beginning.
 _FORMS = (
     (("ratings.dat", "movies.dat", "tags.dat"), "MovieLens 10M, which has no name here"),
     (("ratings.dat", "movies.dat"), "movielens/1m"),
-    (("ratings.csv", "movies.csv"), "movielens/25m or movielens/latest_small"),
+    (("ratings.csv", "movies.csv"), "movielens/32m, movielens/25m or movielens/latest_small"),
     (("u.data", "u.item"), "movielens/100k"),
     (("*.inter",), "RecBole's: --dataset custom"),
     (("user_sequence.txt",), "openp5/… or custom"),
     (("sequential_data.txt",), "openp5/… or custom"),
     (("interactions.*",), "custom"),
-    (("meta_*.jsonl",), f"Amazon 2023 ({AMAZON_2023})"),
-    (("meta_*.jsonl.gz",), f"Amazon 2023 ({AMAZON_2023})"),
+    (("meta_*.jsonl",), "amazon2023/<category>"),
+    (("meta_*.jsonl.gz",), "amazon2023/<category>"),
+    (("steam_reviews.json*",), "steam"),
+    (("goodreads_interactions_*",), "goodreads/<genre>"),
+    (("yelp_academic_dataset_review.json*",), "yelp"),
     (("meta_*.json.gz",), "amazon/…"),
     (("meta_*.json",), "amazon/…"),
 )

@@ -8,24 +8,21 @@ A user's second review of an item is left out (the first stays) and counted, as 
 5-core files; reviews of items without metadata keep the item by its id. Metadata of 2018 hold
 pieces of the pages that they were taken from: scripts, styles and tags never reach a text (see
 data/formats/markup.py), and a title or price that is nothing else is missing, which is counted.
-The form of 2023 is recognised and refused.
+The form of 2023 is recognised and refused: it has a source of its own (amazon2023.py).
 """
 
-import ast
 import collections
-import gzip
 import json
 import math
 import os
 import pathlib
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.formats import markup, notes, published, raw_lines
+from ilm_jax.data.formats import markup, notes, published, raw_lines, record_lines
 from ilm_jax.data.formats.columns import MISSING
 from ilm_jax.data.formats.interaction_files import Interactions
 from ilm_jax.data.formats.item_files import Item
@@ -93,13 +90,12 @@ def records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
       UserError: with file and line, for anything else.
     """
-    for number, line in _lines(path):
+    for number, line in record_lines.text_lines(path):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
-            try:
-                record = ast.literal_eval(line)
-            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            record = record_lines.literal(line)
+            if record is None:
                 raw_lines.fail(path, number, "neither JSON nor a Python dictionary")
         if not isinstance(record, dict):
             raw_lines.fail(path, number, f"a {type(record).__name__} instead of an object")
@@ -107,19 +103,6 @@ def records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raw_lines.fail(path, number, f"keys {list(record)[:12]}", published.AMAZON_2023)
         check_escapes(path, number, line, record)
         yield number, record
-
-
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
-    if not path.name.endswith(".gz"):
-        yield from raw_lines.lines(path)
-        return
-    number = 0
-    try:
-        with gzip.open(path, "rb") as stream:
-            for number, raw in enumerate(stream, 1):
-                yield number, raw_lines.decoded(path, number, raw.rstrip(b"\r\n"))
-    except (OSError, EOFError, zlib.error) as error:
-        raw_lines.fail(path, number + 1, f"not a whole gzip file ({error})")
 
 
 def read_reviews(path: pathlib.Path) -> tuple[Interactions, int]:

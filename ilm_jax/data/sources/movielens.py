@@ -1,8 +1,8 @@
 """MovieLens as GroupLens publishes it -> Catalogue. Strict, and free of TensorFlow.
 
-Formats: CSV (`latest_small`, `25m`: ratings.csv, movies.csv, tags.csv), "::" (`1m`: ratings.dat,
-movies.dat) and tabs and bars (`100k`: u.data, u.item). Terms of use and citation (Harper and
-Konstan 2015) are in each archive's README.
+Formats: CSV (`latest_small`, `25m`, `32m`: ratings.csv, movies.csv, tags.csv), "::" (`1m`:
+ratings.dat, movies.dat) and tabs and bars (`100k`: u.data, u.item). Terms of use and citation
+(Harper and Konstan 2015) are in each archive's README.
 """
 
 import os
@@ -33,6 +33,7 @@ _CSV = ("ratings.csv", "movies.csv", "tags.csv", ",")
 RELEASES = {
     "latest_small": Release(_SITE + "ml-latest-small.zip", *_CSV, 100_836),
     "25m": Release(_SITE + "ml-25m.zip", *_CSV, 25_000_095),
+    "32m": Release(_SITE + "ml-32m.zip", *_CSV, 32_000_204),
     "1m": Release(
         _SITE + "ml-1m.zip", "ratings.dat", "movies.dat", None, "::", 1_000_209, encodings.LATIN_1
     ),
@@ -44,7 +45,6 @@ RELEASES = {
 _SIZES = {kind.size: f"movielens/{name}" for name, kind in RELEASES.items()} | {
     10_000_054: "MovieLens 10M",
     20_000_263: "MovieLens 20M",
-    32_000_204: "MovieLens 32M",
 }
 
 

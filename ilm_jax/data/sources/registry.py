@@ -11,6 +11,10 @@ for _name, _module in {
     "movielens": "movielens",
     "openp5": "user_sequences",
     "amazon": "amazon",
+    "amazon2023": "amazon2023",
+    "steam": "steam",
+    "goodreads": "goodreads",
+    "yelp": "yelp",
     "regen": "regen",
     "custom": "custom",
 }.items():
