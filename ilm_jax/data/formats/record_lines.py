@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import pathlib
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -62,7 +63,9 @@ def json_records(path: pathlib.Path, *, literals: bool = False) -> Iterator[tupl
 def literal(line: str) -> object:
     """A line as a Python literal; None for anything else, calls among them."""
     try:
-        return ast.literal_eval(line)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return ast.literal_eval(line)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
