@@ -46,6 +46,7 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "protobuf>=5.28",  # reads what sentencepiece says of spans
+        "pyarrow>=16",  # large raw files by columns, parquet
         "safetensors>=0.4.5",
         "scikit-learn>=1.3",
         "scipy>=1.14",

@@ -29,7 +29,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.data.formats.item_files import Spans
+from ilm_jax.data.formats.items import Spans
 from ilm_jax.data.formats.text_records import Key, Written, read_texts
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 

@@ -124,7 +124,7 @@ NEGATIVE = {
 
 def configurations():
     found = {}
-    edges = re.compile(r"ilm_jax\.(gin|tasks|__main__|cli|interop|compilation|.*builders)")
+    edges = re.compile(r"ilm_jax\.(gin|tasks|__main__|cli|interop|compilation|.*tfds_builder)")
     for module in pkgutil.walk_packages(ilm_jax.__path__, "ilm_jax."):
         if edges.match(module.name):  # no configurations, but TensorFlow
             continue

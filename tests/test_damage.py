@@ -30,4 +30,6 @@ def test_a_damaged_file_of_ours_is_read_as_it_was_or_refused(tmp_path, name):
         shutil.rmtree(folder)
     # Of a checkpoint's files, which Orbax names at random, most say nothing of its numbers.
     least = 1 if name == "checkpoint" else MUTANTS[name] // 4
-    assert found["refused"] >= least and found["read"] > 0, found
+    assert found["refused"] >= least, found
+    # A catalogue has a digest of every byte.
+    assert found["read"] > 0 or name == "catalogue", found

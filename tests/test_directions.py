@@ -11,6 +11,7 @@ ORDER = (
     "pretrained",
     "metrics",
     "data.draws",
+    "data.spill",
     "data.catalogue",
     "data.formats",
     "data.sources",
@@ -80,4 +81,4 @@ def test_no_package_imports_one_above_it():
 def test_every_package_has_its_place():
     folders = {p.parent.name for p in (ROOT / "ilm_jax").glob("*/__init__.py")} - {"data"}
     inside = {f"data.{p.parent.name}" for p in (ROOT / "ilm_jax/data").glob("*/__init__.py")}
-    assert folders | inside | {"", "data.draws", "tasks"} == set(ORDER)
+    assert folders | inside | {"", "data.draws", "data.spill", "tasks"} == set(ORDER)

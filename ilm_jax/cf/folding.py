@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -61,9 +62,9 @@ def extended_table(splits: Splits, path: str | os.PathLike) -> EmbeddingTable:
     )
 
 
-def _differing(before: list[str], now: list[str]) -> int | None:
+def _differing(before: Sequence[str], now: Sequence[str]) -> int | None:
     """The first row that is not the same; None if all of `before` are there."""
-    return next((n for n, one in enumerate(before) if now[n : n + 1] != [one]), None)
+    return next((n for n, one in enumerate(before) if list(now[n : n + 1]) != [one]), None)
 
 
 def _joined(

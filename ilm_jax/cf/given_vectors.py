@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,7 @@ def _listed(metadata: dict[str, str], name: str) -> list[str] | None:
     return metadata[name].split("\n") if metadata.get(name) else None
 
 
-def _read(path: str, kind: str, ids: list[str]) -> Float32[np.ndarray, "rows dim"] | None:
+def _read(path: str, kind: str, ids: Sequence[str]) -> Float32[np.ndarray, "rows dim"] | None:
     """Vectors in the order of `ids`; None if a safetensors file has no such tensor."""
     import safetensors
 

@@ -1,7 +1,7 @@
 """Rows of the embedding table that hold a catalogue's items: what a head scores and ranks."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -50,7 +50,7 @@ def check_vectors(
     tables: TableSet,
     catalogue: str,
     counts: Int[np.ndarray, " items"],
-    ids: list[str],
+    ids: Sequence[str],
 ) -> None:
     """Refuses to train on items that no vector stands for.
 

@@ -78,7 +78,7 @@ def space(splits: Splits, config: TextConfig | None = None) -> TextSpace:
     config = config or TextConfig()
     texts = splits.catalogue.texts
     shown = np.flatnonzero(splits.item_fold == TRAIN)
-    bags = [Counter(letters().findall(texts[row].lower())) for row in shown]
+    bags = [Counter(letters().findall(texts[row].lower())) for row in shown.tolist()]
     spread = Counter(word for bag in bags for word in bag)
     column = {
         w: i for i, w in enumerate(sorted(w for w in spread if spread[w] >= config.least_items))

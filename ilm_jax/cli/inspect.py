@@ -59,12 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.data.examples.settings_json import settings_from
     from ilm_jax.data.examples.task_families import find_spec
     from ilm_jax.data.examples.task_settings import SPLITS
-    from ilm_jax.data.sources.prepare import (
-        catalogue_dir,
-        default_cache_dir,
-        is_fresh,
-        load_catalogue,
-    )
+    from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
     from ilm_jax.data.sources.registry import source_of
     from ilm_jax.data.tokenizers.losses import of_catalogue
     from ilm_jax.errors import UserError
@@ -77,10 +72,6 @@ def main(argv: Sequence[str]) -> int:
     source = source_of(values.dataset)
     if values.data_dir and source.custom_format:
         print(recognised(values.data_dir), flush=True)
-        if not is_fresh(values.dataset, values.data_dir, catalogue_dir(values.dataset, cache_dir)):
-            # What is wrong is said at once, not after the start of the builder's process.
-            assert source.read is not None
-            make_splits(source.read(values.data_dir, values.dataset), settings.split)
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
     tokenizer = known_tokenizer(values.dataset, settings, splits, cache_dir)

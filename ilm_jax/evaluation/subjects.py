@@ -39,10 +39,12 @@ def preferences(
     item_rows = tables.rows(f"{catalogue.name}/item", np.arange(catalogue.num_items))
     warm = np.flatnonzero(~tables.cold[item_rows])
     products = tables.vectors[user_rows] @ tables.vectors[item_rows[warm]].T
-    return [catalogue.texts[row] or catalogue.titles[row] for row in warm], products.astype(float)
+    return [
+        catalogue.texts[row] or catalogue.titles[row] for row in warm.tolist()
+    ], products.astype(float)
 
 
 def _users(task: EvaluatedTask, examples: Examples) -> list[int]:
     """The row of every example's user, -1 without one."""
-    rows = {raw: row for row, raw in enumerate(task.catalogue.user_ids)}
+    rows = task.catalogue.user_row
     return [rows.get(example["user"], -1) for example in examples]

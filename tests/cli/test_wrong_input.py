@@ -111,7 +111,7 @@ def test_a_bad_number_in_a_ratings_row_gives_file_and_line(refused, tmp_path):
     made = [path.name for path in cache.rglob("*")]
     begun = (
         "catalogue.json",
-        "interactions.npz",
+        "offsets.npy",
         "dataset_info.json",
         "incomplete",
         ".safetensors",

@@ -62,7 +62,8 @@ def users(path):
 
 def ratings(path):
     found = movielens_files.read_ratings(movielens.RELEASES["25m"], path)
-    columns = found.user, found.movie, found.rating, found.timestamp
+    users, movies = found.user_ids[found.users], found.movie_ids[found.movies]
+    columns = users, movies, found.rating, found.timestamp
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 

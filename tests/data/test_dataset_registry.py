@@ -47,7 +47,7 @@ def test_a_registered_dataset_is_known_by_its_name(tmp_path):
 def test_a_second_dataset_of_a_name_is_refused():
     with pytest.raises(UserError, match="there is a dataset 'toy' already"):
         register_dataset(DatasetSource("toy", "1.0.0", read))
-    with pytest.raises(UserError, match="a function `read`, or a builder"):
+    with pytest.raises(UserError, match="give a function `read`"):
         register_dataset(DatasetSource("shop", "1.0.0"))
     with pytest.raises(UserError, match="give a name of a-z"):
         DatasetSource("My shop", "1.0.0", read)

@@ -23,15 +23,6 @@ import ilm_jax.data.sources.prepare
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "jax")]
 """
 
-PREPARE_ALL = """
-import sys
-from ilm_jax.data.sources import prepare
-cache, *names = sys.argv[1:]
-for name in names:
-    folder = None if name.startswith("toy") else f"{cache}/raw/{name}"
-    prepare.prepare(name, folder, cache)
-"""
-
 
 def refuse(*_, **__):
     raise AssertionError("nothing was to be prepared")
@@ -61,7 +52,7 @@ def test_a_generated_dataset_refuses_raw_files(tmp_path):
 
 
 def test_a_missing_raw_file_is_found_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
+    monkeypatch.setattr(prepare, "_prepare", refuse)
     with pytest.raises(UserError, match="ratings.csv: no such file; --data_dir is the folder"):
         prepare.load_catalogue("movielens/25m", data_dir=tmp_path, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -80,7 +71,7 @@ def snapshot(tmp_path, raw_files):
 
 def test_a_snapshot_of_the_same_files_is_loaded_as_it_is(snapshot, monkeypatch):
     raw, cache, catalogue = snapshot
-    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
+    monkeypatch.setattr(prepare, "_prepare", refuse)
     for data_dir in (raw, None):
         found = prepare.load_catalogue("movielens/latest_small", data_dir=data_dir, cache_dir=cache)
         assert found.fingerprint == catalogue.fingerprint
@@ -102,10 +93,9 @@ def test_a_changed_source_asks_for_preparation(snapshot, monkeypatch, change):
     assert not prepare.is_fresh("movielens/latest_small", raw, path)
 
 
-@pytest.mark.slow
-def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypatch, raw_files):
-    names = ["toy", *(f"movielens/{release}" for release in movielens.RELEASES)]
-    wanted = {"toy": toy.make_world(0).fingerprint}
+def test_every_dataset_is_kept_as_it_is_read(tmp_path, monkeypatch, raw_files, capsys):
+    names = ["toy/world3", *(f"movielens/{release}" for release in movielens.RELEASES)]
+    wanted = {"toy/world3": toy.make_world(3).fingerprint}
     for name in names[1:]:
         folder, release = tmp_path / "raw" / name, name.split("/")[1]
         folder.mkdir(parents=True)
@@ -122,15 +112,17 @@ def test_every_builder_gives_back_the_catalogue_it_was_given(tmp_path, monkeypat
         (folder / "user_sequence.txt").write_text("".join(line + "\n" for line in lines))
         wanted[name] = DATASETS[name.split("/")[0]].read(folder, name).fingerprint
         names.append(name)
-    subprocess.run([sys.executable, "-c", PREPARE_ALL, tmp_path, *names], check=True)
-    monkeypatch.setattr(prepare.subprocesses, "run", refuse)
-    for name in names:
-        folder = None if name == "toy" else tmp_path / "raw" / name
+    folders = {name: None if "toy" in name else tmp_path / "raw" / name for name in names}
+    for name, folder in folders.items():
+        prepare.load_catalogue(name, data_dir=folder, cache_dir=tmp_path)
+    assert "published with" in capsys.readouterr().err  # notes are said once
+    monkeypatch.setattr(prepare, "_prepare", refuse)
+    for name, folder in folders.items():
         found = prepare.load_catalogue(name, data_dir=folder, cache_dir=tmp_path)
         assert found.fingerprint == wanted[name]
+    assert not capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw_files):
     raw, cache = tmp_path / "raw", tmp_path / "cache"
     raw.mkdir()
@@ -146,44 +138,88 @@ def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw
     assert found.num_items == 3
 
 
-FROM_SITE = """
-import dataclasses, sys
-from ilm_jax.data.sources import movielens, prepare
-cache, site = sys.argv[1:]
-release = dataclasses.replace(movielens.RELEASES["100k"], url=site + "/ml-100k.zip")
-movielens.RELEASES["100k"] = release
-sys.exit(prepare.main(["--dataset=movielens/100k", "--cache_dir=" + cache]))
-"""
+def test_without_a_folder_a_dataset_that_is_not_published_asks_for_one(tmp_path):
+    with pytest.raises(UserError, match="custom is read from a folder .*give it as --data_dir"):
+        prepare.load_catalogue("custom", cache_dir=tmp_path)
 
 
-def prepare_from(site, cache):
-    command = [sys.executable, "-c", FROM_SITE, str(cache), site]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def from_site(monkeypatch):
+    """Has MovieLens 100K fetched from a site of the test's."""
+
+    def point(site):
+        release = dataclasses.replace(movielens.RELEASES["100k"], url=f"{site}/ml-100k.zip")
+        monkeypatch.setitem(movielens.RELEASES, "100k", release)
+
+    return point
 
 
-@pytest.mark.slow
-def test_without_a_network_the_remedy_is_a_folder(tmp_path):
-    done = prepare_from("http://127.0.0.1:9", tmp_path)
-    assert done.returncode == 2
-    message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("ilm: error: http://127.0.0.1:9/ml-100k.zip: download failed")
-    assert message.endswith("give its folder as --data_dir")
+def test_without_a_network_the_remedy_is_a_folder(tmp_path, from_site):
+    from_site("http://127.0.0.1:9")
+    with pytest.raises(UserError) as caught:
+        prepare.load_catalogue("movielens/100k", cache_dir=tmp_path)
+    assert str(caught.value).startswith("http://127.0.0.1:9/ml-100k.zip: download failed")
+    assert str(caught.value).endswith("give its folder as --data_dir")
 
 
-@pytest.mark.slow
-def test_with_a_network_the_published_archive_is_fetched(tmp_path, raw_files):
+def test_with_a_network_the_published_archive_is_fetched_once(tmp_path, raw_files, from_site):
     (tmp_path / "site/ml-100k").mkdir(parents=True)
-    raw = raw_files.older(tmp_path / "site/ml-100k", "100k")
+    raw, cache = raw_files.older(tmp_path / "site/ml-100k", "100k"), tmp_path / "cache"
     shutil.make_archive(str(tmp_path / "site/ml-100k"), "zip", tmp_path / "site", "ml-100k")
+    archive = tmp_path / "site/ml-100k.zip"
     handler = functools.partial(SilentHandler, directory=tmp_path / "site")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = prepare_from(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
+        from_site(f"http://127.0.0.1:{server.server_port}")
+        whole = archive.read_bytes()
+        archive.write_bytes(whole[:-40])
+        with pytest.raises(UserError, match="download failed"):
+            prepare.load_catalogue("movielens/100k", cache_dir=cache)
+        archive.write_bytes(whole)
+        found = prepare.load_catalogue("movielens/100k", cache_dir=cache)
         server.shutdown()
-    assert done.returncode == 0, done.stderr
-    path = prepare.catalogue_dir("movielens/100k", tmp_path / "cache")
-    assert Catalogue.load(path).fingerprint == movielens.read("100k", raw).fingerprint
+    assert found.fingerprint == movielens.read("100k", raw).fingerprint
+    path = prepare.catalogue_dir("movielens/100k", cache)
     assert prepare.is_fresh("movielens/100k", raw, path)  # the same files by hand are the same
+    (path / "catalogue.json").unlink()
+    prepare.load_catalogue("movielens/100k", cache_dir=cache)  # from what was fetched
+
+
+AS_TFDS = """
+import dataclasses, json, sys
+import numpy as np
+from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.sources import prepare
+from ilm_jax.data.sources.tfds_builder import tfds_builder
+from tests.data.small_catalogue import small_catalogue
+cache = sys.argv[1]
+sources = {"builder": prepare.source_of("toy").version}
+catalogue = dataclasses.replace(small_catalogue(), version="1.0.0")
+catalogue.save(prepare.catalogue_dir("toy", cache), sources)
+builder = tfds_builder("toy", cache_dir=cache)
+builder.download_and_prepare()
+wanted = prepare.load_catalogue("toy", cache_dir=cache)
+items, users = (list(builder.as_data_source(split)) for split in ("items", "users"))
+assert [item["row"] for item in items] == list(range(wanted.num_items))
+for name, theirs in (("item_ids", "id"), ("titles", "title"), ("texts", "text")):
+    assert getattr(wanted, name) == [item[theirs].decode() for item in items]
+assert wanted.content == [
+    list(map(tuple, np.asarray(item["content"]).tolist())) for item in items
+]
+assert wanted.user_ids == [user["id"].decode() for user in users]
+for row, user in enumerate(users):
+    part = slice(*wanted.offsets[row : row + 2])
+    for name in ("items", "ratings", "timestamps"):
+        ours = getattr(wanted, name)[part]
+        assert np.asarray(user[name], ours.dtype).tobytes() == ours.tobytes()
+(whole,) = builder.as_data_source("catalogue")
+assert json.loads(whole["text"]) == {"extras": wanted.extras, "ties": wanted.ties}
+"""
+
+
+@pytest.mark.slow
+def test_the_tfds_builder_writes_the_snapshot(tmp_path):
+    subprocess.run([sys.executable, "-c", AS_TFDS, tmp_path], check=True)
 
 
 class SilentHandler(http.server.SimpleHTTPRequestHandler):

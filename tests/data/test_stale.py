@@ -1,11 +1,13 @@
 """What is made again says what differs from what is there."""
 
+import dataclasses
 import json
 
 import pytest
 
-from ilm_jax.data.sources import custom, prepare, stale
+from ilm_jax.data.sources import custom, stale
 from ilm_jax.data.sources.prepare import catalogue_dir, load_catalogue
+from ilm_jax.data.sources.registry import DATASETS
 
 
 def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
@@ -13,12 +15,6 @@ def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
 ):
     lines = [f"u{u} {u} {u + 1} {u + 2}\n" for u in range(9)]
     (tmp_path / "user_sequence.txt").write_text("".join(lines))
-
-    def prepared(dataset, data_dir, root):  # without the builder that TensorFlow would need
-        sources = {"builder": custom.VERSION} | custom.source_hashes(data_dir)
-        custom.read(data_dir).save(catalogue_dir(dataset, root), sources)
-
-    monkeypatch.setattr(prepare, "_prepare_in_subprocess", prepared)
 
     def said():
         load_catalogue("custom", data_dir=tmp_path, cache_dir=tmp_path / "cache")
@@ -30,9 +26,12 @@ def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
     (tmp_path / "columns.gin").write_text("Columns.core = 1\n")
     assert "custom again (user_sequence.txt has changed, columns.gin is new) into" in said()
     assert said() == ""
-    monkeypatch.setattr(custom, "VERSION", "0.9")
-    prepared("custom", tmp_path, tmp_path / "cache")
-    assert "its builder was 0.9, now" in said()
+    newer = dataclasses.replace(DATASETS["custom"], version="99.0.0")
+    monkeypatch.setitem(DATASETS._entries, "custom", newer)
+    assert f"its builder was {custom.VERSION}, now 99.0.0" in said()
+    header = catalogue_dir("custom", tmp_path / "cache") / "catalogue.json"
+    header.write_text(header.read_text().replace("ilm_jax.catalogue/", "ilm_jax.catalogue/0"))
+    assert said().count("\n") == 1 and said() == ""
 
 
 INFO = {

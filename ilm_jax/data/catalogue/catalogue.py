@@ -1,25 +1,25 @@
 """The catalogue: items with their texts, and every user's interactions in time order.
 
-A catalogue is what a dataset builder produces and everything else reads. On disk it is a folder
-with `catalogue.json` (texts and small fields) and `interactions.npz` (arrays, no pickle).
+A catalogue is what a dataset's reader produces and everything else reads. On disk it is a folder
+(`snapshot`) that is mapped rather than read: lists and arrays are then taken from the files as they
+are needed, and every process of a machine shares them.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from ilm_jax.data.catalogue import digests, snapshot
+from ilm_jax.data.catalogue.places import Places
+from ilm_jax.data.catalogue.strings import distinct
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_dir, read_arrays, sha256_json
 
-FORMAT = "ilm_jax.catalogue/1"
 _ARRAYS = {"offsets": np.int64, "items": np.int32, "ratings": np.float32, "timestamps": np.int64}
 _PLAIN = ("name", "version", "item_ids", "titles", "texts", "content", "categories", "user_ids")
 
@@ -27,6 +27,8 @@ _PLAIN = ("name", "version", "item_ids", "titles", "texts", "content", "categori
 @dataclasses.dataclass(frozen=True, eq=False)
 class Catalogue:
     """Items, texts and interactions of one dataset; row i of every item list is `item_ids[i]`.
+
+    Lists may be columns of a snapshot (`strings.Column`), which read like lists.
 
     Attributes:
       name: dataset name, such as "toy", "toy/world3" or "movielens/latest_small".
@@ -51,12 +53,12 @@ class Catalogue:
 
     name: str
     version: str
-    item_ids: list[str]
-    titles: list[str]
-    texts: list[str]
-    content: list[list[tuple[int, int]]]
-    categories: list[list[str]]
-    user_ids: list[str]
+    item_ids: Sequence[str]
+    titles: Sequence[str]
+    texts: Sequence[str]
+    content: Sequence[Sequence[tuple[int, int]]]
+    categories: Sequence[Sequence[str]]
+    user_ids: Sequence[str]
     offsets: Int64[np.ndarray, " users+1"]
     items: Int32[np.ndarray, " interactions"]
     ratings: Float32[np.ndarray, " interactions"]
@@ -82,8 +84,8 @@ class Catalogue:
             raise ValueError("offsets must rise to the number of interactions")
         if total and not 0 <= int(self.items.min()) <= int(self.items.max()) < self.num_items:
             raise ValueError("an interaction names an item outside the catalogue")
-        for name in ("item_ids", "user_ids"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
+        for name in snapshot.IDS:
+            if not distinct(getattr(self, name)):
                 raise ValueError(f"{name} holds an id twice")
         for row, (text, spans) in enumerate(zip(self.texts, self.content, strict=True)):
             bounds = [0, *(bound for span in spans for bound in span), len(text)]
@@ -110,18 +112,22 @@ class Catalogue:
         return {raw: row for row, raw in enumerate(self.item_ids)}
 
     @functools.cached_property
+    def user_row(self) -> Mapping[str, int]:
+        """User row of every raw user id."""
+        return {raw: row for row, raw in enumerate(self.user_ids)}
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of everything in the catalogue."""
-        digest = hashlib.sha256(sha256_json(self._plain()).encode())
-        for name, dtype in _ARRAYS.items():
-            little = np.ascontiguousarray(getattr(self, name), np.dtype(dtype).newbyteorder("<"))
-            digest.update(f"{name}:{len(little)}:".encode())
-            digest.update(little.tobytes())
-        return digest.hexdigest()
-
-    def _plain(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in _PLAIN}
-        return plain | {"ties": int(self.ties), "extras": self.extras}
+        plain |= {"ties": int(self.ties), "extras": self.extras}
+        return digests.fingerprint(
+            plain,
+            {
+                name: getattr(self, name).astype(dtype, copy=False)
+                for name, dtype in _ARRAYS.items()
+            },
+        )
 
     def save(self, path: str | os.PathLike, sources: Mapping[str, str] | None = None) -> None:
         """Writes the folder `path` atomically, replacing an older one.
@@ -131,45 +137,43 @@ class Catalogue:
           sources: hash or version of each thing that the catalogue was made from, by name; read
             back by `stored_sources`. Not part of the fingerprint.
         """
-        header = {"format": FORMAT, "fingerprint": self.fingerprint, "sources": dict(sources or {})}
-        with atomic_dir(path) as folder:
-            with open(folder / "catalogue.json", "w", encoding="utf-8") as stream:
-                json.dump(header | self._plain(), stream, ensure_ascii=False)
-            np.savez(folder / "interactions.npz", **{n: getattr(self, n) for n in _ARRAYS})
+        snapshot.save(self, path, sources or {})
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Catalogue":
-        """Reads what `save` wrote.
+    def load(cls, path: str | os.PathLike, *, check: bool = True) -> "Catalogue":
+        """Maps what `save` wrote.
+
+        Args:
+          path: the folder.
+          check: whether every file is read through once, and compared with its digest.
 
         Raises:
           UserError: if the folder is absent, of another format, damaged or changed by hand.
         """
         folder = pathlib.Path(path)
-        plain = _header(folder)
-        try:
-            arrays = read_arrays(folder / "interactions.npz")
-            fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
-            fields |= {name: plain[name] for name in (*_PLAIN, "ties", "extras")}
-            fields["content"] = [[(s, e) for s, e in spans] for spans in fields["content"]]
-            catalogue = cls(**fields)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{folder}: damaged catalogue ({error}); delete the folder") from error
-        if catalogue.fingerprint != plain.get("fingerprint"):
-            raise UserError(f"{folder}: content differs from its fingerprint; delete the folder")
+        header = snapshot.header_of(folder)
+        fields = snapshot.fields(folder, header, check)
+        orders = fields.pop("orders")
+        # Its parts fitted together when they were saved, and are the same bytes.
+        catalogue = object.__new__(cls)
+        catalogue.__dict__.update(fields, fingerprint=header["fingerprint"], _folder=str(folder))
+        for name, found in (("item_row", "item_ids"), ("user_row", "user_ids")):
+            catalogue.__dict__[name] = Places(fields[found], orders[found])
         return catalogue
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the same files, if there are any."""
+        folder = self.__dict__.get("_folder")
+        if folder is not None:
+            return _mapped_again, (folder, self.fingerprint)
+        return Catalogue, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
-def _header(folder: pathlib.Path) -> dict[str, Any]:
-    file = folder / "catalogue.json"
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such catalogue; prepare the dataset first") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error}); delete the folder") from error
-    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise UserError(f"{file}: not of format {FORMAT}; delete the folder, it is made again")
-    return plain
+
+def _mapped_again(folder: str, fingerprint: str) -> Catalogue:
+    catalogue = Catalogue.load(folder, check=False)
+    if catalogue.fingerprint != fingerprint:
+        raise UserError(f"{folder}: was made again while it was in use; start again")
+    return catalogue
 
 
 def stored_sources(path: str | os.PathLike) -> dict[str, str]:
@@ -178,7 +182,7 @@ def stored_sources(path: str | os.PathLike) -> dict[str, str]:
     Raises:
       UserError: as `Catalogue.load`.
     """
-    return _header(pathlib.Path(path)).get("sources", {})
+    return snapshot.header_of(path).get("sources", {})
 
 
 def count_ties(

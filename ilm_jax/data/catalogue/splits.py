@@ -9,18 +9,23 @@ what the collaborative vectors convey.
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int32, Int64
 
 from ilm_jax.checks import Range, Seed, check
+from ilm_jax.data import spill
+from ilm_jax.data.catalogue import digests
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_json
 
 TRAIN, VALID, TEST = 0, 1, 2
 FOLDS = {"train": TRAIN, "validation": VALID, "test": TEST}
+
+_PART = 1 << 22
 
 History = Int32[np.ndarray, " history"]
 
@@ -79,9 +84,10 @@ class Splits:
     def train_mask(self) -> Bool[np.ndarray, " interactions"]:
         """True for every interaction of the catalogue that training may see."""
         offsets = self.catalogue.offsets
-        lengths = np.diff(offsets)
-        position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return position < np.repeat(np.where(lengths >= 3, lengths - 2, lengths), lengths)
+        mask = np.ones(offsets[-1], bool)
+        ends = offsets[1:][np.diff(offsets) >= 3]
+        mask[ends - 1] = mask[ends - 2] = False
+        return mask
 
     def train_interactions(
         self,
@@ -93,8 +99,7 @@ class Splits:
 
     def train_counts(self) -> Int64[np.ndarray, " items"]:
         """Number of training interactions of every item."""
-        items = self.catalogue.items[self.train_mask]
-        return np.bincount(items, minlength=self.catalogue.num_items).astype(np.int64)
+        return spill.counted(self.catalogue.items, self.catalogue.num_items, self.train_mask)
 
     def items_in(self, fold: int) -> Int32[np.ndarray, " fold_items"]:
         """Rows of the items in fold TRAIN, VALID or TEST, ascending.
@@ -110,8 +115,12 @@ class Splits:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of the configuration, the catalogue and the training interactions."""
-        users, items = self.train_interactions()
-        digest = hashlib.sha256(users.astype("<i4").tobytes() + items.astype("<i4").tobytes())
+        digest, offsets, mask = hashlib.sha256(), self.catalogue.offsets, self.train_mask
+        parts = [(k, min(k + _PART, len(mask))) for k in range(0, len(mask), _PART)]
+        for first, last in parts:
+            digests.update(digest, spill.rows_of(offsets, first, last)[mask[first:last]])
+        for first, last in parts:
+            digests.update(digest, self.catalogue.items[first:last][mask[first:last]])
         return sha256_json(
             [dataclasses.asdict(self.config), self.catalogue.fingerprint, digest.hexdigest()]
         )
@@ -136,7 +145,9 @@ class Splits:
         }
 
 
-def item_folds(name: str, item_ids: list[str], config: SplitConfig) -> Int8[np.ndarray, " items"]:
+def item_folds(
+    name: str, item_ids: Sequence[str], config: SplitConfig
+) -> Int8[np.ndarray, " items"]:
     """Fold of every item: a hash of seed, dataset family and raw id alone.
 
     The family is the part of `name` before "/", so an item keeps its fold when items are added

@@ -151,7 +151,7 @@ def read_candidates(path: str | os.PathLike, splits: Splits, targets: Targets) -
         user has none.
     """
     catalogue = splits.catalogue
-    user_row = {raw: row for row, raw in enumerate(catalogue.user_ids)}
+    user_row = catalogue.user_row
     found: Lists = {}
     file = pathlib.Path(path).expanduser()
     for line, record in json_rows(file):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
-from ilm_jax.data.formats.item_files import Spans, joined
+from ilm_jax.data.formats.items import Spans, joined
 
 SOURCE = "metadata"
 LONGEST_VALUE = 60

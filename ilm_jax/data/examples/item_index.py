@@ -224,7 +224,7 @@ def _clusters(counts: "scipy.sparse.csr_array", parts: int) -> list[np.ndarray]:
 def _unmet(splits: Splits, seed: int) -> Int64[np.ndarray, " rows"]:
     """Rows of the items without training interactions, in the order of their hashes."""
     rows = np.flatnonzero(splits.train_counts() == 0)
-    ids = [splits.catalogue.item_ids[row] for row in rows]
+    ids = [splits.catalogue.item_ids[row] for row in rows.tolist()]
     return rows[_hash_order(ids, seed, "item")]
 
 

@@ -58,10 +58,10 @@ class Names:
           UserError: if there is none.
         """
         name = name.strip()
-        if name not in self._users:
+        if name not in self.catalogue.user_row:
             close = _close(name, self.catalogue.user_ids)
             raise UserError(f"no user {name!r} in {self.catalogue.name}{close}")
-        return self._users[name]
+        return self.catalogue.user_row[name]
 
     def search(self, words: str, limit: int = 10) -> list[int]:
         """Rows of the items whose titles hold all these words, short titles first."""
@@ -76,10 +76,6 @@ class Names:
         for row, title in enumerate(self.catalogue.titles):
             found[_folded(title)].append(row)
         return found
-
-    @functools.cached_property
-    def _users(self) -> Mapping[str, int]:
-        return {raw: row for row, raw in enumerate(self.catalogue.user_ids)}
 
 
 def render(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples import composed
-from ilm_jax.data.formats.item_files import Spans, joined
+from ilm_jax.data.formats.items import Spans, joined
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.data.sources.regen import KINDS
 

@@ -1,62 +1,18 @@
 """Items from a user's file: `items.csv`, `.tsv`, `.jsonl`, `.parquet`, or RecBole's `.item`."""
 
 import collections
-import dataclasses
 import decimal
 import pathlib
 
 from ilm_jax.data.formats import lists, markup, notes, raw_lines
 from ilm_jax.data.formats.columns import FILE, ITEM_FIELDS, MISSING, Columns
+from ilm_jax.data.formats.items import Item, ItemTable, ItemTableBuilder
 from ilm_jax.data.formats.tables import SEQUENCE_KINDS, Row, Table
 
-Spans = list[tuple[int, int]]
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".item")
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One item as its file has it.
-
-    Attributes:
-      title: never empty; the id where the file has no title.
-      text: "" where the file has none.
-      attributes: (name, value) of further columns, in order.
-      line: where it stands.
-    """
-
-    title: str
-    text: str = ""
-    categories: tuple[str, ...] = ()
-    attributes: tuple[tuple[str, str], ...] = ()
-    line: int = 0
-
-    def described(self) -> tuple[str, Spans]:
-        """The item's text, or one composed of what is known; and the spans that carry information.
-
-        An item's own text is all information.
-        """
-        if self.text:
-            return self.text, [(0, len(self.text))]
-        pieces: list[tuple[str, bool]] = [("The item ", False), (self.title, True)]
-        for number, category in enumerate(self.categories):
-            pieces += [(", " if number else " belongs to ", False), (category, True)]
-        for number, (name, value) in enumerate(self.attributes):
-            lead = f", {name} " if number else f"; its {name} is "
-            pieces += [(lead.replace("_", " "), False), (value, True)]
-        return joined([*pieces, (".", False)])
-
-
-def joined(pieces: list[tuple[str, bool]]) -> tuple[str, Spans]:
-    """Pieces as one text, and the spans of those that carry information."""
-    text, spans = "", []
-    for piece, informative in pieces:
-        if informative and piece:
-            spans.append((len(text), len(text) + len(piece)))
-        text += piece
-    return text, spans
-
-
-def read_items(path: pathlib.Path, columns: Columns) -> dict[str, Item]:
+def read_items(path: pathlib.Path, columns: Columns) -> ItemTable:
     """Items by raw id, in file order.
 
     A title, text, category or attribute may be missing: empty, null, or spelled "nan", "None" or
@@ -68,16 +24,17 @@ def read_items(path: pathlib.Path, columns: Columns) -> dict[str, Item]:
         an id twice, empty or missing, a broken row.
     """
     reader = _Reader(path, columns)
-    items: dict[str, Item] = {}
+    items = ItemTableBuilder()
     for line, row in reader.table.rows():
         raw = reader.id(line, row)
-        if raw in items:
-            raw_lines.fail(path, line, f"item id {raw!r} was given in line {items[raw].line}")
-        items[raw] = reader.item(raw, line, row)
-    if not items:
+        if (first := items.line_of(raw)) is not None:
+            raw_lines.fail(path, line, f"item id {raw!r} was given in line {first}")
+        items.add(raw, reader.item(raw, line, row))
+    found = items.done()
+    if not found:
         raw_lines.fail(path, 1, "no items in the file", "without titles, leave the file out")
-    reader.note(len(items))
-    return items
+    reader.note(len(found))
+    return found
 
 
 def item_columns(path: pathlib.Path, columns: Columns) -> tuple[dict[str, str], list[str], str]:

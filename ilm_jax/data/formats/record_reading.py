@@ -1,5 +1,6 @@
 """Interactions and items from files of records, by the forms that say what their fields are."""
 
+import array
 import collections
 import math
 import pathlib
@@ -7,11 +8,13 @@ from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
 
-from ilm_jax.data.formats import markup, notes, record_values
+from ilm_jax.data.formats import columnar, markup, notes, record_columns, record_values
+from ilm_jax.data.formats.coded import Coder
 from ilm_jax.data.formats.interaction_files import Interactions
-from ilm_jax.data.formats.item_files import Item
+from ilm_jax.data.formats.items import Item
 from ilm_jax.data.formats.record_forms import InteractionForm, ItemForm
 from ilm_jax.data.formats.record_lines import Record, csv_records, json_records
+from ilm_jax.data.formats.record_rows import Rows
 from ilm_jax.errors import UserError
 
 LONGEST_TEXT = 600
@@ -29,38 +32,51 @@ def read_interactions(
     Raises:
       UserError: with file and line, for whatever does not fit the form; if there are none.
     """
-    place: dict[tuple[str, str], int] = {}
-    rows: list[tuple[float, int, int, int]] = []  # rating, time, number over all files, line
-    total = nameless = 0
+    largest = max(paths, key=lambda path: path.stat().st_size)
+    found = columnar.attempt(largest, lambda: record_columns.read(paths, form))
+    rows = found or read_strictly(paths, form, literals)
+    total, nobody = len(rows.user), np.array([not user for user in rows.user.values], bool)
+    named = ~nobody[rows.user.codes]
+    notes.count(
+        total - int(named.sum()), total, f"interactions have an empty {form.user}, and are left out"
+    )
+    rows = rows if named.all() else rows.kept(named)
+    if not len(rows.user):
+        raise UserError(f"{paths[0]}: no interactions in it")
+    earliest = rows.earliest()
+    left = rows if earliest.all() else rows.kept(earliest)
+    interactions = Interactions(
+        paths[0],
+        left.user,
+        left.item,
+        left.rating,
+        left.time // (1000 if form.time_form == "milliseconds" else 1),
+        left.time,
+        left.line,
+    )
+    return interactions, len(rows.user) - len(left.user)
+
+
+def read_strictly(
+    paths: Sequence[pathlib.Path], form: InteractionForm, literals: bool = False
+) -> Rows:
+    """All interactions, line by line; errors as `read_interactions`, but for an empty file."""
+    users, items = Coder(), Coder()
+    ratings, times, lines = array.array("d"), array.array("q"), array.array("q")
     for path in paths:
         for line, record in _records(path, form, literals):
-            user = _user(path, line, record, form)
-            item = record_values.word(path, line, record, form.item)
-            rating = _rating(path, line, record, form)
-            time = record_values.time(path, line, record, form.time, form.time_form)
-            total += 1
-            if not user:
-                nameless += 1
-                continue
-            row = place.setdefault((user, item), len(rows))
-            if row == len(rows):
-                rows.append((rating, time, total, line))
-            elif time < rows[row][1]:
-                rows[row] = rating, time, total, line
-    if not place:
-        raise UserError(f"{paths[0]}: no interactions in it")
-    notes.count(nameless, total, f"interactions have an empty {form.user}, and are left out")
-    kept = sorted(zip(place, rows, strict=True), key=lambda pair: pair[1][2])
-    times = np.array([row[1] for _, row in kept], np.int64)
-    return Interactions(
-        paths[0],
-        [user for (user, _), _ in kept],
-        [item for (_, item), _ in kept],
-        np.array([row[0] for _, row in kept], np.float32),
-        times // (1000 if form.time_form == "milliseconds" else 1),
-        times,
-        np.array([row[3] for _, row in kept], np.int64),
-    ), total - nameless - len(place)
+            users.append(_user(path, line, record, form))
+            items.append(record_values.word(path, line, record, form.item))
+            ratings.append(_rating(path, line, record, form))
+            times.append(record_values.time(path, line, record, form.time, form.time_form))
+            lines.append(line)
+    return Rows(
+        users.done(),
+        items.done(),
+        np.array(ratings, np.float32),
+        np.array(times, np.int64),
+        np.array(lines, np.int64),
+    )
 
 
 def _records(

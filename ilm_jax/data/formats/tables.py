@@ -32,10 +32,16 @@ class Table:
       names: columns in order; of JSON lines the keys of all records.
       kinds: RecBole's type of a column by name ("token_seq"), where the header says it; "list" of
         parquet's columns of lists.
+      separator: between the cells of a text file that is no JSON.
     """
 
-    def __init__(self, path: pathlib.Path, encoding: str = "") -> None:
+    def __init__(self, path: pathlib.Path, encoding: str = "", *, plain: bool = False) -> None:
         """Opens a file, whose suffix says its form, and reads its header.
+
+        Args:
+          path: the file.
+          encoding: which is known; "": found in the bytes.
+          plain: whether it is known that no quote stands in it.
 
         Raises:
           UserError: as `lines`; for a column without a name or given twice.
@@ -50,8 +56,9 @@ class Table:
             self.names = list(dict.fromkeys(key for _, row in json_rows(path) for key in row))
         else:
             self._codec = encoding or encodings.decide(path, encodings.WESTERN)
-            self._separator = self._find_separator()
-            self._quoted = self._separator != "\t" or path.suffix == ".csv" or self._has_quotes()
+            self.separator = self._find_separator()
+            as_csv = self.separator != "\t" or path.suffix == ".csv"
+            self._quoted = not plain and (as_csv or self._has_quotes())
             header = next((row for _, row in self._records()), [])
             self._name(header)
 
@@ -76,11 +83,11 @@ class Table:
         numbered = lines(self.path, self._codec)
         if not self._quoted:
             for number, text in numbered:
-                yield number, text.split("\t")
+                yield number, text.split(self.separator)
             return
         # The reader strips ends itself, and needs them to keep a line break inside quotes.
         texts = (f"{text}\n" for _, text in numbered)
-        reader = csv.reader(texts, delimiter=self._separator, strict=True)
+        reader = csv.reader(texts, delimiter=self.separator, strict=True)
         try:
             for row in reader:
                 yield reader.line_num, row

@@ -11,6 +11,7 @@ data/formats/markup.py), and a title or price that is nothing else is missing, w
 The form of 2023 is recognised and refused: it has a source of its own (amazon2023.py).
 """
 
+import array
 import collections
 import json
 import math
@@ -21,11 +22,21 @@ from typing import Any
 
 import numpy as np
 
+from ilm_jax.data import spill
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.formats import markup, notes, published, raw_lines, record_lines
+from ilm_jax.data.formats import (
+    columnar,
+    columnar_records,
+    markup,
+    notes,
+    published,
+    raw_lines,
+    record_lines,
+)
+from ilm_jax.data.formats.coded import Coded, Coder
 from ilm_jax.data.formats.columns import MISSING
 from ilm_jax.data.formats.interaction_files import Interactions
-from ilm_jax.data.formats.item_files import Item
+from ilm_jax.data.formats.items import Item, ItemTableBuilder
 from ilm_jax.data.formats.json_lines import check_escapes
 from ilm_jax.data.sources.assemble import assemble
 from ilm_jax.data.sources.dataset_source import DatasetSource
@@ -76,9 +87,12 @@ def read(folder: str | os.PathLike, name: str, core: int = CORE) -> Catalogue:
     review_path, meta_path = files(folder)
     with notes.collected() as said:
         reviews, again = read_reviews(review_path)
-        known = read_metadata(meta_path, set(reviews.item)) if meta_path else {}
-        items = {raw: known.get(raw, Item(raw)) for raw in dict.fromkeys(reviews.item)}
-        found = assemble(name, VERSION, reviews, items, core)
+        chosen = set(Coded.of(reviews.item).values)
+        known = read_metadata(meta_path, chosen) if meta_path else {}
+        items = ItemTableBuilder()
+        for raw in Coded.of(reviews.item).values:
+            items.add(raw, known.get(raw, Item(raw)))
+        found = assemble(name, VERSION, reviews, items.done(), core)
     found.extras["reviews_left_out_as_repeats"] = again
     found.extras["items_without_metadata"] = sum(raw not in known for raw in found.item_ids)
     return notes.kept(found, said)
@@ -107,13 +121,49 @@ def records(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def read_reviews(path: pathlib.Path) -> tuple[Interactions, int]:
     """Reviews as interactions, and how many were left out as a user's second of an item."""
-    users: list[str] = []
-    items: list[str] = []
-    ratings: list[float] = []
-    times: list[int] = []
-    lines: list[int] = []
-    seen: set[tuple[str, str]] = set()
-    again = 0
+    found = columnar.attempt(path, lambda: reviews_by_columns(path))
+    return once(found or reviews_strictly(path))
+
+
+def reviews_by_columns(path: pathlib.Path) -> Interactions:
+    """All reviews of a plain file of JSON lines.
+
+    Raises:
+      NotPlainError, UserError, UnicodeDecodeError, pyarrow.ArrowException: where the strict reader
+        has to judge.
+    """
+    import pyarrow
+
+    kinds = {"reviewerID": pyarrow.string(), "asin": pyarrow.string()}
+    kinds |= {"overall": pyarrow.float64(), "unixReviewTime": pyarrow.int64()}
+    foreign = (*columnar_records.ESCAPES, b'"parent_asin"')
+    users, items = columnar.Texts(), columnar.Texts()
+    ratings, times = spill.Growing(np.float32), spill.Growing(np.int64)
+    for batch in columnar_records.batches(path, kinds, foreign):
+        who, what, rating, time = batch.columns
+        if any(column.null_count for column in batch.columns):
+            raise columnar.NotPlainError("a field is missing")
+        values, seconds = rating.to_numpy(), time.to_numpy()
+        if not ((values > 0) & (values <= 5) & (seconds >= 0) & (seconds < 2**40)).all():
+            raise columnar.NotPlainError("a rating or a time")
+        users.append(who)
+        items.append(what)
+        ratings.append(values)
+        times.append(seconds)
+    user, item = users.coded(), items.coded()
+    for ids, name in ((user, "reviewerID"), (item, "asin")):
+        for raw in ids.values:
+            _word(path, 1, {name: raw}, name)
+    if not len(user):
+        raise columnar.NotPlainError("no reviews")
+    stamps, lines = times.done(), range(1, len(user) + 1)
+    return Interactions(path, user, item, ratings.done(), stamps, stamps, lines)
+
+
+def reviews_strictly(path: pathlib.Path) -> Interactions:
+    """All reviews, line by line."""
+    users, items = Coder(), Coder()
+    ratings, times, lines = array.array("f"), array.array("q"), array.array("q")
     for line, record in records(path):
         user, item = _word(path, line, record, "reviewerID"), _word(path, line, record, "asin")
         rating, time = record.get("overall"), record.get("unixReviewTime")
@@ -121,10 +171,6 @@ def read_reviews(path: pathlib.Path) -> tuple[Interactions, int]:
             raw_lines.fail(path, line, f"overall {str(rating)[:40]!r} is no number up to 5")
         if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < 2**40:
             raw_lines.fail(path, line, f"unixReviewTime {str(time)[:40]!r} is no time in seconds")
-        if (user, item) in seen:
-            again += 1
-            continue
-        seen.add((user, item))
         users.append(user)
         items.append(item)
         ratings.append(float(rating))
@@ -134,8 +180,35 @@ def read_reviews(path: pathlib.Path) -> tuple[Interactions, int]:
         raise UserError(f"{path}: no reviews in it")
     stamps = np.array(times, np.int64)
     return Interactions(
-        path, users, items, np.array(ratings, np.float32), stamps, stamps, np.array(lines, np.int64)
-    ), again
+        path,
+        users.done(),
+        items.done(),
+        np.array(ratings, np.float32),
+        stamps,
+        stamps,
+        np.array(lines, np.int64),
+    )
+
+
+def once(reviews: Interactions) -> tuple[Interactions, int]:
+    """(the first review of each item by each user, how many others there were)."""
+    users, items = Coded.of(reviews.user), Coded.of(reviews.item)
+    pairs = users.codes.astype(np.int64) * len(items.values) + items.codes
+    order = np.argsort(pairs, kind="stable")
+    again = order[1:][np.diff(pairs[order]) == 0]
+    if not len(again):
+        return reviews, 0
+    keep = np.ones(len(pairs), bool)
+    keep[again] = False
+    return Interactions(
+        reviews.path,
+        Coded(users.codes[keep], users.values),
+        Coded(items.codes[keep], items.values),
+        reviews.rating[keep],
+        reviews.timestamp[keep],
+        None if reviews.order is None else reviews.order[keep],
+        np.asarray(reviews.line)[keep],
+    ), len(again)
 
 
 def _word(path: pathlib.Path, line: int, record: dict[str, Any], name: str) -> str:

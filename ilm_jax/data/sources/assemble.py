@@ -1,15 +1,20 @@
 """From items and interactions as files have them to a catalogue."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
 
+from ilm_jax.data import spill
 from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
+from ilm_jax.data.catalogue.strings import Lists, Strings
+from ilm_jax.data.catalogue.text_builders import ListsBuilder, TextsBuilder
 from ilm_jax.data.formats import raw_lines, text_checks
+from ilm_jax.data.formats.coded import Coded
 from ilm_jax.data.formats.interaction_files import Interactions
-from ilm_jax.data.formats.item_files import Item
+from ilm_jax.data.formats.items import Item, ItemTable
+from ilm_jax.data.sources.ordering import Columns, arrange, k_core
 from ilm_jax.errors import UserError
 
 
@@ -75,103 +80,107 @@ def assemble(
     Raises:
       UserError: with file and line, if an interaction names no item; if nothing is left.
     """
-    users, user_rows = _numbered(interactions.user)
-    items, item_rows = _named_items(interactions, items)
-    ids = list(items)
-    keep = k_core(user_rows, item_rows, core)
-    if not keep.any():
+    users, chosen = Coded.of(interactions.user), Coded.of(interactions.item)
+    table = ItemTable.of_ids(chosen.values) if items is None else ItemTable.of(items)
+    item_rows = chosen.codes if items is None else _named(interactions, chosen, table)
+    columns = Columns(
+        users.codes, item_rows, interactions.rating, interactions.timestamp, interactions.order
+    )
+    kept = _kept(columns, len(users.values), len(table), core)
+    if kept is None:
         raise UserError(f"{interactions.path}: nothing is left of it with core={core}")
-    kept_users, kept_items = np.unique(user_rows[keep]), np.unique(item_rows[keep])
-    rows = kept_items if core else np.arange(len(ids))
-    gone = len(users) - len(kept_users), len(ids) - len(rows), int(np.sum(~keep))
-    order = _time_order(interactions, user_rows, keep)
-    user_rows, item_rows = user_rows[order], np.searchsorted(rows, item_rows[order])
-    offsets = _offsets(np.searchsorted(kept_users, user_rows), len(kept_users))
-    chosen = [items[ids[row]] for row in rows]
-    described, titles = [item.described() for item in chosen], [item.title for item in chosen]
-    text_checks.check(titles, [text for text, _ in described])
-    timestamps = interactions.timestamp[order]
+    keep, kept_users, kept_items = kept
+    new_users = _new_rows(kept_users, len(users.values))
+    new_items = _new_rows(kept_items, len(table))
+    found = arrange(columns, len(kept_items), new_users, new_items, keep)
+    gone = {
+        "users": len(users.values) - len(kept_users),
+        "items": len(table) - len(kept_items),
+        "interactions": len(item_rows) - len(found.items),
+    }
+    titles, texts, content, categories = _described(table, kept_items)
+    text_checks.check(titles, texts)
     return Catalogue(
         name=name,
         version=version,
-        item_ids=[ids[row] for row in rows],
+        item_ids=_taken(table.ids, kept_items),
         titles=titles,
-        texts=[text for text, _ in described],
-        content=[spans for _, spans in described],
-        categories=[list(item.categories) for item in chosen],
-        user_ids=[users[row] for row in kept_users],
-        offsets=offsets,
-        items=item_rows.astype(np.int32),
-        ratings=interactions.rating[order],
-        timestamps=timestamps,
-        ties=count_ties(offsets, timestamps),
+        texts=texts,
+        content=content,
+        categories=categories,
+        user_ids=_taken(users.values, kept_users),
+        offsets=found.offsets,
+        items=found.items,
+        ratings=found.ratings,
+        timestamps=found.timestamps,
+        ties=count_ties(found.offsets, found.timestamps),
         extras={
-            "repeats": _repeats(user_rows, item_rows),
-            "left_out": dict(zip(("users", "items", "interactions"), gone, strict=True)),
+            "repeats": found.repeats,
+            "left_out": gone,
             "untimed": interactions.order is None,
         },
     )
 
 
-def _offsets(users: Int64[np.ndarray, " rows"], count: int) -> Int64[np.ndarray, " bounds"]:
-    counts = np.bincount(users, minlength=count)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+def _kept(
+    columns: Columns, users: int, items: int, core: int
+) -> "tuple[Bool[np.ndarray, ' rows'] | None, np.ndarray, np.ndarray] | None":
+    """(which interactions remain, or None for all; which users; which items); None for nothing."""
+    keep = k_core(columns.users, columns.items, core) if core else None
+    if not len(columns.users) or (keep is not None and not keep.any()):
+        return None
+    kept_users = np.flatnonzero(spill.counted(columns.users, users, keep))
+    every = np.arange(items)
+    kept_items = np.flatnonzero(spill.counted(columns.items, items, keep)) if core else every
+    return keep, kept_users, kept_items
 
 
-def _repeats(users: Int64[np.ndarray, " rows"], items: Int64[np.ndarray, " rows"]) -> int:
-    """Interactions with an item that the user has chosen before."""
-    pairs = np.stack([users, items], axis=1)
-    return len(pairs) - len(np.unique(pairs, axis=0))
+def _new_rows(kept: Int64[np.ndarray, " kept"], size: int) -> Int32[np.ndarray, " size"]:
+    """The row among those that are kept of each that there was; of the others anything."""
+    rows = np.zeros(size, np.int32)
+    rows[kept] = np.arange(len(kept))
+    return rows
 
 
-def k_core(
-    users: Int64[np.ndarray, " rows"], items: Int64[np.ndarray, " rows"], core: int
-) -> Bool[np.ndarray, " rows"]:
-    """Which interactions remain when users and items with fewer than `core` are left out.
-
-    Repeated until nothing changes (the iterative k-core of OpenP5, S3-Rec and others).
-    """
-    keep = np.ones(len(users), bool)
-    while core > 0:
-        before = int(keep.sum())
-        for column in (users, items):
-            keep &= np.bincount(column[keep], minlength=int(column.max()) + 1)[column] >= core
-        if int(keep.sum()) == before:
-            break
-    return keep
+def _taken(ids: Sequence[str], rows: Int64[np.ndarray, " kept"]) -> Sequence[str]:
+    if len(rows) == len(ids):
+        return ids
+    return ids.take(rows) if isinstance(ids, Strings) else [ids[row] for row in rows.tolist()]
 
 
-def _named_items(
-    interactions: Interactions, items: Mapping[str, Item] | None
-) -> tuple[Mapping[str, Item], Int64[np.ndarray, " interactions"]]:
-    """(the items, or without a file of them those of the interactions; each interaction's row)."""
-    if items is None:
-        ids, rows = _numbered(interactions.item)
-        return {raw: Item(raw) for raw in ids}, rows
-    place = {raw: row for row, raw in enumerate(items)}
-    rows = np.array([place.get(raw, -1) for raw in interactions.item], np.int64)
-    if (rows < 0).any():
-        first = int(np.argmax(rows < 0))
+def _described(
+    items: ItemTable, rows: Int64[np.ndarray, " kept"]
+) -> tuple[Strings, Strings, Lists[tuple[int, int]], Lists[str]]:
+    """(titles, texts, spans of the texts that carry information, categories) of some items."""
+    titles, texts, categories = TextsBuilder(), TextsBuilder(), ListsBuilder()
+
+    def spans() -> Iterator[list[tuple[int, int]]]:
+        """Each item's spans; what else it has goes to the columns."""
+        for row in rows.tolist():
+            item = items.at(row)
+            text, found = item.described()
+            titles.append(item.title)
+            texts.append(text)
+            categories.append(item.categories)
+            yield found
+
+    content = Lists.of_pairs(spans())
+    return titles.done(), texts.done(), content, categories.done()
+
+
+def _named(
+    interactions: Interactions, chosen: Coded, items: ItemTable
+) -> Int32[np.ndarray, " interactions"]:
+    """The item of each interaction."""
+    rows = (items.place.get(raw, -1) for raw in chosen.values)
+    place = np.fromiter(rows, np.int32, len(chosen.values))
+    found = spill.mapped(chosen.codes, place)
+    if (place < 0).any():
+        first = int(np.argmax(found < 0))
         raw_lines.fail(
             interactions.path,
             int(interactions.line[first]),
-            f"item {interactions.item[first]!r} is not in the file of items",
+            f"item {chosen[first]!r} is not in the file of items",
             "add it there, with its id alone if need be, or take the line out",
         )
-    return items, rows
-
-
-def _time_order(
-    interactions: Interactions, users: Int64[np.ndarray, " rows"], keep: Bool[np.ndarray, " rows"]
-) -> Int64[np.ndarray, " kept"]:
-    """Numbers of the kept rows by user and time, ties in file order."""
-    kept = np.flatnonzero(keep)
-    keys = (users[kept],) if interactions.order is None else (interactions.order[kept], users[kept])
-    return kept[np.lexsort(keys)]
-
-
-def _numbered(values: list[str]) -> tuple[list[str], Int64[np.ndarray, " rows"]]:
-    """Different values in the order of their first place, and the number of each value."""
-    place: dict[str, int] = {}
-    rows = np.array([place.setdefault(value, len(place)) for value in values], np.int64)
-    return list(place), rows
+    return found

@@ -10,8 +10,6 @@ from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
-FOLDER_BUILDER = "ilm_jax.data.sources.builders.folder_builder:folder_builder"
-
 
 class Read(Protocol):
     """Reads a folder as a catalogue."""
@@ -25,6 +23,13 @@ class Sources(Protocol):
 
     def __call__(self, folder: str, release: str, /) -> dict[str, str]:
         """SHA-256 of every raw file by name; raises UserError if one is absent."""
+
+
+class Fetch(Protocol):
+    """Gets a release from its publisher."""
+
+    def __call__(self, release: str, folder: pathlib.Path, /) -> pathlib.Path:
+        """The folder with its raw files, in `folder`; UserError if they cannot be had."""
 
 
 def folder_hashes(folder: str, release: str = "") -> dict[str, str]:
@@ -49,7 +54,7 @@ class DatasetSource:
       name: of the source: small letters, digits and "_".
       version: of what it reads, such as "1.0.0": raised whenever the catalogue of unchanged files
         changes.
-      read: makes the catalogue of a folder; None where a builder of its own does.
+      read: makes the catalogue of a folder.
       sources: of a folder.
       releases: names behind "<name>/"; empty where a pattern says.
       pattern: what they look like; "" is the source's bare name. Its group, if it has one, is the
@@ -57,8 +62,7 @@ class DatasetSource:
       generated: read from nothing: `read` gets the folder "".
       examples: what messages show.
       short: what stands before the release where prompts call the dataset by one word.
-      builder: "module:function" that makes the TFDS builder's class from the source's name, or the
-        class itself.
+      fetch: gets the raw files of a release where no folder is given; None: there is none to ask.
       custom_format: whether the folder has the files of "custom", which `ilm inspect` explains.
       first_look: tasks of which `ilm inspect` shows an example where a folder is given.
 
@@ -75,7 +79,7 @@ class DatasetSource:
     generated: bool = False
     examples: tuple[str, ...] = ()
     short: str = ""
-    builder: str = FOLDER_BUILDER
+    fetch: Fetch | None = None
     custom_format: bool = False
     first_look: tuple[str, ...] = ()
 

@@ -9,11 +9,10 @@ import os
 import pathlib
 
 import numpy as np
-from jaxtyping import Int64
 
 from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
 from ilm_jax.data.formats import encodings, notes, published, raw_lines, text_checks
-from ilm_jax.data.sources import movie_text
+from ilm_jax.data.sources import downloads, movie_text
 from ilm_jax.data.sources.dataset_source import DatasetSource
 from ilm_jax.data.sources.movielens_files import (
     Ratings,
@@ -22,6 +21,7 @@ from ilm_jax.data.sources.movielens_files import (
     read_ratings,
     read_tags,
 )
+from ilm_jax.data.sources.ordering import Arranged, Columns, arrange
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_file
 
@@ -95,12 +95,11 @@ def _read(release: str, folder: pathlib.Path) -> Catalogue:
     _check_size(release, ratings)
     movies = read_movies(kind, folder / kind.movies)
     tags, empty_tags = read_tags(folder / kind.tags, movies) if kind.tags else ({}, 0)
-    rated = set(np.unique(ratings.movie).tolist())
+    rated = set(ratings.movie_ids.tolist())
     ids = [movie for movie in movies if movie in rated]
-    offsets, users, items, order = _sequences(ratings, ids)
+    arranged = _arranged(ratings, ids)
     described = [movie_text.describe(*movies[movie], tags.get(movie, [])) for movie in ids]
     text_checks.check([movies[movie][0] for movie in ids], [text for text, _ in described])
-    timestamps = ratings.timestamp[order]
     return Catalogue(
         name=f"movielens/{release}",
         version=VERSION,
@@ -109,12 +108,12 @@ def _read(release: str, folder: pathlib.Path) -> Catalogue:
         texts=[text for text, _ in described],
         content=[spans for _, spans in described],
         categories=[movies[movie][1] for movie in ids],
-        user_ids=[str(user) for user in users],
-        offsets=offsets,
-        items=items,
-        ratings=ratings.rating[order],
-        timestamps=timestamps,
-        ties=count_ties(offsets, timestamps),
+        user_ids=[str(user) for user in ratings.user_ids.tolist()],
+        offsets=arranged.offsets,
+        items=arranged.items,
+        ratings=arranged.ratings,
+        timestamps=arranged.timestamps,
+        ties=count_ties(arranged.offsets, arranged.timestamps),
         extras={
             "years": [movie_text.name_and_year(movies[movie][0])[1] for movie in ids],
             "tags": [tags.get(movie, []) for movie in ids],
@@ -126,7 +125,7 @@ def _read(release: str, folder: pathlib.Path) -> Catalogue:
 
 def _check_size(release: str, ratings: Ratings) -> None:
     """Several releases have the same form: their sizes tell them apart."""
-    found, wanted = len(ratings.user), RELEASES[release].size
+    found, wanted = len(ratings.users), RELEASES[release].size
     if found != wanted and found in _SIZES:
         raise UserError(
             f"{ratings.path}: {found:,} ratings are those of {_SIZES[found]}, not of "
@@ -139,37 +138,43 @@ def _check_size(release: str, ratings: Ratings) -> None:
         )
 
 
-def _sequences(
-    ratings: Ratings, ids: list[int]
-) -> tuple[Int64[np.ndarray, " users+1"], list[int], np.ndarray, Int64[np.ndarray, " ratings"]]:
-    """(offsets, user ids, item rows, order): all checks that need the whole file are here."""
-    rows = np.argsort(np.array(ids, np.int64), kind="stable")
-    known = np.append(np.array(ids, np.int64)[rows], -1)  # no movie is -1
-    place = np.searchsorted(known[:-1], ratings.movie)
-    unknown = np.flatnonzero(known[place] != ratings.movie)
-    if len(unknown):
-        first = int(unknown[0])
-        what = f"movie {ratings.movie[first]} is not in the movie file"
+def _arranged(ratings: Ratings, ids: list[int]) -> Arranged:
+    """By user and time; all checks that need the whole file are here."""
+    row = {movie: row for row, movie in enumerate(ids)}
+    rows = np.array([row.get(movie, -1) for movie in ratings.movie_ids.tolist()], np.int32)
+    if (rows < 0).any():
+        first = int(np.argmax(rows[ratings.movies] < 0))
+        movie = ratings.movie_ids[ratings.movies[first]]
+        what = f"movie {movie} is not in the movie file"
         remedy = "take all files from one and the same release"
         raw_lines.fail(ratings.path, ratings.first_line + first, what, remedy)
-    items = rows[place].astype(np.int32)
-    users, user_rows = np.unique(ratings.user, return_inverse=True)
-    pairs = np.lexsort((items, user_rows))
-    again = (np.diff(items[pairs]) == 0) & (np.diff(user_rows[pairs]) == 0)
-    if again.any():  # lexsort is stable, so the later one of two comes second
-        row = int(pairs[1:][again].min())
-        what = f"user {ratings.user[row]} rates movie {ratings.movie[row]} again"
-        raw_lines.fail(ratings.path, ratings.first_line + row, what)
-    order = np.lexsort((ratings.timestamp, user_rows))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user_rows))]).astype(np.int64)
-    return offsets, users.tolist(), items[order], order
+    columns = Columns(
+        ratings.users, ratings.movies, ratings.rating, ratings.timestamp, ratings.timestamp
+    )
+    users = np.arange(len(ratings.user_ids), dtype=np.int32)
+    found = arrange(columns, len(ids), users, rows)
+    if (again := found.first_repeat) >= 0:
+        user, movie = (
+            ratings.user_ids[ratings.users[again]],
+            ratings.movie_ids[ratings.movies[again]],
+        )
+        what = f"user {user} rates movie {movie} again"
+        raw_lines.fail(ratings.path, ratings.first_line + again, what)
+    return found
+
+
+def fetched(release: str, folder: pathlib.Path) -> pathlib.Path:
+    """The release's files from GroupLens, in `folder`; errors as `downloads.unpacked`."""
+    kind = RELEASES[release]
+    return downloads.unpacked(kind.url, folder) / kind.folder
 
 
 SOURCE = DatasetSource(
     "movielens",
     VERSION,
-    sources=lambda folder, release: source_hashes(release, folder),
+    lambda folder, dataset: read(dataset.partition("/")[2], folder),
+    lambda folder, release: source_hashes(release, folder),
     releases=tuple(RELEASES),
     short="ml",
-    builder="ilm_jax.data.sources.builders.movielens_builder:Movielens",
+    fetch=fetched,
 )

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
-from ilm_jax.data.formats import encodings, raw_lines
+from ilm_jax.data import spill
+from ilm_jax.data.formats import columnar, encodings, raw_lines
+from ilm_jax.data.formats.coded import Coded, Coder
 from ilm_jax.errors import UserError
 
 MAX_TAGS = 8
@@ -39,6 +41,7 @@ GENRES_100K = (
     "Western",
 )
 _RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+_ID, _RATING = re.compile(r"\d{1,18}", re.ASCII), re.compile(r"\d(?:\.\d+)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +69,45 @@ class Release:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ratings:
-    """The ratings in file order; row i stands in line `first_line + i` of `path`."""
+    """The ratings in file order; row i stands in line `first_line + i` of `path`.
+
+    Attributes:
+      path: the file.
+      first_line: of the ratings.
+      user_ids, movie_ids: those that there are, ascending.
+      users, movies: place of each rating's among them.
+      rating: from 0.5 to 5.
+      timestamp: seconds.
+    """
 
     path: pathlib.Path
     first_line: int
-    user: Int64[np.ndarray, " ratings"]
-    movie: Int64[np.ndarray, " ratings"]
+    user_ids: Int64[np.ndarray, " users"]
+    movie_ids: Int64[np.ndarray, " movies"]
+    users: Int32[np.ndarray, " ratings"]
+    movies: Int32[np.ndarray, " ratings"]
     rating: Float32[np.ndarray, " ratings"]
     timestamp: Int64[np.ndarray, " ratings"]
+
+    @classmethod
+    def of(
+        cls,
+        path: pathlib.Path,
+        first_line: int,
+        users: Coded,
+        movies: Coded,
+        rating: Float32[np.ndarray, " ratings"],
+        timestamp: Int64[np.ndarray, " ratings"],
+    ) -> "Ratings":
+        """From ids as the file writes them, in ASCII digits."""
+        (user_ids, user), (movie_ids, movie) = map(_ascending, (users, movies))
+        return cls(path, first_line, user_ids, movie_ids, user, movie, rating, timestamp)
+
+
+def _ascending(ids: Coded) -> tuple[Int64[np.ndarray, " different"], Int32[np.ndarray, " rows"]]:
+    numbers = np.array(list(map(int, ids.values)), np.int64)
+    different, place = np.unique(numbers, return_inverse=True)  # "7" may be written "07" as well
+    return different, spill.mapped(ids.codes, place.astype(np.int32))
 
 
 def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
@@ -82,14 +116,53 @@ def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
     Raises:
       UserError: on anything but whole numbers and a rating from 0.5 to 5; on an empty file.
     """
-    user, movie, seconds = array.array("q"), array.array("q"), array.array("q")
-    rating = array.array("f")
-    pattern = re.compile(
-        re.escape(release.separator).join(
-            [r"(\d{1,18})", r"(\d{1,18})", r"(\d(?:\.\d+)?)", r"(\d{1,18})"]
-        ),
-        re.ASCII,
-    )
+    found = columnar.attempt(path, lambda: read_by_columns(release, path))
+    return found or read_strictly(release, path)
+
+
+def read_by_columns(release: Release, path: pathlib.Path) -> Ratings:
+    """`read_ratings` of a plain file.
+
+    Raises:
+      NotPlainError, UserError, pyarrow.ArrowException: where `read_strictly` has to judge.
+    """
+    if len(release.separator) > 1:
+        raise columnar.NotPlainError("cells are set apart by several characters")
+    lines = columnar.lines_of(path)
+    header = release.separator == ","
+    if header:
+        first = next(raw_lines.lines(path, release.encoding), (1, ""))[1]
+        raw_lines.check_header(path, first.split(","), _RATING_COLUMNS)
+    columns = columnar.Texts(), columnar.Texts()
+    ratings, times = spill.Growing(np.float32), spill.Growing(np.int64)
+    for batch in columnar.batches(path, release.separator, 4, range(4), header=header):
+        for column, cells in zip(columns, batch.columns, strict=False):
+            column.append(cells)
+        seconds, given = (
+            columnar.whole_numbers(batch.column(3)),
+            batch.column(2).dictionary_encode(),
+        )
+        known = given.dictionary.to_pylist()
+        if seconds is None or not all(map(_is_rating, known)):
+            raise columnar.NotPlainError("a rating or a time")
+        times.append(seconds)
+        ratings.append(np.array(known, np.float32)[given.indices.to_numpy()])
+    users, movies = (column.coded() for column in columns)
+    ids = (*users.values, *movies.values)
+    if not len(users) == len(movies) == lines - header or not all(map(_ID.fullmatch, ids)):
+        raise columnar.NotPlainError("ids, or the number of rows")
+    return Ratings.of(path, 1 + header, users, movies, ratings.done(), times.done())
+
+
+def _is_rating(text: str) -> bool:
+    return bool(_RATING.fullmatch(text)) and 0.5 <= float(text) <= 5.0
+
+
+def read_strictly(release: Release, path: pathlib.Path) -> Ratings:
+    """`read_ratings`, line by line."""
+    users, movies, seconds, rating = Coder(), Coder(), array.array("q"), array.array("f")
+    cells = [_ID.pattern, _ID.pattern, _RATING.pattern, _ID.pattern]
+    pattern = re.compile(re.escape(release.separator).join(f"({cell})" for cell in cells), re.ASCII)
     numbered = raw_lines.lines(path, release.encoding)
     first_line = 1
     if release.separator == ",":
@@ -99,16 +172,14 @@ def read_ratings(release: Release, path: pathlib.Path) -> Ratings:
         found = pattern.fullmatch(text)
         if found is None or not 0.5 <= float(found[3]) <= 5.0:
             _explain_rating(path, line, text.split(release.separator))
-        user.append(int(found[1]))
-        movie.append(int(found[2]))
+        users.append(found[1])
+        movies.append(found[2])
         rating.append(float(found[3]))
         seconds.append(int(found[4]))
-    if not user:
+    if not users:
         raise UserError(f"{path}: no ratings in it; take the file from its publisher again")
-    integers = [np.array(values, np.int64) for values in (user, movie, seconds)]
-    return Ratings(
-        path, first_line, integers[0], integers[1], np.array(rating, np.float32), integers[2]
-    )
+    values, times = np.array(rating, np.float32), np.array(seconds, np.int64)
+    return Ratings.of(path, first_line, users.done(), movies.done(), values, times)
 
 
 def _explain_rating(path: pathlib.Path, line: int, row: list[str]) -> NoReturn:

@@ -1,25 +1,20 @@
-"""From a dataset's name to its catalogue, prepared on demand in a process of its own.
+"""From a dataset's name to its catalogue: raw files are read once, and kept as a snapshot.
 
-`load_catalogue` reads a snapshot and never imports TensorFlow. If the snapshot is missing, or was
-made by another version of the builder or from other raw files, it runs
-`python -m ilm_jax.data.sources.prepare`: TFDS builder -> prepared dataset -> read back -> snapshot.
+`load_catalogue` maps the snapshot. If it is missing, or was made by another version of the reader
+or from other raw files, the dataset's source reads its folder first; TensorFlow takes no part.
 """
 
-import argparse
-import importlib
 import os
 import pathlib
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from ilm_jax import subprocesses, user_modules
+from ilm_jax.data import spill
 from ilm_jax.data.catalogue.catalogue import Catalogue, stored_sources
 from ilm_jax.data.formats import notes
 from ilm_jax.data.sources import stale
 from ilm_jax.data.sources.registry import check_name, source_of
 from ilm_jax.errors import UserError
-from ilm_jax.files import trouble
 from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
@@ -49,18 +44,19 @@ def load_catalogue(
       dataset: such as "toy", "movielens/25m", "openp5/beauty" or "custom"; see `registry`.
       data_dir: the folder that holds the raw files. None: take the snapshot that is there, else
         download.
-      cache_dir: where snapshots and prepared datasets lie; None: `default_cache_dir()`.
+      cache_dir: where snapshots lie; None: `default_cache_dir()`.
 
     Raises:
       UserError: if there is no such dataset, its raw files are absent or malformed, or the
         snapshot is damaged.
     """
     path = catalogue_dir(dataset, cache_dir)
-    reason = why_stale(dataset, data_dir, path)
+    wanted = _sources(dataset, data_dir)
+    reason = _differences(wanted, path)
     if reason is not None:
         why = f" again ({reason})" if reason else ""
         print(f"preparing {dataset}{why} into {_root(cache_dir)} …", file=sys.stderr, flush=True)
-        _prepare_in_subprocess(dataset, data_dir, _root(cache_dir))
+        _prepare(dataset, data_dir, path, wanted)
     return Catalogue.load(path)
 
 
@@ -79,31 +75,46 @@ def why_stale(dataset: str, data_dir: StrPath | None, path: StrPath) -> str | No
     Raises:
       UserError: as `is_fresh`.
     """
-    wanted = _sources(dataset, data_dir)
+    return _differences(_sources(dataset, data_dir), path)
+
+
+def _differences(wanted: Mapping[str, str], path: StrPath) -> str | None:
     try:
         found = stored_sources(path)
-    except UserError:  # absent, or in an older format
-        return ""
+    except UserError:  # absent, damaged, or in an older format
+        return "its snapshot is of another format" if pathlib.Path(path).is_dir() else ""
     return stale.changed_sources(found, wanted) or None
 
 
 def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -> None:
-    """Prepares the TFDS dataset and writes the snapshot. Imports TensorFlow.
+    """Reads the raw files and writes the snapshot, unless there is a fresh one.
 
     Raises:
       UserError: as `load_catalogue`.
     """
-    path = catalogue_dir(dataset, cache_dir)
+    _prepare(dataset, data_dir, catalogue_dir(dataset, cache_dir), _sources(dataset, data_dir))
+
+
+def _prepare(
+    dataset: str, data_dir: StrPath | None, path: pathlib.Path, wanted: Mapping[str, str]
+) -> None:
+    source, name = source_of(dataset), check_name(dataset)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with taking_turns(path.with_name(f"{path.name}.lock")):
-        if is_fresh(dataset, data_dir, path):  # another process was faster
+        if _differences(wanted, path) is None:  # another process was faster
             return
-        builder = _builder(dataset, _root(cache_dir) / "tfds")
-        # What lies there was made from other raw files.
-        shutil.rmtree(builder.data_path, ignore_errors=True)
-        _download_and_prepare(builder, data_dir)
-        sources = {"builder": str(builder.version)} | builder.sources
-        catalogue = builder.read()
-        catalogue.save(path, sources)
+        folder = "" if data_dir is None else str(data_dir)
+        if data_dir is None and source.fetch is not None:
+            folder = str(source.fetch(name[1], path.parent.parent / "downloads"))
+            wanted = _sources(dataset, folder)
+        elif data_dir is None and not source.generated:
+            raise UserError(
+                f"{dataset} is read from a folder with its raw files: give it as --data_dir"
+            )
+        assert source.read is not None
+        with spill.into(path.parent):
+            catalogue = source.read(folder, dataset)
+            catalogue.save(path, wanted)
         for note in catalogue.extras.get("notes", []):
             notes.say(note)
 
@@ -115,64 +126,3 @@ def _root(cache_dir: StrPath | None) -> pathlib.Path:
 def _sources(dataset: str, data_dir: StrPath | None) -> dict[str, str]:
     source = source_of(dataset)
     return {"builder": source.version} | source.hashes(dataset, data_dir)
-
-
-def _builder(dataset: str, folder: pathlib.Path):  # noqa: ANN202 - its type needs TensorFlow
-    name, release = check_name(dataset)
-    module, _, attribute = source_of(dataset).builder.partition(":")
-    kind = getattr(importlib.import_module(module), attribute)
-    if not isinstance(kind, type):
-        kind = kind(name)
-    return kind(data_dir=str(folder), config=kind.config(release))
-
-
-def _download_and_prepare(builder, data_dir: StrPath | None) -> None:
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-    manual = None if data_dir is None else str(data_dir)
-    config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
-    try:
-        builder.download_and_prepare(download_config=config)
-    except Exception as error:
-        # TFDS wraps what a builder raises; what was meant for a person must stay one line.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise UserError(str(cause.args[0])) from error
-
-
-def _prepare_in_subprocess(dataset: str, data_dir: StrPath | None, root: pathlib.Path) -> None:
-    words = ["ilm_jax.data.sources.prepare", f"--dataset={dataset}", f"--cache_dir={root}"]
-    words += [] if data_dir is None else [f"--data_dir={data_dir}"]
-    subprocesses.run(words, shown=[notes.PREFIX])
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `prepare` from the command line; 0, or 2 after one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ilm_jax.data.sources.prepare", description=__doc__
-    )
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--data_dir", help="folder of the raw files; left out: download")
-    parser.add_argument("--cache_dir", help="default: $ILM_CACHE or ~/.cache/ilm_jax")
-    parser.add_argument(
-        f"--{user_modules.FLAG}", help="module that registers datasets", action="append", default=[]
-    )
-    flags = parser.parse_args(arguments)
-    try:
-        user_modules.load(getattr(flags, user_modules.FLAG))
-        prepare(flags.dataset, flags.data_dir, flags.cache_dir)
-    except Exception as error:
-        told = str(error) if isinstance(error, UserError) else trouble(error)
-        if told is None:
-            raise
-        print(f"{subprocesses.ERROR}{told}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.formats import notes, published
-from ilm_jax.data.formats.item_files import Item
+from ilm_jax.data.formats.coded import Coded
+from ilm_jax.data.formats.items import Item, ItemTableBuilder
 from ilm_jax.data.formats.record_forms import InteractionForm, ItemForm
 from ilm_jax.data.formats.record_reading import read_interactions, read_items
 from ilm_jax.data.sources.assemble import assemble
@@ -105,12 +106,15 @@ class RecordCorpus:
             chosen, again = read_interactions(
                 found.interactions, self.interactions, literals=self.literals
             )
-            wanted = set(chosen.item)
+            ids = Coded.of(chosen.item).values
+            wanted = set(ids)
             known: dict[str, Item] = {}
             if found.items:
                 known = read_items(found.items, self.items, wanted, literals=self.literals)
-            items = {raw: known.get(raw, Item(raw)) for raw in dict.fromkeys(chosen.item)}
-            catalogue = assemble(dataset, self.version, chosen, items, self.core)
+            items = ItemTableBuilder()
+            for raw in ids:
+                items.add(raw, known.get(raw, Item(raw)))
+            catalogue = assemble(dataset, self.version, chosen, items.done(), self.core)
         catalogue.extras["repeats_left_out"] = again
         catalogue.extras["items_without_metadata"] = sum(
             raw not in known for raw in catalogue.item_ids

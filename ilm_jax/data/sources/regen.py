@@ -18,7 +18,7 @@ from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.formats import markup, notes, published, raw_lines
 from ilm_jax.data.formats.columns import read_names
 from ilm_jax.data.formats.interaction_files import Interactions
-from ilm_jax.data.formats.item_files import Item
+from ilm_jax.data.formats.items import Item
 from ilm_jax.data.formats.json_lines import json_rows
 from ilm_jax.data.sources.assemble import assemble
 from ilm_jax.data.sources.dataset_source import DatasetSource

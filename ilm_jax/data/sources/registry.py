@@ -29,8 +29,8 @@ def register_dataset(source: DatasetSource) -> None:
     Raises:
       UserError: if there is a source of this name, or it says no way to read.
     """
-    if source.read is None and source.builder == DatasetSource.builder:
-        raise UserError(f"dataset {source.name}: give a function `read`, or a builder")
+    if source.read is None:
+        raise UserError(f"dataset {source.name}: give a function `read`")
     DATASETS.register(source.name, source)
     user_modules.note_caller()
 

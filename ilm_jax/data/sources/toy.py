@@ -288,9 +288,9 @@ def _narratives(truth: Truth) -> list[list[list[int]]]:
 SOURCE = DatasetSource(
     "toy",
     VERSION,
+    lambda folder, dataset: make_world(int(dataset.partition("/world")[2] or 0)),
     pattern=r"(?:world([1-9]\d{0,8}))?",
     generated=True,
     examples=("toy", "toy/world1", "toy/world2", "…"),
     short="toy",
-    builder="ilm_jax.data.sources.builders.toy_builder:Toy",
 )

@@ -247,7 +247,7 @@ def target_trie(prompts: PromptRenderer, tokenizer: Tokenizer) -> Trie:
 
 def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) -> list[np.ndarray]:
     """All items that the users of these examples had chosen before their targets."""
-    rows = {raw: row for row, raw in enumerate(splits.catalogue.user_ids)}
+    rows = splits.catalogue.user_row
     of = splits.test_target if split == "test" else splits.valid_target
     targets = [of(rows[feed.stream[int(i)]["user"]]) for i in numbers]
     return [pair[0] if pair else np.array([], int) for pair in targets]

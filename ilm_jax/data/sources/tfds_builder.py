@@ -1,4 +1,4 @@
-"""Base of the TFDS builders here: one typed schema for catalogues, and the way back.
+"""A catalogue as a TFDS dataset, for those whose programs read TFDS; nothing here does.
 
 A prepared dataset has three splits of one schema; features that a split does not use are empty.
   items:     row, id, title, text, content, categories
@@ -7,8 +7,10 @@ A prepared dataset has three splits of one schema; features that a split does no
 Rows are written in order (no shuffling), so that row numbers mean the same on disk and in memory.
 """
 
-import abc
 import json
+import os
+import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,21 +18,59 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+
+StrPath = str | os.PathLike
+
+
+def tfds_builder(
+    dataset: str,
+    *,
+    data_dir: StrPath | None = None,
+    cache_dir: StrPath | None = None,
+    tfds_dir: StrPath | None = None,
+) -> tfds.core.GeneratorBasedBuilder:
+    """The TFDS builder of a dataset's snapshot, which is prepared first if needed.
+
+    `download_and_prepare()` writes ArrayRecord; `as_dataset` and `as_data_source` read it. The name
+    of its configuration begins the catalogue's fingerprint: what was written of other interactions
+    or items is never read in its place.
+
+    Args:
+      dataset, data_dir, cache_dir: see `load_catalogue`.
+      tfds_dir: where TFDS keeps it; None: "tfds" in the cache folder.
+
+    Raises:
+      UserError: as `load_catalogue`.
+    """
+    catalogue = load_catalogue(dataset, data_dir=data_dir, cache_dir=cache_dir)
+    root = default_cache_dir() if cache_dir is None else pathlib.Path(cache_dir).expanduser()
+    kind = type(
+        "Snapshot",
+        (CatalogueBuilder,),
+        {
+            "__doc__": f"Items, users and interactions of {dataset}.",
+            "__module__": __name__,
+            "name": re.sub(r"\W", "_", dataset),
+            "VERSION": tfds.core.Version(catalogue.version),
+            "catalogue": catalogue,
+        },
+        skip_registration=True,
+    )  # type: ignore[call-overload]
+    config = tfds.core.BuilderConfig(name=f"of_{catalogue.fingerprint[:16]}")
+    folder = str(tfds_dir or root / "tfds")
+    return kind(data_dir=folder, config=config, file_format="array_record")  # type: ignore[no-any-return]
 
 
 class CatalogueBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Base of the builders; a subclass names itself and makes the catalogue.
+    """Base of the builders; a subclass has the catalogue.
 
     Attributes:
-      sources: SHA-256 of each raw file by name, known once the dataset is prepared.
+      catalogue: what is written.
     """
 
     VERSION: tfds.core.Version
-    sources: dict[str, str] = {}
-
-    @abc.abstractmethod
-    def _catalogue(self, dl_manager: tfds.download.DownloadManager) -> Catalogue:
-        """The catalogue from the raw source."""
+    catalogue: Catalogue
 
     def _info(self) -> tfds.core.DatasetInfo:
         text, many = tfds.features.Text, tfds.features.Sequence
@@ -54,55 +94,15 @@ class CatalogueBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        catalogue = self._catalogue(dl_manager)
+        del dl_manager  # nothing to fetch
         return {
-            "items": _item_records(catalogue),
-            "users": _user_records(catalogue),
-            "catalogue": _catalogue_record(catalogue),
+            "items": _item_records(self.catalogue),
+            "users": _user_records(self.catalogue),
+            "catalogue": _catalogue_record(self.catalogue),
         }
 
     def _generate_examples(self) -> Iterator:
         raise NotImplementedError("the splits come as generators")
-
-    def read(self) -> Catalogue:
-        """The prepared dataset as a catalogue.
-
-        Raises:
-          ValueError: if rows are missing or out of order.
-        """
-        items, users = list(self._records("items")), list(self._records("users"))
-        (whole,) = self._records("catalogue")
-        lengths = [len(user["items"]) for user in users]
-        more = json.loads(whole["text"])
-        return Catalogue(
-            name=whole["id"].decode(),
-            version=str(self.version),
-            item_ids=[item["id"].decode() for item in items],
-            titles=[item["title"].decode() for item in items],
-            texts=[item["text"].decode() for item in items],
-            content=[[(int(s), int(e)) for s, e in item["content"]] for item in items],
-            categories=[[name.decode() for name in item["categories"]] for item in items],
-            user_ids=[user["id"].decode() for user in users],
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            items=_joined(users, "items", np.int32),
-            ratings=_joined(users, "ratings", np.float32),
-            timestamps=_joined(users, "timestamps", np.int64),
-            ties=more["ties"],
-            extras=more["extras"],
-        )
-
-    def _records(self, split: str) -> Iterator[dict[str, Any]]:
-        # One file at a time: with several, tf.data would deal records from them in turn.
-        config = tfds.ReadConfig(interleave_cycle_length=1)
-        dataset = self.as_dataset(split=split, shuffle_files=False, read_config=config)
-        for row, record in enumerate(tfds.as_numpy(dataset)):
-            if record["row"] != row:
-                raise ValueError(f"{self.data_path}: record {record['row']} of {split} at {row}")
-            yield record
-
-
-def _joined(users: list[dict[str, Any]], name: str, dtype: type) -> np.ndarray:
-    return np.concatenate([np.zeros(0, dtype), *(user[name] for user in users)]).astype(dtype)
 
 
 def _empty(row: int, key: str) -> dict[str, Any]:
