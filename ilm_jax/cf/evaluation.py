@@ -154,8 +154,5 @@ def held_back(
     before = 1 if fold == TEST else 2
     users = np.flatnonzero(judged).astype(np.int32)
     targets = items[offsets[1:][judged] - before]
-    position = np.arange(len(items)) - np.repeat(offsets[:-1], lengths)
-    past = position < np.repeat(np.where(judged, lengths - before, lengths), lengths)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    sizes = splits.catalogue.num_users, splits.catalogue.num_items
-    return Interactions.from_pairs(rows[past], items[past], *sizes), users, targets
+    past = np.where(judged, lengths - before, lengths)
+    return Interactions.first_of(splits.catalogue, past), users, targets

@@ -82,12 +82,12 @@ class IALSConfig:
                 "'bfloat16', 'whole' or 'rows'"
             )
 
-    def placed(self, mesh: Mesh, side: Side) -> list[PlacedBlock]:
+    def placed(self, mesh: Mesh, side: Side) -> Sequence[PlacedBlock]:
         """`ials_solve.placed` with these settings."""
         return placed(mesh, side, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu)
 
     def solve(
-        self, mesh: Mesh, blocks: list[PlacedBlock], other: jax.Array, start: jax.Array
+        self, mesh: Mesh, blocks: Sequence[PlacedBlock], other: jax.Array, start: jax.Array
     ) -> jax.Array:
         """`ials_solve.solve_side` with these settings."""
         return solve_side(

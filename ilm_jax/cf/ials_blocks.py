@@ -7,6 +7,7 @@ runs in a few compiled shapes.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -84,13 +85,55 @@ class Side:
       counts: number of distinct partners of every row.
       others: number of rows on the other side.
       placement: of its rows.
-      blocks: rows without a partner are in none.
+      blocks: rows without a partner are in none; each is made when it is taken.
     """
 
     counts: Int64[np.ndarray, " rows"]
     others: int
     placement: Placement
-    blocks: list[Block]
+    blocks: "Blocks"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks(Sequence[Block]):
+    """The blocks of one side, made from interactions that may lie on disk.
+
+    Attributes:
+      interactions: rows of this side with their partners.
+      placement, other: of this and of the other side.
+      plan: (first slot, slot behind the last of its length, slots, length) of each.
+    """
+
+    interactions: Interactions
+    placement: Placement
+    other: Placement
+    plan: Sequence[tuple[int, int, int, int]]
+
+    @property
+    def cells(self) -> int:
+        """Partners of all blocks, padding included."""
+        return self.placement.shards * sum(size * length for _, _, size, length in self.plan)
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self.plan)
+
+    def __getitem__(self, at):  # noqa: ANN001, ANN204 - only whole numbers are asked for
+        """Makes a block."""
+        start, last, size, length = self.plan[at]
+        placement, other, shards = self.placement, self.other, self.placement.shards
+        slots = np.arange(start, start + size)
+        turn = slots[None, :] * shards + np.arange(shards)[:, None]
+        real = (slots < last)[None, :] & (turn < len(placement.order))
+        rows = placement.order[np.where(real, turn, 0)]
+        partners = self.interactions.padded(rows.reshape(-1), length, -1)
+        placed = np.where(partners < 0, other.size, other.position[partners])
+        placed[~real.reshape(-1)] = other.size
+        return Block(
+            np.where(real, slots, placement.slots).astype(np.int32),
+            placed.reshape(shards, size, length).astype(np.int32),
+            np.where(real, self.interactions.lengths[rows], 0).astype(np.int32),
+        )
 
 
 def padded_length(longest: int) -> int:
@@ -120,26 +163,13 @@ def make_side(
     used = -(-int((interactions.lengths > 0).sum()) // shards)
     lengths = interactions.lengths[order[::shards][:used]]
     classes = np.array([padded_length(int(length)) for length in lengths])
-    blocks = []
+    plan = []
     for length in np.unique(classes):
         mine = np.flatnonzero(classes == length)
         first, last = int(mine[0]), int(mine[-1]) + 1
         most = max(1, GATHERED_FLOATS // (copies * dim * max(int(length), dim)))
         # Blocks of a length are alike, so that it compiles once.
         size = padded_rows(-(-(last - first) // -(-(last - first) // most)))
-        for start in range(first, last, size):
-            slots = np.arange(start, start + size)
-            turn = slots[None, :] * shards + np.arange(shards)[:, None]
-            real = (slots < last)[None, :] & (turn < len(order))
-            rows = order[np.where(real, turn, 0)]
-            partners = interactions.padded(rows.reshape(-1), int(length), -1)
-            placed = np.where(partners < 0, other.size, other.position[partners])
-            placed[~real.reshape(-1)] = other.size
-            blocks.append(
-                Block(
-                    np.where(real, slots, placement.slots).astype(np.int32),
-                    placed.reshape(shards, size, int(length)).astype(np.int32),
-                    np.where(real, interactions.lengths[rows], 0).astype(np.int32),
-                )
-            )
+        plan += [(start, last, size, int(length)) for start in range(first, last, size)]
+    blocks = Blocks(interactions, placement, other, plan)
     return Side(interactions.lengths, interactions.num_items, placement, blocks)

@@ -9,7 +9,7 @@ once is bounded, but for one row's partners, which travel together: shards * par
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,6 +26,8 @@ AXIS = "shard"
 _IN_FLIGHT = 8
 """Blocks that are started ahead: with more, XLA's CPU client (32 programs at once) can wait for a
 device's turn while all threads wait for that device in a collective."""
+STREAMED = 1 << 29
+"""Bytes of a side's blocks that are kept on the devices, all together."""
 _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
 
@@ -176,22 +178,44 @@ class PlacedBlock(NamedTuple):
     ridge: Float32[Array, "shards rows"]
 
 
+class PlacedBlocks(Sequence[PlacedBlock]):
+    """The blocks of a side, put on the mesh when they are taken."""
+
+    def __init__(self, mesh: Mesh, side: Side, weight: Callable[[np.ndarray], np.ndarray]) -> None:
+        """`weight` gives the L2 penalty's of rows with so many partners."""
+        self._mesh, self._side, self._weight = mesh, side, weight
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self._side.blocks)
+
+    def __getitem__(self, at):  # noqa: ANN001, ANN204 - only whole numbers are asked for
+        """Makes a block and puts it there."""
+        block = self._side.blocks[at]
+        parts = block.slots, block.partners, self._weight(block.counts).astype(np.float32)
+        return PlacedBlock(*(place(self._mesh, part) for part in parts))
+
+
 def placed(
     mesh: Mesh, side: Side, *, alpha: float, regularisation: float, nu: float
-) -> list[PlacedBlock]:
-    """The blocks of a side on the mesh: once for a fit, not for each epoch.
+) -> Sequence[PlacedBlock]:
+    """The blocks of a side on the mesh.
+
+    They stay there for a fit where they are few. More than `STREAMED` bytes of them are made and
+    put there anew in every epoch, which takes a hundredth of the time of solving them.
 
     Args:
       mesh: of `flat_mesh`.
       side: rows in blocks.
       alpha, regularisation, nu: of the objective.
     """
-    found = []
-    for block in side.blocks:
-        ridge = regularisation * (block.counts + alpha * side.others) ** nu
-        parts = block.slots, block.partners, ridge.astype(np.float32)
-        found.append(PlacedBlock(*(place(mesh, part) for part in parts)))
-    return found
+
+    def weight(counts: np.ndarray) -> np.ndarray:
+        """Of the L2 penalty."""
+        return regularisation * (counts + alpha * side.others) ** nu
+
+    blocks = PlacedBlocks(mesh, side, weight)
+    return blocks if 4 * side.blocks.cells > STREAMED else list(blocks)
 
 
 def solve_side(

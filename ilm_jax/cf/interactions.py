@@ -9,11 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, Num
 
+from ilm_jax.data import spill
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.errors import UserError
 
+PAIRS = 1 << 23
+"""Pairs that are sorted at once where there are more."""
 Rows = Int[np.ndarray, " pairs"] | Sequence[int]
 
 
@@ -70,6 +73,41 @@ class Interactions:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return cls(offsets, (keys % num_items).astype(np.int32), num_items)
 
+    @classmethod
+    def first_of(cls, catalogue: Catalogue, counts: Int64[np.ndarray, " users"]) -> "Interactions":
+        """Each user's first interactions, read from the catalogue some users at a time.
+
+        Args:
+          catalogue: as it lies on disk, as a rule.
+          counts: how many of each user's are taken; an item among them several times counts once.
+
+        Raises:
+          ValueError: if that is none.
+        """
+        offsets, lengths, num_items = (
+            catalogue.offsets,
+            np.diff(catalogue.offsets),
+            catalogue.num_items,
+        )
+        items = spill.empty(int(counts.sum()), np.int32)
+        distinct = np.zeros(len(lengths), np.int64)
+        at = 0
+        for first, last in spill.ranges(offsets, PAIRS):
+            begin, end = int(offsets[first]), int(offsets[last])
+            rows = spill.rows_of(offsets, begin, end)
+            taken = np.arange(begin, end) < (offsets[:-1] + counts)[rows]
+            keys = (rows[taken] - first).astype(np.int64) * num_items + catalogue.items[begin:end][
+                taken
+            ]
+            keys.sort()
+            keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+            distinct[first:last] = np.bincount(keys // num_items, minlength=last - first)
+            items[at : at + len(keys)] = keys % num_items
+            at += len(keys)
+        if not at:
+            raise ValueError("no pairs to make rows of: nobody has an interaction")
+        return cls(np.append(0, np.cumsum(distinct)), items[:at], num_items)
+
     @property
     def num_users(self) -> int:
         """Number of rows."""
@@ -91,11 +129,22 @@ class Interactions:
 
     def item_counts(self) -> Int64[np.ndarray, " items"]:
         """Number of rows with each item."""
-        return np.bincount(self.items, minlength=self.num_items).astype(np.int64)
+        return spill.counted(self.items, self.num_items)
 
     def transposed(self) -> "Interactions":
         """The same seen from the items."""
-        return Interactions.from_pairs(self.items, self.users, self.num_items, self.num_users)
+        offsets = np.append(0, np.cumsum(self.item_counts()))
+        users = spill.empty(len(self.items), np.int32)
+        for first, last in spill.ranges(offsets, PAIRS):
+            parts = []
+            for begin in range(0, len(self.items), PAIRS):
+                end = min(begin + PAIRS, len(self.items))
+                items = self.items[begin:end]
+                mine = (items >= first) & (items < last)
+                parts.append((items[mine], spill.rows_of(self.offsets, begin, end)[mine]))
+            items, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+            users[offsets[first] : offsets[last]] = rows[np.argsort(items, kind="stable")]
+        return Interactions(offsets, users, self.num_users)
 
     def padded(
         self, rows: Int[np.ndarray, " chosen"], length: int, fill: int
@@ -151,9 +200,8 @@ def _seen(
 
 def train_interactions(splits: Splits) -> Interactions:
     """The training pairs of a split."""
-    users, items = splits.train_interactions()
-    sizes = splits.catalogue.num_users, splits.catalogue.num_items
-    return Interactions.from_pairs(users, items, *sizes)
+    lengths = np.diff(splits.catalogue.offsets)
+    return Interactions.first_of(splits.catalogue, np.where(lengths >= 3, lengths - 2, lengths))
 
 
 def hold_out(

@@ -8,11 +8,12 @@ holds, under the key "ilm_jax", one JSON object:
     format             "ilm_jax.table/1"
     catalogue          dataset name, such as "movielens/latest_small"
     dim                length of the vectors
-    item_ids, user_ids raw ids, in the order of the rows
+    item_ids, user_ids raw ids, in the order of the rows; where they are many, tensors (`table_ids`)
     split_fingerprint  of the split whose training interactions were fitted
     settings           how it was fitted
     sha256             of the tensors' bytes, in the order item, user, item_cold, user_cold; a
-                       table without it, which others may write, is not checked for changed bits
+                       and those of ids; a table without it, which others may write, is not
+                       checked for changed bits
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,9 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Bool, Float32, Int, Int64
 
+from ilm_jax.cf import table_ids
 from ilm_jax.data.catalogue.made_from import check_made_from
+from ilm_jax.data.catalogue.strings import distinct
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 
@@ -62,8 +65,8 @@ class EmbeddingTable:
     user: Float32[np.ndarray, "users dim"]
     item_cold: Bool[np.ndarray, " items"]
     user_cold: Bool[np.ndarray, " users"]
-    item_ids: list[str]
-    user_ids: list[str]
+    item_ids: Sequence[str]
+    user_ids: Sequence[str]
     split_fingerprint: str
     settings: dict
 
@@ -79,7 +82,7 @@ class EmbeddingTable:
             if not len(vectors) == len(cold) == len(ids):
                 sizes = f"{len(vectors)} vectors, {len(cold)} cold flags, {len(ids)} ids"
                 raise ValueError(f"{kind}: {sizes}")
-            if len(set(ids)) != len(ids):
+            if not distinct(ids):
                 raise ValueError(f"{kind}_ids holds an id twice")
             if not np.isfinite(vectors).all():
                 raise ValueError(f"a vector of {kind} is not finite")
@@ -97,12 +100,14 @@ class EmbeddingTable:
             "format": FORMAT,
             "catalogue": self.catalogue,
             "dim": self.dim,
-            "item_ids": list(self.item_ids),
-            "user_ids": list(self.user_ids),
             "split_fingerprint": self.split_fingerprint,
             "settings": self.settings,
         }
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        ids = {name: getattr(self, name) for name in table_ids.NAMES}
+        many = table_ids.packed(ids)
+        tensors |= many
+        header |= {} if many else {name: list(each) for name, each in ids.items()}
         header["sha256"] = _digest(tensors)
         metadata = {"ilm_jax": json.dumps(header, ensure_ascii=False)}
         with atomic_write(path, "wb") as stream:
@@ -122,8 +127,11 @@ class EmbeddingTable:
         """
         header, tensors = _read(pathlib.Path(path))
         try:
-            fields: dict[str, Any] = {name: header[name] for name in _FIELDS}
-            table = cls(**(fields | tensors))
+            many = table_ids.unpacked(tensors) if "item_ids" in tensors else {}
+            fields: dict[str, Any] = {name: many.get(name, header.get(name)) for name in _FIELDS}
+            if absent := [name for name, value in fields.items() if value is None]:
+                raise KeyError(absent[0])
+            table = cls(**(fields | {name: tensors[name] for name in _TENSORS}))
             if "sha256" in header and header["sha256"] != _digest(tensors):
                 raise ValueError("its numbers are not those that were written")
             if header["dim"] != table.dim:
@@ -142,8 +150,9 @@ class EmbeddingTable:
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
-    for name in _TENSORS:
-        digest.update(np.ascontiguousarray(tensors[name]).data)
+    for name in (*_TENSORS, *table_ids.TENSORS):
+        if name in tensors:
+            digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()
 
 
@@ -160,11 +169,11 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             found = header.get("format") if isinstance(header, dict) else None
             if found != FORMAT:
                 raise UserError(f"{path}: format {found!r} instead of {FORMAT!r}; {_REFIT}")
-            if names != set(_TENSORS):
+            if names not in (set(_TENSORS), {*_TENSORS, *table_ids.TENSORS}):
                 raise UserError(
                     f"{path}: tensors {sorted(names)} instead of {sorted(_TENSORS)}; {_REFIT}"
                 )
-            return header, {name: stream.get_tensor(name) for name in _TENSORS}
+            return header, {name: stream.get_tensor(name) for name in sorted(names)}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: truncated or no safetensors file ({error}); {_REFIT}") from error
 

@@ -240,7 +240,7 @@ def _table(
     """The vectors with the settings that made them, and which rows are cold."""
     catalogue = splits.catalogue
     settings = {"method": _name(method), **dataclasses.asdict(method), **stopped}
-    cold = splits.train_counts() == 0, train_interactions(splits).lengths == 0
+    cold = splits.train_counts() == 0, np.diff(catalogue.offsets) == 0
     if isinstance(method, TextConfig) or (isinstance(method, TrainedMethod) and method.reads_texts):
         cold = ~factors.item.any(1), ~factors.user.any(1)  # where no text was read either
     return EmbeddingTable(
@@ -249,8 +249,8 @@ def _table(
         user=factors.user,
         item_cold=cold[0],
         user_cold=cold[1],
-        item_ids=list(catalogue.item_ids),
-        user_ids=list(catalogue.user_ids),
+        item_ids=catalogue.item_ids,
+        user_ids=catalogue.user_ids,
         split_fingerprint=splits.fingerprint,
         settings=settings,
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors
 
+from ilm_jax.cf import table_ids
 from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet, unit_rms
 from ilm_jax.errors import UserError
@@ -33,6 +34,24 @@ def test_round_trip(tmp_path, splits, table):
         same = np.array_equal if isinstance(value, np.ndarray) else lambda a, b: a == b
         assert same(getattr(read, name), value), name
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_many_ids_are_tensors_and_as_safe(tmp_path, splits, table, monkeypatch):
+    monkeypatch.setattr(table_ids, "IN_HEADER", 5)
+    path = tmp_path / "t.safetensors"
+    odd = dataclasses.replace(table, user_ids=["é", *table.user_ids[1:]])
+    odd.save(path)
+    read = EmbeddingTable.load(path)
+    assert read.user_ids == odd.user_ids and read.item_ids == table.item_ids
+    with safetensors.safe_open(path, framework="numpy") as stream:
+        assert "item_ids" not in json.loads(stream.metadata()["ilm_jax"])
+    with pytest.raises(UserError, match="row 0 is user 'é'"):
+        EmbeddingTable.load(path, splits)
+    whole = path.read_bytes()
+    place = whole.rindex(table.item_ids[1].encode())  # behind the header
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(UserError, match="damaged table"):
+        EmbeddingTable.load(path)
 
 
 def test_items_outside_training_are_cold_and_zero(table):

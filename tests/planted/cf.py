@@ -12,17 +12,24 @@ _WISHES = "tests/runs/test_critiques.py -k 'wish or critique'"
 
 FAULTS = (
     Fault(
+        "a fit sees the validation target",
+        "ilm_jax/cf/interactions.py",
+        "np.where(lengths >= 3, lengths - 2, lengths)",
+        "np.where(lengths >= 3, lengths - 1, lengths)",
+        "tests/cf/test_at_size.py -k turned_around",
+    ),
+    Fault(
         "the ridge forgets the unobserved",
         "ilm_jax/cf/ials_solve.py",
-        "(block.counts + alpha * side.others) ** nu",
-        "block.counts**nu",
+        "(counts + alpha * side.others) ** nu",
+        "counts**nu",
         _IALS,
     ),
     Fault(
         "nu scales alpha's part alone",
         "ilm_jax/cf/ials_solve.py",
-        "(block.counts + alpha * side.others) ** nu",
-        "(block.counts + (alpha * side.others) ** nu)",
+        "(counts + alpha * side.others) ** nu",
+        "(counts + (alpha * side.others) ** nu)",
         _IALS,
     ),
     Fault(
