@@ -1,8 +1,16 @@
 """`ilm precompile`: a recipe compiled for its TPU pod on a machine that has no TPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from ilm_jax.compilation.abstract import Program
+    from ilm_jax.compilation.topology import Topology
+    from ilm_jax.sharding.partitioning import Partitioner
+
+    _Compiled = tuple[Topology, Partitioner, Iterator[Program], int]
 
 
 def _flags() -> flags.FlagValues:
@@ -15,6 +23,13 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_list(
         "gin_search_paths", [], "Folders in which recipes are looked for.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "fit",
+        False,
+        "The recipe is one of `ilm fit_cf`, such as pods/sasrec_v5e_16.gin, and table_rows the "
+        "catalogue's items.",
+        flag_values=values,
     )
     texts = {
         "topology": "Pod, such as v5e:16x16, v5p-128 or v5e:8x8*2. Default: the recipe's TOPOLOGY.",
@@ -52,28 +67,37 @@ def main(argv: Sequence[str]) -> int:
         print(_table(values.table), end="")
         return 0
 
-    import dataclasses
-
     from ilm_jax.compilation import report, tables
     from ilm_jax.errors import UserError
 
     if not values.gin_file:
         raise UserError("name a recipe: ilm precompile --gin_file=pods/gemma2_9b_v5e_256.gin")
 
+    topology, partitioner, wanted, steps = (_of_fit if values.fit else _of_run)(values, bindings)
+    devices = list(partitioner.mesh.devices.flat)
+    chosen = [program for program in wanted if (values.only or "") in program.name]
+    if not chosen:
+        raise UserError(f"no program's name contains --only={values.only}")
+    done, took = report.compile_programs(chosen, topology, devices)
+    recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")
+    mesh, rows = partitioner.mesh_config, chosen[0].rows
+    record = report.summary(recipe, topology, mesh, rows, steps, done, took)
+    print("\n".join(tables.lines(record)))
+    if values.output:
+        _write(values.output, record)
+    return 0 if record["fits"] else 1
+
+
+def _of_run(values: flags.FlagValues, bindings: Sequence[str]) -> "_Compiled":
+    """(pod, its mesh, programs, steps) of a recipe of `ilm train`."""
     from ilm_jax.compilation.abstract import programs
-    from ilm_jax.compilation.topology import Topology
     from ilm_jax.runs import gin_config
     from ilm_jax.runs.run import Run
 
     run = gin_config.build(
         Run, values.gin_file, bindings, values.gin_search_paths, unnamed="(not opened)"
     )
-    name = values.topology or run.topology
-    if not name:
-        raise UserError("the recipe names no TOPOLOGY: add --topology=v5e:16x16, say")
-    topology = Topology.parse(name)
-    partitioner = dataclasses.replace(run.partitioner, devices=topology.devices())
-    devices = list(partitioner.mesh.devices.flat)
+    topology, partitioner = _pod(values.topology or run.topology, run.partitioner)
     wanted = programs(
         run,
         partitioner,
@@ -81,16 +105,30 @@ def main(argv: Sequence[str]) -> int:
         decode_rows=values.decode_rows,
         decode_steps=values.decode_steps,
     )
-    chosen = [program for program in wanted if (values.only or "") in program.name]
-    if not chosen:
-        raise UserError(f"no program's name contains --only={values.only}")
-    done, took = report.compile_programs(chosen, run, topology, devices)
-    recipe = values.gin_file[-1].removesuffix(".gin").removeprefix("pods/")
-    record = report.summary(run, recipe, topology, done, took)
-    print("\n".join(tables.lines(record)))
-    if values.output:
-        _write(values.output, record)
-    return 0 if record["fits"] else 1
+    return topology, partitioner, wanted, run.trainer.total_steps
+
+
+def _of_fit(values: flags.FlagValues, bindings: Sequence[str]) -> "_Compiled":
+    """(pod, its mesh, programs, 0: data say how many steps) of a recipe of `ilm fit_cf`."""
+    from ilm_jax.compilation.fits import fit_programs
+    from ilm_jax.runs import gin_config
+    from ilm_jax.runs.fitting import FitCF
+
+    fit = gin_config.build(FitCF, values.gin_file, bindings, values.gin_search_paths)
+    topology, partitioner = _pod(values.topology, fit.partitioner)
+    return topology, partitioner, fit_programs(fit, partitioner, values.table_rows), 0
+
+
+def _pod(name: str | None, partitioner: "Partitioner") -> "tuple[Topology, Partitioner]":
+    import dataclasses
+
+    from ilm_jax.compilation.topology import Topology
+    from ilm_jax.errors import UserError
+
+    if not name:
+        raise UserError("the recipe names no TOPOLOGY: add --topology=v5e:16x16, say")
+    topology = Topology.parse(name)
+    return topology, dataclasses.replace(partitioner, devices=topology.devices())
 
 
 def _table(folder: str) -> str:

@@ -5,7 +5,7 @@ They are the trainer's own compiled steps, so what is compiled here is what runs
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -96,7 +96,7 @@ def sized(run: Run, table_rows: int) -> tuple[Objective, Struct]:
 
 def abstract_state(
     objective: Objective,
-    run: Run,
+    trains: Sequence[str],
     partitioner: Partitioner,
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
@@ -104,7 +104,7 @@ def abstract_state(
     variables = describe_variables(objective)
     shardings = param_shardings(variables, partitioner)
     params = {p: Struct(v.shape, v.dtype, sharding=shardings[p]) for p, v in variables.items()}
-    trainable, frozen = split_by_patterns(params, run.trainer.trains)
+    trainable, frozen = split_by_patterns(params, trains)
     slots = jax.eval_shape(optimizer.init, trainable)
     placed = optimizer_shardings(optimizer, slots, trainable)
     slots = jax.tree.map(lambda x, s: Struct(x.shape, x.dtype, sharding=s), slots, placed)
@@ -145,56 +145,69 @@ def programs(
     table = Struct(shape.shape, shape.dtype, sharding=partitioner.replicated)
     schedule = Schedule(run.schedule or dict.fromkeys(run.train, 1))
     optimizer = run.optimizer.build(run.trainer.total_steps)
-    state = abstract_state(objective, run, partitioner, optimizer)
+    state = abstract_state(objective, run.trainer.trains, partitioner, optimizer)
     for kind in schedule.kinds:
-        share = schedule.shares[kind] / sum(schedule.shares.values())
-        yield _step(run, partitioner, objective, kind, optimizer, state, table, share)
+        dataset = run.train[kind]
+        lengths = dataset.task_feature_lengths
+        tokens = lengths.get("inputs", 0) + lengths.get("targets", 0)
+        size = run.trainer.batch_size
+        yield step_program(
+            partitioner,
+            objective,
+            kind,
+            Batches(size, batch_shapes(dataset, objective.layout(kind)), table),
+            optimizer,
+            state,
+            microbatches=run.trainer.microbatches,
+            frozen_flops=4.0 * size * tokens * matrix_entries(state.frozen),
+            share=schedule.shares[kind] / sum(schedule.shares.values()),
+        )
     language = objective.language
     if language is not None and decode_rows:
         dataset = run.train[schedule.kinds[0]]
         yield _decode(language, dataset, partitioner, state, table, decode_rows, decode_steps)
 
 
-def _step(
-    run: Run,
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """What a step reads: the rows of a global batch, the shapes of one, and the table."""
+
+    rows: int
+    row: Mapping[str, Struct]
+    table: Struct
+
+
+def step_program(
     partitioner: Partitioner,
     objective: Objective,
     kind: str,
+    batches: Batches,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    table: Struct,
-    share: float,
+    *,
+    microbatches: int = 1,
+    frozen_flops: float = 0.0,
+    share: float = 1.0,
 ) -> Program:
-    """The training step of one batch kind."""
-    size, dataset = run.trainer.batch_size, run.train[kind]
-    shapes = batch_shapes(dataset, objective.layout(kind))
+    """The training step of one batch kind; `frozen_flops` and `share` as in `Program`."""
+    size, table = batches.rows, batches.table
 
     def lower() -> jax.stages.Lowered:
         """The training step, lowered for the mesh."""
-        rows = _placed(shapes, size, partitioner.batch_sharding(size))
-        step: Any = make_train_step(
-            objective,
-            kind,
-            optimizer,
-            partitioner,
-            state,
-            size,
-            microbatches=run.trainer.microbatches,
-        )
+        rows = _placed(batches.row, size, partitioner.batch_sharding(size))
+        parts = {"microbatches": microbatches}
+        step: Any = make_train_step(objective, kind, optimizer, partitioner, state, size, **parts)
         with partitioner.context():
             return step.lower(state, rows, table, _key(partitioner))
 
     def products() -> ClosedJaxpr:
         """Jaxpr of the gradient on one device, without rematerialization: counts model FLOPs."""
-        rows = _placed(shapes, size, None)
+        rows = _placed(batches.row, size, None)
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.make_jaxpr(functools.partial(gradient, without_remat(objective), kind))(
             unplaced(state.trainable), unplaced(state.frozen), rows, unplaced(table), key
         )
 
-    lengths = dataset.task_feature_lengths
-    tokens = size * (lengths.get("inputs", 0) + lengths.get("targets", 0))
-    frozen_flops = 4.0 * tokens * matrix_entries(state.frozen)
     return Program(f"train {kind}", size, lower, products, frozen_flops, share, state)
 
 

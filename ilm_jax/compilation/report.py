@@ -18,7 +18,7 @@ from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
 from ilm_jax.compilation.costs import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
 from ilm_jax.compilation.topology import Topology
-from ilm_jax.runs.run import Run
+from ilm_jax.sharding.partitioning import MeshConfig
 from ilm_jax.sharding.state import TrainState
 from ilm_jax.training.chips import GIB, described
 
@@ -32,7 +32,7 @@ _USED = (
 
 
 def compile_program(
-    program: Program, run: Run, topology: Topology, devices: Sequence[jax.Device]
+    program: Program, topology: Topology, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Compiles one program and measures it; a program that does not fit is reported, not raised."""
     start = time.monotonic()
@@ -87,7 +87,7 @@ def compile_program(
 
 
 def compile_programs(
-    programs: Sequence[Program], run: Run, topology: Topology, devices: Sequence[jax.Device]
+    programs: Sequence[Program], topology: Topology, devices: Sequence[jax.Device]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Compiles programs two at a time; what each is like, and what all took of this machine.
 
@@ -98,7 +98,7 @@ def compile_programs(
     def one(program: Program) -> dict[str, Any]:
         """Compiles one program and returns its record; says on stderr which."""
         sys.stderr.write(f"compiling {program.name} for {topology} …\n")  # in one piece
-        return compile_program(program, run, topology, devices)
+        return compile_program(program, topology, devices)
 
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(one, programs))
@@ -219,12 +219,19 @@ def _stored(state: TrainState | None) -> list[str]:
 
 
 def summary(
-    run: Run, recipe: str, topology: Topology, programs: list[dict], took: Mapping[str, float]
+    recipe: str,
+    topology: Topology,
+    mesh: MeshConfig,
+    batch: int,
+    steps: int,
+    programs: list[dict],
+    took: Mapping[str, float],
 ) -> dict[str, Any]:
     """The whole record of a recipe: its programs, and hours and chip-hours of its steps.
 
     Args:
-      run: from the recipe. recipe: its name. topology: what it was compiled for.
+      recipe: its name. topology, mesh: what it was compiled for.
+      batch: rows of a step. steps: of the run; 0 where data say how many: no hours.
       programs, took: of `compile_programs`.
     """
     trained = [p for p in programs if p["share"] and "seconds" in p]
@@ -233,9 +240,9 @@ def summary(
         "recipe": recipe,
         "topology": str(topology),
         "chips": topology.chips,
-        "batch": run.trainer.batch_size,
-        "steps": run.trainer.total_steps,
-        "mesh": dataclasses.asdict(run.partitioner.mesh_config),
+        "batch": batch,
+        "steps": steps,
+        "mesh": dataclasses.asdict(mesh),
         "jax": jax.__version__,
         "fits": fits,
         "compiling": dict(took),
@@ -244,6 +251,8 @@ def summary(
     if trained:
         total = sum(p["share"] for p in trained)
         step = sum(p["share"] * p["seconds"]["step"] for p in trained) / total
-        hours = step * run.trainer.total_steps / 3600
-        record |= {"step_seconds": step, "hours": hours, "chip_hours": hours * topology.chips}
+        record["step_seconds"] = step
+        if steps:
+            hours = step * steps / 3600
+            record |= {"hours": hours, "chip_hours": hours * topology.chips}
     return record

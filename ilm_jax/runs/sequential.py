@@ -13,6 +13,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float32, Int, Int32, Int64, PyTree
 
@@ -32,7 +33,7 @@ from ilm_jax.models.next_item import EncoderConfig
 from ilm_jax.models.sasrec import SASRecConfig
 from ilm_jax.objectives.next_item import NextItem
 from ilm_jax.objectives.ranking_loss import RankingLoss
-from ilm_jax.runs.vector_fit import TrainedMethod, VectorFit
+from ilm_jax.runs.vector_fit import Shapes, TrainedMethod, VectorFit
 from ilm_jax.training.optimizers import OptimizerConfig
 
 USERS = 256
@@ -114,6 +115,17 @@ class SequentialConfig(TrainedMethod):
     def reads_texts(self) -> bool:
         """Whether items have texts' vectors."""
         return self.text is not None
+
+    def shapes(self, num_items: int) -> Shapes:
+        """See `TrainedMethod.shapes`; a single critique, where they are read."""
+        row = jax.ShapeDtypeStruct((self.encoder.max_length,), np.int32)
+        names = ["items", "targets", "segment_ids", "positions"]
+        names += ["wishes"] if self.critiques else []
+        rows = (num_items if self.text else 0) + (1 if self.critiques else 0)
+        width = self.text.dim if self.text else self.critiques.dim if self.critiques else 1
+        table = jax.ShapeDtypeStruct((max(1, rows), width), np.float32)
+        objective = self.objective(np.ones(num_items, np.int64))
+        return Shapes(objective, self.batch_size, dict.fromkeys(names, row), table)
 
     def fit_of(self, splits: Splits, **settings: Any) -> "SequentialFit":
         """The fit to a split's training sequences, and to texts of training items."""

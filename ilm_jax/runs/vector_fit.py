@@ -49,6 +49,23 @@ class Epochs(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What a method's steps are made of, with no data opened.
+
+    Attributes:
+      objective: of a catalogue's size.
+      batch_size: rows of a batch.
+      row: shapes and types of the arrays of one.
+      table: of the table that a step reads.
+    """
+
+    objective: Objective
+    batch_size: int
+    row: Mapping[str, jax.ShapeDtypeStruct]
+    table: jax.ShapeDtypeStruct
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainedMethod(abc.ABC):
     """Settings of a method whose vectors are trained step by step; a dataclass."""
 
@@ -76,6 +93,14 @@ class TrainedMethod(abc.ABC):
     def reads_texts(self) -> bool:
         """Whether items that nobody chose may have vectors all the same."""
         return False
+
+    def shapes(self, num_items: int) -> Shapes:
+        """Of a fit to a catalogue of so many items, all alike, for `ilm precompile`.
+
+        Raises:
+          UserError: for a method that does not say so.
+        """
+        raise UserError(f"method {self.name!r} does not say what its steps are without its data")
 
     @abc.abstractmethod
     def fit_of(self, splits: Splits, **settings: Any) -> "VectorFit":

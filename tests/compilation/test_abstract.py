@@ -65,7 +65,7 @@ def test_the_state_is_the_trainers():
     objective, table = sized(run, 40)
     assert table.shape == (40, 16)
     optimizer = run.optimizer.build(10)
-    abstract = abstract_state(objective, run, partitioner, optimizer)
+    abstract = abstract_state(objective, run.trainer.trains, partitioner, optimizer)
     variables = describe_variables(objective)
     params = initialise(objective, variables, list(variables), partitioner, jax.random.key(0))
     real = make_state(*split_by_patterns(params, run.trainer.trains), optimizer)
