@@ -133,9 +133,16 @@ FAULTS = (
     Fault(
         "the encoder reads the targets",
         "ilm_jax/models/t5.py",
-        "segment_ids, real & ~told, deterministic)",
-        "segment_ids, real, deterministic)",
+        "reads = real & ~told",
+        "reads = real",
         f"{_T5} -k targets",
+    ),
+    Fault(
+        "the encoder's places leave out the last input",
+        "ilm_jax/data/streams/converters.py",
+        "np.arange(self.inputs_length + 1, dtype=np.int32)",
+        "np.arange(self.inputs_length - 1, dtype=np.int32)",
+        "tests/data/test_converters.py -k encoder",
     ),
     Fault(
         "a position counts as ahead of itself",
