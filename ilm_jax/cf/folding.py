@@ -50,16 +50,7 @@ def extended_table(splits: Splits, path: str | os.PathLike) -> EmbeddingTable:
     users, items = splits.train_interactions()
     item = _joined(old.item, items, users, old.user, catalogue.num_items, config)
     user = _joined(old.user, users, items, item, catalogue.num_users, config)
-    return dataclasses.replace(
-        old,
-        item=item,
-        user=user,
-        item_cold=np.asarray(~item.any(1)),
-        user_cold=np.asarray(~user.any(1)),
-        item_ids=list(catalogue.item_ids),
-        user_ids=list(catalogue.user_ids),
-        split_fingerprint=splits.fingerprint,
-    )
+    return EmbeddingTable.of(splits, item, user, old.settings)
 
 
 def _differing(before: Sequence[str], now: Sequence[str]) -> int | None:

@@ -52,21 +52,12 @@ def given_table(splits: "Splits", item_path: str, user_path: str = "") -> "Embed
         raise UserError(
             f"{user_path}: vectors of {user.shape[1]} numbers, items have {item.shape[1]}"
         )
-    return EmbeddingTable(
-        catalogue=catalogue.name,
-        item=item,
-        user=user,
-        item_cold=np.asarray(~item.any(1)),
-        user_cold=np.asarray(~user.any(1)),
-        item_ids=list(catalogue.item_ids),
-        user_ids=list(catalogue.user_ids),
-        split_fingerprint=splits.fingerprint,
-        settings={
-            "method": "given",
-            "item": pathlib.Path(item_path).name,
-            "user": pathlib.Path(user_path).name or "mean of training items",
-        },
-    )
+    settings = {
+        "method": "given",
+        "item": pathlib.Path(item_path).name,
+        "user": pathlib.Path(user_path).name or "mean of training items",
+    }
+    return EmbeddingTable.of(splits, item, user, settings)
 
 
 def _listed(metadata: dict[str, str], name: str) -> list[str] | None:

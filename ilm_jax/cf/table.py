@@ -89,6 +89,27 @@ class EmbeddingTable:
             if vectors[cold].any():
                 raise ValueError(f"a cold {kind} has a vector other than zero")
 
+    @classmethod
+    def of(
+        cls,
+        splits: "Splits",
+        item: Float32[np.ndarray, "items dim"],
+        user: Float32[np.ndarray, "users dim"],
+        settings: dict,
+    ) -> "EmbeddingTable":
+        """The table of a catalogue's items and users, where a row of zeros is a cold one's."""
+        return cls(
+            catalogue=splits.catalogue.name,
+            item=item,
+            user=user,
+            item_cold=np.asarray(~item.any(1)),
+            user_cold=np.asarray(~user.any(1)),
+            item_ids=splits.catalogue.item_ids,
+            user_ids=splits.catalogue.user_ids,
+            split_fingerprint=splits.fingerprint,
+            settings=settings,
+        )
+
     @property
     def dim(self) -> int:
         """Length of the vectors."""
