@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from steps import Step
-from study import READER_ROWS, SETTINGS, Study
+from study import READER_ROWS, Study
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
@@ -35,7 +35,6 @@ TARGETS = {"toy": 40}
 LONGER_TARGETS = 64
 # Positions of a row that texts share, so that a step costs the same whatever their length.
 ROW = 425
-ALIGNED = "item_text,item_item,user_item"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +58,10 @@ class PublishedStudy(Study):
         """See `Study`."""
         return self.folder / "lm"
 
-    @property
-    def prompts(self) -> list[str]:
-        """Flags of `ilm cache_tasks` for the rows' prompts, in the model's tokens."""
-        settings = json.dumps({"history": 5, "tokenizer": str(self.lm)})
-        return [*self.data_flags(), "--tasks=long_description", f"--settings={settings}"]
-
     def lm_steps(self) -> list[Step]:
         """See `Study`: nothing is trained; float32 is what two cores compute fastest in."""
         words = [f"--source={self.source}", f"--model_dir={self.lm}", "--dtype=float32"]
-        return [
-            ("lm", ["convert", *words], self.lm / "conversion.json"),
-            ("prompts", ["cache_tasks", *self.prompts], self.folder / "prompts_are_ready"),
-        ]
-
-    def cached(self) -> list[str]:
-        """See `Study`: what stage 1 reads, in a small tokenizer of its own."""
-        return [*self.data_flags(), f"--tasks={ALIGNED}", f"--settings={SETTINGS}"]
+        return [("lm", ["convert", *words], self.lm / "conversion.json")]
 
     def measured(self) -> list[str]:
         """See `Study`."""

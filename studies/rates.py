@@ -54,7 +54,6 @@ def search(study: Study, rows: Sequence[str]) -> dict[str, Any]:
     judged = gin_config.build(Sweep, [SWEEP], [], []).fixed
     earlier = [study.table, study.folder / "stage0", study.folder / "stage1"]
     steps: list[Step] = [
-        *study.head_steps(),
         *(
             (
                 stage_of(row, rate),

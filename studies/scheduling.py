@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from study import Study
 
 
-# Steps that leave what they make in the cache of prepared data, where no command names it.
-CACHES = ("data", "prompts")
-
-
 def default_jobs() -> int:
     """Two on a CPU with two cores: a small model keeps hardly more than one busy; else one.
 
@@ -36,7 +32,7 @@ def run_steps(
 ) -> dict[str, float]:
     """Runs every missing step, `study.jobs` at a time. Returns seconds by step, kept in the folder.
 
-    A step waits for those before it whose output its command names, and for those of `CACHES`.
+    A step waits for those before it whose output its command names.
 
     Args:
       study: whose.
@@ -72,4 +68,4 @@ def run_steps(
 def _needs(steps: Sequence[Step], outputs: Sequence[pathlib.Path], number: int) -> set[int]:
     """Numbers of the steps that must be finished before a step starts."""
     command = steps[number][1]
-    return {n for n in range(number) if steps[n][0] in CACHES or is_named(outputs[n], command)}
+    return {n for n in range(number) if is_named(outputs[n], command)}

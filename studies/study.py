@@ -41,9 +41,7 @@ HEADS = "tiny/stage2_items_and_texts.gin"
 FLOOR_STEPS = 150
 # The row that names items by id strings, and what its ranking is called in the table.
 NAMING_ROW, ID_STRINGS = "text-full", "id-strings"
-# What that recipe sets, for the verb that prepares the caches.
-HEADS_SETTINGS = {"history": 10, "mention_history": "slot", "mention_user": "none"}
-# What tiny/data.gin sets, for the same.
+# What tiny/data.gin sets, by which stage 0's tokenizer is found.
 SETTINGS = '{"history": 5, "corpus": {"sequential_examples": 1500, "word_variants": 8}}'
 # Stage 0 was trained without prompts, so evaluating it needs the lengths of stage 2.
 PROMPT_LENGTHS = {"toy": {"inputs": 100, "targets": 36}}
@@ -118,31 +116,12 @@ class Study:
             return [*flags, "--exclude_seen", "--noid_strings"]
         return [*flags, "--exclude_seen" if row == NAMING_ROW else "--noranking"]
 
-    def cached(self) -> list[str]:
-        """Flags of `ilm cache_tasks`: the tasks of every recipe.
-
-        Rows with an item head read prompts of their own (`head_steps`): others are in words.
-        """
-        settings = SETTINGS
-        if self.heads:
-            settings = json.dumps({**json.loads(SETTINGS), "text_only": True})
-        return [*self.data_flags(), f"--settings={settings}"]
-
     @functools.cached_property
     def tokenizer(self) -> pathlib.Path:
         """Stage 0's, by which prompts that it was not trained on are read too."""
         cache = pathlib.Path(self.cache_dir or default_cache_dir()).expanduser()
         settings = settings_from(json.loads(SETTINGS))
         return tokenizer_path(self.dataset, settings, self.catalogue.fingerprint, cache)
-
-    def head_steps(self) -> list[Step]:
-        """What caches the prompts of rows with an item head."""
-        if not self.heads:
-            return []
-        settings = json.dumps({**HEADS_SETTINGS, "tokenizer": str(self.tokenizer)})
-        tasks = "--tasks=long_description,sequential_random"
-        words = [*self.data_flags(), tasks, f"--settings={settings}", "--nowith_text_only"]
-        return [("prompts", ["cache_tasks", *words], self.folder / "prompts_are_ready")]
 
     def baseline_steps(self) -> list[Step]:
         """The rows of collaborative filtering alone."""
@@ -243,11 +222,6 @@ def plan(
     folder = study.folder
     steps: list[Step] = [
         (
-            "data",
-            ["cache_tasks", *study.cached(), "--workers=2"],
-            folder / "data_is_ready",
-        ),
-        (
             "cf",
             ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
             study.table,
@@ -264,7 +238,6 @@ def plan(
         )
     if until == "stage1":
         return steps
-    steps += study.head_steps()
     for row in sorted(rows, key=DEAREST.index) if study.heads else rows:
         recipe, place = study.recipes[row], (trained or {}).get(row)
         if recipe is not None and place is None:

@@ -113,6 +113,8 @@ class ItemItem(_Pairs):
             keep &= self._allowed[first] & self._allowed[second]
             firsts.append(first[keep])
             seconds.append(second[keep])
+        if len(firsts) == 1:  # which is in order
+            return {"first": firsts[0], "second": seconds[0]}
         first, second = np.concatenate(firsts), np.concatenate(seconds)
         order = np.lexsort((first, second))
         return {"first": first[order], "second": second[order]}

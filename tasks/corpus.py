@@ -25,6 +25,8 @@ from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 
 # Sequential examples that are drawn from, at most.
 MOST_DRAWN = 1 << 20
+# Strings that a tokenizer is trained on, about.
+MOST_STRINGS = 1 << 17
 _ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
 
 
@@ -101,10 +103,11 @@ class CorpusText:
         # A hash takes microseconds: of many millions an even part takes part in the draw.
         step = max(1, len(index["user"]) // max(MOST_DRAWN, limit))
         index = {name: column[::step] for name, column in index.items()}
-        rows = zip(*(column.tolist() for column in index.values()), strict=True)
-        draw = [
-            draws.uniform(*keys, users[user], position, variant) for user, position, variant in rows
-        ]
+        draw, before = [], -1
+        for user, *rest in zip(*(column.tolist() for column in index.values()), strict=True):
+            if user != before:  # they come one behind the other
+                of_user, before = draws.uniform_behind(*keys, users[user]), user
+            draw.append(of_user(*rest))
         chosen = np.sort(np.argsort(draw, kind="stable")[:limit])
         return {name: column[chosen] for name, column in index.items()}
 
@@ -139,20 +142,25 @@ class CorpusText:
         prefix = ("item", "description", "sequential", "words")[kind]
         return features | {"key": f"{prefix}/{features['key']}"}
 
-    def strings(self, split: str) -> Iterator[str]:
-        """Every example as one string."""
+    def strings(self, split: str, step: int = 1) -> Iterator[str]:
+        """Every `step`th example as one string."""
         index = self.index(split)
-        for values in zip(*(column.tolist() for column in index.values()), strict=True):
+        for values in zip(*(column[::step].tolist() for column in index.values()), strict=True):
             example = self.render(split, *values)
             yield (example.prompt.text if example.prompt else "") + example.target_text
 
     def tokenizer_strings(self) -> Iterator[str]:
-        """The tokenizer's training texts: the corpus, and all id strings for their digits."""
-        yield from self.strings("train")
-        renderer = self._sequences.renderer
-        yield from map(renderer.item_id, range(self.splits.catalogue.num_items))
-        if self.settings.mention_user != "none":
-            yield from map(renderer.user_id, range(self.splits.catalogue.num_users))
+        """The tokenizer's training texts: the corpus, and all id strings for their digits.
+
+        Of very many an even part, MOST_STRINGS or little more: pieces are then settled.
+        """
+        catalogue, renderer = self.splits.catalogue, self._sequences.renderer
+        users = catalogue.num_users if self.settings.mention_user != "none" else 0
+        total = len(self.index("train")["kind"]) + catalogue.num_items + users
+        step = max(1, total // MOST_STRINGS)
+        yield from self.strings("train", step)
+        yield from map(renderer.item_id, range(0, catalogue.num_items, step))
+        yield from map(renderer.user_id, range(0, users, step))
 
 
 FAMILY = TaskFamily(

@@ -6,6 +6,7 @@ Here every draw is a pure function of its keys: sha256 of their canonical JSON.
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +25,23 @@ def _digest(keys: tuple[Key, ...]) -> bytes:
 def uniform(*keys: Key) -> float:
     """A float in [0, 1) with 53 random bits, the same for the same keys on every machine."""
     return (int.from_bytes(_digest(keys)[:8], "big") >> 11) * 2.0**-53
+
+
+def uniform_behind(*keys: Key) -> Callable[..., float]:
+    """`uniform` of these keys and further integers: uniform_behind(a)(1, 2) is uniform(a, 1, 2).
+
+    For very many draws that share what stands first.
+    """
+    plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
+    start = hashlib.sha256(json.dumps(plain, separators=(",", ":"))[:-1].encode())
+
+    def draw(*integers: int) -> float:
+        """A float in [0, 1)."""
+        digest = start.copy()
+        digest.update(("".join(f",{number}" for number in integers) + "]").encode())
+        return (int.from_bytes(digest.digest()[:8], "big") >> 11) * 2.0**-53
+
+    return draw
 
 
 def integer(n: int, *keys: Key) -> int:

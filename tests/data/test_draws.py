@@ -62,3 +62,9 @@ def test_normals_are_box_mullers_of_the_uniforms():
     radius = np.sqrt(-2 * np.log(1 - first))
     got = draws.normals((2, 3), "key", 3)
     np.testing.assert_allclose(got.ravel(), radius * np.cos(2 * np.pi * second), rtol=1e-12)
+
+
+@given(KEYS, st.lists(st.integers(), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=50)
+def test_draws_behind_keys_are_those_of_all_keys(keys, integers):
+    assert draws.uniform_behind(*keys)(*integers) == draws.uniform(*keys, *integers)

@@ -53,8 +53,8 @@ def test_the_plan_is_one_list_of_verbs_in_which_every_recipe_can_be_built(module
     work = published.PublishedStudy("toy", 0, tmp_path / "s", source=published.named(str(lm)))
     steps = study.plan(work, list(work.recipes), True)
     names = [name for name, _, _ in steps]
-    assert names[:5] == ["data", "cf", "lm", "prompts", "stage1"]
-    assert names[5:] == [name for row in ROWS for name in (row, f"evaluate {row}")]
+    assert names[:3] == ["cf", "lm", "stage1"]
+    assert names[3:] == [name for row in ROWS for name in (row, f"evaluate {row}")]
     words = {name: command for name, command, _ in steps}
     assert words["lm"][:2] == ["convert", f"--source={lm}"]
     (tmp_path / "s/lm").mkdir(parents=True)

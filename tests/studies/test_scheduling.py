@@ -45,8 +45,8 @@ def test_a_step_starts_when_what_it_reads_is_made_and_not_before(studies, monkey
     monkeypatch.setattr(steps, "run_verb", verb)
     plan = [
         step(tmp_path, "data"),
-        step(tmp_path, "left"),
-        step(tmp_path, "right"),
+        step(tmp_path, "left", f"--from={tmp_path / 'data'}"),
+        step(tmp_path, "right", f"--from={tmp_path / 'data'}"),
         step(tmp_path, "right-2", f"--from='{tmp_path / 'right'}'"),
         step(tmp_path, "last", f"--of={tmp_path / 'left'}", f'--and={{"a": "{tmp_path}/right-2"}}'),
     ]

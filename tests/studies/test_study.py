@@ -50,17 +50,17 @@ def test_a_second_time_nothing_runs_and_other_inputs_are_refused_by_name(
     module, ran = steps
     study = module.Study("toy", 0, tmp_path / "s")
     module.run_study(study, ["text-zero", "mlp"], ranking=False)
-    assert ran == ["data", "cf", "stage0", "evaluate text-zero", "mlp", "evaluate mlp"]
+    assert ran == ["cf", "stage0", "evaluate text-zero", "mlp", "evaluate mlp"]
     module.run_study(study, ["text-zero", "mlp"], ranking=False)
-    assert len(ran) == 6
+    assert len(ran) == 5
     module.run_study(study, ["text-zero", "mlp", "ilm"], ranking=False)
-    assert ran[6:] == ["stage1", "ilm", "evaluate ilm"]
+    assert ran[5:] == ["stage1", "ilm", "evaluate ilm"]
 
     other_seed = module.Study("toy", 1, tmp_path / "s")
     with pytest.raises(UserError, match=r"step 'cf' .*--seed=0, now --seed=1"):
         module.run_study(other_seed, ["mlp"], ranking=False)
     monkeypatch.setattr(module.Study, "data", "another catalogue")
-    with pytest.raises(UserError, match="step 'data' .* other data"):
+    with pytest.raises(UserError, match="step 'cf' .* other data"):
         module.run_study(study, ["mlp"], ranking=False)
     monkeypatch.setattr(module.Study, "data", "catalogue")
     # What an earlier step made was replaced: neither it nor what was made from it stands.
@@ -85,7 +85,7 @@ def test_a_kill_between_a_step_and_its_record_loses_nothing(steps, tmp_path):
     file = tmp_path / "s/steps/stage0.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "output": ""}))
     module.run_study(study, ["mlp"], ranking=False)
-    assert len(ran) == 5 and json.loads(file.read_text())["output"]
+    assert len(ran) == 4 and json.loads(file.read_text())["output"]
     file.unlink()
     with pytest.raises(UserError, match="is not what step 'stage0' would make"):
         module.run_study(study, ["mlp"], ranking=False)
@@ -99,8 +99,8 @@ def test_a_quickstarts_readers_recommend_and_id_strings_are_one_rows_alone(
     study = module.Study("toy", 0, tmp_path / "s", heads=True)
     plan = module.plan(study, list(study.recipes), True)
     names = [name for name, *_ in plan]
-    assert names[:5] == ["data", "cf", "stage0", "stage1", "prompts"] and names[-1] == "baselines"
-    assert names[5:7] == ["ilm", "evaluate ilm"], "what takes longest starts first"
+    assert names[:3] == ["cf", "stage0", "stage1"] and names[-1] == "baselines"
+    assert names[3:5] == ["ilm", "evaluate ilm"], "what takes longest starts first"
     words = {name: command for name, command, _ in plan}
     for row in study.recipes:
         asked = words[f"evaluate {row}"]
@@ -115,12 +115,10 @@ def test_a_quickstarts_readers_recommend_and_id_strings_are_one_rows_alone(
         run = gin_config.build(Run, files, bindings)
         assert run.objective.scores_items == reads and run.objective.predicts_text, row
         assert sum(run.dataset.row_lengths.values()) == 244, "rows of all recipes cost the same"
-        settings = json.loads(words["prompts"][3].removeprefix("--settings="))
-        assert settings.pop("tokenizer") == str(study.tokenizer)
-        kept = {name: getattr(run.dataset.settings, name) for name in settings}
-        assert (kept == settings) == reads, row
+        assert (run.dataset.settings.tokenizer == str(study.tokenizer)) == reads, row
+        assert not run.dataset.use_cached, "nothing waits for caches"
     plain = module.plan(module.Study("toy", 0, tmp_path / "p"), list(study.recipes), True)
-    assert not {"prompts", "baselines"} & {name for name, *_ in plain}
+    assert "baselines" not in {name for name, *_ in plain}
     assert not any("stage2_items_and_texts" in " ".join(command) for _, command, _ in plain)
 
 

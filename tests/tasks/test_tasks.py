@@ -12,7 +12,7 @@ from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.streams import Mixture
 from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.metrics.seqio_metrics import metric_fns, ranking_metrics
-from ilm_jax.tasks import common, registry
+from ilm_jax.tasks import common, corpus, registry
 from ilm_jax.tasks.align import AlignmentSettings
 from ilm_jax.tasks.corpus import CorpusSettings
 from ilm_jax.tasks.prompted import overlaps
@@ -242,7 +242,7 @@ def test_a_corpus_text_is_the_prompt_and_its_answer():
         assert text == [*TOKENIZER.encode(CATALOGUE.texts[row]), TOKENIZER.eos_id]
 
 
-def test_the_corpus_takes_a_fixed_sample_of_sequences():
+def test_the_corpus_takes_a_fixed_sample_of_sequences(monkeypatch):
     def chosen(limit):
         settings = SETTINGS.with_family(CorpusSettings(sequential_examples=limit))
         (examples,) = made_by(["text"], SPLIT, settings, TOKENIZER)
@@ -251,6 +251,19 @@ def test_the_corpus_takes_a_fixed_sample_of_sequences():
         return {row for row in zip(*columns, strict=True) if row[0] == 2}
 
     assert len(chosen(20)) == 20 and chosen(20) < chosen(40) < chosen(0)
+    whole = chosen(0)
+    monkeypatch.setattr(corpus, "MOST_DRAWN", len(whole) // 3)  # of so many, an even part is drawn
+    assert len(chosen(20)) == 20 and chosen(20) < chosen(30) < whole
+
+
+def test_a_tokenizer_of_very_many_strings_is_trained_on_an_even_part(monkeypatch):
+    (examples,) = made_by(["text"], SPLIT, SETTINGS)
+    whole = list(examples.tokenizer_strings())
+    assert len(whole) > CATALOGUE.num_items + len(examples.index("train")["kind"])
+    monkeypatch.setattr(corpus, "MOST_STRINGS", len(whole) // 3)
+    part = list(examples.tokenizer_strings())
+    assert len(whole) // 3 <= len(part) <= len(whole) // 3 + 3 and set(part) <= set(whole)
+    assert part[:2] == [whole[0], whole[3]]
 
 
 def test_pairs_are_of_one_user_and_belong_to_the_split_of_the_later():
