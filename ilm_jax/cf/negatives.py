@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, Int64, UInt32
 
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.checks import Count, Weight, check
+from ilm_jax.data import spill
 
 KINDS = ("uniform", "popularity", "in_batch", "all")
 
@@ -116,14 +117,79 @@ def history_bitmap(interactions: Interactions) -> UInt32[np.ndarray, "users word
     return bitmap
 
 
+def history_table(
+    interactions: Interactions, *, every: bool = False
+) -> UInt32[np.ndarray, "users words"] | UInt32[np.ndarray, " entries"]:
+    """What `met` looks histories up in.
+
+    The bitmap, or where it would take more than 2 GiB the histories themselves in one vector: the
+    number of users, where each user's items begin, where the last ones end, and the items.
+
+    Args:
+      interactions: of the users.
+      every: whether all items are looked up at once, for which the bitmap alone will do.
+
+    Raises:
+      ValueError: if neither can be; exclude only the target then.
+    """
+    words = -(-interactions.num_items // 32)
+    if every or 4 * words * interactions.num_users <= _BITMAP_BYTES:
+        return history_bitmap(interactions)
+    head = np.append(interactions.num_users, interactions.offsets)
+    if len(head) + len(interactions.items) >= 2**31:
+        raise ValueError(f"{len(interactions.items)} pairs are too many; set exclude='target'")
+    table = spill.empty(len(head) + len(interactions.items), np.uint32)
+    table[: len(head)], table[len(head) :] = head, interactions.items
+    return table
+
+
 def met(
-    bitmap: UInt32[Array, "users words"],
+    table: UInt32[Array, "users words"] | UInt32[Array, " entries"],
     users: Int[Array, " batch"],
     items: Int[Array, " drawn"] | None,
 ) -> Bool[Array, "batch drawn"]:
-    """Whether each user met each item; for None all bits, 32 a word, which is faster."""
-    words = bitmap[users]
+    """Whether each user met each item; for None all bits, 32 a word, which is faster.
+
+    Args:
+      table: of `history_table`.
+      users, items: rows.
+    """
+    if table.ndim == 1:
+        assert items is not None
+        return _found(table, users, items)
+    words = table[users]
     if items is None:
         bits = words[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)
         return (bits & 1).astype(bool).reshape(len(words), -1)
     return ((words[:, items // 32] >> (items % 32).astype(jnp.uint32)) & 1).astype(bool)
+
+
+def history_lengths(
+    table: UInt32[Array, "users words"] | UInt32[Array, " entries"], users: Int[Array, " batch"]
+) -> Int[Array, " batch"]:
+    """How many items each user met."""
+    if table.ndim == 1:
+        return (table[users + 2] - table[users + 1]).astype(jnp.int32)
+    return jax.lax.population_count(table[users]).sum(1)
+
+
+def _found(
+    table: UInt32[Array, " entries"], users: Int[Array, " batch"], items: Int[Array, " drawn"]
+) -> Bool[Array, "batch drawn"]:
+    """`met` by halving each user's items, which rise."""
+    first = table[0].astype(jnp.int32) + 2
+    ends = (first + table[users + 2].astype(jnp.int32))[:, None]
+    begins = (first + table[users + 1].astype(jnp.int32))[:, None]
+    shape = len(users), len(items)
+    wanted = items.astype(jnp.uint32)[None, :]
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Bounds of the first entry that is not below the wanted one."""
+        low, high = bounds
+        middle = (low + high) // 2
+        below = (table[middle] < wanted) & (low < high)
+        return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
+
+    start = jnp.broadcast_to(begins, shape), jnp.broadcast_to(ends, shape)
+    place, _ = jax.lax.fori_loop(0, 32, halve, start)
+    return (place < ends) & (table[jnp.minimum(place, len(table) - 1)] == wanted)

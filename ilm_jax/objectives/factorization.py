@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree, UInt32
 
-from ilm_jax.cf.negatives import Sampler, met
+from ilm_jax.cf.negatives import Sampler, history_lengths, met
 from ilm_jax.checks import Count, Positive, Weight, check
 from ilm_jax.errors import UserError
 from ilm_jax.models.two_tower import TwoTower
@@ -28,8 +28,8 @@ class Factorization(Objective):
     """Ranking loss of a two-tower scorer. Parameters: `two_tower`.
 
     Batches hold "users" and "items", row by row a pair, and for the history tower "histories". The
-    table that a step reads holds the histories of all users, a bit for each item
-    (`cf.negatives.history_bitmap`); with `exclude="target"` nothing reads it.
+    table that a step reads holds the histories of all users (`cf.negatives.history_table`); with
+    `exclude="target"` nothing reads it.
 
     Attributes:
       num_users, num_items: sizes of the catalogue.
@@ -145,7 +145,7 @@ class Factorization(Objective):
             every = self.sampler.config.kind == "all"
             known = met(table, users, None if every else candidates)
             valid &= ~known[:, : len(candidates)]
-            lengths = jax.lax.population_count(table[users]).sum(1)
+            lengths = history_lengths(table, users)
             negatives = self.num_items - lengths.astype(jnp.float32)
         return valid, negatives
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float32, Int, PyTree
 
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.interactions import Interactions, train_interactions
-from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_bitmap
+from ilm_jax.cf.negatives import Sampler, SamplerConfig, history_table
 from ilm_jax.cf.pairs import Pairs, draw_histories, mixed, pad_histories
 from ilm_jax.checks import Count, Positive, Seed, Weight, check
 from ilm_jax.data.catalogue.splits import Splits
@@ -132,7 +132,9 @@ class SampledFit(VectorFit[Interactions, SampledConfig]):
     def table(self) -> np.ndarray:
         """Histories, where they exclude candidates."""
         excludes = self.config.exclude == "history"
-        return history_bitmap(self.train) if excludes else np.zeros((1, 1), np.uint32)
+        if not excludes:
+            return np.zeros((1, 1), np.uint32)
+        return history_table(self.train, every=self.config.sampler.kind == "all")
 
     def user_vectors(
         self, histories: Sequence[Int[np.ndarray, " length"]]

@@ -58,7 +58,24 @@ def test_the_bitmap_knows_every_history(train):
     np.testing.assert_array_equal(every[:, : train.num_items], dense)
     huge = Interactions(np.zeros(400_001, np.int64), np.zeros(0, np.int32), 100_000)
     with pytest.raises(ValueError, match="exclude='target'"):
-        negatives.history_bitmap(huge)
+        negatives.history_table(huge, every=True)
+
+
+def test_histories_that_no_bitmap_holds_are_looked_up_themselves(train, monkeypatch):
+    bitmap = jnp.asarray(negatives.history_table(train))
+    monkeypatch.setattr(negatives, "_BITMAP_BYTES", 0)
+    table = jnp.asarray(negatives.history_table(train))
+    assert bitmap.ndim == 2 and table.ndim == 1
+    users, items = np.arange(train.num_users)[::-1], np.arange(train.num_items)[::-1]
+    for chosen in (items, items[:1], items[5:9]):
+        wanted = negatives.met(bitmap, users, chosen)
+        np.testing.assert_array_equal(negatives.met(table, users, chosen), wanted)
+    lengths = negatives.history_lengths(table, users)
+    np.testing.assert_array_equal(lengths, negatives.history_lengths(bitmap, users))
+    nobody = Interactions(np.array([0, 0, 2, 2]), np.array([1, 4], np.int32), 6)
+    table = jnp.asarray(negatives.history_table(nobody))
+    found = negatives.met(table, np.arange(3), np.arange(6))
+    assert np.flatnonzero(found).tolist() == [7, 10]
 
 
 def test_samplers_that_draw_alike_have_the_same_text(train):
