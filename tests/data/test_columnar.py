@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from ilm_jax.data import spill
+from ilm_jax.data.catalogue.strings import Strings
 from ilm_jax.data.formats import (
     columnar,
     columnar_interactions,
@@ -20,7 +21,9 @@ from ilm_jax.data.formats import (
     record_columns,
     record_reading,
 )
+from ilm_jax.data.formats.coded import Coded
 from ilm_jax.data.formats.columns import Columns
+from ilm_jax.data.formats.record_rows import Rows
 from ilm_jax.data.sources import (
     amazon,
     amazon2023,
@@ -150,6 +153,9 @@ TRICKY = {
     "a comma at the end": "user,item,timestamp\nu,a,7,\nu,b,1,\n",
     "a long cell": f"user,item,timestamp,text\nu,a,7,{'x' * 140_000}\nu,b,1,x\n",
     "a carriage return": "user,item,timestamp\nu,a\rb,7\nu,b,1\n",
+    "a carriage return for a line end": "user,item,timestamp\nu,a,7\ru,b,1\nu,c,2\n",
+    "two carriage returns": "user,item,timestamp\nu,a,7\r\r\nu,b,1\n",
+    "an empty line": "user,item,timestamp\nu,a,7\n\nu,b,1\n",
     "a byte order mark": "\ufeffuser,item,timestamp\nu,a,7\nu,b,1\n",
 }
 
@@ -242,6 +248,18 @@ def test_parquet_is_taken_alike_or_left_to_the_strict_reader(tmp_path, name):
     assert fast is None or fast == strictly("csv", path)
     taken = ("texts", "numbers", "dates", "spelled", "long")
     assert (fast is not None) == (name in taken)
+
+
+def test_of_repeats_the_earliest_stays_and_ids_are_numbered_by_who_stays():
+    users, items, times = "abaac", "xxxxy", np.array([9, 1, 5, 5, 2])
+    columns = Coded.of(list(users)), Coded.of(list(items))
+    rows = Rows(*columns, np.zeros(5, np.float32), times, np.arange(1, 6))
+    kept = rows.kept(rows.earliest())
+    assert list(kept.user) == ["b", "a", "c"] and list(kept.item) == ["x", "x", "y"]
+    assert kept.user.values == ["b", "a", "c"] and kept.user.codes.tolist() == [0, 1, 2]
+    assert kept.line.tolist() == [2, 3, 5] and kept.time.tolist() == [1, 5, 2]
+    mapped = Coded(columns[0].codes, Strings.of(columns[0].values)).kept(rows.earliest())
+    assert mapped.values == ["b", "a", "c"] and list(mapped) == ["b", "a", "c"]
 
 
 def test_what_an_attempt_notes_is_said_once(tmp_path):
