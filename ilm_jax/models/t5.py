@@ -116,13 +116,12 @@ class T5(nn.Module):
         real = segment_ids > 0
         predicts = real & ~_next(same) if predicts is None else predicts
         told = jnp.pad(predicts[:, :-1], ((0, 0), (1, 0))) & same & real
-        reads = real & ~told
-        if source is None:
-            memory, read = self._encode(embeddings, segment_ids, reads, deterministic)
-        else:
-            inputs = jnp.take_along_axis(embeddings, source[..., None], axis=1)
-            segments, reads = (jnp.take_along_axis(x, source, axis=1) for x in (segment_ids, reads))
-            memory, read = self._encode(inputs, segments, reads, deterministic)
+        inputs = embeddings, segment_ids, real & ~told
+        if source is not None:
+            x, segments, reads = inputs
+            segments, reads = _places(segments, source), _places(reads, source)
+            inputs = _places(x, source[..., None]), segments, reads
+        memory, read = self._encode(*inputs, deterministic)
         if cache is None:
             starts = (predicts & ~told)[..., None]
             x = jnp.where(starts, self._vector(self.config.start_id), embeddings)
@@ -131,11 +130,23 @@ class T5(nn.Module):
             if self.is_initializing():
                 self.logits(hidden[:1, :1])
             return hidden
+        return self._begin(embeddings, positions, real, cache, memory, read)
+
+    def _begin(
+        self,
+        embeddings: Array,
+        positions: Array,
+        real: Array,
+        cache: Cache,
+        memory: Array,
+        read: Array,
+    ) -> tuple[Array, Cache]:
+        """The decoder's first hidden state, at a prompt's last place, and the cache behind it."""
         batch, length, width = embeddings.shape
         last = jnp.argmax(jnp.where(real, jnp.arange(length) + 1, 0), axis=1)[:, None]
         empty = jnp.full((batch, cache["key"].shape[2]), -1, jnp.int32)
         cache = cache | {"memory": (read > 0).astype(jnp.int32), "position": empty}
-        at, valid = (jnp.take_along_axis(a, last, axis=1) for a in (positions, real))
+        at, valid = (_places(a, last) for a in (positions, real))
         x = jnp.broadcast_to(self._vector(self.config.start_id), (batch, 1, width))
         hidden, cache = self._continue(x, at, valid, cache, at, None, memory)
         places = jnp.arange(length)[None, :] == last
@@ -207,8 +218,8 @@ class T5(nn.Module):
     ) -> Float[Array, "batch length embed"]:
         """All places (or those of a window) at once."""
         if window is not None:
-            x = jnp.take_along_axis(x, window[..., None], axis=1)
-            segments = jnp.take_along_axis(segments, window, axis=1)
+            x = _places(x, window[..., None])
+            segments = _places(segments, window)
         places = jnp.arange(x.shape[1])[None]
         see = segments[:, :, None] == read[:, None, :]
         mask = causal_segment_mask(segments)
@@ -291,6 +302,11 @@ class T5Stack(nn.Module):
         if cache is None:
             return x, None
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *caches)
+
+
+def _places(x: Array, indices: Array) -> Array:
+    """The places of each row that indices say."""
+    return jnp.take_along_axis(x, indices, axis=1)
 
 
 def _next(flags: Bool[Array, "batch length"]) -> Bool[Array, "batch length"]:

@@ -53,6 +53,13 @@ def test_the_last_place_of_a_prompt_asks_for_the_target_of_tasks_whose_answers_a
         assert batch["targets"][row, place] == 40
 
 
+def test_what_an_encoder_reads_and_what_is_asked_for_stand_side_by_side():
+    batch, both = converter()(EXAMPLES), converter(source=True)(EXAMPLES)
+    assert both.pop("source").tolist() == [list(range(9))] * 5
+    for name, array in batch.items():
+        np.testing.assert_array_equal(both[name], array, err_msg=name)
+
+
 def test_rows_without_answers_end_at_the_prompt():
     whole, short = (
         converter()(EXAMPLES),

@@ -83,8 +83,8 @@ FAULTS = (
     Fault(
         "keys run together",
         "ilm_jax/data/draws.py",
-        'json.dumps(plain, separators=(",", ":"))',
-        '"".join(map(str, plain))',
+        'json.dumps(plain, separators=(",", ":")).encode()',
+        '"".join(map(str, plain)).encode()',
         "tests/data/test_draws.py",
     ),
     Fault(

@@ -133,15 +133,15 @@ FAULTS = (
     Fault(
         "the encoder reads the targets",
         "ilm_jax/models/t5.py",
-        "reads = real & ~told",
-        "reads = real",
+        "inputs = embeddings, segment_ids, real & ~told",
+        "inputs = embeddings, segment_ids, real",
         f"{_T5} -k targets",
     ),
     Fault(
         "the encoder's places leave out the last input",
         "ilm_jax/data/streams/converters.py",
-        "np.arange(self.inputs_length + 1, dtype=np.int32)",
-        "np.arange(self.inputs_length - 1, dtype=np.int32)",
+        "np.arange(self.inputs_length + 1, dtype=np.int32), (rows",
+        "np.arange(self.inputs_length - 1, dtype=np.int32), (rows",
         "tests/data/test_converters.py -k encoder",
     ),
     Fault(

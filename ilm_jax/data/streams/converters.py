@@ -88,11 +88,9 @@ class PromptConverter:
         examples: Sequence[Example | None],
         indices: Sequence[int] | np.ndarray | None = None,
     ) -> Batch:
-        """Stacks examples; None gives a row of padding, with example_index -1.
+        """Stacks prompt or corpus examples; None gives a row of padding, with example_index -1.
 
-        Args:
-          examples: prompt or corpus examples.
-          indices: their numbers in the stream; default 0, 1, ….
+        `indices` are their numbers in the stream; default 0, 1, ….
 
         Returns:
           int32 unless said, with L = inputs + targets length and E = max_entities:
@@ -104,8 +102,7 @@ class PromptConverter:
           row at most: item_targets[B, M] (global rows, -1 none), item_positions[B, M] (places
           whose hidden states predict them, -1 none). Of words, if batches number them, word_ids
           [B, L]: how many words of the inputs have begun, as P5 counts (Geng et al. 2022); -1 where
-          no inputs stand. For an encoder, if batches say so, source[B, S]: places of the row, in
-          order, among which all of its inputs stand.
+          no inputs stand. For an encoder, if batches say so, source[B, S]: `_source_places`.
 
         Raises:
           UserError: for inputs or targets that are too long and may not be cut.
@@ -142,11 +139,14 @@ class PromptConverter:
         batch["entities"] = local.to_global(self._rows)
         batch["example_index"] = index_column(examples, indices)
         if self._source:
-            places = np.arange(self.inputs_length + 1, dtype=np.int32)  # and bos
-            batch["source"] = np.tile(places, (len(examples), 1))
+            batch["source"] = self._source_places(len(examples))
         if self._items:
             batch |= self._items.columns(examples, places, earlier, self._rows)
         return batch
+
+    def _source_places(self, rows: int) -> np.ndarray:
+        """Places of each row among which its inputs stand, bos included."""
+        return np.tile(np.arange(self.inputs_length + 1, dtype=np.int32), (rows, 1))
 
     def prompts(
         self,
