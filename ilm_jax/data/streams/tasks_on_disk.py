@@ -111,14 +111,18 @@ def open_tasks(
             examples = examples_of(spec, settings, splits, tokenizer, key)
             again = functools.partial(open_tasks, dataset, settings, [spec.full], split, **where)
             task = OnDemandTask(name, examples, split, path, again)
-        if not len(task):
-            held_out = settings.split.held_out_items
-            raise UserError(
-                f"{name}: split {split!r} is empty (held_out_items={held_out}); "
-                "leave the task out of this split, or change the split settings"
-            )
-        opened[name] = task
+        opened[name] = _not_empty(task, split, settings)
     return opened
+
+
+def _not_empty(task: Task, split: str, settings: TaskSettings) -> Task:
+    if not len(task):
+        held_out = settings.split.held_out_items
+        raise UserError(
+            f"{task.name}: split {split!r} is empty (held_out_items={held_out}); "
+            "leave the task out of this split, or change the split settings"
+        )
+    return task
 
 
 def ready_tokenizer(
