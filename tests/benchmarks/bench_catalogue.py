@@ -2,13 +2,15 @@
 
     python -m tests.benchmarks.bench_catalogue movielens [--interactions 25000095] [--folder DIR]
     python -m tests.benchmarks.bench_catalogue custom --interactions 100000000 --items 5000000
+    python -m tests.benchmarks.bench_catalogue cf [--folder DIR]
     python -m tests.benchmarks.bench_catalogue engines [--interactions 5000000]
 
 Files are generated in the folder, unless they are there. A process of its own then prepares the
 dataset and splits it (`prepared`); another one maps the snapshot and splits it (`opened`). Seconds
-are those that the process was computing, reading and writing, on however many cores. `engines`
-measures what cuts text ids into columns and numbers them: Arrow, and Polars and DuckDB where they
-are installed.
+are those that the process was computing, reading and writing, on however many cores. `cf` reads the
+snapshot of MovieLens' files for a fit, of which iALS makes an epoch; mapped files count in peaks.
+`engines` measures what cuts text ids into columns and numbers them: Arrow, and Polars and DuckDB
+where they are installed.
 """
 
 import argparse
@@ -30,6 +32,27 @@ from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
 name, folder, cache = sys.argv[1:]
 print(make_splits(load_catalogue(name, data_dir=folder, cache_dir=cache)).report())
+"""
+CF = """
+import sys, time
+from ilm_jax.cf import evaluation, ials
+from ilm_jax.cf.interactions import train_interactions
+from ilm_jax.data.catalogue.splits import VALID, make_splits
+from ilm_jax.data.sources.prepare import load_catalogue
+def say(what, work):
+    start = time.process_time()
+    found = work()
+    said = open("/proc/self/status").read()
+    peak, now = (int(said.split(name)[1].split()[0]) / 2**20 for name in ("VmHWM:", "RssAnon:"))
+    spent = time.process_time() - start
+    print(f"{what:22} {spent:6.1f} CPU-s, peak {peak:.2f} GiB, {now:.2f} not mapped", flush=True)
+    return found
+splits = say("opened", lambda: make_splits(load_catalogue("movielens/25m", cache_dir=sys.argv[1])))
+train = say("training interactions", lambda: train_interactions(splits))
+say("turned around", train.transposed)
+say("held back", lambda: evaluation.held_back(splits, VALID))
+config = ials.IALSConfig(dim=16, epochs=1, solver="cg")
+say("an epoch of iALS", lambda: ials.fit_interactions(train, config))
 """
 ARROW = """
 import pathlib, sys
@@ -113,6 +136,14 @@ def prepared(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
     print(json.dumps(found | {key: round(value, 4) for key, value in figures.items()}))
 
 
+def collaborative(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
+    """A fit that reads a snapshot."""
+    del arguments
+    with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
+        process(PREPARED, "movielens/25m", str(folder), cache)
+        process(CF, cache)
+
+
 def engines(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
     """Text cells to columns of numbers."""
     file = str(folder / "interactions.csv")
@@ -132,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="bench_catalogue", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("movielens", "custom", "engines"))
+    parser.add_argument("what", choices=("movielens", "custom", "cf", "engines"))
     parser.add_argument("--interactions", type=int, default=PAIRS)
     parser.add_argument("--items", type=int, default=ITEMS)
     parser.add_argument("--users", type=int, help="default: as many a user as MovieLens 25M has")
@@ -143,14 +174,14 @@ def main() -> None:
         folder = arguments.folder or pathlib.Path(place) / "raw"
         if not folder.is_dir():
             write = generated_files.custom
-            write = generated_files.movielens if arguments.what == "movielens" else write
+            write = generated_files.movielens if arguments.what in ("movielens", "cf") else write
             write(folder, users, arguments.items, arguments.interactions)
         print(
             f"{arguments.what}: {arguments.interactions:,} interactions of {users:,} users and "
             f"{arguments.items:,} items",
             flush=True,
         )
-        (engines if arguments.what == "engines" else prepared)(arguments, folder)
+        {"engines": engines, "cf": collaborative}.get(arguments.what, prepared)(arguments, folder)
 
 
 if __name__ == "__main__":
