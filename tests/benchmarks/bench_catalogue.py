@@ -22,10 +22,15 @@ import sys
 import tempfile
 import time
 
-from tests.benchmarks import generated_files
-
 USERS, ITEMS, PAIRS = 162_541, 59_047, 25_000_095
 
+# In a process of its own: a child's peak is never below what its parent has.
+GENERATED = """
+import pathlib, sys
+from tests.benchmarks import generated_files
+form, folder, *sizes = sys.argv[1:]
+getattr(generated_files, form)(pathlib.Path(folder), *map(int, sizes))
+"""
 PREPARED = """
 import sys
 from ilm_jax.data.catalogue.splits import make_splits
@@ -79,6 +84,7 @@ import sys, tempfile
 import duckdb
 with tempfile.TemporaryDirectory() as place:
     base = duckdb.connect(f"{place}/base")
+    base.execute("set enable_progress_bar=false")
     names = ("user_id", "parent_asin", "rating", "timestamp")
     kinds = ", ".join(f"'{name}': 'VARCHAR'" for name in names)
     base.execute(f"create table r as select * from read_csv('{sys.argv[1]}', header=true, "
@@ -173,9 +179,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = arguments.folder or pathlib.Path(place) / "raw"
         if not folder.is_dir():
-            write = generated_files.custom
-            write = generated_files.movielens if arguments.what in ("movielens", "cf") else write
-            write(folder, users, arguments.items, arguments.interactions)
+            form = "movielens" if arguments.what in ("movielens", "cf") else "custom"
+            sizes = users, arguments.items, arguments.interactions
+            process(GENERATED, form, str(folder), *map(str, sizes))
         print(
             f"{arguments.what}: {arguments.interactions:,} interactions of {users:,} users and "
             f"{arguments.items:,} items",

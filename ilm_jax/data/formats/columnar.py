@@ -6,8 +6,8 @@ them: quotes, a byte order mark, another encoding than UTF-8, an empty line, a w
 columns. So a file that is taken here is taken there, as the same rows; and one that is not is
 refused there, with file and line.
 
-Arrow was chosen by measurement (`tests/benchmarks/bench_catalogue.py engines`): to cut a row of
-text ids and number them takes it 0.9 µs of a core, Polars 1.1 and DuckDB 1.7; and Polars fills
+Arrow was chosen by measurement (`python -m tests.benchmarks.bench_catalogue engines`): to cut a row
+of text ids and number them takes it 0.9 µs of a core, Polars 1.0 and DuckDB 2.3; and Polars fills
 cells that a line lacks in silence.
 """
 
