@@ -57,6 +57,8 @@ setuptools.setup(
         "tokenizers>=0.20",
     ],
     extras_require={
+        # The page of `ilm demo` (serving/demo_page.py).
+        "demo": ["gradio>=6"],
         # Dequantises GGUF files (checkpoints/published/gguf_source.py).
         "gguf": ["gguf>=0.10"],
         "test": [

@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "measure a trained run on held-out items and users",
     "infer": "answers of a trained run to the prompts of a file or a task",
     "chat": "talk with a trained run: items by title, history, critique, recommendation",
+    "demo": "a page to talk to a trained run, on this machine (extra `demo`)",
     "export": "a trained run's decoding as a file that jax alone runs",
     "generate": "have a corpus' target texts written by a language model",
     "compare": "two evaluations figure by figure: differences, intervals, ties",

@@ -71,6 +71,7 @@ def _help(flags: absl_flags.FlagValues, verb: str, words: Sequence[str]) -> str:
         flag = flags[name]
         default = "" if flag.default in (None, []) else f" (default {flag.default_as_str})"
         lines.append(f"  --{name}: {' '.join((flag.help or '').split())}{default}")
-    if verb in ("train", "evaluate", "infer", "chat", "export", "generate", "precompile", "doctor"):
+    bound = "train evaluate infer chat demo export generate precompile doctor"
+    if verb in bound.split():
         lines.append("  --gin.NAME=VALUE: binds a macro or parameter of the recipe")
     return "\n".join(lines)

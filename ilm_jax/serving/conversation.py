@@ -1,5 +1,6 @@
 """A conversation with a trained model: what was chosen, what is wanted, what is recommended."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -46,6 +47,7 @@ class Conversation:
 
     Attributes:
       names: of the catalogue.
+      renderer: of the model's prompts.
       history: rows of the chosen items, oldest first.
       critiques: in words, oldest first.
       user: row of the user, or None.
@@ -66,13 +68,13 @@ class Conversation:
         """
         if answerer.renderer is None:
             raise UserError("a conversation needs a run with a catalogue")
-        self._renderer: PromptRenderer = answerer.renderer
-        items = self._renderer.catalogue.num_items
+        self.renderer: PromptRenderer = answerer.renderer
+        items = self.renderer.catalogue.num_items
         if not 1 <= count <= items:
             raise UserError(f"{count} items per recommendation: give a number from 1 to {items}")
         self._answerer, self._count, self._config = answerer, count, config
-        self.turns = Turns(answerer, self._renderer.catalogue.name)
-        self.names = Names(self._renderer.catalogue)
+        self.turns = Turns(answerer, self.renderer.catalogue.name)
+        self.names = Names(self.renderer.catalogue)
         self.clear()
 
     def clear(self) -> None:
@@ -86,7 +88,18 @@ class Conversation:
         self._state: Any = None
         self._wishes: dict[int, list[str]] = {}
         self._asked: Request | None = None
+        self._gone: list[int] = []
         self.turns.clear()
+
+    def copy(self) -> "Conversation":
+        """Another that goes on from here by itself."""
+        other = copy.copy(self)
+        other.history, other.critiques = list(self.history), list(self.critiques)
+        other.refused = set(self.refused)
+        other._wishes = {place: list(words) for place, words in self._wishes.items()}
+        other.turns = copy.copy(self.turns)
+        other.turns.said = list(self.turns.said)
+        return other
 
     def speak_as(self, name: str, *, recall: bool = False) -> None:
         """Takes the part of a user of the catalogue.
@@ -102,7 +115,7 @@ class Conversation:
         self.user = self.names.user(name)
         if recall:
             chosen = self.names.catalogue.sequence(self.user).tolist()
-            self.history = chosen[-self._renderer.settings.history :]
+            self.history = chosen[-self.renderer.settings.history :]
             self._wishes.clear()
             self.refused.update(chosen)
 
@@ -115,6 +128,19 @@ class Conversation:
         rows = [self.names.item(name) for name in names]
         self.history += rows
         return rows
+
+    def remove(self, row: int) -> None:
+        """Takes an item out of the history, wherever it stands; what was wished after it is wished
+        after the item before.
+        """
+        while row in self.history:
+            at = self.history.index(row)
+            del self.history[at]
+            moved: dict[int, list[str]] = {}
+            for place, words in sorted(self._wishes.items()):
+                if new := place - (place > at):  # none is wished before the first item
+                    moved.setdefault(new, []).extend(words)
+            self._wishes = moved
 
     def criticise(self, words: str) -> None:
         """Remembers a critique; what was recommended last is not recommended again.
@@ -147,12 +173,22 @@ class Conversation:
         if not found["items"]:
             raise UserError("every item was chosen or refused before: /clear starts anew")
         self._last = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
-        self._asked = request
+        self._asked, self._gone = request, gone
         if not alone:
-            self.turns.keep(asked, ", ".join(map(self._renderer.target, self._last)))
+            self.turns.keep(asked, ", ".join(map(self.renderer.target, self._last)))
         self._state, self._before = state, self._answered
         self._answered = len(self.critiques)
         return found["items"]
+
+    def standing(self, depth: int) -> list[int]:
+        """Rows of the `depth` best items for what `rank` answered last: its answer before others
+        (more beams may order them otherwise); [] before there was one.
+        """
+        if self._asked is None:
+            return []
+        (found,) = self._answerer.items([self._asked], depth, [self._gone])
+        rows = [self.names.catalogue.item_row[item["id"]] for item in found["items"]]
+        return list(dict.fromkeys([*self._last, *rows]))[:depth]
 
     def recommend(self) -> list[Recommendation]:
         """The best items for what was said, none of them chosen or refused before, and why.
@@ -174,7 +210,7 @@ class Conversation:
 
     def describe(self, rows: Sequence[int]) -> list[str]:
         """The model's text about these items."""
-        prompts = [self._renderer.description(row, 0) for row in rows]
+        prompts = [self.renderer.description(row, 0) for row in rows]
         why = [self.turns.alone(asked, number) for number, asked in enumerate(prompts)]
         return [text["text"] for text in self._answerer.texts(why, self._config)]
 
@@ -184,7 +220,7 @@ class Conversation:
         Raises:
           UserError: for an unknown item or user, or words that are too long.
         """
-        asked, _ = render(words, self._renderer, self.names)
+        asked, _ = render(words, self.renderer, self.names)
         self._state = None
         return self.turns.answer(asked, self._config)
 
@@ -192,9 +228,9 @@ class Conversation:
         """The model's next prompt: the words of its training, behind the critiques that it has not
         answered.
         """
-        user = [] if self.user is None else self._renderer.mention_user(self.user)
+        user = [] if self.user is None else self.renderer.mention_user(self.user)
         if self._answerer.purchases is not None:
-            first = max(0, len(self.history) - self._renderer.settings.history)
+            first = max(0, len(self.history) - self.renderer.settings.history)
             wishes = {
                 place - first: " ".join(words)
                 for place, words in self._wishes.items()
@@ -202,9 +238,9 @@ class Conversation:
             }
             return self._answerer.purchases.prompt(self.history[first:], wishes, user=user)
         task = "sequential" if self.history else "straightforward"
-        template = self._renderer.templates(task)[0]
-        history = self._renderer.history(self.history) if self.history else ()
-        asked = self._renderer.fill(template, {"user": user}, history)
+        template = self.renderer.templates(task)[0]
+        history = self.renderer.history(self.history) if self.history else ()
+        asked = self.renderer.fill(template, {"user": user}, history)
         critiques = self.critiques[self._answered if self.turns.kept else 0 :]
         if not critiques:
             return asked
