@@ -93,11 +93,10 @@ def assemble(
     new_users = _new_rows(kept_users, len(users.values))
     new_items = _new_rows(kept_items, len(table))
     found = arrange(columns, len(kept_items), new_users, new_items, keep)
-    gone = {
-        "users": len(users.values) - len(kept_users),
-        "items": len(table) - len(kept_items),
-        "interactions": len(item_rows) - len(found.items),
-    }
+    before = len(users.values), len(table), len(item_rows)
+    after = len(kept_users), len(kept_items), len(found.items)
+    kinds = ("users", "items", "interactions")
+    gone = {kind: n - m for kind, n, m in zip(kinds, before, after, strict=True)}
     titles, texts, content, categories = _described(table, kept_items)
     text_checks.check(titles, texts)
     return Catalogue(
@@ -114,11 +113,7 @@ def assemble(
         ratings=found.ratings,
         timestamps=found.timestamps,
         ties=count_ties(found.offsets, found.timestamps),
-        extras={
-            "repeats": found.repeats,
-            "left_out": gone,
-            "untimed": interactions.order is None,
-        },
+        extras={"repeats": found.repeats, "left_out": gone, "untimed": interactions.order is None},
     )
 
 
