@@ -75,6 +75,9 @@ setuptools.setup(
             "setuptools>=68",
             "wheel>=0.40",  # a test builds the wheel
         ],
+        # `ilm cache_tasks --beam_runner=…`. Beam 2.77 keeps protobuf below 7; the code that
+        # SentencePiece 0.2.3 brings refuses that one, 0.2.2's does not.
+        "beam": ["apache-beam>=2.77", "sentencepiece>=0.2,<0.2.3"],
         "tpu": ["jax[tpu]>=0.10.1"],
         "cuda": ["jax[cuda12]>=0.10.1"],
         # implicit: the peer of `python -m tests.benchmarks.bench_cf`.

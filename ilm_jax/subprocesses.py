@@ -46,27 +46,3 @@ def run(words: Sequence[str], shown: Sequence[str] = ()) -> None:
         raise UserError(errors[-1].removeprefix(ERROR).strip())
     tail = "".join(said)[-4000:]
     raise RuntimeError(f"{' '.join(command)} exited {process.returncode}:\n{tail}")
-
-
-def run_side_by_side(commands: Sequence[Sequence[str]]) -> None:
-    """Runs several `python -m WORDS` at once and waits for all; their stdout is ours.
-
-    Raises:
-      UserError: what the first that fails says last.
-    """
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", *words],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | user_modules.environment(),
-        )
-        for words in commands
-    ]
-    failed = ""
-    for process in running:
-        _, said = process.communicate()
-        if process.returncode:
-            failed = failed or (said.strip().splitlines() or ["a process was killed"])[-1]
-    if failed:
-        raise UserError(failed.removeprefix(ERROR))

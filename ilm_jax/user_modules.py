@@ -33,7 +33,16 @@ def words() -> list[str]:
     Raises:
       UserError: if something was registered in a notebook, which no other process can import.
     """
-    return [f"--{FLAG}={_importable(name)}" for name in _noted]
+    return [f"--{FLAG}={name}" for name in names()]
+
+
+def names() -> list[str]:
+    """Modules to `load` in another process, so that it has what this one has registered.
+
+    Raises:
+      UserError: as `words`.
+    """
+    return [_importable(name) for name in _noted]
 
 
 def environment() -> dict[str, str]:

@@ -36,9 +36,3 @@ def test_a_process_that_is_killed_is_no_message_to_people(module):
     )
     with pytest.raises(RuntimeError, match="(?s)exited -9.*in the middle"):
         subprocesses.run([name])
-
-
-def test_of_several_processes_the_first_that_fails_is_said(module):
-    name = module("print(f'ilm: error: {sys.argv[1]}', file=sys.stderr)", "sys.exit(2)")
-    with pytest.raises(UserError, match="^one$"):
-        subprocesses.run_side_by_side([[name, "one"], [name, "two"]])

@@ -52,13 +52,16 @@ def _flags() -> flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "worker",
-        None,
-        "For several hosts on one CACHE_DIR: run with --worker=0/4 to "
-        "--worker=3/4, then once without, which finishes.",
-        flag_values=values,
-    )
+    beam = {
+        "beam_runner": "Apache Beam's runner whose workers write caches, such as DirectRunner, "
+        "FlinkRunner, SparkRunner or DataflowRunner (extra `beam`).",
+        "beam_options": "Options of the runner, such as '--direct_num_workers=4 "
+        "--direct_running_mode=multi_processing'.",
+        "beam_dir": "Folder that this machine and the runner's workers share, such as "
+        "gs://BUCKET/x; left out: they all see CACHE_DIR.",
+    }
+    for name, text in beam.items():
+        flags.DEFINE_string(name, "", text, flag_values=values)
     return values
 
 
@@ -77,32 +80,37 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax import user_modules
     from ilm_jax.data.catalogue.splits import make_splits
-    from ilm_jax.data.examples.settings_json import settings_from
-    from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
-    from ilm_jax.data.examples.task_keys import reads
+    from ilm_jax.data.examples.settings_json import settings_from, settings_json
+    from ilm_jax.data.examples.task_families import DEFAULT_TASKS
     from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
-    from ilm_jax.tasks.caching import Caching, run_workers, share
+    from ilm_jax.errors import UserError
+    from ilm_jax.tasks.caching import Caching, Plan, run_pool
 
+    if values.beam_runner and values.workers > 1:
+        raise UserError("--workers are processes of this machine; a Beam runner has its own")
+    if not values.beam_runner and (values.beam_options or values.beam_dir):
+        raise UserError("--beam_options and --beam_dir are those of a --beam_runner: name one")
     settings = settings_from(parse_settings(values.settings))
-    specs = find_specs(values.dataset, values.tasks or DEFAULT_TASKS)
     cache_dir = pathlib.Path(values.cache_dir or default_cache_dir()).expanduser()
+    plan = Plan(
+        values.dataset,
+        settings_json(settings),
+        tuple(values.tasks or DEFAULT_TASKS),
+        values.with_text_only,
+        str(cache_dir.resolve()),
+        tuple(user_modules.names()),
+    )
+    jobs = plan.jobs()
     catalogue = load_catalogue(values.dataset, data_dir=values.data_dir, cache_dir=cache_dir)
     splits = make_splits(catalogue, settings.split)
     tokenizer = ensure_tokenizer(values.dataset, splits, settings, cache_dir)
-    jobs = [(spec, settings) for spec in specs]
-    if values.with_text_only and not settings.text_only:
-        words = settings.replace(text_only=True)
-        jobs += [(spec, words) for spec in specs if "text_only" in reads(spec)]
     shared = Caching(values.dataset, splits, tokenizer, cache_dir)
-    if values.worker:
-        shared.write_parts(jobs, *share(values.worker))
-        return 0
-    if values.workers > 1 and shared.missing(jobs):
-        names = ("dataset", "data_dir", "cache_dir", "settings")
-        flag_words = [f"--{name}={v}" for name in names if (v := getattr(values, name)) is not None]
-        flag_words += [f"--tasks={','.join(values.tasks)}"] if values.tasks else []
-        flag_words += [f"--with_text_only={values.with_text_only}", *user_modules.words()]
-        run_workers(flag_words, values.workers)
+    if values.beam_runner:
+        from ilm_jax.tasks import caching_beam
+
+        caching_beam.run(shared, plan, values.beam_runner, values.beam_options, values.beam_dir)
+    elif values.workers > 1 and (parts := shared.missing(jobs)):
+        run_pool(plan, parts, values.workers)
     infos = shared.finish(jobs)
     print(table(infos))
     print(f"tokenizer: {tokenizer.vocab_size} pieces, {tokenizer.fingerprint[:12]}")

@@ -57,7 +57,7 @@ def test_info_says_what_was_made_and_from_what():
 
 
 def test_what_is_cached_is_not_made_again(monkeypatch):
-    monkeypatch.setattr(Caching, "_write_parts", None)
+    monkeypatch.setattr(Caching, "write", None)
     cache_tasks.main(["--dataset=toy", f"--cache_dir={cached_toy()}", "--nowith_text_only"])
     missing = missing_tasks("toy", TaskSettings(), DEFAULT_TASKS, toy_world(), cached_toy())
     assert not missing

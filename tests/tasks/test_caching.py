@@ -1,75 +1,104 @@
-"""Any number of workers write the same caches, and go on where others stopped."""
+"""Any number of processes write the same caches, and go on where others stopped."""
 
-import subprocess
-import sys
+import dataclasses
+import pathlib
 
 import pytest
 
 from ilm_jax.cli import cache_tasks
-from ilm_jax.data.catalogue.splits import make_splits
-from ilm_jax.data.examples.task_families import spec_named
-from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
 from ilm_jax.data.streams import task_cache
-from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.caching import Caching, share
+from ilm_jax.tasks.caching import Caching, run_pool, write_part
 from tests.data.small_catalogue import small_catalogue
+from tests.tasks.planned import contents, planned
 
-SPLITS = make_splits(small_catalogue())
-SETTINGS = TaskSettings()
-TOKENIZER = train_tokenizer(SPLITS, SETTINGS)
-JOBS = [(spec_named(name), SETTINGS) for name in ("sequential_random", "item_item")]
+KILLING = pathlib.Path(__file__).with_name("killing_module.py")
 
 
-def caching(folder):
-    return Caching("toy", SPLITS, TOKENIZER, folder)
-
-
-def contents(folder):
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def test_1_3_and_8_workers_write_the_same_bytes(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
     monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 40)
-    found = []
-    for workers in (1, 3, 8):
-        shared = caching(tmp_path / str(workers))
-        for worker in reversed(range(workers)):
-            shared.write_parts(JOBS, worker, workers)
-        if workers == 8:  # nothing is left for whoever finishes
-            monkeypatch.setattr(Caching, "_write_parts", lambda *_: None)
-        shared.finish(JOBS)
-        found.append(contents(tmp_path / str(workers)))
-    assert found[0] == found[1] == found[2]
-    assert sum("array_record" in name for name in found[0]) >= 8
 
 
-def test_what_a_worker_left_undone_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_cache, "RECORDS_PER_PART", 40)
-    whole, broken = caching(tmp_path / "a"), caching(tmp_path / "b")
-    whole.finish(JOBS)
-    broken.write_parts(JOBS, 1, 3)
-    before = {n: c for n, c in contents(tmp_path / "b").items() if n.endswith("array_record")}
-    assert before and broken.missing(JOBS)
-    broken.finish(JOBS)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b") and not broken.missing(JOBS)
+def whole(folder):
+    """What one process writes."""
+    plan = planned(folder)
+    plan.open().finish(plan.jobs())
+    return contents(folder)
+
+
+def test_parts_in_any_order_are_the_same_bytes(tmp_path, monkeypatch):
+    wanted = whole(tmp_path / "one")
+    plan = planned(tmp_path / "many")
+    caching, jobs = plan.open(), plan.jobs()
+    parts = caching.missing(jobs)
+    assert len(parts) >= 8
+    for part in reversed(parts):
+        write_part(plan, part)
+    assert not caching.missing(jobs)
+    monkeypatch.setattr(Caching, "write", None)  # nothing is left for whoever finishes
+    caching.finish(jobs)
+    assert contents(tmp_path / "many") == wanted
+
+
+def test_what_was_left_undone_is_finished_and_nothing_else(tmp_path, monkeypatch):
+    wanted = whole(tmp_path / "one")
+    plan = planned(tmp_path / "broken")
+    caching, jobs = plan.open(), plan.jobs()
+    parts = caching.missing(jobs)
+    for part in parts[1::3]:
+        write_part(plan, part)
+    assert set(caching.missing(jobs)) == set(parts) - set(parts[1::3])
+    written = []
+    write = task_cache.write_part
+    monkeypatch.setattr(
+        task_cache, "write_part", lambda path, *rest: [written.append(path), write(path, *rest)]
+    )
+    caching.finish(jobs)
+    assert contents(tmp_path / "broken") == wanted
+    assert len(written) == len(parts) - len(parts[1::3])
+
+
+def test_a_process_without_the_catalogue_says_so(tmp_path):
+    plan = planned(tmp_path / "one")
+    part = plan.open().missing(plan.jobs())[0]
+    elsewhere = dataclasses.replace(plan, cache_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no catalogue of toy: whoever writes its caches sees"):
+        write_part(elsewhere, part)
 
 
 @pytest.mark.slow
-def test_the_verb_runs_workers_and_finishes(tmp_path, capfd):
+def test_a_pool_writes_the_same_bytes_a_killed_process_notwithstanding(tmp_path, monkeypatch):
+    wanted = whole(tmp_path / "one")
+    mark = tmp_path / "mark"
+    mark.touch()
+    monkeypatch.setenv("ILM_TEST_KILL", str(mark))
+    plan = planned(tmp_path / "pool", [str(KILLING)])
+    caching, jobs = plan.open(), plan.jobs()
+    with pytest.raises(UserError, match="was killed .* run this again"):
+        run_pool(plan, caching.missing(jobs), 2)
+    assert not mark.exists() and caching.missing(jobs)
+    run_pool(plan, caching.missing(jobs), 2)
+    assert not caching.missing(jobs)
+    caching.finish(jobs)
+    assert contents(tmp_path / "pool") == wanted
+
+
+@pytest.mark.slow
+def test_the_verb_runs_processes_and_finishes(tmp_path, capsys):
     small_catalogue().save(catalogue_dir("toy", tmp_path), {"builder": toy.VERSION})
     words = [f"--cache_dir={tmp_path}", "--tasks=bpr,item_item", "--nowith_text_only"]
     cache_tasks.main([*words, "--workers", "2"])
-    assert "knowledge_toy_bpr" in capfd.readouterr().out
-    before = contents(tmp_path / "tasks")
-    done = subprocess.run([sys.executable, "-m", "ilm_jax", "cache_tasks", *words, "--worker=0/2"])
-    assert not done.returncode and contents(tmp_path / "tasks") == before
+    printed = capsys.readouterr()
+    assert "knowledge_toy_bpr" in printed.out and "cache: toy/2 processes: " in printed.err
 
 
-@pytest.mark.parametrize("worker", ["1", "2/2", "a/b", "-1/2"])
-def test_a_share_is_two_numbers(worker):
-    with pytest.raises(UserError, match="give K/N"):
-        share(worker)
+def test_processes_and_a_beam_runner_are_not_mixed(tmp_path):
+    for words, message in (
+        (["--workers=2", "--beam_runner=DirectRunner"], "a Beam runner has its own"),
+        (["--beam_options=--x"], "name one"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cache_tasks.main([f"--cache_dir={tmp_path}", *words])
