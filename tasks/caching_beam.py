@@ -19,7 +19,7 @@ import shlex
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ilm_jax import user_modules
@@ -44,9 +44,7 @@ NAMESPACE = "ilm_cache"
 # to, which obeys --direct_num_workers and --direct_running_mode.
 LOCAL = {"DirectRunner": "FnApiRunner"}
 SECONDS = 2.0
-LOOKS = (
-    5  # so often a worker is missed before it counts as killed: they go before a job says its end
-)
+LOOKS = 5  # at which a worker is missing before it counts as killed: at the end they go first
 
 
 class Work(NamedTuple):
@@ -174,9 +172,11 @@ def _run_local(work: Work, caching: Caching, shown: task_cache.Progress) -> dict
                 "this again"
             ) from None
         finally:
-            for pid in [*_alive(present), process.pid]:
+            # After a job's end these are gone, or going.
+            for pid in _alive(present):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid or 0), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
             process.join()
     if isinstance(answer, str):
         raise UserError(answer)
