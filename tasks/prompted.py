@@ -182,11 +182,16 @@ def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:
 
 def overlaps(spans: list[tuple[int, int]], content: list[tuple[int, int]]) -> list[int]:
     """1 for every span that shares a character with a content span, else 0; both ascending."""
-    found, number = [], 0
-    for start, end in spans:
-        while number < len(content) and content[number][1] <= start:
-            number += 1
-        found.append(int(number < len(content) and content[number][0] < end))
+    found = [0] * len(spans)
+    parts = iter(content)
+    first, last = next(parts, (0, -1))
+    for number, (start, end) in enumerate(spans):
+        while 0 <= last <= start:
+            first, last = next(parts, (0, -1))
+        if last < 0:  # no content behind here
+            break
+        if first < end:
+            found[number] = 1
     return found
 
 

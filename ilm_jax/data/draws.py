@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+# Making one takes longer than encoding a few keys.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 Key = str | int | float | bool | np.integer | None
 
 
@@ -19,7 +21,7 @@ def _digest(keys: tuple[Key, ...]) -> bytes:
         raise TypeError("a draw needs at least one key")
     plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
     # JSON keeps ("a", "bc") apart from ("ab", "c"), and "1" from 1.
-    return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(_ENCODER.encode(plain).encode()).digest()
 
 
 def uniform(*keys: Key) -> float:
@@ -33,7 +35,7 @@ def uniform_behind(*keys: Key) -> Callable[..., float]:
     For very many draws that share what stands first.
     """
     plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
-    start = hashlib.sha256(json.dumps(plain, separators=(",", ":"))[:-1].encode())
+    start = hashlib.sha256(_ENCODER.encode(plain)[:-1].encode())
 
     def draw(*integers: int) -> float:
         """A float in [0, 1)."""

@@ -166,27 +166,27 @@ class PromptTokenizer:
         inputs: list[int] = []
         slots: list[int] = []
         offsets: list[int] = []
-        for number, part in enumerate(self._with_moved_spaces(parts, answered)):
+        known = self._memo
+        continues = False  # nothing stands before the first part
+        for part in self._with_moved_spaces(parts, answered):
             offsets.append(len(inputs))
-            if not isinstance(part, Segment):
+            if isinstance(part, int):
                 inputs.append(part)
-            elif part.kind == 0:
-                after = number > 0 and not isinstance(parts[number - 1], Segment)
-                opens = not number or (after and self.tokenizer.prefixes_after_special)
-                inputs.extend(self._run(part.text, not opens))
+                continues = not self.tokenizer.prefixes_after_special
+                continue
+            kind, text, row = part
+            if kind == 0:
+                ids = known.get((text, continues))
+                if ids is None:
+                    ids = known[text, continues] = self.tokenizer.encode(text, continues=continues)
+                inputs.extend(ids)
             else:
-                inputs.append(part.kind)
-                slots.append(part.row)
+                inputs.append(kind)
+                slots.append(row)
+            continues = True
         offsets.append(len(inputs))
         opening = int(self._chat is not None and self.tokenizer.bos_id is not None)
         return inputs[opening:], slots, [offsets[number] - opening for number in elements]
-
-    def _run(self, text: str, continues: bool) -> list[int]:
-        ids = self._memo.get((text, continues))
-        if ids is None:
-            ids = self.tokenizer.encode(text, continues=continues)
-            self._memo[text, continues] = ids
-        return ids
 
     def _with_moved_spaces(self, parts: Sequence[Part], answered: bool) -> Sequence[Part]:
         if not self.tokenizer.space_leads or not parts:

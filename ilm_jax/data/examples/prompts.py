@@ -75,6 +75,7 @@ class PromptRenderer:
         self.settings, self._splits = settings, splits
         self._held_out = splits.item_fold != TRAIN
         self.dataset = dataset_word(self.catalogue.name)
+        self._places = {"dataset": (Segment(0, self.dataset),)}
         self._description = settings.mention_description
         self._history, self._user = settings.mention_history, settings.mention_user
         if settings.text_only:
@@ -204,14 +205,13 @@ class PromptRenderer:
           mentions: segments for each place but `{dataset}`; an empty one takes its brackets along.
           elements: of the place `{history}`, with their separators.
         """
-        mentions = {"dataset": [Segment(0, self.dataset)], **mentions}
-        absent = frozenset(name for name, mention in mentions.items() if not mention)
+        absent = frozenset([name for name, mention in mentions.items() if not mention])
         segments: list[Segment] = []
         starts: list[int] = []
         for text, name in _pieces(template, absent):
-            segments.append(Segment(0, text))
+            segments.append(text)
             if name != "history":
-                segments.extend(mentions.get(name, ()))
+                segments.extend(mentions.get(name) or self._places.get(name) or ())
                 continue
             segments = _join(segments)
             for element in elements:
@@ -249,7 +249,7 @@ def _join(segments: Sequence[Segment]) -> list[Segment]:
 
 
 @functools.cache
-def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
+def _pieces(template: str, absent: frozenset[str]) -> list[tuple[Segment, str]]:
     """(text, place after it or "") in order; a prompt ends in one space."""
 
     def keep(match: re.Match) -> str:
@@ -260,7 +260,8 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[str, str]]:
     parts = _PLACE.split(_OPTIONAL.sub(keep, template))
     sentence = parts[0][:1].upper() + parts[0][1:]
     texts, places = [sentence, *parts[2::2]], [*parts[1::2], ""]
-    return list(zip([*texts[:-1], texts[-1] + " "], places, strict=True))
+    told = [Segment(0, text) for text in (*texts[:-1], texts[-1] + " ")]
+    return list(zip(told, places, strict=True))
 
 
 def dataset_word(name: str) -> str:

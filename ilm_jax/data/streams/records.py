@@ -71,9 +71,15 @@ def as_decoded(features: Features, example: Mapping[str, Any]) -> dict[str, Any]
     return decoded
 
 
+_NOTHING = np.zeros(0, np.int32)
+_NOTHING.flags.writeable = False
+
+
 def _int32(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):  # NumPy refuses to wrap Python's integers, not its own
         value = value.tolist()
+    if not len(value):
+        return _NOTHING
     try:
         array = np.array(value, np.int32)
     except (OverflowError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ a text comes back as a space. TensorFlow-free; `tasks/common.py` wraps tokenizer
 import functools
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -88,9 +89,12 @@ class OwnTokenizer:
         The byte pieces of one character all carry that character's span.
         """
         ids = self.encode(text)
+        lengths = [self._lengths[token] for token in ids]
+        if min(lengths, default=0) > 0 and sum(lengths) == len(text):  # no byte pieces
+            ends = list(itertools.accumulate(lengths))
+            return ids, list(zip([0, *ends[:-1]], ends, strict=True))
         spans, position, missing = [], 0, 0
-        for token in ids:
-            length = self._lengths[token]
+        for length in lengths:
             if length > 0:
                 spans.append((position, position + length))
                 position += length
