@@ -1,5 +1,6 @@
 """The room behind the page: search, a history, lists that move, texts about unread items."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.serving.conversation import Conversation
 from ilm_jax.serving.demo import HITS, Demo, Hit
 from tests.decoding import small
+from tests.serving.test_answering_by_head import answerer as by_head
 
 CONFIG = DecodingConfig(max_new_tokens=4)
 
@@ -70,6 +72,16 @@ def test_after_a_critique_every_item_says_where_it_stood(demo):
         assert item.was == place
     assert any(item.was for item in second.items)
     assert visitor.lists == [first, second]
+
+
+def test_with_an_item_head_all_places_are_known():
+    demo = Demo(by_head(), small.splits(), count=3, config=CONFIG)
+    assert demo.depth == small.ITEMS
+    visitor = demo.visitor()
+    visitor.add("i3")
+    first, second = visitor.recommend(), visitor.recommend("darker")
+    assert not set(shown(first)) & set(shown(second))
+    assert all(4 <= item.was < small.ITEMS for item in second.items)
 
 
 def test_the_same_question_has_the_same_list_and_nothing_moves(demo):
@@ -166,8 +178,6 @@ def test_an_unread_item_is_described_from_its_vector_beside_its_text(demo, answe
 
 
 def test_a_prompt_that_names_the_item_is_not_called_one_of_its_vector(answerer):
-    import dataclasses
-
     settings = small.SETTINGS.replace(mention_description="id+slot")
     named = dataclasses.replace(answerer, renderer=PromptRenderer(small.splits(), settings))
     told = Demo(named, small.splits(), count=1, config=CONFIG).describe("i3")

@@ -190,6 +190,21 @@ def test_two_people_search_choose_and_criticise_each_for_oneself(page, browser, 
 
 
 @pytest.mark.slow
+def test_only_this_machine_s_names_are_answered_and_other_hosts_forbidden_to_the_browser(page):
+    import urllib.error
+    import urllib.request
+
+    address = page[1]
+    with urllib.request.urlopen(address) as answer:
+        policy, served = answer.headers["content-security-policy"], answer.read().decode()
+    assert "default-src 'self'" in policy and "connect-src 'self'" in policy
+    assert "http" not in policy and "fonts.googleapis" not in served
+    elsewhere = urllib.request.Request(address, headers={"Host": "rebound.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(elsewhere)
+
+
+@pytest.mark.slow
 def test_an_empty_history_has_a_list_and_wrong_words_an_answer(page, browser):
     person = Person(browser, page[1])
     person.type("find", "no such title")
