@@ -15,7 +15,9 @@ STYLE = """
 .picks input { position: absolute; opacity: 0; }
 .picks label::before { color: var(--color-accent); font-weight: 700; }
 .picks label:focus-within { outline: 2px solid var(--color-accent); }
+.picks label.selected::before { color: inherit; }
 .adds label::before { content: "+"; }
+.tells label::before { content: "\\203a"; }
 .drops label::before { content: "\\00d7"; }
 .card { display: grid; grid-template-columns: 2.2rem 1fr auto; gap: 2px 10px; padding: 10px 12px;
   margin-bottom: 8px; border: 1px solid var(--border-color-primary); border-radius: 10px;
@@ -32,7 +34,7 @@ STYLE = """
 .old { margin-top: 12px; color: var(--body-text-color-subdued); font-size: .9rem; }
 .old li { margin-left: 1.2rem; list-style: disc; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 10px; }
-.pair .card { display: block; } .pair h3 { font-size: .85rem; margin: 0 0 .3rem;
+.pair .card { display: block; margin: 0; } .pair h3 { font-size: .85rem; margin: 0 0 .3rem;
   color: var(--body-text-color-subdued); font-weight: 600; }
 """
 

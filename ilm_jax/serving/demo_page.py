@@ -181,7 +181,7 @@ def _describing(demo: Demo) -> None:
         with gr.Column(scale=2, min_width=300):
             gr.HTML(f'<p class="quiet">{many}</p>')
             words = gr.Textbox(label="Search among them", elem_id="find-unread")
-            hits = _choices(demo.search_unread(""), "Click to describe", ["picks", "adds"])
+            hits = _choices(demo.search_unread(""), "Click to describe", ["picks", "tells"])
         with gr.Column(scale=3, min_width=300):
             text = gr.HTML(elem_id="description", min_height=60)
 

@@ -236,8 +236,8 @@ def test_an_unread_item_is_described_beside_its_text(page, browser):
     person.until(lambda: person.all("button[role=tab]"))[1].click()
     row = next(row for row in demo.unread if demo.catalogue.titles[row] not in (LONG, HOSTILE))
     title = demo.catalogue.titles[row]
-    person.until(lambda: title in person.texts(".adds label"))
-    next(hit for hit in person.all(".adds label") if hit.text == title).click()
+    person.until(lambda: title in person.texts(".tells label"))
+    next(hit for hit in person.all(".tells label") if hit.text == title).click()
     person.until(lambda: person.texts("#description .reference"))
     (reference,) = person.texts("#description .reference")
     assert reference.split() == demo.catalogue.texts[row].split()
