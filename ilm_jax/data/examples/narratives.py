@@ -96,7 +96,8 @@ class Narratives:
             return later & np.isin(np.asarray(users, np.int64) << 32 | positions, told)
         if kind != "critique":
             found, which = np.unique(items, return_inverse=True)
-            return np.array([bool(self._book.of(row).values) for row in found.tolist()])[which]
+            given = [bool(self._book.of(row).values) for row in found.tolist()]
+            return np.array(given, bool)[which]
         before = catalogue.items[np.maximum(entries - 1, 0)].astype(np.int64)
         pairs, which = np.unique(before * catalogue.num_items + items, return_inverse=True)
         firsts, seconds = np.divmod(pairs, catalogue.num_items)
