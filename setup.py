@@ -58,7 +58,7 @@ setuptools.setup(
     ],
     extras_require={
         # The page of `ilm demo` (serving/demo_page.py).
-        "demo": ["gradio>=6"],
+        "demo": ["gradio>=6.31"],
         # Dequantises GGUF files (checkpoints/published/gguf_source.py).
         "gguf": ["gguf>=0.10"],
         "test": [
