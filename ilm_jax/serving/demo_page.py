@@ -41,6 +41,7 @@ class StaysHere:
         """Answers a request with the policy among the headers."""
 
         async def told(message: Scope) -> None:
+            """The message, the policy among its headers."""
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 assert isinstance(headers, list)
@@ -103,10 +104,10 @@ def build(demo: Demo, name: str) -> "gr.Blocks":
     return page
 
 
-def _recommending(demo: Demo) -> None:
+def _room() -> "tuple[gr.Textbox, gr.Radio, gr.Radio, gr.Button, gr.Button, gr.HTML, gr.Textbox]":
+    """What stands on the page: search, hits, history, two buttons, the list, and what to say."""
     import gradio as gr
 
-    state = gr.State(None, time_to_live=6 * 3600)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             words = gr.Textbox(
@@ -133,30 +134,44 @@ def _recommending(demo: Demo) -> None:
                 max_length=WORDS,
                 elem_id="wish",
             )
+    return words, hits, history, ask, anew, shown, wish
+
+
+def _recommending(demo: Demo) -> None:
+    import gradio as gr
+
+    state = gr.State(None, time_to_live=6 * 3600)
+    words, hits, history, ask, anew, shown, wish = _room()
 
     def found(text: str) -> "gr.Radio":
+        """Items whose titles hold the words."""
         return _choices(demo.search(text or ""))
 
     def add(visitor: Visitor | None, item: str) -> list[object]:
+        """An item joins the history."""
         visitor = visitor or demo.visitor()
         visitor.add(item)
         return [visitor, gr.Radio(value=None), _choices(visitor.history)]
 
     def remove(visitor: Visitor, item: str) -> "gr.Radio":
+        """An item leaves it."""
         visitor.remove(item)
         return _choices(visitor.history)
 
     def recommend(visitor: Visitor | None) -> list[object]:
+        """A list for the history."""
         visitor = visitor or demo.visitor()
         visitor.recommend()
         return [visitor, lists(visitor.lists)]
 
     def criticise(visitor: Visitor | None, critique: str) -> list[object]:
+        """A list for the history and what is said."""
         visitor = visitor or demo.visitor()
         visitor.recommend(critique)
         return [visitor, lists(visitor.lists), ""]
 
     def clear() -> list[object]:
+        """As if the page had just been opened."""
         nothing = _choices([])
         return [None, "", nothing, nothing, f'<p class="quiet">{FIRST}</p>', ""]
 
@@ -186,9 +201,11 @@ def _describing(demo: Demo) -> None:
             text = gr.HTML(elem_id="description", min_height=60)
 
     def found(text: str) -> "gr.Radio":
+        """Unread items whose titles hold the words."""
         return _choices(demo.search_unread(text or ""))
 
     def describe(item: str) -> str:
+        """An item from its vector, beside its text."""
         return description(demo.describe(item))
 
     quick = {"api_visibility": "private", "show_progress": "hidden"}
@@ -220,6 +237,7 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> R:
+        """The function, whose UserError becomes a note in the page."""
         import gradio as gr
 
         try:
