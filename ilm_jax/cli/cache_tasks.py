@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from ilm_jax.cli.words import DATASET, parse_flags
+
 if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.data.examples.task_settings import TaskSettings
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
-        "data_dir": (None, "Folder of the dataset's raw files."),
-        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        **DATASET,
         "settings": (
             "{}",
             'JSON of task settings to change, such as {"history": 20, "knowledge": '
@@ -71,8 +71,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.words import parse_flags
-
     values = _flags()
     parse_flags(values, "cache_tasks", argv)
     # What TensorFlow says of accelerators that nothing here uses.

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from ilm_jax.cli.words import DATASET, parse_flags
+
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
-        "data_dir": (None, "Folder of the dataset's raw files."),
-        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        **DATASET,
         "output": (None, "File to write (default: CACHE_DIR/candidates/DATASET.jsonl)."),
     }
     for name, (value, text) in texts.items():
@@ -46,8 +46,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.words import parse_flags
-
     values = _flags()
     parse_flags(values, "candidates", argv)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from ilm_jax.cli.words import DATASET, parse_flags, split_bindings
+
 if TYPE_CHECKING:
     from ilm_jax.cf.evaluation import CFResult
     from ilm_jax.cf.ials import IALSConfig
@@ -45,9 +47,7 @@ _MODEL_DIR = (
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
-        "data_dir": (None, "Folder of the dataset's raw files."),
-        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        **DATASET,
         "item_vectors": (None, "Ready-made vectors (.npy, .safetensors) to take instead of a fit."),
         "user_vectors": (None, "The same for users (default: means of their training items)."),
         "extends": (None, "Table of iALS that stays; items and users that joined are solved for."),
@@ -91,7 +91,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.words import parse_flags, split_bindings
     from ilm_jax.locks import one_writer
 
     bindings, rest = split_bindings(argv)

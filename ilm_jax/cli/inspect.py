@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from ilm_jax.cli.words import DATASET, parse_flags
+
 if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.data.examples.task_settings import TaskSettings
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "dataset": ("toy", "Dataset, such as toy, movielens/latest_small, openp5/beauty, custom."),
-        "data_dir": (None, "Folder of the dataset's raw files."),
-        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        **DATASET,
         "settings": ("{}", 'JSON of task settings to change, such as {"history": 20}.'),
         "task": (None, "Show examples of this task, by its full or short name."),
         "split": ("train", "train, validation or test."),
@@ -50,7 +50,6 @@ def main(argv: Sequence[str]) -> int:
       UserError: for wrong input.
     """
     from ilm_jax.cli.inspect_tasks import overview, show, statistics
-    from ilm_jax.cli.words import parse_flags
 
     values = _flags()
     parse_flags(values, "inspect", argv)

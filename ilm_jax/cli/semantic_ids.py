@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from ilm_jax.cli.words import DATASET, parse_flags, split_bindings
+
 if TYPE_CHECKING:
     from ilm_jax.runs.semantic_ids import SemanticIds
 
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
     texts = {
-        "dataset": ("toy", "Dataset, such as toy or movielens/latest_small."),
-        "data_dir": (None, "Folder of the dataset's raw files."),
-        "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+        **DATASET,
         "sequences": (None, "Instead of raw files: lines of `user item item …`, oldest first."),
         "output": (None, "File to write (default: CACHE_DIR/codes/DATASET.safetensors)."),
         "extends": (None, "File of codes whose items keep theirs: new items get codes beside."),
@@ -56,7 +56,6 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UserError: for wrong input.
     """
-    from ilm_jax.cli.words import parse_flags, split_bindings
     from ilm_jax.locks import one_writer
 
     bindings, rest = split_bindings(argv)

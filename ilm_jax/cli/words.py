@@ -7,6 +7,13 @@ from absl import flags as absl_flags
 from ilm_jax.errors import UserError
 from ilm_jax.files import expanded
 
+# Flags of every verb that reads a dataset: {name: (default, help)}.
+DATASET: dict[str, tuple[str | None, str]] = {
+    "dataset": ("toy", "Dataset, such as toy, movielens/latest_small, openp5/beauty, custom."),
+    "data_dir": (None, "Folder of the dataset's raw files."),
+    "cache_dir": (None, "Folder of prepared data (default: $ILM_CACHE or ~/.cache/ilm_jax)."),
+}
+
 
 def split_bindings(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separates `--gin.NAME=VALUE` words (returned without the prefix) from the others.
