@@ -50,6 +50,13 @@ NO_SETTINGS = {
     "--gin.BATCH_SIZ",
     "--flag",
 }
+# Options of Apache Beam's runners.
+BEAM = set(
+    "direct_num_workers direct_running_mode environment_config environment_type flink_master "
+    "max_num_workers parallelism project region runner sdk_container_image spark_master_url "
+    "temp_location".split()
+)
+CSS = re.compile(r"var\(--[\w-]+\)|(?<![\w-])--[\w-]+\s*:")  # variables of a style sheet
 
 
 def sources():
@@ -166,9 +173,9 @@ def wrong(text):
             continue
         if path[-2] not in holders or path[-1] not in holders[path[-2]]:
             found.append(f"--gin.{bound}")
-    for flag in FLAG.findall(text):
+    for flag in FLAG.findall(CSS.sub("", text)):
         name = flag.removeprefix("no")
-        if not {flag, name} & known_flags() and not flag.startswith("gin"):
+        if not {flag, name} & (known_flags() | BEAM) and not flag.startswith("gin"):
             found.append(f"--{flag}")
     return [name for name in found if name not in NO_SETTINGS]
 

@@ -15,10 +15,6 @@ from tests.cli import small_world
 from tests.data.small_catalogue import small_catalogue
 from tests.docs.blocks import ROOT, Block, blocks_of
 
-TASKS = (
-    *("text", "item_text", "item_item", "user_item"),
-    *("long_description", "sequential_random", "rating", "ranking", "user_profile"),
-)
 LENGTHS = '--gin.TASK_FEATURE_LENGTHS={"inputs": 240, "targets": 60}'
 SMALL = [*small_world.SMALL]
 # The sizes of the tiny recipes, smaller still; the current folder's recipes come first.
@@ -29,7 +25,7 @@ RECIPES = {
 
 
 def make_world(folder: pathlib.Path) -> None:
-    """A catalogue with the toy world's ids, its task caches, and recipes of smaller models.
+    """A catalogue with the toy world's ids, and recipes of smaller models.
 
     Args:
       folder: to be the current one, with $ILM_CACHE = folder/cache.
@@ -42,7 +38,6 @@ def make_world(folder: pathlib.Path) -> None:
     )
     catalogue.ratings[:] = [0.5 + row % 10 / 2 for row in range(len(catalogue.ratings))]
     catalogue.save(catalogue_dir("toy", folder / "cache"), {"builder": toy.VERSION})
-    small_world.cache(folder, TASKS, "--nowith_text_only")
     for name, (config, layers) in RECIPES.items():
         text = (ROOT / "gin" / name).read_text()
         text = re.sub(r"(\.(embed|mlp|projection)_dim = )\d+", r"\g<1>16", text)

@@ -31,7 +31,6 @@ def test_the_two_metrics_by_hand(monkeypatch):
 @pytest.mark.slow  # a stage of training and three programs to compile
 def test_a_run_is_evaluated_with_metrics_of_ones_own(monkeypatch, tmp_path, capsys):
     small_world.save_world(tmp_path)
-    small_world.cache(tmp_path, ("text", "long_description", "sequential_random"))
     monkeypatch.setattr(sys, "argv", ["own_metric.py", str(tmp_path), "--steps=1"])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     out = capsys.readouterr().out
