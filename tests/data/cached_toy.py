@@ -38,15 +38,19 @@ def prepared_toy() -> pathlib.Path:
     return cache_dir
 
 
+# Pairs, and texts of items: few examples. All tasks at once: tests/data/test_on_demand.py.
+CACHED = ("item_text", "long_description")
+
+
 @functools.cache
 def cached_toy() -> pathlib.Path:
-    """A cache folder with all tasks of the toy world; descriptions also in words alone."""
+    """A cache folder with `CACHED` of the toy world; descriptions also in words alone."""
     cache_dir = pathlib.Path(os.environ["ILM_TESTS_SHARED"]) / "toy"
     with taking_turns(cache_dir.with_name("toy.lock")):
         if not (done := cache_dir.with_name("toy.done")).exists():
             cache_dir.mkdir(exist_ok=True)
             base = ["--dataset=toy", f"--cache_dir={with_catalogue(cache_dir)}"]
-            cache_tasks.main([*base, "--nowith_text_only"])
+            cache_tasks.main([*base, f"--tasks={','.join(CACHED)}", "--nowith_text_only"])
             cache_tasks.main([*base, "--tasks=long_description"])
             done.touch()
     return cache_dir

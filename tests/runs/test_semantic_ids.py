@@ -19,6 +19,7 @@ def vectors(rows=64):
     return (np.repeat(groups, rows // 8, 0) + 0.1 * draw.normal(size=(rows, 6))).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_it_finds_the_groups_and_the_arrays_give_the_models_codes():
     config = RQVAE(**{**SMALL, "steps": 40}, learning_rate=1e-2)
     x = vectors()

@@ -122,6 +122,7 @@ def test_a_quickstarts_readers_recommend_and_id_strings_are_one_rows_alone(
     assert not any("stage2_items_and_texts" in " ".join(command) for _, command, _ in plain)
 
 
+@pytest.mark.slow
 def test_a_step_may_be_a_script_of_the_studies(monkeypatch, tmp_path, capfd):
     monkeypatch.syspath_prepend(str(ROOT / "studies"))
     import steps as running

@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.cli import cache_tasks
 from ilm_jax.data.examples.settings_json import settings_from
-from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
+from ilm_jax.data.examples.task_families import find_specs
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams.dataset_config import DatasetConfig
 from ilm_jax.data.streams.layouts import Prompts
@@ -14,7 +14,7 @@ from ilm_jax.data.streams.tasks_on_disk import missing_tasks, open_tasks, open_t
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment_kinds import KINDS
 from ilm_jax.tasks.caching import Caching
-from tests.data.cached_toy import cached_toy, toy_world, with_catalogue
+from tests.data.cached_toy import CACHED, cached_toy, prepared_toy, toy_world, with_catalogue
 
 ON_DEMAND = """
 import sys
@@ -32,7 +32,7 @@ def rows(block, local):
 
 
 def test_info_says_what_was_made_and_from_what():
-    names = [spec.name("toy") for spec in find_specs("toy", DEFAULT_TASKS)]
+    names = [spec.name("toy") for spec in find_specs("toy", CACHED)]
     tokenizer = open_tokenizer("toy", TaskSettings(), toy_world(), cached_toy())
     for split in SPLITS:
         tasks = open_tasks(
@@ -53,13 +53,14 @@ def test_info_says_what_was_made_and_from_what():
             assert info["settings"]["split"]["held_out_items"] == 0.1
             assert task.path.parent.name == f"{name}-{info['key'][:12]}"
     assert "nll_content" in tasks["elm24_toy_long_description"].info["metrics"]
-    assert tasks["openp5_toy_sequential_random"].info["truncations"]["history"] > 0
+    assert tasks["elm24_toy_long_description"].info["truncations"] == {}
 
 
 def test_what_is_cached_is_not_made_again(monkeypatch):
     monkeypatch.setattr(Caching, "write", None)
-    cache_tasks.main(["--dataset=toy", f"--cache_dir={cached_toy()}", "--nowith_text_only"])
-    missing = missing_tasks("toy", TaskSettings(), DEFAULT_TASKS, toy_world(), cached_toy())
+    where = ["--dataset=toy", f"--cache_dir={cached_toy()}", f"--tasks={','.join(CACHED)}"]
+    cache_tasks.main([*where, "--nowith_text_only"])
+    missing = missing_tasks("toy", TaskSettings(), CACHED, toy_world(), cached_toy())
     assert not missing
     other = TaskSettings(history=3)
     # The corpus, so the tokenizer, so all that holds tokens depends on the history.
@@ -69,8 +70,10 @@ def test_what_is_cached_is_not_made_again(monkeypatch):
 def test_the_table_shows_every_task_and_split(capsys):
     cached_toy()
     capsys.readouterr()
-    for flags, times in (("--nowith_text_only", 3), ("--tasks=long_description", 6)):
-        cache_tasks.main(["--dataset=toy", f"--cache_dir={cached_toy()}", flags])
+    base = ["--dataset=toy", f"--cache_dir={cached_toy()}"]
+    every = [f"--tasks={','.join(CACHED)}", "--nowith_text_only"]
+    for flags, times in ((every, 3), (["--tasks=long_description"], 6)):
+        cache_tasks.main([*base, *flags])
         printed = capsys.readouterr().out
         name = "elm24_toy_long_description"
         assert len([line for line in printed.splitlines() if line.startswith(name)]) == times
@@ -88,7 +91,7 @@ def test_the_table_shows_every_task_and_split(capsys):
     ],
 )
 def test_a_configuration_becomes_batches(task, lengths, queries):
-    config = DatasetConfig(task, lengths, cache_dir=cached_toy())
+    config = DatasetConfig(task, lengths, cache_dir=prepared_toy())
     pairs = isinstance(task, str) and task in KINDS
     layout = KINDS[task].layout if pairs else Prompts(queries)
     feed = config.build(rows, layout=layout, catalogue=toy_world())
@@ -99,7 +102,7 @@ def test_a_configuration_becomes_batches(task, lengths, queries):
 
 
 def test_past_the_end_prompts_pad_and_pairs_start_over():
-    finite = dict(split="validation", repeat=False, shuffle=False, cache_dir=cached_toy())
+    finite = dict(split="validation", repeat=False, shuffle=False, cache_dir=prepared_toy())
     prompts = DatasetConfig("long_description", {"inputs": 16, "targets": 40}, **finite)
     feed = prompts.build(rows, catalogue=toy_world())
     last = feed.len_epoch - 1
@@ -112,7 +115,7 @@ def test_past_the_end_prompts_pad_and_pairs_start_over():
 
 
 def test_pairs_and_prompts_do_not_share_a_batch():
-    mixed = DatasetConfig({"item_text": 1, "text": 1}, cache_dir=cached_toy())
+    mixed = DatasetConfig({"item_text": 1, "text": 1}, cache_dir=prepared_toy())
     with pytest.raises(UserError, match="cannot share a batch"):
         mixed.build(rows, catalogue=toy_world())
     with pytest.raises(
@@ -123,6 +126,7 @@ def test_pairs_and_prompts_do_not_share_a_batch():
         DatasetConfig({"item_text": 1, "align_toy_item_text": 1}).build(rows)
 
 
+@pytest.mark.slow
 def test_a_cache_is_made_on_demand_without_tensorflow_in_this_process(tmp_path):
     with_catalogue(tmp_path)
     command = [sys.executable, "-c", ON_DEMAND, str(tmp_path)]

@@ -71,6 +71,7 @@ def test_only_the_updates_train_in_the_table_and_in_the_program(scan):
     assert count_dot_flops(full) - count_dot_flops(adapted) == flops
 
 
+@pytest.mark.slow
 def test_a_run_moves_the_updates_alone_and_saves_nothing_else(tmp_path):
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
     stage_0 = trainer(tmp_path / "stage0", models.TEXT_ONLY, total_steps=2)

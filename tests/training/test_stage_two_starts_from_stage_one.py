@@ -55,6 +55,7 @@ def second(folder, qformer):
     return stage.initial_state(OPTIMIZER.build(1))[0].trainable
 
 
+@pytest.mark.slow
 def test_the_length_and_the_tokenizer_of_stage_one_are_its_own(tmp_path):
     longer = dataclasses.replace(
         models.QFORMER, vocab_size=99, max_text_length=30, projection_dim=8, dec_id=7
