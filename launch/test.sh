@@ -18,5 +18,5 @@ ruff format --check .
 mypy ilm_jax tasks launch studies
 # The documentation: links, anchors and names of the API (7 s).
 NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir build/site
-# Compiling is most of the time and runs on one core: four files at a time keep two cores busy, the long ones first.
-exec python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"
+# Compiling is most of the time and runs on one core: three files at a time keep two cores busy, the long ones first.
+exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"
