@@ -1,10 +1,12 @@
 """Tasks about what a user chose: every choice is an example, its target or what came before it."""
 
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
+from ilm_jax.data.examples.narratives import Narratives
 from ilm_jax.data.examples.prompts import Segment
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
@@ -55,6 +57,23 @@ def may_be_told(splits: Splits, split: str, users: np.ndarray, positions: np.nda
         return np.ones(len(users), bool)
     catalogue = splits.catalogue
     return splits.item_fold[catalogue.items[catalogue.offsets[users] + positions]] == TRAIN
+
+
+def told_positions(
+    texts: Narratives, split: str, kinds: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`target_positions` whose item's words may be told, and of which every kind of text is there.
+
+    Without kinds nothing is told: all of them.
+    """
+    users, positions = target_positions(texts.splits, split)
+    if kinds:
+        keep = may_be_told(texts.splits, split, users, positions)
+        users, positions = users[keep], positions[keep]
+    for kind in kinds:
+        keep = texts.present(kind, users, positions)
+        users, positions = users[keep], positions[keep]
+    return users, positions
 
 
 class HistoryTask(PromptTask):

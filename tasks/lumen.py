@@ -30,7 +30,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Spans, may_be_told, target_positions
+from ilm_jax.tasks.histories import HistoryTask, Spans, told_positions
 from ilm_jax.tasks.prompted import Prompted
 from ilm_jax.tasks.regen import Regen
 
@@ -64,16 +64,10 @@ class Lumen(Regen, HistoryTask):
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the item, and variant, where there is something to ask for."""
-        users, positions = target_positions(self.splits, split)
         # Without a slot nothing would be left of a row that says nothing.
         kinds = ["critique"] * self.spec.of_critiques
         kinds += [self._own.narrative] * self.settings.text_only
-        if kinds:
-            keep = may_be_told(self.splits, split, users, positions)
-            users, positions = users[keep], positions[keep]
-        for kind in kinds:
-            keep = self.texts.present(kind, users, positions)
-            users, positions = users[keep], positions[keep]
+        users, positions = told_positions(self.texts, split, kinds)
         return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:

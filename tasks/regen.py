@@ -24,7 +24,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, may_be_told, target_positions
+from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, told_positions
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
@@ -90,14 +90,8 @@ class Purchase(Regen, HistoryTask):
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the item, and variant, where the texts are there."""
-        users, positions = target_positions(self.splits, split)
         kinds = [kind for kind in (self.spec.narrative, "critique" * self.spec.critique) if kind]
-        if kinds:
-            keep = may_be_told(self.splits, split, users, positions)
-            users, positions = users[keep], positions[keep]
-        for kind in kinds:
-            keep = self.texts.present(kind, users, positions)
-            users, positions = users[keep], positions[keep]
+        users, positions = told_positions(self.texts, split, kinds)
         return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:

@@ -31,6 +31,7 @@ from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import describe_variables, initialise, make_state
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.step import gradient, make_train_step
+from tests.benchmarks.rows import prompt_rows
 
 LENGTH, TARGETS, CF, VOCAB, QUERIES = 256, 64, 32, 2048, 4
 FLOPS_BOUND = {"none": 0.70, "full": 0.78}
@@ -45,20 +46,8 @@ QFORMER = QFormerConfig(
 
 def batch(rows: int) -> dict[str, np.ndarray]:
     """Prompts with two slots and targets at the end."""
-    rng, at = np.random.default_rng(0), np.arange(LENGTH)
-    whole, slot = np.ones((rows, 1), np.int32), at < 2 * QUERIES
-    targets = (at >= LENGTH - TARGETS).astype(np.float32) * whole
-    return {
-        "tokens": rng.integers(6, VOCAB, (rows, LENGTH)).astype(np.int32),
-        "targets": rng.integers(6, VOCAB, (rows, LENGTH)).astype(np.int32),
-        "loss_weights": targets.astype(np.float32),
-        "content_weights": targets.astype(np.float32),
-        "positions": at.astype(np.int32) * whole,
-        "segment_ids": np.ones((rows, LENGTH), np.int32),
-        "entities": rng.integers(0, 40, (rows, 2)).astype(np.int32),
-        "slot_entity": np.where(slot, at // QUERIES, -1).astype(np.int32) * whole,
-        "slot_query": np.where(slot, at % QUERIES, -1).astype(np.int32) * whole,
-    }
+    told = slice(LENGTH - TARGETS, None)
+    return prompt_rows(rows, LENGTH, told, VOCAB, entities=40, slots=2, queries=QUERIES)
 
 
 class Case:

@@ -27,9 +27,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tests.benchmarks import real_lm_peer
+from tests.benchmarks.rows import prompt_rows
 from tests.benchmarks.worker import KEEP, Worker, gib, product_rate, serve
 
 SHAPE = {
@@ -92,7 +91,10 @@ def build(shape: dict[str, Any]) -> tuple[Callable[[], Any], int]:
     optimizer = OptimizerConfig(learning_rate=1e-4).build(100)
     state = make_state(trainable, frozen, optimizer)
     step: Any = make_train_step(objective, "prompt", optimizer, partitioner, state, shape["rows"])
-    table, key, rows = jnp.ones((40, shape["cf"])), jax.random.key(1), batch(shape)
+    table, key = jnp.ones((40, shape["cf"])), jax.random.key(1)
+    told = slice(shape["length"] - shape["targets"], None)
+    sizes = shape["rows"], shape["length"], told, shape["vocab"]
+    rows = prompt_rows(*sizes, entities=40, slots=1, queries=shape["slots"])
     held = [state]
 
     def call() -> Any:
@@ -100,25 +102,6 @@ def build(shape: dict[str, Any]) -> tuple[Callable[[], Any], int]:
         return report
 
     return call, fitting.temporaries(step.lower(state, rows, table, key).compile())
-
-
-def batch(shape: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Rows with one item at the start and targets at the end."""
-    rng, at = np.random.default_rng(0), np.arange(shape["length"])
-    whole, slot = np.ones((shape["rows"], 1), np.int32), at < shape["slots"]
-    targets = (at >= shape["length"] - shape["targets"]).astype(np.float32) * whole
-    ids = rng.integers(6, shape["vocab"], (2, shape["rows"], shape["length"])).astype(np.int32)
-    return {
-        "tokens": ids[0],
-        "targets": ids[1],
-        "loss_weights": targets.astype(np.float32),
-        "content_weights": targets.astype(np.float32),
-        "positions": at.astype(np.int32) * whole,
-        "segment_ids": np.ones_like(ids[0]),
-        "entities": rng.integers(0, 40, (shape["rows"], 1)).astype(np.int32),
-        "slot_entity": np.where(slot, 0, -1).astype(np.int32) * whole,
-        "slot_query": np.where(slot, at, -1).astype(np.int32) * whole,
-    }
 
 
 def weights(shape: dict[str, Any]) -> int:

@@ -27,6 +27,7 @@ from ilm_jax.training.host_memory import keep_freed_memory
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.step import gradient, make_train_step
 from tests.benchmarks import bench_real_lm
+from tests.benchmarks.rows import prompt_rows
 from tests.benchmarks.worker import serve
 
 Batch = dict[str, np.ndarray]
@@ -54,7 +55,7 @@ def stage_one(shape: dict[str, Any]) -> tuple[Objective, str, Batch]:
 
 def t5(shape: dict[str, Any]) -> tuple[Objective, str, Batch]:
     """Full rows of inputs, which begin with soft tokens where it is frozen, and targets."""
-    rng, rows, slots = np.random.default_rng(0), shape["rows"], shape["slots"]
+    rows, slots = shape["rows"], shape["slots"]
     inputs, targets = shape["length"], shape["targets"]
     lm = T5Config(
         shape["vocab"],
@@ -71,21 +72,17 @@ def t5(shape: dict[str, Any]) -> tuple[Objective, str, Batch]:
         reader = QFormerReader(
             QFormerConfig(shape["cf"], 64, 2, 8, 64, 4, 128, dropout=shape["dropout"])
         )
-    at, whole = np.arange(inputs + targets), np.ones((rows, 1), np.int32)
-    told = ((at >= inputs - 1) & (at < inputs + targets - 1)).astype(np.float32) * whole
-    ids = rng.integers(6, shape["vocab"], (2, rows, len(at))).astype(np.int32)
-    batch = {
-        "tokens": ids[0],
-        "targets": ids[1],
-        "loss_weights": told.astype(np.float32),
-        "content_weights": told.astype(np.float32),
-        "positions": at.astype(np.int32) * whole,
-        "segment_ids": np.ones_like(ids[0]),
-        "entities": rng.integers(0, ENTITIES, (rows, max(1, slots // 8))).astype(np.int32),
-        "slot_entity": np.where(at < slots, at // 8, -1).astype(np.int32) * whole,
-        "slot_query": np.where(at < slots, at % 8, -1).astype(np.int32) * whole,
-        "source": np.arange(inputs + 1).astype(np.int32) * whole,
-    }
+    told = slice(inputs - 1, inputs + targets - 1)
+    batch = prompt_rows(
+        rows,
+        inputs + targets,
+        told,
+        shape["vocab"],
+        entities=ENTITIES,
+        slots=slots // 8,
+        queries=8,
+    )
+    batch["source"] = np.tile(np.arange(inputs + 1, dtype=np.int32), (rows, 1))
     return LanguageModelling(lm, reader, target_length=targets), "prompt", batch
 
 

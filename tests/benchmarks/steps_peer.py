@@ -15,84 +15,120 @@ from collections.abc import Callable
 from typing import Any
 
 
+class StageOne:
+    """BLIP-2's three losses over vectors in the place of images."""
+
+    def __init__(self, shape: dict[str, Any]) -> None:
+        """Modules, random rows and the optimizer."""
+        import torch
+        from torch.nn import Linear, Parameter
+        from transformers.models.blip_2 import modeling_blip_2 as blip
+
+        width, rows, count, length = (shape[n] for n in ("width", "rows", "queries", "length"))
+        config = blip.Blip2QFormerConfig(
+            vocab_size=shape["vocab"],
+            hidden_size=width,
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            intermediate_size=4 * width,
+            hidden_dropout_prob=shape["dropout"],
+            attention_probs_dropout_prob=shape["dropout"],
+            cross_attention_frequency=2,
+            encoder_hidden_size=width,
+            use_qformer_text_input=True,
+        )
+        self.rows, self.count = rows, count
+        self.qformer, self.words = blip.Blip2QFormerModel(config), blip.Blip2TextEmbeddings(config)
+        self.to_token, self.match = Linear(shape["cf"], width), Linear(width, 2)
+        self.project_query, self.project_text = Linear(width, 256), Linear(width, 256)
+        self.transform = torch.nn.Sequential(
+            Linear(width, width), torch.nn.GELU(), torch.nn.LayerNorm(width)
+        )
+        self.queries = Parameter(torch.randn(1, count, width) * 0.02)
+        self.bias = Parameter(torch.zeros(shape["vocab"]))
+        self.log_temperature = Parameter(torch.tensor(0.07).log())
+        self.text = torch.randint(6, shape["vocab"], (rows, length))
+        self.vectors = torch.randn(rows, shape["cf"])
+        # Queries see queries; a word sees queries and the words up to itself.
+        self.causal = torch.ones(count + length, count + length, dtype=torch.bool).tril()
+        self.causal[:count] = False
+        self.causal[:, :count] = True
+        parts = [
+            p
+            for part in vars(self).values()
+            if hasattr(part, "parameters")
+            for p in part.parameters()
+        ]
+        alone = [self.queries, self.bias, self.log_temperature]
+        self.optimizer = torch.optim.AdamW([*parts, *alone], lr=1e-4)
+
+    def step(self) -> None:
+        """One update."""
+        tokens = self.to_token(self.vectors)[:, None]
+        itc, hard_text, hard_item = self.contrast(tokens)
+        itm = self.matching(tokens, hard_text, hard_item)
+        _update(self.optimizer, itc + itm + self.captions(tokens))
+
+    def contrast(self, tokens: Any) -> tuple[Any, Any, Any]:
+        """(ITC, a hard text of each item, a hard item of each text)."""
+        import torch
+        from torch.nn import functional as nnf
+
+        read = self.qformer(
+            query_embeds=self.queries.expand(self.rows, -1, -1), encoder_hidden_states=tokens
+        ).last_hidden_state
+        alone = self.qformer(
+            query_embeds=self.words(input_ids=self.text),
+            query_length=0,
+            attention_mask=torch.ones_like(self.text),
+        ).last_hidden_state
+        left = nnf.normalize(self.project_query(read), dim=-1)
+        right = nnf.normalize(self.project_text(alone[:, 0]), dim=-1)
+        scores = torch.einsum("aqd,bd->abq", left, right).max(-1).values
+        both, answer = scores / self.log_temperature.exp(), torch.arange(self.rows)
+        ways = (both, both.T)
+        loss = sum(nnf.cross_entropy(way, answer, label_smoothing=0.1) for way in ways) / 2
+        with torch.no_grad():
+            chances = [way.softmax(1).clone().fill_diagonal_(0) + 1e-9 for way in ways]
+            return loss, *(torch.multinomial(chance, 1)[:, 0] for chance in chances)
+
+    def matching(self, tokens: Any, hard_text: Any, hard_item: Any) -> Any:
+        """ITM over each pair, and each item and text with a hard other."""
+        import torch
+
+        texts = torch.cat([self.text, self.text[hard_text], self.text])
+        queries = self.queries.expand(3 * self.rows, -1, -1)
+        both = self.words(input_ids=texts, query_embeds=queries)
+        hidden = self.qformer(
+            query_embeds=both,
+            query_length=self.count,
+            attention_mask=torch.ones(both.shape[:2], dtype=torch.long),
+            encoder_hidden_states=torch.cat([tokens, tokens, tokens[hard_item]]),
+        ).last_hidden_state
+        labels = torch.tensor([1, 0, 0]).repeat_interleave(self.rows)
+        matches = self.match(hidden[:, : self.count]).mean(1)
+        return torch.nn.functional.cross_entropy(matches, labels)
+
+    def captions(self, tokens: Any) -> Any:
+        """ITG."""
+        import torch
+
+        queries = self.queries.expand(self.rows, -1, -1)
+        hidden = self.qformer(
+            query_embeds=self.words(input_ids=self.text, query_embeds=queries),
+            query_length=self.count,
+            attention_mask=self.causal.expand(self.rows, 1, -1, -1),
+            encoder_hidden_states=tokens,
+        ).last_hidden_state[:, self.count : -1]
+        logits = self.transform(hidden) @ self.words.word_embeddings.weight.T + self.bias
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), self.text[:, 1:].flatten(), label_smoothing=0.1
+        )
+
+
 def stage_one(shape: dict[str, Any]) -> Callable[[], None]:
     """A step of ITC, ITM and ITG."""
-    import torch
-    from torch.nn import functional as nnf
-    from transformers.models.blip_2 import modeling_blip_2 as blip
-
-    width, rows, count, length = (shape[n] for n in ("width", "rows", "queries", "length"))
-    config = blip.Blip2QFormerConfig(
-        vocab_size=shape["vocab"],
-        hidden_size=width,
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=shape["heads"],
-        intermediate_size=4 * width,
-        hidden_dropout_prob=shape["dropout"],
-        attention_probs_dropout_prob=shape["dropout"],
-        cross_attention_frequency=2,
-        encoder_hidden_size=width,
-        use_qformer_text_input=True,
-    )
-    qformer, words = blip.Blip2QFormerModel(config), blip.Blip2TextEmbeddings(config)
-    queries = torch.nn.Parameter(torch.randn(1, count, width) * 0.02)
-    to_token = torch.nn.Linear(shape["cf"], width)
-    project_query, project_text = torch.nn.Linear(width, 256), torch.nn.Linear(width, 256)
-    match = torch.nn.Linear(width, 2)
-    transform = torch.nn.Sequential(
-        torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.LayerNorm(width)
-    )
-    bias = torch.nn.Parameter(torch.zeros(shape["vocab"]))
-    log_temperature = torch.nn.Parameter(torch.tensor(0.07).log())
-    modules = (qformer, words, to_token, project_query, project_text, match, transform)
-    own = [p for module in modules for p in module.parameters()]
-    optimizer = torch.optim.AdamW([*own, queries, bias, log_temperature], lr=1e-4)
-    text = torch.randint(6, shape["vocab"], (rows, length))
-    vectors = torch.randn(rows, shape["cf"])
-    whole = torch.ones(rows, length, dtype=torch.long)
-    # Queries see queries; a word sees queries and the words up to itself.
-    causal = torch.ones(count + length, count + length, dtype=torch.bool).tril()
-    causal[:count] = False
-    causal[:, :count] = True
-
-    def step() -> None:
-        tokens, expanded = to_token(vectors)[:, None], queries.expand(rows, -1, -1)
-        read = qformer(query_embeds=expanded, encoder_hidden_states=tokens).last_hidden_state
-        alone = qformer(
-            query_embeds=words(input_ids=text), query_length=0, attention_mask=whole
-        ).last_hidden_state
-        left = nnf.normalize(project_query(read), dim=-1)
-        right = nnf.normalize(project_text(alone[:, 0]), dim=-1)
-        scores = torch.einsum("aqd,bd->abq", left, right).max(-1).values / log_temperature.exp()
-        answer = torch.arange(rows)
-        itc = sum(nnf.cross_entropy(s, answer, label_smoothing=0.1) for s in (scores, scores.T)) / 2
-        with torch.no_grad():
-            chance = scores.softmax(1).clone().fill_diagonal_(0), scores.T.softmax(1).clone()
-            chance[1].fill_diagonal_(0)
-            hard_text, hard_item = (torch.multinomial(c + 1e-9, 1)[:, 0] for c in chance)
-        three_tokens = torch.cat([tokens, tokens, tokens[hard_item]])
-        three_texts = torch.cat([text, text[hard_text], text])
-        both = words(input_ids=three_texts, query_embeds=queries.expand(3 * rows, -1, -1))
-        seen = torch.ones(3 * rows, count + length, dtype=torch.long)
-        hidden = qformer(
-            query_embeds=both,
-            query_length=count,
-            attention_mask=seen,
-            encoder_hidden_states=three_tokens,
-        ).last_hidden_state
-        labels = torch.tensor([1, 0, 0]).repeat_interleave(rows)
-        itm = nnf.cross_entropy(match(hidden[:, :count]).mean(1), labels)
-        captions = qformer(
-            query_embeds=words(input_ids=text, query_embeds=expanded),
-            query_length=count,
-            attention_mask=causal.expand(rows, 1, -1, -1),
-            encoder_hidden_states=tokens,
-        ).last_hidden_state[:, count:-1]
-        logits = transform(captions) @ words.word_embeddings.weight.T + bias
-        itg = nnf.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten(), label_smoothing=0.1)
-        _update(optimizer, itc + itm + itg)
-
-    return step
+    return StageOne(shape).step
 
 
 def t5(shape: dict[str, Any]) -> Callable[[], None]:
