@@ -18,14 +18,16 @@ CHUNK = 1 << 16
 class Column(Sequence[Entry], Generic[Entry]):
     """What the columns have in common: they are indexed, sliced, walked and compared as lists."""
 
-    def __init__(self, bounds: Int64[np.ndarray, " entries+1"]) -> None:
-        """Entry i lies from bounds[i] to bounds[i + 1] of what the subclass holds.
+    def __init__(self, bounds: Int64[np.ndarray, " entries+1"], size: int) -> None:
+        """Entry i lies from bounds[i] to bounds[i + 1] of the `size` that the subclass holds.
 
         Raises:
-          ValueError: unless the bounds start at 0 and rise.
+          ValueError: unless the bounds start at 0, rise, and end at `size`.
         """
         if len(bounds) == 0 or bounds[0] != 0 or (np.diff(bounds) < 0).any():
             raise ValueError("bounds must start at 0 and rise")
+        if bounds[-1] != size:
+            raise ValueError("bounds must end with what they bound")
         self.bounds = bounds
         # An entry's bounds take a twentieth of the time that an array takes for them.
         self._places, self._count = memoryview(np.asarray(bounds)), len(bounds) - 1
@@ -97,9 +99,7 @@ class Strings(Column[str]):
         Raises:
           ValueError: if the bounds are not those of the data.
         """
-        super().__init__(bounds)
-        if bounds[-1] != len(data):
-            raise ValueError("bounds must end with the data")
+        super().__init__(bounds, len(data))
         self.data = data
         self._bytes = memoryview(data)
 
@@ -177,9 +177,7 @@ class Lists(Column[list[Entry]]):
         Raises:
           ValueError: if the bounds are not those of the values.
         """
-        super().__init__(bounds)
-        if bounds[-1] != len(values):
-            raise ValueError("bounds must end with the values")
+        super().__init__(bounds, len(values))
         self.values = values
 
     @classmethod
