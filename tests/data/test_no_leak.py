@@ -90,7 +90,7 @@ def reader(splits):
     return Reader(splits, open_tokenizer("toy", SETTINGS, toy_world(), prepared_toy()))
 
 
-@pytest.mark.parametrize("text_only", [False, True])
+@pytest.mark.parametrize("text_only", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_sequential_examples_know_no_later_interaction(text_only, split, reader):
     world = toy_world()

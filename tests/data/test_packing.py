@@ -93,7 +93,9 @@ def test_rows_hold_the_examples_unchanged_as_segments(room):
 T5 = T5Config(vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, mlp_dim=64)
 
 
-@pytest.mark.parametrize("lm", [models.LM, T5], ids=["decoder", "encoder-decoder"])
+@pytest.mark.parametrize(
+    "lm", [models.LM, pytest.param(T5, marks=pytest.mark.slow)], ids=["decoder", "encoder-decoder"]
+)
 def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
     objective = dataclasses.replace(models.ILM, lm=lm, target_length=20)
     params = jax.tree.map(

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,7 @@ strings = st.lists(st.lists(st.integers(2, 4), max_size=4), min_size=1, max_size
 
 @settings(max_examples=25, deadline=None)
 @given(strings, st.data())
+@pytest.mark.slow
 def test_nodes_are_closed_when_all_leaves_below_are_excluded(bodies, data):
     sequences = [[*body, 1] for body in bodies]
     built = build_trie(sequences, share=True)

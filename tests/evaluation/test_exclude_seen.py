@@ -16,6 +16,7 @@ from tests.evaluation import small
 from tests.training import models
 
 
+@pytest.mark.slow
 def test_lists_lack_exactly_the_seen_items_but_the_target(monkeypatch):
     monkeypatch.setattr(passes, "BATCH", 8)
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))

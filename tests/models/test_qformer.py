@@ -81,6 +81,7 @@ def test_features_are_unit_vectors_in_float32():
         np.testing.assert_allclose(jnp.linalg.norm(features, axis=-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_in_one_pass_are_those_of_two(params):
     weights = jax.random.normal(jax.random.key(1), (2, 4, 8))
 

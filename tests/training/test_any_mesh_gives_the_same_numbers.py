@@ -88,7 +88,11 @@ def train(kind, sizes):
     return Training(losses[0], gradients[0], to_host(state.trainable))
 
 
-@pytest.mark.parametrize("objective", [models.ILM, models.ALIGNMENT], ids=["stage 2", "stage 1"])
+@pytest.mark.parametrize(
+    "objective",
+    [models.ILM, pytest.param(models.ALIGNMENT, marks=pytest.mark.slow)],
+    ids=["stage 2", "stage 1"],
+)
 def test_parameters_drawn_on_eight_devices_equal_those_on_one(objective):
     one, eight = to_host(drawn(objective, ONE)), to_host(drawn(objective, EIGHT))
     for path in one:

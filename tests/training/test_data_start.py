@@ -107,6 +107,7 @@ def test_a_prompt_starts_as_large_as_words_and_knows_no_item():
     }
 
 
+@pytest.mark.slow
 def test_eight_devices_start_as_one():
     one, eight = (begun(trainer(mesh=mesh))[0] for mesh in ((1, 1, 1), (2, 2, 2)))
     for path in READERS["qformer"][1]:

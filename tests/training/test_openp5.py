@@ -315,6 +315,7 @@ def test_a_run_that_stopped_ends_with_the_bits_of_one_that_did_not(tmp_path):
         np.testing.assert_array_equal(halves[path], leaf, err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_draws_its_numbers_anew(tmp_path):
     table = trained(tmp_path)["lm/embedding/embedding"]
     taken, report = begun(trainer(init=(InitFrom(str(tmp_path), step="last"),), seed=3))
