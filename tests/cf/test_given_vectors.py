@@ -35,6 +35,15 @@ def test_users_without_vectors_are_the_mean_of_their_training_items(tmp_path):
         np.testing.assert_allclose(table.user[user], wanted, rtol=1e-5)
 
 
+def test_a_row_of_zeros_is_cold_and_no_other_is():
+    item, user = ITEM.copy(), USER.copy()
+    item[[3, 8]], user[5] = 0, 0
+    table = EmbeddingTable.of(SPLITS, item, user, {})
+    assert np.flatnonzero(table.item_cold).tolist() == [3, 8]
+    assert np.flatnonzero(table.user_cold).tolist() == [5]
+    assert table.split_fingerprint == SPLITS.fingerprint
+
+
 def test_ids_in_the_metadata_decide_the_order(tmp_path):
     order = np.random.default_rng(2).permutation(60)
     ids = "\n".join(SPLITS.catalogue.item_ids[row] for row in order)

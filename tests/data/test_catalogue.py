@@ -189,3 +189,12 @@ def test_ties_count_known_timestamps_of_the_last_two_only():
     offsets = np.array([0, 3, 5, 6, 6, 8], np.int64)
     stamps = np.array([5, 5, 6, 7, 7, 1, -1, -1], np.int64)
     assert count_ties(offsets, stamps) == 1
+
+
+@pytest.mark.parametrize("bounds", [[], [0], [1, 3], [0, 2, 1, 3], [0, 2], [0, 4]])
+def test_bounds_that_are_not_those_of_the_entries_are_refused(bounds):
+    bounds = np.array(bounds, np.int64)
+    with pytest.raises(ValueError, match="bounds must"):
+        Strings(np.frombuffer(b"abc", np.uint8), bounds)
+    with pytest.raises(ValueError, match="bounds must"):
+        Lists(np.zeros((3, 2), np.int32), bounds)
