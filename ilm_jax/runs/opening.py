@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -104,7 +104,14 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         for source in run.trainer.init
         if any(matches(path, source.parameters) for path in frozen)
     ]
-    params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
+    params, _ = load_sources(
+        objective,
+        variables,
+        sources,
+        _drawn(run, frozen),
+        run.partitioner,
+        jax.random.key(run.trainer.seed),
+    )
     _check_bits(
         run.model_dir, meta, {p: params[p] for p in frozen}, {p: params[p] for p in trainable}
     )
@@ -124,6 +131,13 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         frozen_params=count(frozen),
         identity=of_meta(meta),
     )
+
+
+def _drawn(run: Run, frozen: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of what was drawn and stays so: no checkpoint holds it, the seed draws it again."""
+    config = run.trainer
+    allowed = config.allow_fresh if config.init else (".*",)
+    return tuple(f"^{re.escape(path)}$" for path in frozen if matches(path, allowed))
 
 
 def _check_bits(

@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
 from ilm_jax.checkpoints import record
-from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom, shorten
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.in_memory import InMemory
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
@@ -241,6 +241,12 @@ class Trainer:
             self._data_start if begins else None,
         )
         trainable, frozen = split_by_patterns(params, self.config.trains)
+        if lost := [path for path in self._data_start.record.get("leaves", []) if path in frozen]:
+            raise UserError(
+                f"{len(lost)} parameters {shorten(lost)} start from data and do not train, so that "
+                "no checkpoint would hold them: let them train (TrainerConfig.trainable), or leave "
+                'them as drawn (READER_START = "drawn")'
+            )
         return make_state(trainable, frozen, optimizer), report
 
     def _settle(self, checkpoints: Checkpoints | InMemory) -> None:

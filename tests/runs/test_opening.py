@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from ilm_jax.errors import UserError
 from ilm_jax.runs.opening import load_trained, run_of_folder
 from tests.cli import small_world
 from tests.cli.trained_run import DECODER, LENGTHS, trained_run
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_path):
     root, _, _ = trained_run()
@@ -23,3 +23,19 @@ def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_
     )
     changed = {path for path in before if not np.array_equal(before[path], after[path])}
     assert changed == {"lm/final_norm/scale"}
+
+
+@pytest.mark.slow
+def test_what_was_drawn_and_stayed_frozen_is_drawn_again_as_it_was(tmp_path):
+    root, _, _ = trained_run()
+    part = "trainer.TrainerConfig.trainable=('^adaptor/down/',)"
+    words = [*DECODER, f"--gin.LM_FROM={root}/0", LENGTHS, f"--gin.{part}", "--gin.SEED=3"]
+    words += [f"--gin.CF_TABLE={root}/cf.safetensors", f"--gin.CACHE_DIR={root}/cache"]
+    assert small_world.train(tmp_path, "stage2_mlp", "part", *words) == 0
+    run = run_of_folder(tmp_path / "part")
+    drawn = flatten_dict(load_trained(run).params, sep="/")["adaptor/up/kernel"]
+    assert np.std(drawn) > 0
+    # Another seed draws another one, which is not taken for it.
+    other = run_of_folder(tmp_path / "part", ["trainer.TrainerConfig.seed=4"])
+    with pytest.raises(UserError, match="not those that it was trained with"):
+        load_trained(other)

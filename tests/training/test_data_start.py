@@ -9,6 +9,7 @@ import pytest
 
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.data.streams.schedule import Schedule
+from ilm_jax.errors import UserError
 from ilm_jax.models.layers import Dense
 from ilm_jax.models.readers import MLPReader, PromptReader, Reader
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
@@ -142,3 +143,11 @@ def test_the_checkpoint_tells_what_was_done_and_a_resumed_run_does_it_no_more(
     taken, report = begun(trainer(reader=MLP, init=(source,), allow_fresh=("^lm/",)))
     assert "nothing starts from data" in report, "what was trained is not drawn anew"
     assert not np.array_equal(taken["adaptor/down/bias"], 0 * taken["adaptor/down/bias"])
+
+
+def test_what_starts_from_data_and_does_not_train_is_refused():
+    frozen = trainer(trainable=("^qformer/",))
+    with pytest.raises(UserError, match=r"2 parameters \[adaptor/bias, .*READER_START"):
+        frozen.initial_state(OPTIMIZER.build(2))
+    state, _ = trainer(trainable=("^qformer/",), start="drawn").initial_state(OPTIMIZER.build(2))
+    assert {"adaptor/bias", "adaptor/kernel"} <= set(state.frozen)
