@@ -5,6 +5,8 @@
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
     python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
+    python studies/reproduce.py few_texts [--pairs 0:0 1:1 2:2] [--texts 50 200 800 0]
+                                          [--plan | --check 200_ilm | --smoke] [--model_dir DIR]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset; with
 `--lm` a published language model stands in the place of stage 0's (published.py).
@@ -13,15 +15,19 @@ rate by nll_content of the validation items (rates.py); the tiny recipes hold wh
 `order` repeats the four rows with soft tokens on several (toy world, seed) pairs and tests whether
 nll_content of ilm is below ilm-rand, that below mlp, and that below prompt.
 `recommending` does so for NDCG@10 of ilm's item head, beside iALS, whose vectors it reads, and
-beside id strings (recommending.py). Finished steps are skipped, half-done ones resume, so an
-interrupted study goes on where it was.
+beside id strings (recommending.py).
+`few_texts` asks where stage 1 pays: rows with it and without, over the number of texts that stage 2
+reads (few_texts.py). Finished steps are skipped, half-done ones resume, so an interrupted study
+goes on where it was.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import time
 
+import few_texts
 import published
 import rates
 import recommending
@@ -133,6 +139,30 @@ def recommend(arguments: argparse.Namespace) -> None:
     print("\n" + recommending.measure([(world, seed, study) for world, seed, study in chosen]))
 
 
+def count_texts(arguments: argparse.Namespace) -> None:
+    """Rows with stage 1 and without, over the number of texts that stage 2 reads."""
+    studies = [few_texts_of(arguments, pair) for pair in arguments.pairs]
+    texts = few_texts.SMOKE if arguments.smoke else arguments.texts
+    grid = few_texts.GRID[:1] if arguments.smoke else few_texts.GRID
+    if arguments.plan:
+        print(few_texts.budget(studies, texts, grid))
+    elif arguments.check:
+        print(few_texts.check_row(studies, arguments.check))
+    else:
+        print("\n" + few_texts.table(few_texts.measure(studies, texts, grid)))
+
+
+def few_texts_of(arguments: argparse.Namespace, pair: str) -> few_texts.FewTexts:
+    """The study of a (toy world, seed) pair."""
+    folder = "runs/few_texts_smoke" if arguments.smoke else "runs/few_texts"
+    world, seed, study = study_of_pair(arguments, pair, folder)
+    given = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    if not arguments.smoke:
+        return few_texts.FewTexts(**given, world=world)
+    kept = study.folder.parent / "receipts"
+    return few_texts.FewTexts(**given, world=world, steps=few_texts.SMOKE_STEPS, receipts=kept)
+
+
 def main() -> int:
     """Parses the words and runs a study; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -164,7 +194,15 @@ def main() -> int:
     lists = studies.add_parser("recommending", help="ilm's item head beside iALS and id strings")
     lists.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
     lists.set_defaults(run=recommend)
-    for study in (one, grid, several, lists):
+    few = studies.add_parser("few_texts", help="where stage 1 pays: over the number of texts")
+    few.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2"])
+    few.add_argument("--texts", nargs="+", type=int, default=few_texts.TEXTS, help="0: all")
+    how = few.add_mutually_exclusive_group()
+    how.add_argument("--plan", action="store_true", help="print runs and their cost, run nothing")
+    how.add_argument("--check", metavar="ROW", help="run a row again, such as 200_ilm, and compare")
+    how.add_argument("--smoke", action="store_true", help="a few steps of everything, no receipts")
+    few.set_defaults(run=count_texts)
+    for study in (one, grid, several, lists, few):
         study.add_argument("--model_dir", help="where everything is written (default: runs/…)")
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
         study.add_argument(

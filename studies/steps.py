@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ilm_jax import __version__
@@ -110,14 +110,19 @@ def _made_from(
     }
 
 
+def recipe_bindings(command: Sequence[str], leave_out: Container[str]) -> dict[str, str]:
+    """The operative configuration of a step that trains, without some of its bindings."""
+    bindings, rest = split_bindings(command[1:])
+    gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
+    recipe = gin_config.bindings_of(gin_config.operative_config())
+    return {name: value for name, value in recipe.items() if name not in leave_out}
+
+
 def _recipe(command: Sequence[str]) -> str:
     """Digest of the operative configuration of a step that trains."""
     if command[0] != "train":
         return ""
-    bindings, rest = split_bindings(command[1:])
-    gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    recipe = gin_config.bindings_of(gin_config.operative_config())
-    return sha256_json({n: v for n, v in recipe.items() if n not in finished.PLACES})
+    return sha256_json(recipe_bindings(command, finished.PLACES))
 
 
 def _check_made_from(

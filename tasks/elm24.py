@@ -14,7 +14,7 @@ from typing import Annotated
 
 import numpy as np
 
-from ilm_jax.checks import Choice, InputFile, check
+from ilm_jax.checks import Choice, InputFile, Number, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.neighbours import nearest
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, item_folds
@@ -42,6 +42,8 @@ class Elm24Settings:
       texts_file: written targets (see `text_records`); tasks that it does not name, and all with
         "", have composed ones.
       neighbours: where the neighbours of items are near, "cf" or "text".
+      train_items: training items that tasks about items speak of, the first by a hash of their ids,
+        so that fewer are among more; 0: all.
 
     Raises:
       SettingError: for a value that makes no sense.
@@ -49,6 +51,7 @@ class Elm24Settings:
 
     texts_file: InputFile = ""
     neighbours: Annotated[str, Choice(("cf", "text"))] = "cf"
+    train_items: Number = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -120,7 +123,18 @@ class ItemTask(PromptTask):
         """Rows of the item and of the second one (-1: none), and variant."""
         pairs, fold = self._entries
         pairs = pairs[fold == FOLDS[split]].astype(np.int32)
+        if split == "train" and (kept := self.settings.of(Elm24Settings).train_items):
+            pairs = pairs[np.isin(pairs[:, 0], self._first(kept, pairs[:, 0]))]
         return self.with_variants(split, row=pairs[:, 0], other=pairs[:, 1])
+
+    def _first(self, count: int, rows: np.ndarray) -> list[int]:
+        """So many of the item rows, by a hash of their raw ids."""
+        ids = self.splits.catalogue.item_ids
+        order = {
+            row: draws.integer(1 << 64, self.settings.seed, "elm24", "train_items", ids[row])
+            for row in set(rows.tolist())
+        }
+        return sorted(order, key=order.__getitem__)[:count]
 
     def truncations(self, split: str) -> dict[str, int]:
         """The file's texts of items that are not in the catalogue, or would name held-out words."""
@@ -265,7 +279,11 @@ def _named(times: int) -> Callable[[TaskSettings], Sequence[tuple[str, int]]]:
 def _item_spec(task: str, elm: elm_templates.ElmTask) -> ItemSpec:
     second = "its neighbour" if elm.neighbour else "another"
     given = "an item" if elm.items == 1 else f"an item and {second}"
-    own = ("elm24.texts_file", *(("elm24.neighbours",) if elm.neighbour else ()))
+    own = (
+        "elm24.texts_file",
+        "elm24.train_items",
+        *(("elm24.neighbours",) if elm.neighbour else ()),
+    )
     return ItemSpec(
         family="elm24",
         task=task,

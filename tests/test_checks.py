@@ -102,6 +102,7 @@ ZERO = {
     "NewTokens": "count first",
     "MeshConfig": "data fsdp tensor",  # refused with the number of devices in hand
     "OptimizerConfig": "warmup_steps warmup_share end_fraction b1 b2 weight_decay clip_norm",
+    "Elm24Settings": "train_items",
     "EvaluationConfig": "liked length_penalty",
     "QFormerConfig": "cf_dim vocab_size dropout pad_id dec_id norm_eps",
     "RQVAE": "commitment restart_every",

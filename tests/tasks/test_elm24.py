@@ -218,3 +218,23 @@ def test_composed_sentences_do_not_say_a_title_twice_and_count_in_grammar():
     assert "2 takers so far" in composed.compose("pitch", [full])[0]
     one = composed.Facts("U", ("big",), "", 1)
     assert composed.compose("convince_3", [one])[0] == "So far 1 person chose U."
+
+
+def test_fewer_training_items_are_among_more_and_measure_on_the_same_ones():
+    def items(split, count):
+        settings = SETTINGS.with_family(Elm24Settings(train_items=count))
+        return {integers["row"] for integers, _ in rendered("summary", split, settings)}
+
+    everything = items("train", 0)
+    assert everything == set(SPLIT.items_in(0).tolist())
+    few, more = items("train", 3), items("train", 7)
+    assert len(few) == 3 and len(more) == 7 and few < more < everything
+    assert items("train", len(everything) + 1) == everything
+    for split in ("validation", "test"):
+        assert items(split, 3) == items(split, 0) != set()
+    # By a hash, not the catalogue's first, and the same ones whatever else is asked of them.
+    assert more != set(sorted(everything)[:7])
+    settings = SETTINGS.with_family(Elm24Settings(train_items=3))
+    assert {
+        integers["row"] for integers, _ in rendered("long_description", "train", settings)
+    } == few

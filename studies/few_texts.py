@@ -1,0 +1,326 @@
+"""Where stage 1 pays: rows with stage 1 and without, over the number of texts that stage 2 reads.
+
+Stage 1 reads the texts of all training items, stage 2 those of so many (`TEXTS`; 0: all), the first
+by a hash of the items' ids. Rows are `ilm-rand` and `ilm`, each with the Q-Former trained and with
+it frozen, where the adaptor alone trains. Every row of every number of texts has the learning rate
+that is best on the validation items of the first pair, out of one grid, and of its run the
+checkpoint with the lowest validation loss: so none is judged after it has overfitted. Test items
+are described, and nll_content is compared text by text over all (toy world, seed) pairs.
+
+A row that is measured leaves a receipt in studies/receipts/few_texts, and is not run again.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import receipts
+from receipts import Receipt
+from scheduling import run_steps
+from steps import Step, recipe_bindings
+from study import Study, plan
+
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.reports import results
+from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.locks import one_writer
+from ilm_jax.metrics.intervals import Comparison, compare
+from ilm_jax.training import finished
+
+TEXTS = (50, 200, 800, 0)
+GRID = (1e-3, 3e-3, 1e-2)
+STEPS, EVERY = 120, 20
+FROZEN = "trainer.TrainerConfig.trainable"
+# Row -> (row of the comparison, whether its Q-Former is frozen).
+ROWS = {
+    "ilm-rand": ("ilm-rand", False),
+    "ilm": ("ilm", False),
+    "ilm-rand-frozen": ("ilm-rand", True),
+    "ilm-frozen": ("ilm", True),
+}
+# Of each pair the first is expected below the second, if stage 1 pays.
+PAIRED = (("ilm", "ilm-rand"), ("ilm-frozen", "ilm-rand-frozen"))
+METRICS = ("nll_content", "worth_content")
+# Steps and texts of a run that shows that everything works, and nothing else.
+SMOKE_STEPS, SMOKE = 4, (8,)
+# Of one row on one core: trained, and evaluated; measured where there is no receipt to say it.
+ROW_SECONDS, BEFORE_SECONDS = 60, 300
+FOLDER = receipts.FOLDER / "few_texts"
+# Bindings that say where inputs lie: they are compared by what made them.
+PLACES = finished.PLACES | finished.INPUTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One row that reads so many texts (0: all)."""
+
+    texts: int
+    row: str
+
+    def __str__(self) -> str:
+        return f"{self.texts or 'all'}_{self.row}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FewTexts(Study):
+    """One (toy world, seed) pair.
+
+    Attributes:
+      world: the toy world's number.
+      steps: of every stage at most; 0: as many as the recipes say, and `STEPS` of a row.
+      receipts: folder of what was measured.
+    """
+
+    world: int = 0
+    steps: int = 0
+    receipts: pathlib.Path = FOLDER
+
+    def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
+        """See `Study`."""
+        return super().train(stage, *recipes, **bindings | self._fewer())
+
+    def _fewer(self) -> dict[str, object]:
+        return {"TRAIN_STEPS": self.steps} if self.steps else {}
+
+    def train_cell(self, cell: Cell, rate: float) -> list[str]:
+        """The command that trains a row at a rate."""
+        row, frozen = ROWS[cell.row]
+        every = min(EVERY, self.steps or EVERY)
+        bindings: dict[str, object] = {
+            "MIXTURE_OR_TASK_NAME": "long_description",
+            "elm24.Elm24Settings.train_items": cell.texts,
+            "TRAIN_STEPS": STEPS,
+            "LEARNING_RATE": rate,
+            "trainer.TrainerConfig.eval_every": every,
+            "checkpoints.CheckpointConfig.every": every,
+            "checkpoints.CheckpointConfig.keep_last": 1,
+        }
+        if frozen:
+            bindings[FROZEN] = ("^adaptor/",)
+        return self.train_row(row, place(cell, rate), **bindings)
+
+    def name(self, cell: Cell) -> str:
+        """Of a row's receipt."""
+        return f"world{self.world}_seed{self.seed}_{cell}"
+
+    def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
+        """What a receipt of a row must say; places aside."""
+        commands = {"row": self.train_cell(cell, rate), "stage 0": self.lm_steps()[0][1]}
+        if ROWS[cell.row][0] == "ilm":
+            commands["stage 1"] = self.train("stage1", self.stage1, CF_TABLE=str(self.table))
+        digests = {
+            name: sha256_json(recipe_bindings(command, PLACES))
+            for name, command in commands.items()
+        }
+        return {"data": self.data, "learning rate": f"{rate:g}", **digests}
+
+
+def place(cell: Cell, rate: float) -> str:
+    """Where a run lies in its study's folder."""
+    return f"few_texts/{cell}_{rate:g}"
+
+
+def measure(
+    studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID
+) -> dict[tuple[int, str], list[Receipt]]:
+    """Receipts of every row, pair by pair in the studies' order; what has none is run.
+
+    Raises:
+      UserError: if a step fails, or a receipt was made from something else than what would be run.
+    """
+    cells = [Cell(count, row) for count in texts for row in ROWS]
+    rates = _rates(studies[0], cells, grid)
+    found: dict[tuple[int, str], list[Receipt]] = {}
+    for study in studies:
+        missing = [cell for cell in cells if kept(study, cell, rates[str(cell)]) is None]
+        if missing:
+            _run(study, missing, rates)
+        for cell in cells:
+            receipt = kept(study, cell, rates[str(cell)])
+            assert receipt is not None
+            found.setdefault((cell.texts, cell.row), []).append(receipt)
+    return found
+
+
+def kept(study: FewTexts, cell: Cell, rate: float) -> Receipt | None:
+    """A row's receipt, if it has one.
+
+    Raises:
+      UserError: if it was made from something else.
+    """
+    name = study.name(cell)
+    receipt = receipts.read(study.receipts, name)
+    if receipt is None:
+        return None
+    if other := receipts.changed(receipt, study.made_from(cell, rate)):
+        raise UserError(
+            f"{study.receipts / name}.json was made from another {', '.join(other)}: delete it to "
+            "run its row anew"
+        )
+    return receipt
+
+
+def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dict[str, float]:
+    """Each cell's learning rate, by the lowest validation loss of the study's runs."""
+    path = study.receipts / "rates.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    missing = [cell for cell in cells if str(cell) not in record]
+    if missing:
+        runs = [(cell, rate) for cell in missing for rate in grid]
+        with one_writer(study.folder, "studies/reproduce.py"):
+            run_steps(study, [*_before(study), *(_trained(study, *run) for run in runs)])
+        for cell in missing:
+            losses = {f"{rate:g}": lowest(study, cell, rate)[1] for rate in grid}
+            record[str(cell)] = {"rate": float(min(losses, key=losses.__getitem__)), **losses}
+        with atomic_write(path) as stream:
+            json.dump(record, stream, indent=1)
+            stream.write("\n")
+    return {str(cell): record[str(cell)]["rate"] for cell in cells}
+
+
+def _before(study: FewTexts) -> list[Step]:
+    return plan(study, ["ilm"], False, until="stage1")
+
+
+def _trained(study: FewTexts, cell: Cell, rate: float) -> Step:
+    folder = study.folder / place(cell, rate)
+    return place(cell, rate), study.train_cell(cell, rate), folder / finished.FILE
+
+
+def _evaluation(study: FewTexts, cell: Cell, rate: float) -> pathlib.Path:
+    return study.folder / place(cell, rate) / "evaluation"
+
+
+def _run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> None:
+    """Trains and evaluates rows, and writes their receipts."""
+    steps, start = _before(study), time.monotonic()
+    for cell in cells:
+        rate = rates[str(cell)]
+        output = _evaluation(study, cell, rate)
+        measured = ["--tasks=long_description", "--noranking", "--nogeneration"]
+        words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *measured]
+        steps.append(_trained(study, cell, rate))
+        steps.append((f"evaluate {place(cell, rate)}", words, output / results.SUMMARY))
+    with one_writer(study.folder, "studies/reproduce.py"):
+        seconds = run_steps(study, steps)
+    for cell in cells:
+        rate = rates[str(cell)]
+        took = seconds.get(place(cell, rate), 0.0)
+        took += seconds.get(f"evaluate {place(cell, rate)}", 0.0)
+        stored = results.read(_evaluation(study, cell, rate))
+        made_from, curve = study.made_from(cell, rate), _curve(study, cell, rate)
+        receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
+        receipts.write(study.receipts, receipt)
+    print(f"world {study.world}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _curve(study: FewTexts, cell: Cell, rate: float) -> list[tuple[int, float]]:
+    """(step, nll) of every validation."""
+    file = study.folder / place(cell, rate) / "metrics.jsonl"
+    lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    name = "validation/loss"
+    return [(int(line["step"]), float(line[name])) for line in lines if name in line]
+
+
+def lowest(study: FewTexts, cell: Cell, rate: float) -> tuple[int, float]:
+    """(step, nll) of the validation with the lowest nll.
+
+    Raises:
+      UserError: if the run was never validated.
+    """
+    curve = _curve(study, cell, rate)
+    if not curve:
+        raise UserError(f"{study.folder / place(cell, rate)} was never validated: delete it")
+    return min(curve, key=lambda point: point[1])
+
+
+def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID) -> str:
+    """What is still to be run and what it costs, without running anything."""
+    cells = [Cell(count, row) for count in texts for row in ROWS]
+    missing = [
+        [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
+        for study in studies
+    ]
+    searched = len(missing[0]) * (len(grid) - 1)
+    runs = searched + sum(map(len, missing))
+    seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
+    kept_rows = len(studies) * len(cells) - sum(map(len, missing))
+    return (
+        f"{len(studies)} pairs, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
+        f"{STEPS} steps are left ({searched} of them for learning rates), about "
+        f"{seconds / 3600:.1f} core hours"
+    )
+
+
+def check_row(studies: Sequence[FewTexts], name: str) -> str:
+    """Runs a row with a receipt again on the first pair; what to print.
+
+    Raises:
+      UserError: for a name that is no row's, or a row that does not match.
+    """
+    count, _, row = name.partition("_")
+    if row not in ROWS or not (count == "all" or count.isdigit()):
+        raise UserError(f"--check={name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
+    match, lines = check(studies[0], Cell(0 if count == "all" else int(count), row))
+    if not match:
+        raise UserError(f"{name} does not match: {'; '.join(lines)}")
+    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])
+
+
+def check(study: FewTexts, cell: Cell) -> tuple[bool, list[str]]:
+    """Runs a row with a receipt again, in the study's folder; (whether it matches, lines).
+
+    Raises:
+      UserError: if it has no receipt.
+    """
+    receipt = receipts.read(study.receipts, study.name(cell))
+    if receipt is None:
+        raise UserError(f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check")
+    rate = float(receipt.made_from["learning rate"])
+    if other := receipts.changed(receipt, study.made_from(cell, rate)):
+        return False, [f"made from another {', '.join(other)}"]
+    again = dataclasses.replace(study, receipts=study.folder / "receipts")
+    _run(again, [cell], {str(cell): rate})
+    found = receipts.read(again.receipts, study.name(cell))
+    assert found is not None
+    return receipts.compared(receipt, found)
+
+
+def tests(found: Mapping[tuple[int, str], Sequence[Receipt]]) -> Iterator[tuple[int, Comparison]]:
+    """(number of texts, paired test over all pairs) of every two rows."""
+    for texts in dict.fromkeys(texts for texts, _ in found):
+        for a, b in PAIRED:
+            ours, theirs = found[texts, a], found[texts, b]
+            yield texts, pooled(a, ours, b, theirs)
+
+
+def pooled(a: str, ours: Sequence[Receipt], b: str, theirs: Sequence[Receipt]) -> Comparison:
+    """Paired test of nll_content over the texts of all pairs.
+
+    Raises:
+      UserError: if two of a pair were not measured on the same texts.
+    """
+    one, two = ([r.metrics["nll_content"] for r in side] for side in (ours, theirs))
+    for x, y in zip(one, two, strict=True):
+        if x.index.tolist() != y.index.tolist():
+            raise UserError(f"{a} and {b} were measured on different items")
+    first, second = (np.concatenate([metric.values for metric in side]) for side in (one, two))
+    tokens = np.concatenate([np.asarray(metric.weights) for metric in one])
+    return compare(a, first, b, second, tokens)
+
+
+def table(found: Mapping[tuple[int, str], Sequence[Receipt]]) -> str:
+    """nll_content by number of texts and row, means over pairs, and the paired tests."""
+    counts = list(dict.fromkeys(texts for texts, _ in found))
+    lines = ["texts   " + "".join(f"{row:>18}" for row in ROWS)]
+    for texts in counts:
+        cells = [found[texts, row] for row in ROWS]
+        means = [sum(r.mean("nll_content") for r in cell) / len(cell) for cell in cells]
+        lines.append(f"{texts or 'all':<8}" + "".join(f"{mean:18.4f}" for mean in means))
+    pairs = len(next(iter(found.values())))
+    lines += ["", f"nll_content, test items, paired by item over {pairs} pairs:"]
+    lines += [f"  {texts or 'all':>4} texts: {tested}" for texts, tested in tests(found)]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""The study of few texts: receipts stand for rows, rates are chosen on validation items."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from ilm_jax.errors import UserError
+from ilm_jax.evaluation.reports import results
+from ilm_jax.files import atomic_write
+from ilm_jax.metrics.values import Evaluation, MetricValues
+from ilm_jax.training import finished
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORDS = ("few_texts", "receipts", "study", "steps", "scheduling")
+# Of a row at a rate; the second rate is the better one.
+LOSS = {"ilm": 1.0, "ilm-rand": 1.2, "ilm-frozen": 1.4, "ilm-rand-frozen": 1.4}
+
+
+def evaluation(mean, texts=40):
+    rng = np.random.default_rng(0)
+    values, tokens = mean + rng.normal(0, 0.1, texts), rng.integers(5, 9, texts).astype(float)
+    found = [
+        MetricValues(name, "items", np.arange(texts), values * tokens, tokens, False)
+        for name in ("nll_content", "nll")
+    ]
+    return Evaluation(found)
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+    """The module, one study, and the names of the steps that ran."""
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
+    import few_texts
+    import steps
+
+    ran = []
+
+    def verb(command, name, folder, prefix=""):
+        del folder, prefix
+        ran.append(name)
+        at = dict(word.lstrip("-").partition("=")[::2] for word in command[1:])
+        if command[0] == "fit_cf":
+            with atomic_write(at["output"]) as stream:
+                stream.write("table")
+        elif command[0] == "evaluate":
+            row = name.split("_")[2]
+            results.write(at["output"], evaluation(LOSS[row]))
+        else:
+            made = pathlib.Path(at["gin.MODEL_DIR"].strip("'"))
+            loss = 2 + float(at.get("gin.LEARNING_RATE", 0))
+            with atomic_write(made / "metrics.jsonl") as stream:
+                for step, more in ((20, 0.0), (40, -0.1), (60, 0.3)):
+                    stream.write(json.dumps({"step": step, "validation/loss": loss + more}) + "\n")
+            finished.write(made, seconds=1, step=1, validation={}, recipe={}, inputs={})
+
+    monkeypatch.setattr(steps, "run_verb", verb)
+    monkeypatch.setattr(sys.modules["study"].Study, "data", "catalogue")
+    kept = tmp_path / "receipts"
+    found = few_texts.FewTexts("toy", 0, tmp_path / "study", receipts=kept)
+    yield few_texts, found, ran
+    for name in WORDS:
+        sys.modules.pop(name, None)
+
+
+def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(study, tmp_path):
+    module, one, ran = study
+    grid = (2e-3, 1e-3)
+    found = module.measure([one], [50], grid)
+    assert {name for _, name in found} == set(module.ROWS)
+    trained = [name for name in ran if name.startswith("few_texts/")]
+    assert len(trained) == len(module.ROWS) * len(grid)
+    assert sorted(p.name for p in one.receipts.glob("world*.json")) == sorted(
+        f"world0_seed0_50_{row}.json" for row in module.ROWS
+    )
+    (receipt,) = found[50, "ilm"]
+    assert receipt.made_from["learning rate"] == "0.001" and receipt.curve[1] == (40, 1.901)
+    wanted = evaluation(LOSS["ilm"]).metrics[0]
+    assert receipt.mean("nll_content") == pytest.approx(wanted.mean, abs=1e-6)
+
+    # Another machine: the receipts alone are there, and nothing is run.
+    ran.clear()
+    elsewhere = dataclasses.replace(one, folder=tmp_path / "elsewhere")
+    again = module.measure([elsewhere], [50], grid)
+    assert not ran and again.keys() == found.keys()
+    assert "0.0 core hours" in module.budget([elsewhere], [50], grid)
+    # Another recipe: the receipts are not taken for it.
+    with pytest.raises(UserError, match="made from another row, stage 0"):
+        module.measure([dataclasses.replace(elsewhere, steps=3)], [50], grid)
+
+
+def test_rows_are_paired_text_by_text_over_all_pairs(study, tmp_path):
+    module, one, _ = study
+    two = dataclasses.replace(one, seed=1, world=1, folder=tmp_path / "two")
+    found = module.measure([one, two], [50, 0], (1e-3,))
+    tested = list(module.tests(found))
+    assert [(texts, t.first, t.second) for texts, t in tested[:2]] == [
+        (50, "ilm", "ilm-rand"),
+        (50, "ilm-frozen", "ilm-rand-frozen"),
+    ]
+    assert tested[0][1].difference.units == 80
+    assert tested[0][1].verdict == "ilm below ilm-rand"
+    assert tested[0][1].difference.mean == pytest.approx(-0.2)
+    assert tested[1][1].verdict == "undecided"
+    text = module.table(found)
+    assert "all texts: ilm below ilm-rand" in text and "over 2 pairs" in text
+
+
+def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch):
+    module, one, ran = study
+    module.measure([one], [50], (1e-3,))
+    shutil.rmtree(one.folder)
+    ran.clear()
+    assert module.check_row([one], "50_ilm").startswith("50_ilm matches:")
+    assert "few_texts/50_ilm_0.001" in ran and len(list(one.receipts.iterdir())) == 5
+    shutil.rmtree(one.folder)
+    monkeypatch.setitem(LOSS, "ilm", 1.1)
+    with pytest.raises(UserError, match=r"does not match: nll_content: 0\.99.* kept, 1\.09.* now"):
+        module.check_row([one], "50_ilm")
+    for wrong in ("ilm", "50_other", "some_ilm"):
+        with pytest.raises(UserError, match="no row"):
+            module.check_row([one], wrong)
+    with pytest.raises(UserError, match="no receipt"):
+        module.check_row([one], "200_ilm")
+
+
+def test_a_damaged_receipt_is_named(study):
+    module, one, _ = study
+    module.measure([one], [50], (1e-3,))
+    path = one.receipts / "world0_seed0_50_ilm.json"
+    record = json.loads(path.read_text())
+    for change in ({"format": "other"}, {"metrics": {"nll_content": {}}}, {"curve": None}):
+        path.write_text(json.dumps(record | change))
+        with pytest.raises(UserError, match=r"50_ilm\.json is no receipt"):
+            module.measure([one], [50], (1e-3,))
