@@ -23,6 +23,7 @@ from scheduling import run_steps
 from steps import Step, recipe_bindings
 from study import Study, plan
 
+from ilm_jax.data.catalogue.splits import TRAIN, make_splits
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write, sha256_json
@@ -49,6 +50,7 @@ SMOKE_STEPS, SMOKE = 4, (8,)
 # Of one row on one core: trained, and evaluated; measured where there is no receipt to say it.
 ROW_SECONDS, BEFORE_SECONDS = 60, 300
 FOLDER = receipts.FOLDER / "few_texts"
+PICTURE = receipts.HERE.parent / "docs" / "few_texts.png"
 # Bindings that say where inputs lie: they are compared by what made them.
 PLACES = finished.PLACES | finished.INPUTS
 
@@ -77,6 +79,11 @@ class FewTexts(Study):
     world: int = 0
     steps: int = 0
     receipts: pathlib.Path = FOLDER
+
+    @property
+    def all_texts(self) -> int:
+        """Training items, each with a text."""
+        return len(make_splits(self.catalogue).items_in(TRAIN))
 
     def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
         """See `Study`."""

@@ -28,6 +28,7 @@ import sys
 import time
 
 import few_texts
+import few_texts_report
 import published
 import rates
 import recommending
@@ -149,7 +150,10 @@ def count_texts(arguments: argparse.Namespace) -> None:
     elif arguments.check:
         print(few_texts.check_row(studies, arguments.check))
     else:
-        print("\n" + few_texts.table(few_texts.measure(studies, texts, grid)))
+        found = few_texts.measure(studies, texts, grid)
+        print("\n" + few_texts.table(found))
+        if not arguments.smoke:
+            few_texts_report.draw(found, few_texts.PICTURE, studies[0].all_texts)
 
 
 def few_texts_of(arguments: argparse.Namespace, pair: str) -> few_texts.FewTexts:

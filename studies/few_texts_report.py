@@ -1,0 +1,83 @@
+"""What the receipts of few_texts.py say: a table with intervals, paired tests, and a picture."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import few_texts
+import numpy as np
+from receipts import Receipt
+
+from ilm_jax.files import atomic_write
+from ilm_jax.metrics.intervals import Interval, mean_interval
+
+Found = Mapping[tuple[int, str], Sequence[Receipt]]
+# Of stage 1, and without it; by whether the Q-Former trains (Okabe and Ito's colours).
+COLOURS = {"ilm": "#0072B2", "ilm-rand": "#D55E00"}
+TITLES = {False: "Q-Former trained", True: "Q-Former frozen"}
+METRIC = "nll_content"
+
+
+def pooled(cells: Sequence[Receipt], metric: str = METRIC) -> Interval:
+    """A row's metric over the texts of all pairs, with its interval."""
+    found = [receipt.metrics[metric] for receipt in cells]
+    values = np.concatenate([one.values for one in found])
+    return mean_interval(values, np.concatenate([np.asarray(one.weights) for one in found]))
+
+
+def table(found: Found, all_texts: int) -> str:
+    """Markdown: a line for each number of texts, and below it the paired tests."""
+    counts = list(dict.fromkeys(texts for texts, _ in found))
+    lines = ["| texts | " + " | ".join(f"`{row}`" for row in few_texts.ROWS) + " |"]
+    lines.append("|---" * (1 + len(few_texts.ROWS)) + "|")
+    for texts in counts:
+        cells = (pooled(found[texts, row]) for row in few_texts.ROWS)
+        shown = (f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells)
+        lines.append(f"| {texts or all_texts} | " + " | ".join(shown) + " |")
+    lines += ["", "| texts | with stage 1 less without, Q-Former trained | Q-Former frozen |"]
+    lines.append("|---|---|---|")
+    by_count: dict[int, list[str]] = {}
+    for texts, tested in few_texts.tests(found):
+        d = tested.difference
+        said = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {tested.p_value:.1g}"
+        by_count.setdefault(texts, []).append(said)
+    lines += [f"| {n or all_texts} | {' | '.join(said)} |" for n, said in by_count.items()]
+    return "\n".join(lines)
+
+
+def draw(found: Found, output: pathlib.Path, all_texts: int) -> None:
+    """A panel for trained and for frozen Q-Formers: nll of test items over the number of texts."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    counts = list(dict.fromkeys(texts for texts, _ in found))
+    for axes, frozen in zip(figure.subplots(1, 2, sharey=True), (False, True), strict=True):
+        for name, (row, is_frozen) in few_texts.ROWS.items():
+            if is_frozen == frozen:
+                cells = [pooled(found[texts, name]) for texts in counts]
+                _line(axes, [n or all_texts for n in counts], cells, row)
+        _dress(axes, [n or all_texts for n in counts], TITLES[frozen])
+    figure.axes[0].set_ylabel("nats per content token, test items")
+    figure.axes[0].legend(frameon=False)
+    with atomic_write(output, "wb") as stream:
+        figure.savefig(stream, format="png")
+
+
+def _line(axes: Any, counts: Sequence[int], cells: Sequence[Interval], row: str) -> None:
+    means = [cell.mean for cell in cells]
+    reach = [[c.mean - c.low for c in cells], [c.high - c.mean for c in cells]]
+    label = "ilm: after stage 1" if row == "ilm" else "ilm-rand: without"
+    style = {"color": COLOURS[row], "marker": "o", "markersize": 4, "linewidth": 1.8}
+    axes.errorbar(counts, means, yerr=reach, capsize=3, elinewidth=1, label=label, **style)
+
+
+def _dress(axes: Any, counts: Sequence[int], title: str) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("texts that stage 2 reads")
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
