@@ -3,9 +3,10 @@
 Stage 1 reads the texts of all training items, stage 2 those of so many (`TEXTS`; 0: all), the first
 by a hash of the items' ids. Rows are `ilm-rand` and `ilm`, each with the Q-Former trained and with
 it frozen, where the adaptor alone trains. Every row of every number of texts has the learning rate
-that is best on the validation items of the first pair, out of one grid, and of its run the
+that is best on the validation items of the first seed, out of one grid, and of its run the
 checkpoint with the lowest validation loss: so none is judged after it has overfitted. Test items
-are described, and nll_content is compared text by text over all (toy world, seed) pairs.
+are described, and nll_content is compared text by text over all seeds; of the toy dataset each seed
+has a world of its own.
 
 A row that is measured leaves a receipt in studies/receipts/few_texts, and is not run again.
 """
@@ -14,9 +15,8 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import receipts
 from receipts import Receipt
 from scheduling import run_steps
@@ -28,7 +28,6 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write, sha256_json
 from ilm_jax.locks import one_writer
-from ilm_jax.metrics.intervals import Comparison, compare
 from ilm_jax.training import finished
 
 TEXTS = (50, 200, 800, 0)
@@ -50,7 +49,6 @@ SMOKE_STEPS, SMOKE = 4, (8,)
 # Of one row on one core: trained, and evaluated; measured where there is no receipt to say it.
 ROW_SECONDS, BEFORE_SECONDS = 60, 300
 FOLDER = receipts.FOLDER / "few_texts"
-PICTURE = receipts.HERE.parent / "docs" / "few_texts.png"
 # Bindings that say where inputs lie: they are compared by what made them.
 PLACES = finished.PLACES | finished.INPUTS
 
@@ -68,15 +66,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class FewTexts(Study):
-    """One (toy world, seed) pair.
+    """One dataset and seed; of the toy dataset each seed has a world of its own.
 
     Attributes:
-      world: the toy world's number.
       steps: of every stage at most; 0: as many as the recipes say, and `STEPS` of a row.
       receipts: folder of what was measured.
     """
 
-    world: int = 0
     steps: int = 0
     receipts: pathlib.Path = FOLDER
 
@@ -109,9 +105,11 @@ class FewTexts(Study):
             bindings[FROZEN] = ("^adaptor/",)
         return self.train_row(row, place(cell, rate), **bindings)
 
-    def name(self, cell: Cell) -> str:
-        """Of a row's receipt."""
-        return f"world{self.world}_seed{self.seed}_{cell}"
+    def name(self, cell: Cell | str) -> str:
+        """Of a row's receipt; data of one's own go by the name of their folder."""
+        own = pathlib.Path(self.data_dir).name if self.data_dir else ""
+        named = own if self.family == "custom" else self.dataset.replace("/", "_")
+        return f"{named}_seed{self.seed}_{cell}"
 
     def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
         """What a receipt of a row must say; places aside."""
@@ -133,7 +131,7 @@ def place(cell: Cell, rate: float) -> str:
 def measure(
     studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID
 ) -> dict[tuple[int, str], list[Receipt]]:
-    """Receipts of every row, pair by pair in the studies' order; what has none is run.
+    """Receipts of every row, in the studies' order; what has none is run.
 
     Raises:
       UserError: if a step fails, or a receipt was made from something else than what would be run.
@@ -172,7 +170,7 @@ def kept(study: FewTexts, cell: Cell, rate: float) -> Receipt | None:
 
 def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dict[str, float]:
     """Each cell's learning rate, by the lowest validation loss of the study's runs."""
-    path = study.receipts / "rates.json"
+    path = study.receipts / f"{study.name('rates')}.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = [cell for cell in cells if str(cell) not in record]
     if missing:
@@ -221,7 +219,7 @@ def _run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> 
         made_from, curve = study.made_from(cell, rate), _curve(study, cell, rate)
         receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
         receipts.write(study.receipts, receipt)
-    print(f"world {study.world}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def _curve(study: FewTexts, cell: Cell, rate: float) -> list[tuple[int, float]]:
@@ -256,14 +254,14 @@ def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[flo
     seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
     kept_rows = len(studies) * len(cells) - sum(map(len, missing))
     return (
-        f"{len(studies)} pairs, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
+        f"{len(studies)} seeds, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
         f"{STEPS} steps are left ({searched} of them for learning rates), about "
         f"{seconds / 3600:.1f} core hours"
     )
 
 
 def check_row(studies: Sequence[FewTexts], name: str) -> str:
-    """Runs a row with a receipt again on the first pair; what to print.
+    """Runs a row with a receipt again on the first seed; what to print.
 
     Raises:
       UserError: for a name that is no row's, or a row that does not match.
@@ -294,40 +292,3 @@ def check(study: FewTexts, cell: Cell) -> tuple[bool, list[str]]:
     found = receipts.read(again.receipts, study.name(cell))
     assert found is not None
     return receipts.compared(receipt, found)
-
-
-def tests(found: Mapping[tuple[int, str], Sequence[Receipt]]) -> Iterator[tuple[int, Comparison]]:
-    """(number of texts, paired test over all pairs) of every two rows."""
-    for texts in dict.fromkeys(texts for texts, _ in found):
-        for a, b in PAIRED:
-            ours, theirs = found[texts, a], found[texts, b]
-            yield texts, pooled(a, ours, b, theirs)
-
-
-def pooled(a: str, ours: Sequence[Receipt], b: str, theirs: Sequence[Receipt]) -> Comparison:
-    """Paired test of nll_content over the texts of all pairs.
-
-    Raises:
-      UserError: if two of a pair were not measured on the same texts.
-    """
-    one, two = ([r.metrics["nll_content"] for r in side] for side in (ours, theirs))
-    for x, y in zip(one, two, strict=True):
-        if x.index.tolist() != y.index.tolist():
-            raise UserError(f"{a} and {b} were measured on different items")
-    first, second = (np.concatenate([metric.values for metric in side]) for side in (one, two))
-    tokens = np.concatenate([np.asarray(metric.weights) for metric in one])
-    return compare(a, first, b, second, tokens)
-
-
-def table(found: Mapping[tuple[int, str], Sequence[Receipt]]) -> str:
-    """nll_content by number of texts and row, means over pairs, and the paired tests."""
-    counts = list(dict.fromkeys(texts for texts, _ in found))
-    lines = ["texts   " + "".join(f"{row:>18}" for row in ROWS)]
-    for texts in counts:
-        cells = [found[texts, row] for row in ROWS]
-        means = [sum(r.mean("nll_content") for r in cell) / len(cell) for cell in cells]
-        lines.append(f"{texts or 'all':<8}" + "".join(f"{mean:18.4f}" for mean in means))
-    pairs = len(next(iter(found.values())))
-    lines += ["", f"nll_content, test items, paired by item over {pairs} pairs:"]
-    lines += [f"  {texts or 'all':>4} texts: {tested}" for texts, tested in tests(found)]
-    return "\n".join(lines)

@@ -1,15 +1,16 @@
 """What the receipts of few_texts.py say: a table with intervals, paired tests, and a picture."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import few_texts
 import numpy as np
 from receipts import Receipt
 
+from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
-from ilm_jax.metrics.intervals import Interval, mean_interval
+from ilm_jax.metrics.intervals import Comparison, Interval, compare, mean_interval
 
 Found = Mapping[tuple[int, str], Sequence[Receipt]]
 # Of stage 1, and without it; by whether the Q-Former trains (Okabe and Ito's colours).
@@ -18,15 +19,40 @@ TITLES = {False: "Q-Former trained", True: "Q-Former frozen"}
 METRIC = "nll_content"
 
 
-def pooled(cells: Sequence[Receipt], metric: str = METRIC) -> Interval:
-    """A row's metric over the texts of all pairs, with its interval."""
-    found = [receipt.metrics[metric] for receipt in cells]
-    values = np.concatenate([one.values for one in found])
-    return mean_interval(values, np.concatenate([np.asarray(one.weights) for one in found]))
+def tests(found: Found) -> Iterator[tuple[int, Comparison]]:
+    """(number of texts, paired test over the texts of all seeds) of every two rows.
+
+    Raises:
+      UserError: if two rows of a seed were not measured on the same texts.
+    """
+    for texts in dict.fromkeys(texts for texts, _ in found):
+        for a, b in few_texts.PAIRED:
+            ours, theirs = found[texts, a], found[texts, b]
+            for one, two in zip(ours, theirs, strict=True):
+                if one.metrics[METRIC].index.tolist() != two.metrics[METRIC].index.tolist():
+                    raise UserError(f"{one.row} and {two.row} were measured on different items")
+            values, tokens = _joined(ours)
+            yield texts, compare(a, values, b, _joined(theirs)[0], tokens)
+
+
+def pooled(cells: Sequence[Receipt]) -> Interval:
+    """A row's nll_content over the texts of all seeds, with its interval."""
+    return mean_interval(*_joined(cells))
+
+
+def _joined(cells: Sequence[Receipt]) -> tuple[np.ndarray, np.ndarray]:
+    metrics = [receipt.metrics[METRIC] for receipt in cells]
+    values, weights = ((m.values for m in metrics), (np.asarray(m.weights) for m in metrics))
+    return np.concatenate(list(values)), np.concatenate(list(weights))
 
 
 def table(found: Found, all_texts: int) -> str:
-    """Markdown: a line for each number of texts, and below it the paired tests."""
+    """Markdown: rows by number of texts, and the paired tests.
+
+    Args:
+      found: receipts of every row, a seed's each.
+      all_texts: what 0 stands for.
+    """
     counts = list(dict.fromkeys(texts for texts, _ in found))
     lines = ["| texts | " + " | ".join(f"`{row}`" for row in few_texts.ROWS) + " |"]
     lines.append("|---" * (1 + len(few_texts.ROWS)) + "|")
@@ -34,10 +60,10 @@ def table(found: Found, all_texts: int) -> str:
         cells = (pooled(found[texts, row]) for row in few_texts.ROWS)
         shown = (f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells)
         lines.append(f"| {texts or all_texts} | " + " | ".join(shown) + " |")
-    lines += ["", "| texts | with stage 1 less without, Q-Former trained | Q-Former frozen |"]
-    lines.append("|---|---|---|")
+    names = (f"`{a}` less `{b}`" for a, b in few_texts.PAIRED)
+    lines += ["", "| texts | " + " | ".join(names) + " |", "|---" * 3 + "|"]
     by_count: dict[int, list[str]] = {}
-    for texts, tested in few_texts.tests(found):
+    for texts, tested in tests(found):
         d = tested.difference
         said = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p = {tested.p_value:.1g}"
         by_count.setdefault(texts, []).append(said)

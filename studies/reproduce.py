@@ -5,8 +5,9 @@
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
     python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
-    python studies/reproduce.py few_texts [--pairs 0:0 1:1 2:2] [--texts 50 200 800 0]
-                                          [--plan | --check 200_ilm | --smoke] [--model_dir DIR]
+    python studies/reproduce.py few_texts [--dataset toy] [--data_dir DIR] [--seeds 0 1 2]
+                                          [--texts 50 200 800 0] [--model_dir DIR]
+                                          [--plan | --check 200_ilm | --smoke]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset; with
 `--lm` a published language model stands in the place of stage 0's (published.py).
@@ -142,7 +143,7 @@ def recommend(arguments: argparse.Namespace) -> None:
 
 def count_texts(arguments: argparse.Namespace) -> None:
     """Rows with stage 1 and without, over the number of texts that stage 2 reads."""
-    studies = [few_texts_of(arguments, pair) for pair in arguments.pairs]
+    studies = [few_texts_of(arguments, seed) for seed in arguments.seeds]
     texts = few_texts.SMOKE if arguments.smoke else arguments.texts
     grid = few_texts.GRID[:1] if arguments.smoke else few_texts.GRID
     if arguments.plan:
@@ -151,20 +152,30 @@ def count_texts(arguments: argparse.Namespace) -> None:
         print(few_texts.check_row(studies, arguments.check))
     else:
         found = few_texts.measure(studies, texts, grid)
-        print("\n" + few_texts.table(found))
-        if not arguments.smoke:
-            few_texts_report.draw(found, few_texts.PICTURE, studies[0].all_texts)
+        picture, everything = studies[0].folder.parent / "few_texts.png", studies[0].all_texts
+        few_texts_report.draw(found, picture, everything)
+        print(f"\nnll_content of test items\n\n{few_texts_report.table(found, everything)}")
+        print(f"\npicture {picture}")
 
 
-def few_texts_of(arguments: argparse.Namespace, pair: str) -> few_texts.FewTexts:
-    """The study of a (toy world, seed) pair."""
-    folder = "runs/few_texts_smoke" if arguments.smoke else "runs/few_texts"
-    world, seed, study = study_of_pair(arguments, pair, folder)
-    given = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
-    if not arguments.smoke:
-        return few_texts.FewTexts(**given, world=world)
-    kept = study.folder.parent / "receipts"
-    return few_texts.FewTexts(**given, world=world, steps=few_texts.SMOKE_STEPS, receipts=kept)
+def few_texts_of(arguments: argparse.Namespace, seed: int) -> few_texts.FewTexts:
+    """The study of one seed; of the toy dataset in a world of its own."""
+    dataset, smoke = arguments.dataset, arguments.smoke
+    if dataset == "toy" and seed:
+        dataset = f"toy/world{seed}"
+    folder = pathlib.Path(arguments.model_dir or f"runs/few_texts{'_smoke' * smoke}")
+    study = few_texts.FewTexts(
+        dataset,
+        seed,
+        folder / f"{dataset.replace('/', '_')}_seed{seed}",
+        arguments.data_dir,
+        arguments.cache_dir,
+        jobs_of(arguments),
+    )
+    if not smoke:
+        return study
+    kept = folder / "receipts"
+    return dataclasses.replace(study, steps=few_texts.SMOKE_STEPS, receipts=kept)
 
 
 def main() -> int:
@@ -199,7 +210,9 @@ def main() -> int:
     lists.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2", "3:3", "4:4"])
     lists.set_defaults(run=recommend)
     few = studies.add_parser("few_texts", help="where stage 1 pays: over the number of texts")
-    few.add_argument("--pairs", nargs="+", default=["0:0", "1:1", "2:2"])
+    few.add_argument("--dataset", default="toy", help="toy: each seed has a world of its own")
+    few.add_argument("--data_dir", help="folder of the raw files (not for toy)")
+    few.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     few.add_argument("--texts", nargs="+", type=int, default=few_texts.TEXTS, help="0: all")
     how = few.add_mutually_exclusive_group()
     how.add_argument("--plan", action="store_true", help="print runs and their cost, run nothing")

@@ -16,7 +16,7 @@ from ilm_jax.metrics.values import Evaluation, MetricValues
 from ilm_jax.training import finished
 
 ROOT = pathlib.Path(__file__).parents[2]
-WORDS = ("few_texts", "receipts", "study", "steps", "scheduling")
+WORDS = ("few_texts_report", "few_texts", "receipts", "study", "steps", "scheduling")
 # Of a row at a rate; the second rate is the better one.
 LOSS = {"ilm": 1.0, "ilm-rand": 1.2, "ilm-frozen": 1.4, "ilm-rand-frozen": 1.4}
 
@@ -74,8 +74,8 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
     assert {name for _, name in found} == set(module.ROWS)
     trained = [name for name in ran if name.startswith("few_texts/")]
     assert len(trained) == len(module.ROWS) * len(grid)
-    assert sorted(p.name for p in one.receipts.glob("world*.json")) == sorted(
-        f"world0_seed0_50_{row}.json" for row in module.ROWS
+    assert sorted(p.name for p in one.receipts.glob("toy_seed0_50_*.json")) == sorted(
+        f"toy_seed0_50_{row}.json" for row in module.ROWS
     )
     (receipt,) = found[50, "ilm"]
     assert receipt.made_from["learning rate"] == "0.001" and receipt.curve[1] == (40, 1.901)
@@ -93,11 +93,13 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
         module.measure([dataclasses.replace(elsewhere, steps=3)], [50], grid)
 
 
-def test_rows_are_paired_text_by_text_over_all_pairs(study, tmp_path):
+def test_rows_are_paired_text_by_text_over_all_seeds(study, tmp_path):
     module, one, _ = study
-    two = dataclasses.replace(one, seed=1, world=1, folder=tmp_path / "two")
+    two = dataclasses.replace(one, seed=1, folder=tmp_path / "two")
     found = module.measure([one, two], [50, 0], (1e-3,))
-    tested = list(module.tests(found))
+    import few_texts_report as report
+
+    tested = list(report.tests(found))
     assert [(texts, t.first, t.second) for texts, t in tested[:2]] == [
         (50, "ilm", "ilm-rand"),
         (50, "ilm-frozen", "ilm-rand-frozen"),
@@ -106,8 +108,17 @@ def test_rows_are_paired_text_by_text_over_all_pairs(study, tmp_path):
     assert tested[0][1].verdict == "ilm below ilm-rand"
     assert tested[0][1].difference.mean == pytest.approx(-0.2)
     assert tested[1][1].verdict == "undecided"
-    text = module.table(found)
-    assert "all texts: ilm below ilm-rand" in text and "over 2 pairs" in text
+    lines = report.table(found, 1600).splitlines()
+    assert lines[0].count("|") == lines[2].count("|") and lines[3].startswith("| 1600 | 1.1")
+    assert "| 1600 | -0.200 [-0.200, -0.200], p = 0 | +0.000" in lines[-1]
+    report.draw(found, tmp_path / "few.png", 1600)
+    assert (tmp_path / "few.png").read_bytes().startswith(b"\x89PNG")
+    shifted = dataclasses.replace(
+        found[50, "ilm"][0].metrics["nll_content"], index=np.arange(1, 41)
+    )
+    other = dataclasses.replace(found[50, "ilm"][0], metrics={"nll_content": shifted})
+    with pytest.raises(UserError, match="different items"):
+        list(report.tests({**found, (50, "ilm"): [other, found[50, "ilm"][1]]}))
 
 
 def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch):
@@ -131,7 +142,7 @@ def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch
 def test_a_damaged_receipt_is_named(study):
     module, one, _ = study
     module.measure([one], [50], (1e-3,))
-    path = one.receipts / "world0_seed0_50_ilm.json"
+    path = one.receipts / "toy_seed0_50_ilm.json"
     record = json.loads(path.read_text())
     for change in ({"format": "other"}, {"metrics": {"nll_content": {}}}, {"curve": None}):
         path.write_text(json.dumps(record | change))
