@@ -112,12 +112,16 @@ class FewTexts(Study):
         return f"{named}_seed{self.seed}_{cell}"
 
     def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
-        """What a receipt of a row must say; places aside."""
+        """What a receipt of a row must say: data, and what recipes bind, places aside.
+
+        Defaults of the code are no part of it, or each new setting would undo every receipt:
+        whether the code of today gives the same figures is what a check asks.
+        """
         commands = {"row": self.train_cell(cell, rate), "stage 0": self.lm_steps()[0][1]}
         if ROWS[cell.row][0] == "ilm":
             commands["stage 1"] = self.train("stage1", self.stage1, CF_TABLE=str(self.table))
         digests = {
-            name: sha256_json(recipe_bindings(command, PLACES))
+            name: sha256_json(recipe_bindings(command, PLACES, defaults=False))
             for name, command in commands.items()
         }
         return {"data": self.data, "learning rate": f"{rate:g}", **digests}

@@ -110,11 +110,14 @@ def _made_from(
     }
 
 
-def recipe_bindings(command: Sequence[str], leave_out: Container[str]) -> dict[str, str]:
-    """The operative configuration of a step that trains, without some of its bindings."""
+def recipe_bindings(
+    command: Sequence[str], leave_out: Container[str], defaults: bool = True
+) -> dict[str, str]:
+    """The configuration of a step that trains, with the code's defaults, without some bindings."""
     bindings, rest = split_bindings(command[1:])
     gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    recipe = gin_config.bindings_of(gin_config.operative_config())
+    text = gin_config.operative_config() if defaults else gin_config.bound_config()
+    recipe = gin_config.bindings_of(text)
     return {name: value for name, value in recipe.items() if name not in leave_out}
 
 

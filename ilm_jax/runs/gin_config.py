@@ -89,6 +89,11 @@ def operative_config() -> str:
     return gin.operative_config_str()
 
 
+def bound_config() -> str:
+    """What recipes and bindings set, used or not; defaults of the code are no part of it."""
+    return gin.config_str()
+
+
 def bindings_of(text: str) -> dict[str, str]:
     """{binding: its value's text} of a configuration such as config.gin, as gin's parser reads it.
 
