@@ -150,7 +150,7 @@ class Checkpoints:
         """
         steps = self._manager.all_steps()
         if step == "best":
-            found = self._best_step()
+            found = self.best_step()
         elif step == "last":
             found = self._manager.latest_step()
         else:
@@ -192,7 +192,7 @@ class Checkpoints:
             self._good[step] = bool(self.meta(step).get("good", True))
         return self._good[step]
 
-    def _best_step(self) -> int | None:
+    def best_step(self) -> int | None:
         """The good one of the lowest finite loss, the later of equal ones; else the last good."""
         good = [step for step in self._manager.all_steps() if self._is_good(step)]
         losses = {step: loss_of(self._manager.metrics(step)) for step in good}

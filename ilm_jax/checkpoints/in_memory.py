@@ -51,6 +51,10 @@ class InMemory:
             raise UserError(f"no checkpoint {step!r} in memory; there are: {[*self._saved]}")
         return at
 
+    def best_step(self) -> int | None:
+        """The step of the lowest loss."""
+        return self._best
+
     def trained(self, step: int, like: FlatParams) -> FlatParams:
         """The trainable parameters as they were at a step."""
         return {path: self._saved[step][path] for path in like}

@@ -6,6 +6,7 @@ recipe (`language.LanguageModelling.heads = (@heads.TextHead(), @my_head.MyHead(
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
@@ -187,15 +188,17 @@ def token_losses(
 def combined(heads: tuple[Head, ...], read: Read) -> dict[str, Sums]:
     """The sums of all heads; of several, "loss" is the weighted sum of their mean losses.
 
-    It is weighed by the first head's weight, so that batches of different size average as its do.
+    It is weighed by the first head's weight, so that batches of different size average as its do;
+    where a batch has nothing for that head, by the next one's.
     """
     found = [head.sums(read) for head in heads]
     if len(heads) == 1 and heads[0].weight == 1:
         return found[0]
-    weight = found[0]["loss"].weight
+    weights = [sums["loss"].weight for sums in found]
+    weight = functools.reduce(lambda one, other: jnp.where(one > 0, one, other), weights)
     total = sum(
-        head.weight * sums["loss"].total * (weight / jnp.maximum(sums["loss"].weight, 1))
-        for head, sums in zip(heads, found, strict=True)
+        head.weight * sums["loss"].total * (weight / jnp.where(own > 0, own, 1))
+        for head, sums, own in zip(heads, found, weights, strict=True)
     )
     merged = {name: value for sums in reversed(found) for name, value in sums.items()}
     return {**merged, "loss": Sums(jnp.asarray(total), weight)}

@@ -1,10 +1,10 @@
 """Results of a sweep: a table of all runs, a plot with error bars over seeds, the best run."""
 
+import collections
 import csv
 import math
 import pathlib
 import textwrap
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,11 +53,13 @@ def _row(folder: str, name: str, bindings: Bindings, state: str) -> dict[str, An
 
 
 def averages(rows: list[dict[str, Any]], sweep: Sweep) -> dict[str, tuple[float, float, int]]:
-    """{bindings without the seed: (mean of the metric, its standard error, seeds)}."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if sweep.metric in row["validation"]:
-            values[label(row["bindings"], sweep)].append(float(row["validation"][sweep.metric]))
+    """{bindings without the seed: (mean of the metric, its standard error, seeds)}.
+
+    Of runs whose metric is a finite number.
+    """
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for row in _measured(rows, sweep):
+        values[label(row["bindings"], sweep)].append(float(row["validation"][sweep.metric]))
     found = {}
     for name, numbers in values.items():
         count = len(numbers)
@@ -67,29 +69,46 @@ def averages(rows: list[dict[str, Any]], sweep: Sweep) -> dict[str, tuple[float,
     return found
 
 
+def _measured(rows: list[dict[str, Any]], sweep: Sweep) -> list[dict[str, Any]]:
+    """Those whose metric is a finite number."""
+    return [row for row in rows if math.isfinite(row["validation"].get(sweep.metric, math.nan))]
+
+
 def label(bindings: Mapping[str, Any], sweep: Sweep) -> str:
-    """The settings that differ, but for the seed."""
+    """The settings that differ, but for the seed; by their last words where those differ."""
+    short = {name: name.rsplit(".", 1)[-1] for name in {*sweep.varied, *bindings}}
+    once = collections.Counter(short.values())
     parts = [
-        f"{name.rsplit('.', 1)[-1]}={_shown(value)}"
+        f"{short[name] if once[short[name]] == 1 else name}={_shown(value)}"
         for name, value in bindings.items()
         if name != sweep.seed_name
     ]
     return "  ".join(parts) or "all"
 
 
+def _spoken(of: tuple[float, float, int]) -> str:
+    """A mean, and over several seeds its standard error."""
+    mean, error, count = of
+    if count == 1:
+        return f"{mean:.4f} (one seed)"
+    return f"{mean:.4f} ± {error:.4f} (standard error, {count} seeds)"
+
+
 def _best(
     rows: list[dict[str, Any]], groups: Mapping[str, tuple[float, float, int]], sweep: Sweep
 ) -> list[str]:
+    odd = [row["run"] for row in rows if sweep.metric in row["validation"]]
+    measured = _measured(rows, sweep)
+    odd = [name for name in odd if name not in {row["run"] for row in measured}]
+    lines = [f"left out: {sweep.metric} of {', '.join(odd)} is not a finite number"] if odd else []
     if not groups:
-        return [f"no run has the validation metric {sweep.metric!r}"]
+        return [*lines, f"no run has the validation metric {sweep.metric!r}"]
     choose = min if sweep.best == "min" else max
     name = choose(groups, key=lambda key: groups[key][0])
-    mean, error, count = groups[name]
-    measured = [row for row in rows if sweep.metric in row["validation"]]
     run = choose(measured, key=lambda row: row["validation"][sweep.metric])
     return [
-        f"best on average: {name}: {sweep.metric} {mean:.4f} ± {error:.4f} (standard error, "
-        f"{count} seeds)",
+        *lines,
+        f"best on average: {name}: {sweep.metric} {_spoken(groups[name])}",
         f"best run: {run['run']}: {sweep.metric} {run['validation'][sweep.metric]:.4f}",
     ]
 
@@ -98,7 +117,7 @@ def at_their_best(rows: list[dict[str, Any]], sweep: Sweep) -> list[str]:
     """A line for each setting of what is not tuned, at its own best value of what is."""
     if not sweep.tuned:
         return []
-    settings: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    settings: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for row in rows:
         fixed = {n: value for n, value in row["bindings"].items() if n not in sweep.tuned}
         settings[label(fixed, sweep)].append(row)
@@ -110,9 +129,8 @@ def at_their_best(rows: list[dict[str, Any]], sweep: Sweep) -> list[str]:
             lines.append(f"- {name}: nothing measured")
             continue
         best = choose(found, key=lambda key: found[key][0])
-        mean, error, count = found[best]
         untried = "" if len(those) == sum(n for *_, n in found.values()) else " (runs are missing)"
-        lines.append(f"- {best}: {mean:.4f} ± {error:.4f}, {count} seeds{untried}")
+        lines.append(f"- {best}: {_spoken(found[best])}{untried}")
     return lines
 
 

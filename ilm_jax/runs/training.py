@@ -12,6 +12,7 @@ from ilm_jax.runs.opening import Bindings, as_texts, run_of_recipe
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.processes import writing
 from ilm_jax.training import finished
+from ilm_jax.training.resuming import validation_at
 
 LEASE = 45.0
 
@@ -86,6 +87,7 @@ def train_run(
         trainer.profile_steps = profile_steps
         if count_flops is not None:
             trainer.step_flops = count_flops(run)
+        inputs = run.inputs()  # as they are read; they may be replaced while the run trains
         metrics = trainer.fit()
         if jax.process_index() or trainer.stopped:  # the record says that a run is finished
             return Outcome(metrics, stopped=trainer.stopped)
@@ -95,8 +97,9 @@ def train_run(
             run.model_dir,
             seconds=time.monotonic() - start,
             step=trainer.step,
-            validation=metrics,
+            # Of what evaluation opens, which the last checkpoint need not be.
+            validation=validation_at(run.model_dir, trainer.best_step or trainer.step) or metrics,
             recipe=gin_config.bindings_of(recipe),
-            inputs=run.inputs(),
+            inputs=inputs,
         )
     return Outcome(metrics)

@@ -49,7 +49,7 @@ def write(
       model_dir: the run's folder.
       seconds: of the process that finished it.
       step: the last.
-      validation: the last validation's metrics.
+      validation: metrics of the validation at the best checkpoint that is kept, else of the last.
       recipe: the operative configuration.
       inputs: {what: identity} of all that it was made from (`Run.inputs`).
     """

@@ -120,9 +120,9 @@ class Loop:
                 step += 1
                 profile.after(step, functools.partial(jax.block_until_ready, state))
                 self._window.add(kind, report)
-                last = self._stop.requested(step) or step == self._total
-                metrics = self._after(step, state, positions, last) or metrics
-                if last or self.patience.over:
+                stops, ends = self._stop.requested(step), step == self._total
+                metrics = self._after(step, state, positions, ends, stops) or metrics
+                if stops or ends or self.patience.over:
                     break
             profile.stop()
             with self._line.pause(SAVING):
@@ -148,27 +148,33 @@ class Loop:
             return self._pacer(call, _report)
 
     def _after(
-        self, step: int, state: TrainState, positions: Positions, last: bool
+        self, step: int, state: TrainState, positions: Positions, ends: bool, stops: bool
     ) -> dict[str, float] | None:
-        """What is due after a step; returns validation metrics where they are."""
+        """What is due after a step; returns validation metrics where they are.
+
+        A run that is told to stop logs and saves, and measures only what is due anyway: else it
+        would not end where one that is left alone does.
+        """
         config, trainer = self._trainer.config, self._trainer
         norm = None
-        if last or self._is_due(step, config.log_every):
+        if ends or stops or self._is_due(step, config.log_every):
             norm = self._log(step)
-        found = None
-        if last or self._is_due(step, config.eval_every):
+        found, best = None, False
+        if ends or self._is_due(step, config.eval_every):
             with self._clock.of("evaluation"):
                 found = self._validate(step, state)
             if found:
                 self._writer.write(step, {f"validation/{k}": v for k, v in found.items()})
             if "loss" in found:
-                self.patience.add(loss_of(found))
-            last = last or self.patience.over
-        if trainer.inference and (last or self._is_due(step, trainer.inference.every)):
+                best = self.patience.add(loss_of(found))
+            ends = ends or self.patience.over
+        if trainer.inference and (ends or self._is_due(step, trainer.inference.every)):
             with self._clock.of("evaluation"), self._line.pause(ANSWERS, long=True):
                 answers = trainer.inference(nested({**state.trainable, **state.frozen}), step)
             self._writer.write(step, {f"infer_eval/{k}": v for k, v in answers.items()})
-        if last or self._is_due(step, trainer.checkpoint.every):
+        # What patience waits for must be there when it is over.
+        best = best and bool(config.patience)
+        if ends or stops or best or self._is_due(step, trainer.checkpoint.every):
             with self._clock.of("checkpoint"), self._line.pause(SAVING):
                 self._save(step, state, positions, found, norm)
         if norm is not None:

@@ -25,12 +25,12 @@ class Patience:
             self._loss = math.inf if lowest is None else lowest
             self._without = before["validations_without_lower"]
 
-    def add(self, loss: float) -> None:
-        """A validation's loss; one that is not finite is no lower."""
-        if math.isfinite(loss) and loss < self._loss:
-            self._loss, self._without = loss, 0
-        else:
-            self._without += 1
+    def add(self, loss: float) -> bool:
+        """Whether a validation's loss is the lowest so far; one that is not finite is not."""
+        lowest = math.isfinite(loss) and loss < self._loss
+        self._loss = loss if lowest else self._loss
+        self._without = 0 if lowest else self._without + 1
+        return lowest
 
     @property
     def over(self) -> bool:

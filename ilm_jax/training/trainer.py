@@ -120,6 +120,7 @@ class Trainer:
       profile_steps: "10:15" traces these steps into MODEL_DIR/profile.
       step_flops: operations that a step of each kind needs, for the MFU.
       stopped: whether `fit` ended before `total_steps`, as it was asked to.
+      best_step: of the checkpoints kept, the one with the lowest validation loss.
       was_finished: whether the run had ended before `fit`, which then wrote nothing.
     """
 
@@ -142,6 +143,7 @@ class Trainer:
     profile_steps: str = ""
     step_flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     stopped: bool = False
+    best_step: int | None = None
     was_finished: bool = False
 
     def fit(self) -> dict[str, float]:
@@ -170,6 +172,7 @@ class Trainer:
             with self.partitioner.context(), StopRequest(heeds=bool(self.model_dir)) as stop:
                 loop = Loop(self, state, optimizer, checkpoints, stop)
                 metrics, self._state = loop.run(state, positions)
+            self.best_step = checkpoints.best_step()
             self.stopped = self.step < self.config.total_steps and not loop.patience.over
             if self.stopped:
                 _say(f"{STOPPED}; saved step {self.step}; the same command resumes there")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from ilm_jax.objectives.objective import Objective, Sums
 from ilm_jax.sharding.partitioning import Partitioner
@@ -13,8 +14,24 @@ from ilm_jax.training.step import make_eval_step
 from ilm_jax.training.window import mean
 
 
+class _Spread:
+    """So many of a source's examples, evenly spread: of every task of a mixture its share."""
+
+    def __init__(self, source: ExampleSource, number: int, wanted: int) -> None:
+        self._source = source
+        self._numbers = np.linspace(0, number - 1, wanted).astype(np.int64)
+
+    def rows(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `ExampleSource`."""
+        return self._source.rows(self._numbers[indices])
+
+
 class Validation:
-    """Means over at most so many batches of each kind; its programs are compiled once."""
+    """Means over at most so many batches of each kind; its programs are compiled once.
+
+    Where there are more examples than that, they are spread over all of them, which stand task by
+    task: the first ones alone would be of the first task.
+    """
 
     def __init__(
         self,
@@ -36,7 +53,11 @@ class Validation:
           batches: of each kind at most.
         """
         self._partitioner, self._table, self._size = partitioner, table, batch_size
-        self._sources = sources
+        most = batches * batch_size
+        self._sources = {
+            kind: _Spread(source, number, most) if number > most else source
+            for kind, (source, number) in sources.items()
+        }
         self._steps = {
             kind: make_eval_step(objective, kind, partitioner, batch_size) for kind in sources
         }
@@ -54,8 +75,7 @@ class Validation:
         pacer = Pacer()
         for done, (kind, first) in enumerate(self._work):
             on_batch(done, len(self._work))
-            source = self._sources[kind][0]
-            batch = global_batch(source, first, self._size, self._partitioner)
+            batch = global_batch(self._sources[kind], first, self._size, self._partitioner)
             step = self._steps[kind]
             found = pacer(
                 lambda: step(state.trainable, state.frozen, batch, self._table),  # noqa: B023

@@ -125,7 +125,10 @@ def test_failures_do_not_stop_the_others_and_are_tried_again(tmp_path, monkeypat
     starts = {name: (folder / name / "starts").read_text() for name in one.expand()}
     assert starts.pop(failed) == "xx" and set(starts.values()) == {"x"}
     text = (folder / "results.md").read_text()
-    assert "best on average: LEARNING_RATE=0.001: loss 0.1050 ± 0.0050" in text
+    assert (
+        "best on average: LEARNING_RATE=0.001: loss 0.1050 ± 0.0050 (standard error, 2 seeds)"
+        in text
+    )
     assert (folder / "results.png").read_bytes()[:4] == b"\x89PNG"
     assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 4
     # Shared bindings are part of what a run is: its results are not those of other ones.
@@ -178,6 +181,24 @@ def test_error_bars_are_standard_errors_over_seeds():
     assert (mean, count) == (2.0, 3) and error == pytest.approx(1 / 3**0.5)
 
 
+def test_what_is_not_finite_is_left_out_by_name_and_other_settings_are_no_seeds():
+    rows = [
+        {"run": f"r{n}", "bindings": {"LEARNING_RATE": rate}, "validation": {"loss": loss}}
+        for n, (rate, loss) in enumerate([(0.1, float("nan")), (0.01, 2.0), (0.001, 1.0)])
+    ]
+    one = Sweep(grid={"LEARNING_RATE": [0.1, 0.01, 0.001]})
+    lines = sweep_results._best(rows, sweep_results.averages(rows, one), one)
+    assert lines == [
+        "left out: loss of r0 is not a finite number",
+        "best on average: LEARNING_RATE=0.001: loss 1.0000 (one seed)",
+        "best run: r2: loss 1.0000",
+    ]
+    names = ("decoder.DecoderConfig.num_layers", "qformer.QFormerConfig.num_layers")
+    two = Sweep(runs=tuple({name: 2} for name in names))
+    rows = [{"bindings": {name: 2}, "validation": {"loss": 1.0}} for name in names]
+    assert set(sweep_results.averages(rows, two)) == {f"{name}=2" for name in names}
+
+
 def test_a_grid_may_be_over_recipes():
     one = Sweep(grid={"gin_file": ["tiny/stage0.gin", "tiny/stage1.gin"], "SEED": [0, 1]})
     runs = one.expand()
@@ -200,8 +221,8 @@ def test_every_setting_competes_at_the_rate_that_suits_it():
     lines = sweep_results.at_their_best(rows, tuned)
     assert lines[1] == "each at its best LEARNING_RATE, by loss:"
     assert lines[2:] == [
-        "- gin_file=a  LEARNING_RATE=0.01: 1.5000 ± 0.5000, 2 seeds",
-        "- gin_file=b  LEARNING_RATE=0.001: 2.0000 ± 0.5000, 2 seeds",
+        "- gin_file=a  LEARNING_RATE=0.01: 1.5000 ± 0.5000 (standard error, 2 seeds)",
+        "- gin_file=b  LEARNING_RATE=0.001: 2.0000 ± 0.5000 (standard error, 2 seeds)",
     ]
     rows[-1]["validation"] = {}
     assert "(runs are missing)" in sweep_results.at_their_best(rows, tuned)[3]

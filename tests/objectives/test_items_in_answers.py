@@ -122,6 +122,23 @@ def test_the_loss_is_the_weighted_sum_of_both_means(item, text):
     np.testing.assert_allclose(total / weight, item * means[0] + text * means[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("lacks", ["item", "text"])
+def test_a_batch_without_targets_for_one_head_still_trains_the_other(lacks):
+    """And what weighs less than one is divided by its own weight, as the other is."""
+    made, given = objective(1.0, 0.5), dict(batch())
+    if lacks == "item":
+        given["item_targets"] = -np.ones_like(given["item_targets"])
+    else:
+        given |= {name: 0 * given[name] for name in ("loss_weights", "content_weights")}
+    (total, weight) = losses(made)(parameters(), given)["loss"]
+    head = made.heads[lacks == "item"]
+    alone = dataclasses.replace(made, heads=(dataclasses.replace(head, weight=1.0),))
+    (own, count) = losses(alone)(parameters(), given)["loss"]
+    assert count > 0
+    np.testing.assert_allclose(total / weight, head.weight * own / count, rtol=1e-5)
+    assert weight == count
+
+
 def test_losses_and_gradients_on_eight_devices_are_those_on_one():
     made, found = objective(), []
 

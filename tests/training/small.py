@@ -1,6 +1,8 @@
 """A model and data small enough for a test of the trainer itself."""
 
 import dataclasses
+import os
+import signal
 
 import flax.linen as nn
 import jax
@@ -53,6 +55,18 @@ class Rows:
         draws = [np.random.default_rng([self.salt, int(i)]).normal(size=6) for i in indices]
         values = np.stack(draws).astype(np.float32)
         return {"x": values[:, :4], "y": values[:, 4:], "row": (indices % 3).astype(np.int32)}
+
+
+class StopsAt:
+    """A source that asks the process to end while a given batch is read."""
+
+    def __init__(self, source, example):
+        self.source, self.example = source, example
+
+    def rows(self, indices):
+        if self.example in indices:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.source.rows(indices)
 
 
 def make_trainer(model_dir, *, steps=12, objective=None, mesh=None, **changes):

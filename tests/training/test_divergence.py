@@ -131,6 +131,16 @@ def test_a_norm_is_an_outlier_against_its_median():
     assert Health(10.0, [0.0]).record(1.0)["good"]  # what starts at 0 has no usual norm
 
 
+def test_what_starts_at_zero_may_grow_and_run_away_later():
+    health = Health(10.0, [0.0])
+    for step in range(1, 60):  # as the square of the steps, as a warm-up has it
+        assert health.record(step**2)["good"], step
+        health.add(step**2)
+    assert not health.record(1e5)["good"]
+    again = Health(10.0, health.record(1.0)["weight_norms"])
+    assert again.record(60**2)["good"] and not again.record(1e5)["good"]
+
+
 def test_a_mean_over_nothing_is_no_number():
     assert np.isnan(mean([(np.float32(0), np.float32(0))]))
     assert mean([(np.float32(6), np.float32(2)), (np.float32(0), np.float32(1))]) == 2.0

@@ -12,7 +12,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.patience import Patience
 from ilm_jax.training.writers import read_metrics
-from tests.training.small import make_trainer
+from tests.training.small import StopsAt, make_trainer
 
 SMALL = {
     "schedule": Schedule({"plain": 1}),
@@ -26,7 +26,7 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-def trainer_of(folder, kill_at=0, patience=2):
+def trainer_of(folder, kill_at=0, patience=2, every=2):
     """Validates every two steps with the losses above; the lowest before patience is at 4."""
     seen = []
 
@@ -40,7 +40,7 @@ def trainer_of(folder, kill_at=0, patience=2):
         folder,
         config={"eval_every": 2, "patience": patience},
         validate=validate,
-        checkpoint=CheckpointConfig(every=2),
+        checkpoint=CheckpointConfig(every=every),
         **SMALL,
     )
     return trainer, seen
@@ -84,6 +84,28 @@ def test_a_killed_run_ends_where_one_left_alone_does(tmp_path, kill_at):
     assert seen[0] == kill_at and resumed.step == alone.step == 8
     for step in ("best", "last"):
         same(resumed.params(step), alone.params(step))
+
+
+def test_the_best_is_kept_whatever_the_steps_between_checkpoints(tmp_path):
+    trainer, _ = trainer_of(tmp_path, every=100)
+    trainer.fit()
+    assert Checkpoints(tmp_path).resolve("best") == trainer.best_step == 4 and trainer.step == 8
+
+
+def test_a_run_that_is_told_to_stop_validates_only_where_it_would_have(tmp_path):
+    alone, _ = trainer_of(tmp_path / "alone")
+    alone.fit()
+    seen = []
+    for example in (16, 24):  # of the third and fourth batch, which are read ahead
+        trainer, found = trainer_of(tmp_path / "stopped")
+        trainer.sources["plain"] = StopsAt(trainer.sources["plain"], example)
+        trainer.fit()
+        assert trainer.stopped
+        seen += found
+    last, found = trainer_of(tmp_path / "stopped")
+    last.fit()
+    assert last.step == alone.step == 8 and [*seen, *found] == [2, 4, 6, 8]
+    same(last.params("best"), alone.params("best"))
 
 
 def test_without_a_model_dir_a_run_gives_the_same_and_leaves_no_file(tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 """The loop: resumes bit for bit, stops cleanly, refuses what is not finite."""
 
 import json
-import os
-import signal
 
 import jax
 import numpy as np
@@ -13,7 +11,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
 from ilm_jax.training.writers import read_metrics
-from tests.training.small import TwoLayers, make_trainer
+from tests.training.small import Rows, StopsAt, TwoLayers, make_trainer
 
 
 def final(trainer):
@@ -27,18 +25,6 @@ def final(trainer):
 
 def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-class StopsAt:
-    """A source that asks the process to end while a given batch is read."""
-
-    def __init__(self, source, example):
-        self.source, self.example = source, example
-
-    def rows(self, indices):
-        if self.example in indices:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return self.source.rows(indices)
 
 
 def test_a_stopped_run_resumes_to_the_same_bits_metrics_and_examples(tmp_path):
@@ -113,6 +99,19 @@ def test_a_loss_that_is_not_finite_stops_and_spares_the_checkpoint(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         trainer.fit()
     assert Checkpoints(str(tmp_path)).latest_step == 4
+
+
+def test_validation_of_fewer_examples_than_there_are_is_spread_over_all(tmp_path):
+    rows = Rows(3)
+    trainer = make_trainer(tmp_path, steps=4, config={"eval_batches": 2})
+    trainer.eval_sources = {"plain": (rows, 160)}
+    trainer.fit()
+    assert rows.seen == np.linspace(0, 159, 16).astype(int).tolist()
+    whole = Rows(3)
+    trainer = make_trainer(tmp_path / "whole", steps=4, config={"eval_batches": 20})
+    trainer.eval_sources = {"plain": (whole, 160)}
+    trainer.fit()
+    assert whole.seen == list(range(160))
 
 
 def test_keeps_the_best_and_the_last_checkpoints(tmp_path):
