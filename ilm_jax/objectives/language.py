@@ -19,6 +19,7 @@ from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer, new_tokens, without_new_tokens
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors, token_rms
 from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.models.new_tokens import NewTokens, extend, started
@@ -232,7 +233,7 @@ class LanguageModelling(Objective):
         if self.reader is None:
             return {}
         read = self.reader.build(self.lm.embed_dim)
-        soft: Any = read.apply({"params": params}, vectors)
+        soft: Array = applied(read, params, vectors)
         return {
             "words_rms": token_rms(self.lm.build(), params["lm"], self.lm.vocab_size),
             "soft_tokens_rms": root_mean_square(soft),
@@ -285,12 +286,13 @@ class LanguageModelling(Objective):
         window = None
         if self.target_length is not None:
             window = target_window(_read_at(batch), self.target_length)
-        others: Any = {}
+        others: dict[str, Array | None] = {}
         if self.lm.encodes:  # an encoder reads no targets, and its decoder runs on the window alone
             others = {"predicts": weights > 0, "window": window, "source": batch.get("source")}
         model = self.model
-        hidden: Any = model.apply(
-            {"params": params},
+        hidden: Array = applied(
+            model,
+            params,
             tokens=batch["tokens"],
             positions=batch["positions"],
             segment_ids=batch["segment_ids"],
