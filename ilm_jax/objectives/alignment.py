@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
-from ilm_jax.checks import BelowOne, Weight, check
+from ilm_jax.checks import BelowOne, Dataclass, Weight, check
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.models.applying import applied
@@ -67,7 +67,7 @@ class Alignment(Objective):
         return self.qformer.cf_dim
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The Q-Former's."""
         return {"qformer": self.qformer}
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
-from ilm_jax.checks import Choice, Number, check
+from ilm_jax.checks import Choice, Dataclass, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer, new_tokens, without_new_tokens
 from ilm_jax.errors import UserError
@@ -82,7 +82,7 @@ class LanguageModelling(Objective):
                 f"to what an encoder reads, and a {type(self.lm).__name__} has none: give "
                 "@t5.T5Config() as lm, or leave word_rows out"
             )
-        lm: Any = self.lm
+        lm = self.lm
         if self.word_rows:
             object.__setattr__(self, "lm", dataclasses.replace(lm, word_rows=self.word_rows))
         else:
@@ -131,7 +131,7 @@ class LanguageModelling(Objective):
         return self.reader.num_queries if self.reader else 0
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The language model's and the reader's."""
         return {"lm": self.lm, **(self.reader.configs if self.reader else {})}
 

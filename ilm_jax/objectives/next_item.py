@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.cf.negatives import Sampler
-from ilm_jax.checks import Count, Number, Positive, check
+from ilm_jax.checks import Count, Dataclass, Number, Positive, check
 from ilm_jax.errors import UserError
 from ilm_jax.models.applying import applied
 from ilm_jax.models.layers import constrain
@@ -89,7 +89,7 @@ class NextItem(Objective):
         return self._whole_softmax
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The encoder's."""
         return {TOP: self.encoder}
 

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
+from ilm_jax.checks import Dataclass
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -85,7 +86,7 @@ class Objective(Protocol):
         return 0
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """Configurations of its models by top key of the parameters; checkpoints record them."""
         return {}
 
