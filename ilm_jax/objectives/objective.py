@@ -41,7 +41,7 @@ def vocabulary(given: int, ids: int, least: int, config: object) -> int:
 
 
 @runtime_checkable
-class Objective(Protocol):
+class Objective(Dataclass, Protocol):
     """A loss with the modules whose parameters it trains; a dataclass: a run records its fields.
 
     Subclass it to answer only what differs from the defaults: `kinds`, `init` and `loss` are what

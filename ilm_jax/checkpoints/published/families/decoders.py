@@ -241,7 +241,7 @@ def _layer(config: DecoderConfig, layer: str) -> dict[str, Rule]:
     return table
 
 
-def copies(config: DecoderConfig) -> list[Copy]:
+def copies(config: DecoderConfig) -> list[Copy[DecoderConfig]]:
     """A tied output layer, which files may hold too, or alone."""
     if not config.tie_embeddings:
         return []
