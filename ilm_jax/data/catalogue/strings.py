@@ -5,12 +5,16 @@ They read like the lists that they stand for; an entry becomes a Python object w
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 
+if TYPE_CHECKING:
+    import pyarrow
+
 Entry = TypeVar("Entry")
+V = TypeVar("V")
 CHUNK = 1 << 16
 """Entries that become Python objects at once where a column is walked through."""
 
@@ -151,7 +155,7 @@ class Strings(Column[str]):
         joined = np.concatenate([np.zeros(0, np.uint8), *data])
         return Strings(joined, bounds_of(lengths))
 
-    def arrow(self) -> Any:
+    def arrow(self) -> "pyarrow.LargeStringArray":
         """The same as an Arrow array, without a copy."""
         import pyarrow
 
@@ -243,7 +247,7 @@ def bounds_of(lengths: Sequence[np.ndarray]) -> Int64[np.ndarray, " entries+1"]:
     return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
 
 
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+def _chunks(values: Iterable[V]) -> Iterator[list[V]]:
     walk = iter(values)
     while chunk := list(itertools.islice(walk, CHUNK)):
         yield chunk

@@ -5,12 +5,15 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ilm_jax.data.examples.task_keys import CACHE_FORMAT
 from ilm_jax.data.streams.records import decode_record
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_json
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 # A split of at most so many bytes on disk is held in memory once it is read from: a single record
 # costs ArrayRecord more than 100 microseconds, whatever its size.
@@ -46,7 +49,7 @@ class CachedTask:
             raise UserError(f"{file}: changed since it was written; delete the folder")
         self._features = [tuple(feature) for feature in self.info["features"]]
         self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
-        self._source: Any = None
+        self._source: ArrayRecordDataSource | None = None
         self._held: list[bytes] | None = None
         size = sum(os.path.getsize(part) for part in self._files)
         self._hold = size <= IN_MEMORY_BYTES
@@ -58,7 +61,7 @@ class CachedTask:
             )
 
     @property
-    def _reader(self) -> Any:
+    def _reader(self) -> "ArrayRecordDataSource":
         if self._source is None:
             from array_record.python.array_record_data_source import ArrayRecordDataSource
 

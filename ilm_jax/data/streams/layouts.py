@@ -6,7 +6,7 @@ else knows which tasks a kind is made of. Adding one needs no change here.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class Prompts:
             return tasks, one
         row = self._row_converter(dataset, tokenizer, rows)
         packed: Sources = {
-            name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed, name)
+            name: PackedSource(task, one, row, dataset.pack, dataset.seed, name)
             for name, task in tasks.items()
         }
         return packed, PackingConverter(one, row)

@@ -10,7 +10,7 @@ import collections
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
@@ -19,6 +19,8 @@ from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.streams.records import as_decoded
 from ilm_jax.data.tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 # Tasks whose code, with what it remembers, is kept for the next stream that reads them.
 KEPT = 16
@@ -41,7 +43,7 @@ class OnDemandTask:
         examples: Examples,
         split: str,
         path: pathlib.Path,
-        again: Callable[[], Mapping[str, Any]],
+        again: Callable[[], Mapping[str, object]],
     ) -> None:
         """Makes the split's index.
 
@@ -98,7 +100,7 @@ class OnDemandTask:
         return (self[index] for index in range(self.size))
 
 
-def _only(again: Callable[[], Mapping[str, Any]]) -> Any:
+def _only(again: Callable[[], Mapping[str, T]]) -> T:
     (task,) = again().values()
     return task
 

@@ -75,7 +75,7 @@ _NOTHING = np.zeros(0, np.int32)
 _NOTHING.flags.writeable = False
 
 
-def _int32(name: str, value: Any) -> np.ndarray:
+def _int32(name: str, value: np.ndarray | Sequence[int]) -> np.ndarray:
     if isinstance(value, np.ndarray):  # NumPy refuses to wrap Python's integers, not its own
         value = value.tolist()
     if not len(value):

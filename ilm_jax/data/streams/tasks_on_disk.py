@@ -6,6 +6,7 @@ whole of training goes through `open_tasks`.
 
 import functools
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class Task(Protocol):
       path: folder of what is kept of this split on disk.
     """
 
-    path: Any
+    path: pathlib.Path
 
     @property
     def name(self) -> str:

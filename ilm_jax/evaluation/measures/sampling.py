@@ -18,7 +18,7 @@ Example = Mapping[str, Any]
 
 
 @functools.cache
-def _seeded() -> Any:
+def _seeded() -> "hashlib._Hash":
     return hashlib.sha256(f"{SEED}\0".encode())
 
 
