@@ -29,6 +29,8 @@ from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positio
 from ilm_jax.tasks.knowledge_settings import GAP, KnowledgeSettings
 from ilm_jax.tasks.knowledge_words import MaskedWords, MaskedWordsOfItem
 
+Rows = int | np.ndarray
+
 
 class _Knowledge(HistoryTask):
     @functools.cached_property
@@ -168,7 +170,7 @@ class Rating(_Knowledge):
         rated = np.isfinite(self.splits.catalogue.ratings[self._entries(users, positions)])
         return self.with_variants(split, user=users[rated], position=positions[rated])
 
-    def _entries(self, users: Any, positions: Any) -> Any:
+    def _entries(self, users: Rows, positions: Rows) -> Rows:
         return self.splits.catalogue.offsets[users] + positions
 
     def _stars(self, user: int, position: int) -> str:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class ExampleTokenizer:
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._given = tokenizer
-        self._targets: Memo[tuple[Any, ...], tuple[list[int], list[int]]] = Memo(TARGETS)
+        self._targets: Memo[tuple[Hashable, ...], tuple[list[int], list[int]]] = Memo(TARGETS)
 
     @functools.cached_property
     def _tokens(self) -> PromptTokenizer:

@@ -171,7 +171,7 @@ class LanguageModelling(Objective):
             new = _new_tokens(self, tokenizer)
             own = without_new_tokens(tokenizer) if new and new.count else tokenizer
             size = vocabulary(lm.vocab_size, own.vocab_size, own.least_vocab_size, lm)
-            lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
+            lm = dataclasses.replace(lm, vocab_size=size)
             redraws = redraws.of(own) if redraws else None
         width = self.cf_dim if cf_dim is None else cf_dim
         if reader is not None:

@@ -34,7 +34,7 @@ class Request:
     """
 
     number: int
-    id: str | int
+    id: str | int | tuple[str, ...]
     prompt: str
     example: Example
     mentioned: tuple[int, ...] = ()

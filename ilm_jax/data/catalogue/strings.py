@@ -187,7 +187,7 @@ class Lists(Column[list[Entry]]):
     @classmethod
     def of_texts(cls, lists: Iterable[Sequence[str]]) -> "Lists[str]":
         """From lists of texts."""
-        return cls._of(lists, Strings.of)  # type: ignore[return-value]
+        return cls._of(lists, Strings.of)
 
     @classmethod
     def of_pairs(cls, lists: Iterable[Sequence[tuple[int, int]]]) -> "Lists[tuple[int, int]]":
@@ -198,22 +198,25 @@ class Lists(Column[list[Entry]]):
             parts = [np.array(chunk, np.int32) for chunk in _chunks(values)]
             return np.concatenate([np.zeros((0, 2), np.int32), *parts])
 
-        return cls._of(lists, pairs)  # type: ignore[return-value]
+        return cls._of(lists, pairs)
 
-    @classmethod
-    def _of(cls, lists: Iterable[Sequence[Any]], gathered: Callable[..., Any]) -> "Lists[Any]":
-        if isinstance(lists, cls):
+    @staticmethod
+    def _of(
+        lists: Iterable[Sequence[V]],
+        gathered: Callable[[Iterable[V]], "Strings | Int32[np.ndarray, 'values 2']"],
+    ) -> "Lists[V]":
+        if isinstance(lists, Lists):
             return lists
         lengths: list[np.ndarray] = []
 
-        def values() -> Iterator[Any]:
+        def values() -> Iterator[V]:
             """Every entry of every list; how many each has goes to `lengths`."""
             for chunk in _chunks(lists):
                 lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
                 yield from itertools.chain.from_iterable(chunk)
 
         found = gathered(values())
-        return cls(found, bounds_of(lengths))
+        return Lists(found, bounds_of(lengths))
 
     def _one(self, place: int) -> list[Entry]:
         start, end = self._places[place], self._places[place + 1]

@@ -38,8 +38,7 @@ class NarrativeMeasure:
         converter = feed.converter
         assert isinstance(converter, PromptConverter)
         self._items: dict[int, int] = {}
-        stream: Any = _Followed(feed, self._items)
-        followed = Feed(stream, converter.with_room_for_an_item())
+        followed = Feed(_Followed(feed, self._items), converter.with_room_for_an_item())
         self._measure = GenerationMeasure(model, followed, tokenizer, steps, stop_ids)
 
     def __call__(
