@@ -13,6 +13,7 @@ import numpy as np
 
 from ilm_jax.data import draws
 from ilm_jax.data.examples.candidates import draw_candidates, read_candidates, targets_of
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.negatives import draw_negatives
 from ilm_jax.data.examples.prompts import Segment, rating_words
@@ -149,7 +150,7 @@ class Ranking(_Knowledge):
             segments += [*([Segment(0, "; ")] if segments else []), *self.item(row)]
         return {"candidates": segments}
 
-    def build(self, split: str, **integers: int) -> dict[str, Any]:
+    def build(self, split: str, **integers: int) -> Example:
         """The example's features, and the rows of its candidates."""
         features = super().build(split, **integers)
         return features | {"candidates": self.candidates(split, **integers)}

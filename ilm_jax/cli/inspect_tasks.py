@@ -3,12 +3,13 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.data.examples.example import Example
     from ilm_jax.data.examples.task_settings import TaskSettings
     from ilm_jax.data.examples.task_specs import Examples, TaskSpec
     from ilm_jax.data.tokenizers import Tokenizer
@@ -183,7 +184,7 @@ def _shown(
     examples: "Examples", split: str, row: dict[str, int], tokenizer: "Tokenizer | None"
 ) -> str:
     if not hasattr(examples, "render"):  # a pair: vectors alone
-        built: dict[str, Any] = (
+        built: Example = (
             examples.build(split, **row)
             if tokenizer or "text" not in dict(examples.spec.features)
             else row

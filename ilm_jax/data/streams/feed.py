@@ -4,7 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ilm_jax.data.streams.converters import Batch, Example
+from ilm_jax.data.examples.example import Example
+from ilm_jax.data.streams.converters import Batch
 from ilm_jax.data.streams.layouts import Converter
 from ilm_jax.data.streams.streams import Source
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT, TaskSpec
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Column
-from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.converters import Batch, PromptConverter, Rows, check_lengths
 from ilm_jax.data.streams.item_targets import ITEMS, ItemTargets
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Source

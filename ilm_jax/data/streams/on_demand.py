@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
@@ -75,7 +76,7 @@ class OnDemandTask:
         """Name of the catalogue that local rows count in."""
         return self._examples.splits.catalogue.name
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         """Example `index`, as `CachedTask` gives it.
 
         Raises:
@@ -92,11 +93,11 @@ class OnDemandTask:
         example["catalogue"] = self.catalogue
         return example
 
-    def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Iterable[int]) -> list[Example]:
         """Several examples, in the order asked for."""
         return [self[int(index)] for index in indices]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self.size))
 
 

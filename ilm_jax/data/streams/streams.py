@@ -13,12 +13,11 @@ import numpy as np
 
 from ilm_jax.checks import Count, Positive, check
 from ilm_jax.data import draws
+from ilm_jax.data.examples.example import Example
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     import grain
-
-Example = dict[str, Any]
 
 
 class Source(Protocol):

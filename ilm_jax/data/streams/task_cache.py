@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import CACHE_FORMAT
 from ilm_jax.data.streams.records import Features, encode_record
 from ilm_jax.files import atomic_write, sha256_json, temporary_name
@@ -57,7 +58,7 @@ def has_part(path: str | os.PathLike, number: int) -> bool:
 
 
 def write_part(
-    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Mapping[str, Any]]
+    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Example]
 ) -> None:
     """Writes one part of the split at `path`; whoever writes it, the bytes are the same.
 
@@ -129,7 +130,7 @@ def finish(
 def write(
     path: str | os.PathLike,
     features: Features,
-    examples: Iterable[Mapping[str, Any]],
+    examples: Iterable[Example],
     info: Mapping[str, Any],
     total: int | None = None,
 ) -> dict[str, Any]:

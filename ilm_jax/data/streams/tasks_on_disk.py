@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
 from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
@@ -49,10 +50,10 @@ class Task(Protocol):
     def __len__(self) -> int:
         """Number of examples."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         """Example `index`: read-only int32 arrays, integers, strings, and "catalogue"."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         """All examples in order."""
 
 
