@@ -40,7 +40,7 @@ KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
 def check_options(
-    found: Mapping[str, Any], read: Sequence[str], fixed: Mapping[str, tuple[Any, ...]]
+    found: Mapping[str, Any], read: Sequence[str], fixed: Mapping[str, tuple[object, ...]]
 ) -> None:
     """Raises UserError naming an option of config.json that would compute something else.
 
