@@ -82,11 +82,10 @@ class LanguageModelling(Objective):
                 f"to what an encoder reads, and a {type(self.lm).__name__} has none: give "
                 "@t5.T5Config() as lm, or leave word_rows out"
             )
-        lm = self.lm
         if self.word_rows:
-            object.__setattr__(self, "lm", dataclasses.replace(lm, word_rows=self.word_rows))
+            object.__setattr__(self, "lm", dataclasses.replace(self.lm, word_rows=self.word_rows))
         else:
-            object.__setattr__(self, "word_rows", lm.word_rows)
+            object.__setattr__(self, "word_rows", self.lm.word_rows)
 
     @property
     def splits_batches(self) -> bool:
@@ -232,8 +231,7 @@ class LanguageModelling(Objective):
         """The scale of soft tokens beside that of words, and how much all items have in common."""
         if self.reader is None:
             return {}
-        read = self.reader.build(self.lm.embed_dim)
-        soft: Array = applied(read, params, vectors)
+        soft: Array = applied(self.reader.build(self.lm.embed_dim), params, vectors)
         return {
             "words_rms": token_rms(self.lm.build(), params["lm"], self.lm.vocab_size),
             "soft_tokens_rms": root_mean_square(soft),

@@ -18,7 +18,11 @@ Batch = dict[str, jax.Array]
 
 
 class Report(TypedDict):
-    """What is reported of a step: its sums by name, norms, and how full its batch was."""
+    """What is reported of a step.
+
+    `tokens` are those that are not padding, and `real` their share of the positions (1 where rows
+    are pairs).
+    """
 
     sums: dict[str, Sums]
     grad_norm: jax.Array
@@ -150,15 +154,7 @@ def make_train_step(
             trainable=guard(trainable, state.trainable),
             opt_state=guard(opt_state, state.opt_state),
         )
-        tokens, real = _filled(batch)
-        return state, Report(
-            sums=sums,
-            grad_norm=norm,
-            weight_norm=size,
-            finite=jnp.float32(finite),
-            tokens=tokens,
-            real=real,
-        )
+        return state, _report(batch, sums, norm, size, finite)
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
     return jax.jit(
@@ -169,13 +165,21 @@ def make_train_step(
     )
 
 
-def _filled(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Tokens that are not padding, and their share of the positions (1 where rows are pairs)."""
-    segments = batch.get("segment_ids")
-    if segments is None:
-        return jnp.float32(0), jnp.float32(1)
-    tokens = jnp.sum(segments > 0, dtype=jnp.float32)
-    return tokens, tokens / segments.size
+def _report(
+    batch: Batch, sums: dict[str, Sums], grad_norm: Array, weight_norm: Array, finite: Array
+) -> Report:
+    tokens, real = jnp.float32(0), jnp.float32(1)
+    if (segments := batch.get("segment_ids")) is not None:
+        tokens = jnp.sum(segments > 0, dtype=jnp.float32)
+        real = tokens / segments.size
+    return {
+        "sums": sums,
+        "grad_norm": grad_norm,
+        "weight_norm": weight_norm,
+        "finite": jnp.float32(finite),
+        "tokens": tokens,
+        "real": real,
+    }
 
 
 def make_eval_step(
