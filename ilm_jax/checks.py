@@ -11,13 +11,34 @@ import dataclasses
 import functools
 import math
 import numbers
+import operator
 import os
 import types
 import typing
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from ilm_jax.errors import SettingError, UserError
+
+T = TypeVar("T")
+
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class WithHeads(Protocol):
+    """Sizes of attention."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the states."""
+
+    @property
+    def num_heads(self) -> int:
+        """How many heads share it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +98,7 @@ class _Wrong(Exception):
     """A value that its annotation does not take."""
 
 
-def check(config: Any) -> None:
+def check(config: Dataclass) -> None:
     """Checks every field of a dataclass by its annotation, and sets it to the converted value.
 
     Whole floats become ints and ints floats, lists become tuples and paths strings, where the
@@ -87,7 +108,7 @@ def check(config: Any) -> None:
     Raises:
       SettingError: for a value of another type or out of its range, naming class and field.
     """
-    owner: Any = type(config)
+    owner = type(config)
     for name, hint in hints_of(owner).items():
         value = getattr(config, name)
         try:
@@ -98,7 +119,7 @@ def check(config: Any) -> None:
             object.__setattr__(config, name, taken)
 
 
-def check_heads(config: Any) -> None:
+def check_heads(config: WithHeads) -> None:
     """Raises UserError if heads of no given width do not divide `embed_dim`."""
     if getattr(config, "head_dim", None) is None and config.embed_dim % config.num_heads:
         raise UserError(
@@ -107,7 +128,7 @@ def check_heads(config: Any) -> None:
         )
 
 
-def convert(value: Any, hint: Any) -> Any:
+def convert(value: Any, hint: object) -> Any:
     """The value as its annotation has it; raises `_Wrong` with what should be given."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -130,7 +151,7 @@ def convert(value: Any, hint: Any) -> Any:
     return _plain(value, hint)
 
 
-def _plain(value: Any, hint: Any) -> Any:
+def _plain(value: Any, hint: object) -> Any:
     if hint is bool:
         return _taken(isinstance(value, bool), value, hint)
     if hint is int:
@@ -153,7 +174,7 @@ def _plain(value: Any, hint: Any) -> Any:
     return value
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
@@ -162,13 +183,13 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _taken(right: bool, value: Any, hint: Any) -> Any:
+def _taken(right: bool, value: T, hint: object) -> T:
     if not right:
         raise _Wrong(describe(hint))
     return value
 
 
-def _one_of(value: Any, hints: Sequence[Any], whole: Any) -> Any:
+def _one_of(value: object, hints: Sequence[object], whole: object) -> object:
     if isinstance(value, os.PathLike) and os.PathLike in hints:
         return value
     for hint in hints:
@@ -179,7 +200,7 @@ def _one_of(value: Any, hints: Sequence[Any], whole: Any) -> Any:
     raise _Wrong(describe(whole))
 
 
-def _mapping(value: Any, inner: Sequence[Any], hint: Any) -> Any:
+def _mapping(value: Any, inner: Sequence[object], hint: object) -> Mapping[object, object]:
     _taken(isinstance(value, collections.abc.Mapping), value, hint)
     taken = {}
     for key, entry in value.items():
@@ -191,7 +212,7 @@ def _mapping(value: Any, inner: Sequence[Any], hint: Any) -> Any:
     return value if same else taken
 
 
-def _sequence(value: Any, origin: type, inner: Sequence[Any], hint: Any) -> Any:
+def _sequence(value: Any, origin: type, inner: Sequence[object], hint: object) -> Sequence[object]:
     listed = isinstance(value, collections.abc.Sequence) and not isinstance(value, str)
     _taken(listed, value, hint)
     alike = origin is not tuple or (len(inner) == 2 and inner[1] is Ellipsis)
@@ -204,14 +225,10 @@ def _sequence(value: Any, origin: type, inner: Sequence[Any], hint: Any) -> Any:
         raise _Wrong(describe(hint)) from None
     if origin is tuple:
         return tuple(taken)
-    return value if all(map(_same, taken, value)) else taken
+    return value if all(map(operator.is_, taken, value)) else taken
 
 
-def _same(one: Any, other: Any) -> bool:
-    return one is other
-
-
-def describe(hint: Any) -> str:
+def describe(hint: object) -> str:
     """An annotation in words: "a whole number, at least 1, or None"."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -242,7 +259,7 @@ def describe(hint: Any) -> str:
 
 
 @functools.cache
-def hints_of(owner: Any) -> dict[str, Any]:
+def hints_of(owner: type[Dataclass]) -> dict[str, object]:
     """{field that `owner` is made with: its annotation} of a dataclass."""
     hints = typing.get_type_hints(owner, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(owner) if field.init}

@@ -14,12 +14,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from etils import epath
 
 # What a person can mend, by the number of the error.
 _REMEDIES = {
@@ -115,7 +116,7 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def folder_path(path: str | os.PathLike) -> Any:
+def folder_path(path: str | os.PathLike) -> "pathlib.Path | epath.Path":
     """An absolute pathlib.Path (~ is the home folder), or its like for a bucket."""
     if not is_remote(path):
         return pathlib.Path(expanded(path)).absolute()

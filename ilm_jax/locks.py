@@ -20,11 +20,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ilm_jax.errors import UserError
 from ilm_jax.files import expanded, folder_path, is_remote, is_there, trouble
 from ilm_jax.lock_holder import Holder
+
+if TYPE_CHECKING:
+    import tensorstore
 
 NAME = ".writer.json"
 LEASE = 45.0  # seconds without a sign of life after which a process elsewhere is taken for dead
@@ -130,7 +133,7 @@ class _Lock:
         self._folder, self._where, self._lease = folder, where, lease
         self._store, self._key = _open(where)
         self._holder = Holder.of_this_process(what, lease)
-        self._generation: Any = None
+        self._generation: bytes | None = None
         self._guard, self._ended = threading.RLock(), threading.Event()
 
     def take(self) -> None:
@@ -211,13 +214,13 @@ class _Lock:
     def _text(self) -> bytes:
         return (json.dumps(dataclasses.asdict(self._holder), indent=1) + "\n").encode()
 
-    def _read(self) -> tuple[bytes | None, Any]:
+    def _read(self) -> tuple[bytes | None, bytes | None]:
         with _one_line(self._folder):
             found = self._store.read(self._key).result(timeout=_ANSWER)
             value = None if found.state == "missing" else bytes(found.value)
             return value, found.stamp.generation
 
-    def _swap(self, content: bytes | None, generation: Any) -> bool:
+    def _swap(self, content: bytes | None, generation: bytes | None) -> bool:
         """Writes (None: removes) if the lock is still of this generation."""
         with _one_line(self._folder):
             stamp = self._store.write(self._key, content, if_equal=generation).result(
@@ -255,14 +258,12 @@ class _Watch:
         return 0.0 if self.changed(content) else time.monotonic() - self._since
 
 
-def _open(where: str) -> tuple[Any, str]:
+def _open(where: str) -> tuple["tensorstore.KvStore", str]:
     """(TensorStore's key-value store of the lock's folder, the lock's key)."""
     import tensorstore
 
     folder, _, name = where.rpartition("/")
-    spec: Any = {"driver": "file", "path": f"{folder}/"}
-    if is_remote(where):
-        spec = f"{folder}/"
+    spec = f"{folder}/" if is_remote(where) else {"driver": "file", "path": f"{folder}/"}
     with _one_line(folder):
         return tensorstore.KvStore.open(spec).result(timeout=_ANSWER), name
 

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import few_texts
 import numpy as np
@@ -11,6 +11,9 @@ from receipts import Receipt
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import Comparison, Interval, compare, mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Found = Mapping[tuple[int, str], Sequence[Receipt]]
 # Of stage 1, and without it; by whether the Q-Former trains (Okabe and Ito's colours).
@@ -91,15 +94,25 @@ def draw(found: Found, output: pathlib.Path, all_texts: int) -> None:
         figure.savefig(stream, format="png")
 
 
-def _line(axes: Any, counts: Sequence[int], cells: Sequence[Interval], row: str) -> None:
+def _line(axes: "Axes", counts: Sequence[int], cells: Sequence[Interval], row: str) -> None:
     means = [cell.mean for cell in cells]
     reach = [[c.mean - c.low for c in cells], [c.high - c.mean for c in cells]]
     label = "ilm: after stage 1" if row == "ilm" else "ilm-rand: without"
-    style = {"color": COLOURS[row], "marker": "o", "markersize": 4, "linewidth": 1.8}
-    axes.errorbar(counts, means, yerr=reach, capsize=3, elinewidth=1, label=label, **style)
+    axes.errorbar(
+        counts,
+        means,
+        yerr=reach,
+        capsize=3,
+        elinewidth=1,
+        label=label,
+        color=COLOURS[row],
+        marker="o",
+        markersize=4,
+        linewidth=1.8,
+    )
 
 
-def _dress(axes: Any, counts: Sequence[int], title: str) -> None:
+def _dress(axes: "Axes", counts: Sequence[int], title: str) -> None:
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()

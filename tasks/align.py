@@ -7,12 +7,12 @@ whose text is held out, so that the Q-Former meets their vectors in evaluation o
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from ilm_jax.checks import Count, check
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
@@ -58,7 +58,7 @@ class ItemText:
         """Nothing is cut here."""
         return {}
 
-    def build(self, split: str, row: int) -> dict[str, Any]:
+    def build(self, split: str, row: int) -> Example:
         """The item's row and the tokens of its text, without special ids."""
         if self._tokenizer is None:
             raise TypeError("made without a tokenizer: nothing can be tokenized")
@@ -119,7 +119,7 @@ class ItemItem(_Pairs):
         order = np.lexsort((first, second))
         return {"first": first[order], "second": second[order]}
 
-    def build(self, split: str, first: int, second: int) -> dict[str, Any]:
+    def build(self, split: str, first: int, second: int) -> Example:
         """Rows of both items."""
         items = self.splits.catalogue.items
         key = f"{self._key(first)}-{second - first}"
@@ -133,7 +133,7 @@ class UserItem(_Pairs):
         """Entries (numbers of interactions)."""
         return {"entry": np.flatnonzero((self._split == FOLDS[split]) & self._allowed)}
 
-    def build(self, split: str, entry: int) -> dict[str, Any]:
+    def build(self, split: str, entry: int) -> Example:
         """Rows of the user and of the item."""
         item = int(self.splits.catalogue.items[entry])
         return {"key": self._key(entry), "user": int(self._users[entry]), "row": item}

@@ -20,6 +20,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from ilm_jax import user_modules
@@ -183,7 +184,7 @@ def _run_local(work: Work, caching: Caching, shown: task_cache.Progress) -> dict
     return answer
 
 
-def _local_job(telling: Any, work: Work, present: str) -> None:
+def _local_job(telling: Connection, work: Work, present: str) -> None:
     """The process: tells what was counted, or what was wrong."""
     try:
         user_modules.load(work.plan.modules)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import task_key
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
@@ -215,7 +216,7 @@ def _stacked(kind: str, tensors: Iterator[Any]) -> Any:
 
 def task_examples(
     name: str, spec: TaskSpec, split: str, rows: range | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Example]:
     """Examples of a registered Task in order: int32 arrays, integers and strings.
 
     Args:

@@ -8,13 +8,13 @@ seen anything informative in an item's place, and a frozen one could not be told
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from ilm_jax.checks import Number, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
@@ -136,7 +136,7 @@ class CorpusText:
             content=catalogue.content[row],
         )
 
-    def build(self, split: str, kind: int, row: int, position: int, variant: int) -> dict[str, Any]:
+    def build(self, split: str, kind: int, row: int, position: int, variant: int) -> Example:
         """The example's features; keys say which kind it is."""
         features = self._tokens.corpus_features(self.render(split, kind, row, position, variant))
         prefix = ("item", "description", "sequential", "words")[kind]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ilm_jax.data import draws
 from ilm_jax.data.examples.candidates import draw_candidates, read_candidates, targets_of
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.negatives import draw_negatives
 from ilm_jax.data.examples.prompts import Segment, rating_words
@@ -28,6 +29,8 @@ from ilm_jax.data.examples.task_specs import (
 from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, target_positions
 from ilm_jax.tasks.knowledge_settings import GAP, KnowledgeSettings
 from ilm_jax.tasks.knowledge_words import MaskedWords, MaskedWordsOfItem
+
+Rows = int | np.ndarray
 
 
 class _Knowledge(HistoryTask):
@@ -147,7 +150,7 @@ class Ranking(_Knowledge):
             segments += [*([Segment(0, "; ")] if segments else []), *self.item(row)]
         return {"candidates": segments}
 
-    def build(self, split: str, **integers: int) -> dict[str, Any]:
+    def build(self, split: str, **integers: int) -> Example:
         """The example's features, and the rows of its candidates."""
         features = super().build(split, **integers)
         return features | {"candidates": self.candidates(split, **integers)}
@@ -168,7 +171,7 @@ class Rating(_Knowledge):
         rated = np.isfinite(self.splits.catalogue.ratings[self._entries(users, positions)])
         return self.with_variants(split, user=users[rated], position=positions[rated])
 
-    def _entries(self, users: Any, positions: Any) -> Any:
+    def _entries(self, users: Rows, positions: Rows) -> Rows:
         return self.splits.catalogue.offsets[users] + positions
 
     def _stars(self, user: int, position: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ilm_jax.data.catalogue.splits import TRAIN
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.prompts import ITEM_SLOT
 from ilm_jax.data.examples.purchases import WORDING, LumenSettings, PurchasePrompts
 from ilm_jax.data.examples.task_families import TaskFamily
@@ -104,7 +105,7 @@ class Lumen(Regen, HistoryTask):
         found = self.texts.about(self._own.narrative, user, position)
         return found if found is not None else ("", None, "")
 
-    def build(self, split: str, **integers: int) -> dict[str, Any]:
+    def build(self, split: str, **integers: int) -> Example:
         """The example's features: `targets` begin with the item's slot, ITEM_SLOT.
 
         Its row is `target_item`. It stands alone where nothing is said of the item; text-only

@@ -41,7 +41,7 @@ class NextItem(HistoryTask):
     spec: OpenP5Spec
 
     @functools.cached_property
-    def wording(self) -> tuple[str, ...]:  # type: ignore[override]
+    def wording(self) -> tuple[str, ...]:
         """The templates of its kind."""
         return self.renderer.templates(self.spec.kind, self.spec.prompts)
 

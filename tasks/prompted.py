@@ -3,13 +3,13 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import numpy as np
 
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered
@@ -51,7 +51,7 @@ class ExampleTokenizer:
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._given = tokenizer
-        self._targets: Memo[tuple[Any, ...], tuple[list[int], list[int]]] = Memo(TARGETS)
+        self._targets: Memo[tuple[Hashable, ...], tuple[list[int], list[int]]] = Memo(TARGETS)
 
     @functools.cached_property
     def _tokens(self) -> PromptTokenizer:
@@ -64,7 +64,7 @@ class ExampleTokenizer:
         """Of texts that are read as they are, in whichever format prompts are."""
         return PromptTokenizer(without_chat(self._tokens.tokenizer))
 
-    def features(self, example: Prompted) -> dict[str, Any]:
+    def features(self, example: Prompted) -> Example:
         """Features of a prompt task (see `ilm_jax.data.examples.task_specs`)."""
         prompt = example.prompt or Rendered(())
         inputs, slots, bounds = self._tokens.prompt(prompt)
@@ -78,7 +78,7 @@ class ExampleTokenizer:
             history_bounds=bounds,
         )
 
-    def corpus_features(self, example: Prompted) -> dict[str, Any]:
+    def corpus_features(self, example: Prompted) -> Example:
         """The same as one text: no inputs; prompt, answer and eos are all target."""
         targets, content = self._target(example, self._plain)
         if example.prompt is not None:
@@ -149,7 +149,7 @@ class PromptTask(abc.ABC):
         """Number of cuts, by name: none, unless a task says otherwise."""
         return {}
 
-    def build(self, split: str, **integers: int) -> dict[str, Any]:
+    def build(self, split: str, **integers: int) -> Example:
         """The example's features."""
         return self._tokens.features(self.render(split, **integers))
 
@@ -168,7 +168,7 @@ class PromptTask(abc.ABC):
         return template_number(draws.integer, count, split, variant, *own)
 
 
-def _features(example: Prompted, **tokens: list[int]) -> dict[str, Any]:
+def _features(example: Prompted, **tokens: list[int]) -> Example:
     return {
         "key": example.key,
         "user": example.user,

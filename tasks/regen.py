@@ -84,7 +84,7 @@ class Purchase(Regen, HistoryTask):
     spec: PurchaseSpec
 
     @property
-    def wording(self) -> tuple[str, ...]:  # type: ignore[override]
+    def wording(self) -> tuple[str, ...]:
         """Its templates."""
         return self.spec.wording
 

@@ -19,11 +19,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ilm_jax.checkpoints.keeping import LastGood, loss_of
 from ilm_jax.checkpoints.layout import disk_layout, disk_names, slot_names, to_disk, to_memory
-from ilm_jax.checkpoints.manager import listed_steps, one_line, open_manager, quiet
+from ilm_jax.checkpoints.manager import Policies, listed_steps, one_line, open_manager, quiet
 from ilm_jax.checks import Choice, Count, Number, Weight, check
 from ilm_jax.data.streams.schedule import Positions
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path, is_full, is_remote
+from ilm_jax.sharding.freezing import Leaf
 from ilm_jax.sharding.state import FlatParams, TrainState, flat, nested
 
 # What a run was made from, and another that takes parameters of it may not be.
@@ -89,7 +90,7 @@ class Checkpoints:
             raise UserError(f"{model_dir} holds no checkpoints: is it a finished run's MODEL_DIR?")
         self._good: dict[int, bool] = {}
         self._writes = config is not None
-        keep: list[Any] | None = None
+        keep: Policies | None = None
         if config is not None:
             keep = [preservation_policy.LatestN(config.keep_last), LastGood(self._is_good)]
             if config.keep_best:
@@ -255,7 +256,7 @@ class Checkpoints:
         self,
         step: int,
         item: str,
-        like: Mapping[str, Any],
+        like: FlatParams,
         names: Mapping[str, list[str]] | None = None,
     ) -> FlatParams:
         names = names or disk_names(like)
@@ -275,7 +276,7 @@ class Checkpoints:
         return to_memory(flat(tree), like, names)
 
 
-def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+def check_same(saved: Mapping[str, Leaf], wanted: Mapping[str, Leaf], where: str) -> None:
     """Raises UserError with three lists unless every wanted entry is saved in its shape."""
     missing = [name for name in wanted if name not in saved]
     shapes = [

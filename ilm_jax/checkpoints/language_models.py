@@ -2,9 +2,9 @@
 
 import dataclasses
 import sys
-from typing import Any
 
 import jax
+from jaxtyping import Array, PyTree
 
 from ilm_jax.checkpoints.checkpoints import InitFrom
 from ilm_jax.checkpoints.loading import load_sources
@@ -30,7 +30,7 @@ class LoadedModel:
     """
 
     objective: LanguageModelling
-    params: dict[str, Any]
+    params: PyTree[Array]
     partitioner: Partitioner
     tokenizer: Tokenizer
 

@@ -1,8 +1,7 @@
 """Layout of parameters on disk: an entry per layer, however layers are stacked in memory."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ilm_jax.models.stacking import STACKED, unstack_layers
+from ilm_jax.sharding.freezing import Leaf
+
+Placed = jax.Array | jax.ShapeDtypeStruct
 
 
-def disk_names(shapes: Mapping[str, Any]) -> dict[str, list[str]]:
+def disk_names(shapes: Mapping[str, Leaf]) -> dict[str, list[str]]:
     """{path in memory: its entries on disk}; more than one entry where layers are stacked.
 
     Args:
@@ -34,13 +36,14 @@ def disk_names(shapes: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def disk_layout(
-    like: Mapping[str, Any], names: Mapping[str, list[str]]
+    like: Mapping[str, Placed], names: Mapping[str, list[str]]
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """{entry on disk: shape, dtype and sharding} for arrays in memory."""
     layout = {}
     for path, leaf in like.items():
         shape, sharding = leaf.shape, leaf.sharding
         if is_stacked(path, names):
+            assert isinstance(sharding, NamedSharding)
             spec = tuple(sharding.spec)[1:]
             shape, sharding = shape[1:], NamedSharding(sharding.mesh, PartitionSpec(*spec))
         for name in names[path]:
@@ -83,7 +86,7 @@ def _unstacked(row: NamedSharding) -> Callable[[jax.Array], tuple[jax.Array, ...
     return jax.jit(split, out_shardings=row)
 
 
-def slot_names(slots: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def slot_names(slots: Iterable[str], names: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """`disk_names` of optimizer slots, whose paths end in their parameter's."""
     found = {}
     for slot in slots:
@@ -96,7 +99,7 @@ def slot_names(slots: Mapping[str, Any], names: Mapping[str, list[str]]) -> dict
 
 
 def to_memory(
-    entries: Mapping[str, jax.Array], like: Mapping[str, Any], names: Mapping[str, list[str]]
+    entries: Mapping[str, jax.Array], like: Mapping[str, Placed], names: Mapping[str, list[str]]
 ) -> dict[str, jax.Array]:
     """Joins entries on disk into arrays with the shapes and shardings of `like`."""
 

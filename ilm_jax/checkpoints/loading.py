@@ -114,7 +114,7 @@ def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
 
 def _read_source(
     source: InitFrom,
-    wanted: Mapping[str, Any],
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
     names: Mapping[str, list[str]],
     objective: Objective,
     allow_fresh: Sequence[str],

@@ -3,8 +3,9 @@
 import contextlib
 import errno
 import logging
+import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -13,8 +14,13 @@ from ilm_jax.checkpoints.keeping import loss_of
 from ilm_jax.errors import UserError
 from ilm_jax.files import is_full, is_remote, is_there
 
+if TYPE_CHECKING:
+    from etils import epath
 
-def listed_steps(folder: Any) -> list[int] | None:
+Policies = list[preservation_policy.PreservationPolicy]
+
+
+def listed_steps(folder: "pathlib.Path | epath.Path") -> list[int] | None:
     """Steps of the whole checkpoints in a folder; None if the folder is not there.
 
     Raises:
@@ -28,7 +34,9 @@ def listed_steps(folder: Any) -> list[int] | None:
     return [int(step.name) for step in steps]
 
 
-def open_manager(folder: Any, keep: list[Any] | None, asynchronous: bool) -> ocp.CheckpointManager:
+def open_manager(
+    folder: "pathlib.Path | epath.Path", keep: Policies | None, asynchronous: bool
+) -> ocp.CheckpointManager:
     """A manager of a folder of checkpoints.
 
     Args:
@@ -69,7 +77,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_line(where: Any) -> Iterator[None]:
+def one_line(where: object) -> Iterator[None]:
     """Turns what Orbax and TensorStore raise of a damaged checkpoint into a one-line UserError."""
     try:
         yield

@@ -13,9 +13,10 @@ from ilm_jax.checkpoints.published.configs import CONFIGS, rebuild
 from ilm_jax.checkpoints.published.entries import Entry, with_int8, with_lora_merged
 from ilm_jax.checkpoints.published.sources import Opened, open_source
 from ilm_jax.errors import UserError
+from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.freezing import matches
-from ilm_jax.sharding.state import describe_variables
+from ilm_jax.sharding.state import Variable, describe_variables
 
 
 def open_language_model(path: str, step: int | str = "best") -> Opened:
@@ -105,7 +106,7 @@ def _same_sources(opened: Opened) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _layout(config: Any) -> tuple[dict[str, list[str]], dict[str, Any]]:
+def _layout(config: LanguageModelConfig) -> tuple[dict[str, list[str]], dict[str, Variable]]:
     """({path: entries on disk}, {path: Variable}) of a language model by itself."""
     variables = describe_variables(LanguageModelling(config))
     return disk_names(variables), variables

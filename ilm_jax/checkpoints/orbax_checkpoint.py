@@ -117,7 +117,7 @@ class OrbaxCheckpoint:
             ) from error
 
 
-def _check_meta(meta: Any) -> None:
+def _check_meta(meta: Mapping[str, Any]) -> None:
     """Raises ValueError for what is not the JSON that a checkpoint of ours says of itself."""
     configs, init = meta.get("configs", {}), meta.get("init", [])
     for kind, fields in configs.values():

@@ -18,7 +18,7 @@ from ilm_jax.errors import UserError
 
 FILE = "made_from.json"
 Record = Mapping[str, Any]
-Changes = dict[str, tuple[Any, Any]]
+Changes = dict[str, tuple[object, object]]
 
 # What may change when a run is gone on with. How a model is computed changes its rounding only;
 # another validation makes its earlier figures, and with them the best checkpoint, less comparable.
@@ -168,7 +168,7 @@ def show(changes: Changes, limit: int = 4) -> str:
 
 def _differing(
     found: object, here: object, name: str = ""
-) -> Iterator[tuple[str, tuple[Any, Any]]]:
+) -> Iterator[tuple[str, tuple[object, object]]]:
     """Down to the names that both have; what one of them lacks is one difference, however deep."""
     if isinstance(found, list) and isinstance(here, list) and len(found) == len(here):
         found, here = dict(enumerate(found)), dict(enumerate(here))

@@ -1,10 +1,11 @@
 """Parameters read whole, on the host: for models that are small beside its memory."""
 
 from collections.abc import Mapping
-from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
 
 from ilm_jax.checkpoints.layout import disk_names, is_stacked
 from ilm_jax.checkpoints.published.entries import Entry
@@ -12,8 +13,8 @@ from ilm_jax.errors import UserError
 
 
 def read_params(
-    entries: Mapping[str, Entry], shapes: Mapping[str, Any], where: str = ""
-) -> dict[str, Any]:
+    entries: Mapping[str, Entry], shapes: PyTree[jax.ShapeDtypeStruct], where: str = ""
+) -> PyTree[np.ndarray]:
     """Nested NumPy parameters in the shapes and dtypes of `shapes`.
 
     Args:

@@ -1,12 +1,15 @@
 """`ilm doctor`: what is installed, what can be used, and what to do about the rest."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ilm_jax.cli.findings import Finding
 from ilm_jax.cli.installed import versions
+
+if TYPE_CHECKING:
+    from ilm_jax.runs.run import Run
 
 
 def _flags() -> flags.FlagValues:
@@ -118,7 +121,7 @@ def environment() -> Iterator[Finding]:
         )
 
 
-def mesh_fit(run: Any) -> Iterator[Finding]:
+def mesh_fit(run: "Run") -> Iterator[Finding]:
     """Whether the recipe's mesh and batch fit the devices."""
     import jax
 
@@ -144,7 +147,7 @@ def mesh_fit(run: Any) -> Iterator[Finding]:
             )
 
 
-def run_folders(run: Any) -> Iterator[Finding]:
+def run_folders(run: "Run") -> Iterator[Finding]:
     """The recipe's folders and files, as far as they are named."""
     import pathlib
 

@@ -1,8 +1,8 @@
 """`ilm infer`: answers of a trained run, or of a language model, to the prompts of a file."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl import flags
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ilm_jax.runs.run import Run
     from ilm_jax.serving.answering import Answerer
     from ilm_jax.serving.requests import Request
+
+T = TypeVar("T")
 
 
 def _flags() -> flags.FlagValues:
@@ -76,9 +78,9 @@ def _check(values: flags.FlagValues) -> None:
         raise UserError("--sample draws texts; --answer=items searches by --beams: leave it out")
 
 
-def _given(values: flags.FlagValues, name: str, default: float) -> Any:
+def _given(values: flags.FlagValues, name: str, default: T) -> T:
     """A flag's value; where nobody gave one, the default of lists."""
-    return default if values[name].using_default_value else values[name].value
+    return default if values[name].using_default_value else getattr(values, name)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -240,7 +242,7 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
     return found, total, slots, length
 
 
-def _is_done(done: Mapping[Any, str], request: "Request", output: str) -> bool:
+def _is_done(done: Mapping[Hashable, str], request: "Request", output: str) -> bool:
     from ilm_jax.errors import UserError
 
     before = done.get(request.id)

@@ -3,10 +3,13 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ilm_jax.data.catalogue.splits import Splits
+    from ilm_jax.data.examples.example import Example
     from ilm_jax.data.examples.task_settings import TaskSettings
     from ilm_jax.data.examples.task_specs import Examples, TaskSpec
     from ilm_jax.data.tokenizers import Tokenizer
@@ -129,7 +132,7 @@ def show(
     return "\n".join(lines)
 
 
-def _integers(index: Mapping[str, Any], row: int) -> dict[str, int]:
+def _integers(index: "Mapping[str, np.ndarray]", row: int) -> dict[str, int]:
     return {name: int(column[row]) for name, column in index.items()}
 
 
@@ -177,9 +180,11 @@ def _lengths(examples: "Examples", split: str, names: Sequence[str]) -> list[str
     return [str(total), *cells]
 
 
-def _shown(examples: Any, split: str, row: dict[str, int], tokenizer: "Tokenizer | None") -> str:
+def _shown(
+    examples: "Examples", split: str, row: dict[str, int], tokenizer: "Tokenizer | None"
+) -> str:
     if not hasattr(examples, "render"):  # a pair: vectors alone
-        built = (
+        built: Example = (
             examples.build(split, **row)
             if tokenizer or "text" not in dict(examples.spec.features)
             else row

@@ -6,7 +6,7 @@ They are the trainer's own compiled steps, so what is compiled here is what runs
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.counting import count_dot_flops
 from ilm_jax.models.ilm import gather_vectors
 from ilm_jax.objectives.objective import LanguageObjective, Objective
@@ -103,12 +104,14 @@ def abstract_state(
     """The train state's shapes and shardings, as `make_state` gives them."""
     variables = describe_variables(objective)
     shardings = param_shardings(variables, partitioner)
-    params = {p: Struct(v.shape, v.dtype, sharding=shardings[p]) for p, v in variables.items()}
+    params: PyTree[Struct] = {
+        p: Struct(v.shape, v.dtype, sharding=shardings[p]) for p, v in variables.items()
+    }
     trainable, frozen = split_by_patterns(params, trains)
     slots = jax.eval_shape(optimizer.init, trainable)
     placed = optimizer_shardings(optimizer, slots, trainable)
     slots = jax.tree.map(lambda x, s: Struct(x.shape, x.dtype, sharding=s), slots, placed)
-    step: Any = Struct((), jnp.int32, sharding=partitioner.replicated)
+    step: PyTree[Struct] = Struct((), jnp.int32, sharding=partitioner.replicated)
     return TrainState(step=step, trainable=trainable, frozen=frozen, opt_state=slots)
 
 
@@ -196,7 +199,7 @@ def step_program(
         """The training step, lowered for the mesh."""
         rows = _placed(batches.row, size, partitioner.batch_sharding(size))
         parts = {"microbatches": microbatches}
-        step: Any = make_train_step(objective, kind, optimizer, partitioner, state, size, **parts)
+        step = make_train_step(objective, kind, optimizer, partitioner, state, size, **parts)
         with partitioner.context():
             return step.lower(state, rows, table, _key(partitioner))
 
@@ -253,7 +256,7 @@ def step_flops(run: Run) -> dict[str, float]:
     return {p.name.removeprefix("train "): float(needed_flops(p)) for p in found}
 
 
-def unplaced(tree: PyTree[Array]) -> Any:
+def unplaced(tree: PyTree[Array]) -> PyTree[Struct]:
     """The same shapes without shardings."""
     return jax.tree.map(lambda x: Struct(x.shape, x.dtype), tree)
 
@@ -294,8 +297,9 @@ def decoding(
     ) -> jax.Array:
         """Greedy tokens [batch, steps] for the prompts of a batch."""
         params = nested(params)
-        x: Any = model.apply(
-            {"params": params},
+        x: Array = applied(
+            model,
+            params,
             batch["tokens"],
             batch["slot_entity"],
             batch["slot_query"],

@@ -32,7 +32,7 @@ from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.objectives.item_scoring import ItemScorer
 from ilm_jax.sharding.partitioning import Partitioner
 
-Batch = Mapping[str, Any]
+Batch = Mapping[str, np.ndarray | jax.Array]
 GREEDY = DecodingConfig()
 
 

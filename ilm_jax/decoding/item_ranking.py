@@ -1,7 +1,5 @@
 """The best items for prompts by a model's item head: one pass over a prompt, no token decoded."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32, PyTree
 
@@ -47,7 +45,8 @@ def rank_by_head(
     """
     check_length(k, rows)
     hidden = Reader(lm, params["lm"]).prefill(embeddings, lengths, 1).hidden
-    found: Any = scorer.items(params, source, rows)
+    found = scorer.items(params, source, rows)
+    assert found.bias is not None
     biases = jnp.where(found.bias < NOWHERE / 2, -jnp.inf, found.bias)
     vectors, biases = in_blocks(found.table, biases, ITEM_BLOCK)
     if excluded is None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int, Int32
 
@@ -45,7 +46,7 @@ class Prompts(NamedTuple):
     word_ids: Int32[Values, "batch length"] | None = None
 
 
-def align(batch: Mapping[str, Any]) -> Prompts:
+def align(batch: Mapping[str, np.ndarray | jax.Array]) -> Prompts:
     """Prompts with their padding, wherever it was, on the right.
 
     Args:
@@ -106,7 +107,7 @@ def pieces(
     longest = int(prompts.lengths.max(initial=1))
     width = buckets.length(longest)
 
-    def fitted(array: Any) -> Any:
+    def fitted(array: Values) -> Values:
         """The array padded or cut to the bucket's length: 0 for tokens, else -1."""
         if array is None:
             return None
@@ -133,7 +134,7 @@ def pieces(
 
 
 def _filled(prompts: Prompts, rows: slice, size: int) -> Prompts:
-    def one(name: str, array: Any) -> Any:
+    def one(name: str, array: Values) -> Values:
         """The chosen rows, filled up to `size` with rows of padding."""
         if array is None:
             return None

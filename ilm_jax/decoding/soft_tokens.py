@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checkpoints.loading import fingerprint
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.ilm import ItemLanguageModel
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.pacing import Pacer
@@ -124,18 +124,18 @@ def embed_prompts(
         )
     words = () if word_ids is None else (word_ids,)
     if soft is None:
-        alone: Any = model.lm.apply({"params": params["lm"]}, tokens, *words, method="embed")
+        alone: Array = applied(model.lm, params["lm"], tokens, *words, method="embed")
         return alone
     slots = prompts["slot_entity"], prompts["slot_query"]
     entities = look_up(soft, prompts["entities"])
     inputs = (tokens, *slots, entities, *words)
-    both: Any = model.apply({"params": params}, *inputs, method="interleave")
+    both: Array = applied(model, params, *inputs, method="interleave")
     return both
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _soft_tokens(model: ItemLanguageModel, params: PyTree[Array], vectors: Array) -> Array:
-    tokens: Any = model.apply({"params": params}, vectors, method="soft_tokens")
+    tokens: Array = applied(model, params, vectors, method="soft_tokens")
     return tokens
 
 

@@ -6,12 +6,12 @@ entries belong to whom.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
+from ilm_jax.models.applying import applied
 from ilm_jax.models.decoder import Cache, Decoder
 from ilm_jax.models.t5 import T5
 
@@ -73,7 +73,7 @@ class Reader:
           cache: from `prefill` or an earlier call.
           valid: False at tokens that are not to be written; all are if None.
         """
-        words: Any = self.lm.apply({"params": self.params}, tokens, method="embed")
+        words: Array = applied(self.lm, self.params, tokens, method="embed")
         valid = jnp.ones(tokens.shape, bool) if valid is None else valid
         where = jnp.broadcast_to(entries, tokens.shape)
         real = valid.astype(jnp.int32)
@@ -81,7 +81,7 @@ class Reader:
 
     def logits(self, hidden: Float[Array, "*rows embed"]) -> Float32[Array, "*rows vocab"]:
         """Logits of the next token."""
-        logits: Any = self.lm.apply({"params": self.params}, hidden, method="logits")
+        logits: Array = applied(self.lm, self.params, hidden, method="logits")
         return logits.astype(jnp.float32)
 
     def log_probs(self, hidden: Float[Array, "*rows embed"]) -> Float32[Array, "*rows vocab"]:
@@ -89,7 +89,7 @@ class Reader:
         return jax.nn.log_softmax(self.logits(hidden))
 
     def _apply(self, *args: Array | Cache) -> tuple[Array, Cache]:
-        outputs: Any = self.lm.apply({"params": self.params}, *args)
+        outputs: tuple[Array, Cache] = applied(self.lm, self.params, *args)
         return outputs
 
 

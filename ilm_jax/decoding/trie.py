@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32
+from jaxtyping import Array, Bool, Int, Int32, PyTree
 from numpy.typing import ArrayLike
 
 from ilm_jax.errors import UserError
@@ -184,7 +184,7 @@ def _from_sorted(
 
 
 def _trie(*arrays: ArrayLike, stem: ArrayLike, start: ArrayLike, **static: Any) -> Trie:
-    put: Any = [jnp.asarray(array, jnp.int32) for array in (*arrays, stem, start)]
+    put: PyTree[Array] = [jnp.asarray(array, jnp.int32) for array in (*arrays, stem, start)]
     return Trie(*put, **static)
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Array, Int, PyTree
@@ -104,7 +104,7 @@ class Evaluator(Protocol):
         """
         return Evaluation([])
 
-    def shown(self, answers: Answers) -> tuple[Any, Any]:
+    def shown(self, answers: Answers) -> tuple[Sequence[object], Sequence[object]]:
         """(targets, predictions) as files show them."""
 
     def evaluate(

@@ -1,14 +1,14 @@
 """Subjects of generated texts: words for a judge, and preferences from behaviour."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.evaluation.trained import EvaluatedTask
 
-Examples = Sequence[Mapping[str, Any]]
+Examples = Sequence[Example]
 
 
 def subjects(task: EvaluatedTask, examples: Examples) -> tuple[list[str] | None, list[str] | None]:

@@ -16,10 +16,12 @@ import jax.numpy as jnp
 from flax.core import freeze
 from flax.linen.partitioning import AxisMetadata
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, PyTree
 from optax import multi_transform, set_to_zero
 
 from ilm_jax.decoding.greedy import greedy
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.runs.run import Run
 
 try:
@@ -76,8 +78,8 @@ class ItemLanguageT5XModel(_Base):
         )
 
     def get_initial_variables(
-        self, rng: jax.Array, input_shapes: Mapping[str, Any], input_types: Any = None
-    ) -> Any:
+        self, rng: jax.Array, input_shapes: Mapping[str, object], input_types: object = None
+    ) -> PyTree[Array]:
         """{"params": …, "params_axes": …} with our logical names of every dimension."""
         boxed = self.objective.init(rng)
         names = flatten_dict(nn.get_partition_spec(boxed))
@@ -89,7 +91,7 @@ class ItemLanguageT5XModel(_Base):
         return freeze({"params": nn.unbox(boxed), "params_axes": unflatten_dict(axes)})
 
     def loss_fn(
-        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
+        self, params: PyTree[Array], batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
     ) -> tuple[jax.Array, Any]:
         """(T5X's cross-entropy on target tokens, its metrics)."""
         logits, targets, weights = self._logits(params, batch, dropout_rng)
@@ -111,12 +113,17 @@ class ItemLanguageT5XModel(_Base):
         return loss, metrics
 
     def predict_batch_with_aux(
-        self, params: Any, batch: Mapping[str, jax.Array], rng: Any = None, **ignored: Any
+        self,
+        params: PyTree[Array],
+        batch: Mapping[str, jax.Array],
+        rng: jax.Array | None = None,
+        **ignored: Any,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(greedy continuations of the prompts [batch, targets length], {})."""
         table, entities = _as_table(batch["entity_vectors"])
-        embeddings: Any = self.module.apply(
-            {"params": params},
+        embeddings: Array = applied(
+            self.module,
+            params,
             batch["tokens"],
             batch["slot_entity"],
             batch["slot_query"],
@@ -136,7 +143,10 @@ class ItemLanguageT5XModel(_Base):
         return tokens, {}
 
     def score_batch(
-        self, params: Any, batch: Mapping[str, jax.Array], return_intermediates: bool = False
+        self,
+        params: PyTree[Array],
+        batch: Mapping[str, jax.Array],
+        return_intermediates: bool = False,
     ) -> jax.Array:
         """log p(targets | prompt) of every row, in nats."""
         table, entities = _as_table(batch["entity_vectors"])
@@ -146,12 +156,15 @@ class ItemLanguageT5XModel(_Base):
         return -jnp.sum(jnp.where(weights > 0, nll, 0), axis=1)
 
     def _compute_logits(
-        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: Any = None
+        self,
+        params: PyTree[Array],
+        batch: Mapping[str, jax.Array],
+        dropout_rng: jax.Array | None = None,
     ) -> jax.Array:
         return self._logits(params, batch, dropout_rng)[0]
 
     def _logits(
-        self, params: Any, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
+        self, params: PyTree[Array], batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(logits, targets, weights) of the target window."""
         flat = flatten_dict(params, sep="/")
@@ -165,8 +178,8 @@ class ItemLanguageT5XModel(_Base):
             targets, weights = (jnp.take_along_axis(x, at, axis=1) for x in (targets, weights))
         return logits, targets, weights
 
-    def _labels(self, params: Any) -> Any:
-        def label(keys: Any, _: Any) -> str:
+    def _labels(self, params: PyTree[Array]) -> PyTree[str]:
+        def label(keys: tuple[jax.tree_util.DictKey, ...], _: Array) -> str:
             """optax.multi_transform's label of a leaf."""
             return "trains" if self._trains("/".join(key.key for key in keys)) else "stays"
 

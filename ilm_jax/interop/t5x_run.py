@@ -73,7 +73,7 @@ def batches(
 
 
 def get_dataset(
-    cfg: Any, shard_id: int, num_shards: int, converter: Any = None, *, run: Run, **ignored: Any
+    cfg: Any, shard_id: int, num_shards: int, converter: object = None, *, run: Run, **ignored: Any
 ) -> Any:
     """T5X's `get_dataset_fn`: the run's training stream as a tf.data.Dataset of batches.
 
@@ -87,7 +87,7 @@ def get_eval_datasets(
     shard_id: int,
     num_shards: int,
     eval_steps: int,
-    converter: Any = None,
+    converter: object = None,
     *,
     run: Run,
     **ignored: Any,
@@ -118,7 +118,7 @@ def logical_axis_rules(rules: Sequence[tuple[str, str | None]]) -> list[tuple[st
     return [*rules, ("queries", None), ("cf", None)]
 
 
-def learning_rate(run: Run) -> Callable[[int], Any]:
+def learning_rate(run: Run) -> Callable[[int], jax.typing.ArrayLike]:
     """The run's schedule; T5X writes it down, and the optimizer follows it by itself."""
     return run.optimizer.learning_rate_at(run.trainer.total_steps)
 
@@ -156,7 +156,9 @@ class SourcesInitializer(_Base):
         )
         print(f"parameters:\n{report}", file=sys.stderr)
 
-        def place(keys: Any, sharding: Any) -> jax.Array:
+        def place(
+            keys: tuple[jax.tree_util.DictKey, ...], sharding: jax.sharding.Sharding
+        ) -> jax.Array:
             """The leaf of this path, taken from `loaded` so that host memory falls as it goes."""
             return jax.device_put(loaded.pop("/".join(key.key for key in keys)), sharding)
 

@@ -73,7 +73,7 @@ class Metric:
 
     name: str
     answer: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
     higher_is_better: bool | None = True
     unit: str = ""
     parts: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def register_metric(metric: Metric) -> None:
         METRICS.register(name, metric, again=again)
 
 
-def _origin(function: Callable[..., Any]) -> object:
+def _origin(function: Callable[..., object]) -> object:
     """What a function shares with itself when its module, or a notebook's cell, runs anew."""
     code = getattr(function, "__code__", None)
     if code is None:
@@ -148,12 +148,11 @@ def _unit(metric: Metric) -> str:
 
 
 def _values(
-    metric: Metric, name: str, given: Any, index: Int64[np.ndarray, " units"]
+    metric: Metric, name: str, given: object, index: Int64[np.ndarray, " units"]
 ) -> MetricValues | None:
     """A function's values where they are known; None if none is."""
-    weighted = isinstance(given, tuple)
     try:
-        values, weights = given if weighted else (given, None)
+        values, weights = given if isinstance(given, tuple) else (given, None)
         values = np.asarray(values, np.int64 if metric.total else np.float64)
         weights = None if weights is None else np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:
@@ -182,7 +181,7 @@ def _values(
     )
 
 
-def _ranking(predictions: lists.Lists, targets: Sequence[int]) -> dict[str, Any]:
+def _ranking(predictions: lists.Lists, targets: Sequence[int]) -> dict[str, np.ndarray | str]:
     """HR, NDCG and MRR at the cut-offs that a list can fill: a list of 5 says nothing of HR@10."""
     length = predictions.shape[1]
     ranks = lists.ranks_of(predictions, [np.array([row]) for row in targets])[:, 0]
@@ -196,14 +195,14 @@ def _rouge(
     predictions: Sequence[str],
     targets: Sequence[str],
     on_unit: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, np.ndarray | str]:
     rouges = texts.rouge(predictions, targets, on_text=on_unit)
     if rouges is None:
         return dict.fromkeys(texts.ROUGES, f"{texts.NOT_AVAILABLE} ({texts.REMEDY})")
     return {n: v if np.isfinite(v).any() else texts.NO_WORDS for n, v in rouges.items()}
 
 
-def _bleu(predictions: Sequence[str], targets: Sequence[str]) -> Any:
+def _bleu(predictions: Sequence[str], targets: Sequence[str]) -> np.ndarray | str:
     counts = texts.bleu_counts(predictions, targets)
     if counts is None:
         return f"{texts.NOT_AVAILABLE} ({texts.REMEDY})"

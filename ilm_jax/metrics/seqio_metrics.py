@@ -5,6 +5,7 @@ be measured again with. Each returns {metric: value}; a metric that is asked of 
 does not fit says so in one line.
 """
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def ranking_metrics(
     return {name: float(v.mean()) for name, v in metrics.per_user(ranks, cutoffs).items()}
 
 
-def rating_metrics(targets: Sequence[float], predictions: Sequence[Any]) -> dict[str, float]:
+def rating_metrics(
+    targets: Sequence[float], predictions: Sequence[float | str]
+) -> dict[str, float]:
     """RMSE and MAE of ratings, given as numbers or as texts of numbers ("4.5")."""
     _paired("rating_metrics", targets, predictions)
     wanted = np.array([_number("rating_metrics", "target", i, x) for i, x in enumerate(targets)])
@@ -88,7 +91,7 @@ def auc_metrics(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, fl
     return found if users is None else {**found, "uauc": score_metrics.uauc(labels, given, users)}
 
 
-def sequence_nll(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:
+def sequence_nll(targets: Sequence[object], scores: Sequence[float]) -> dict[str, float]:
     """Mean over examples of -score, where a score is the target's log-likelihood in nats.
 
     Per example, not per token: `nll` of `ilm evaluate` divides by tokens.
@@ -135,12 +138,14 @@ def metric_fns(names: Sequence[str]) -> list[MetricFn]:
     return found
 
 
-def _paired(metric: str, targets: Sequence[Any], outputs: Sequence[Any]) -> None:
+def _paired(metric: str, targets: Sequence[object], outputs: Sequence[object]) -> None:
     if not len(targets) or len(targets) != len(outputs):
         raise UserError(f"{metric}: {len(targets)} targets and {len(outputs)} outputs: one each")
 
 
-def _each(metric: str, what: str, values: Sequence[Any], kind: Any, wanted: str) -> None:
+def _each(
+    metric: str, what: str, values: Sequence[object], kind: type | types.UnionType, wanted: str
+) -> None:
     for row, value in enumerate(values):
         if not isinstance(value, kind):
             shown = repr(value)
@@ -148,7 +153,7 @@ def _each(metric: str, what: str, values: Sequence[Any], kind: Any, wanted: str)
             raise UserError(f"{metric}: {what} {row} is {shown}, not {wanted}")
 
 
-def _number(metric: str, what: str, row: int, value: Any) -> float:
+def _number(metric: str, what: str, row: int, value: float | str) -> float:
     try:
         # Python reads "4_5" as 45.
         number = float("nan") if "_" in str(value) else float(value)

@@ -7,13 +7,15 @@ counts that each text adds to it, and RMSE or AUC are statistics of rows that ar
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from ilm_jax.errors import UserError
 from ilm_jax.metrics.intervals import Interval, corpus_interval, interval_over_users, mean_interval
+
+V = TypeVar("V")
 
 SAMPLES = 1000
 # From the sums of a corpus metric's counts to the metric.
@@ -126,7 +128,7 @@ class Evaluation:
     def under(self, name: str) -> "Evaluation":
         """The same with every name behind "name/", where several tasks are measured."""
 
-        def named(given: Mapping[str, Any]) -> dict[str, Any]:
+        def named(given: Mapping[str, V]) -> dict[str, V]:
             """The same values under prefixed names."""
             return {f"{name}/{key}": value for key, value in given.items()}
 

@@ -9,7 +9,10 @@ words cannot be told there without a dictionary. Composed and decomposed Unicode
 import functools
 import importlib
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import regex
 
 # Of these scripts' letters each is a word. Korean and Tibetan set words or syllables apart.
 SPACELESS = (
@@ -91,7 +94,7 @@ def _is_spaceless(text: str) -> bool:
 
 
 @functools.cache
-def _patterns() -> dict[str, Any]:
+def _patterns() -> dict[str, "regex.Pattern[str]"]:
     # Comes with sacrebleu and with rouge-score's nltk; nobody else asks for words.
     regex = importlib.import_module("regex")
     scripts = "".join(rf"\p{{scx={name}}}" for name in SPACELESS)

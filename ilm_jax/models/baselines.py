@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.layers import Dense, DType, make_param, normal_002
+from ilm_jax.models.layers import Dense, DType, Types, make_param, normal_002
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 
 TOLERANCE = 0.1
@@ -37,7 +36,7 @@ class MLPAdaptor(nn.Module):
     @nn.compact
     def __call__(self, vectors: Float[Array, "*batch cf"]) -> Float[Array, "*batch queries lm_dim"]:
         """Soft tokens of each vector."""
-        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = Types(dtype=self.dtype, param_dtype=self.param_dtype)
         hidden = jax.nn.relu(
             Dense(self.hidden_dim, ("cf", "mlp"), True, name="up", **types)(vectors)
         )

@@ -1,6 +1,6 @@
 """The parts of a BERT-shaped encoder (Devlin et al. 2019, arXiv 1810.04805): post-norm, GELU."""
 
-from typing import Any
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from ilm_jax.models.layers import (
     DType,
     Embed,
     LayerNorm,
+    Types,
     constrain,
     constrain_logits,
     make_param,
@@ -41,7 +42,7 @@ class BertAttention(nn.Module):
 
         def dense(axes: tuple[str, str]) -> Dense:
             """A projection, initialised as BERT's (normal, 0.02)."""
-            types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+            types = Types(dtype=self.dtype, param_dtype=self.param_dtype)
             return Dense(self.embed_dim, axes, True, kernel_init=normal_002, **types)
 
         self.query = dense(("embed", "heads"))
@@ -80,15 +81,11 @@ class BertMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
         """Applies the feed-forward block, without residual and norm."""
-        types: dict[str, Any] = {
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-            "use_bias": True,
-            "kernel_init": normal_002,
-        }
-        x = Dense(self.mlp_dim, ("embed", "mlp"), name="up", **types)(x)
+        types = Types(dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = functools.partial(Dense, use_bias=True, kernel_init=normal_002, **types)
+        x = dense(self.mlp_dim, ("embed", "mlp"), name="up")(x)
         x = constrain(gelu(x), "batch", "length", "mlp")
-        return Dense(self.embed_dim, ("mlp", "embed"), name="down", **types)(x)
+        return dense(self.embed_dim, ("mlp", "embed"), name="down")(x)
 
 
 class TextEmbedding(nn.Module):
@@ -105,7 +102,7 @@ class TextEmbedding(nn.Module):
 
     def setup(self) -> None:
         """Creates the two tables."""
-        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = Types(dtype=self.dtype, param_dtype=self.param_dtype)
         self.token = Embed(self.vocab_size, self.embed_dim, **types)
         self.position = Embed(self.max_length, self.embed_dim, ("length", "embed"), **types)
 
@@ -133,7 +130,7 @@ class TextHead(nn.Module):
 
     def setup(self) -> None:
         """Creates the parts."""
-        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = Types(dtype=self.dtype, param_dtype=self.param_dtype)
         # Both sides are `embed`, which one array may name once.
         self.dense = Dense(self.embed_dim, ("embed", None), True, kernel_init=normal_002, **types)
         self.norm = LayerNorm(self.norm_eps, **types)

@@ -6,8 +6,7 @@ full training minus exactly their weight-gradient products.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from jax.extend import core
@@ -34,8 +33,8 @@ def count_dots(jaxpr: Jaxpr) -> int:
     return _count(jaxpr, lambda eqn: 1)
 
 
-def _dot_flops(eqn: Any) -> int:
-    left, right = (var.aval.shape for var in eqn.invars[:2])
+def _dot_flops(eqn: core.JaxprEqn) -> int:
+    left, right = (var.aval.shape for var in eqn.invars[:2])  # type: ignore[attr-defined]
     (contract, contract_right), (batch, batch_right) = eqn.params["dimension_numbers"]
     contracted = math.prod(left[i] for i in contract)
     batches = math.prod(left[i] for i in batch)
@@ -48,7 +47,7 @@ def _dot_flops(eqn: Any) -> int:
 UNCOUNTED = ("pallas_call", "conv_general_dilated", "ragged_dot", "ragged_dot_general")
 
 
-def _count(jaxpr: Jaxpr, cost: Any) -> int:
+def _count(jaxpr: Jaxpr, cost: Callable[[core.JaxprEqn], int]) -> int:
     jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
     total = 0
     for eqn in jaxpr.eqns:
@@ -75,7 +74,7 @@ def _count(jaxpr: Jaxpr, cost: Any) -> int:
     return total
 
 
-def _sub_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _sub_jaxprs(params: Mapping[str, object]) -> Iterator[Jaxpr]:
     """The programs that an equation calls (a custom_vjp's rules are functions, and not run)."""
     for value in params.values():
         for leaf in jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, Jaxpr)):

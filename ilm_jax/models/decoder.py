@@ -7,14 +7,12 @@ arXiv 2302.13971, section 2.2; Ainslie et al. 2023, arXiv 2305.13245); and what 
 words: `embed`, `__call__`, `logits`.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.models.attention import cache_mask, soft_cap, within, write_cache
-from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod
+from ilm_jax.models.decoder_layers import Cache, DecoderConfig, DecoderLayer, DecoderPeriod, Row
 from ilm_jax.models.layers import Embed, constrain, constrain_logits
 from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.remat import remat
@@ -159,7 +157,7 @@ class Decoder(nn.Module):
             masks["local"] = mask & within(positions, keys, self.config.sliding_window)
         return cache | {"positions": keys}, masks
 
-    def _run(self, x: Array, cache: Cache | None, *args: Any) -> tuple[Array, Cache | None]:
+    def _run(self, x: Array, cache: Cache | None, *args: *Row) -> tuple[Array, Cache | None]:
         """All layers: those of the scan, then those that stand alone."""
         after = None if cache is None else dict(cache)
         if self.config.repetitions:

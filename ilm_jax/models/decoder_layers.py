@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check, check_heads
 from ilm_jax.errors import UserError
@@ -16,7 +16,7 @@ from ilm_jax.models.attention import (
     dot_product_attention,
     write_cache,
 )
-from ilm_jax.models.layers import Dense, RMSNorm, check_lora_targets, constrain, lora_rank_of
+from ilm_jax.models.layers import Dense, RMSNorm, Types, check_lora_targets, constrain, lora_rank_of
 from ilm_jax.models.rope import RopeScaling, rotary
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
 KINDS = ("global", "local")
 
 # Arrays by name; the decoder's mirror its parameters (see `Decoder.init_cache`).
-Cache = dict[str, Any]
+Cache = dict[str, PyTree[Array]]
+# What all layers take beside those: positions, segments, entries and masks of the cache.
+Row = tuple[Array, Array, Array | None, dict[str, Array] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +179,9 @@ class DecoderConfig:
         return Decoder(self)
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
     def dense(self, name: str, features: int, axes: tuple[str, str], bias: bool = False) -> Dense:
         """A projection of a layer, with the low-rank update that the config asks for."""
@@ -328,7 +330,7 @@ class DecoderPeriod(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x: Array, cache: Cache | None, *args: Any) -> tuple[Array, Cache | None]:
+    def __call__(self, x: Array, cache: Cache | None, *args: *Row) -> tuple[Array, Cache | None]:
         """Applies the layers to their slices of the cache, {"sub_0": ...}."""
         caches = {}
         for i, kind in enumerate(self.config.layer_pattern):

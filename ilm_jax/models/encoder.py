@@ -5,7 +5,6 @@ Word, position and token-type vectors, then post-norm layers; no pooler. The tok
 """
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ilm_jax.checks import BelowOne, Count, DTypeName, Remat, Weight, check, check_heads
 from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import LayerNorm, constrain
+from ilm_jax.models.layers import LayerNorm, Types, constrain
 from ilm_jax.models.remat import remat
 
 
@@ -55,9 +54,9 @@ class BertConfig:
         check_heads(self)
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
 
 class BertLayer(nn.Module):

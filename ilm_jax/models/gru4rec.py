@@ -11,7 +11,7 @@ added, and the loss is that of the objective.
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from ilm_jax.checks import BelowOne, Count, DTypeName, check
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import Dense, constrain, make_param
+from ilm_jax.models.layers import Dense, Types, constrain, make_param
 from ilm_jax.models.stacking import layer_name
 
 
@@ -52,9 +52,9 @@ class GRU4RecConfig:
         return GRU4Rec(self)
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
 
 class GRULayer(nn.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.layers import constrain
 from ilm_jax.models.output_layer import OutputLayer
@@ -105,8 +106,9 @@ class ItemLanguageModel(nn.Module):
         word_ids: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length lm_dim"]:
         """Token vectors, with those of their words where the language model has any."""
-        lm: Any = self.lm
-        return cast(Array, lm.embed(tokens) if word_ids is None else lm.embed(tokens, word_ids))
+        if word_ids is None:
+            return self.lm.embed(tokens)
+        return cast(T5, self.lm).embed(tokens, word_ids)  # a decoder has none
 
     def interleave(
         self,
@@ -153,7 +155,7 @@ def token_rms(lm: Decoder | T5, params: PyTree[Array], vocab_size: int) -> Float
 
     def squares(ids: Array) -> tuple[Array, Array]:
         """Sum of the words' mean squares, and how many of them are not zero."""
-        words: Any = lm.apply({"params": params}, ids[None], method="embed")
+        words: Array = applied(lm, params, ids[None], method="embed")
         square = jnp.mean(jnp.square(words[0].astype(jnp.float32)), axis=-1)
         square = jnp.where(ids < vocab_size, square, 0.0)
         return jnp.sum(square), jnp.sum(square > 0)

@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ilm_jax.checks import Dataclass
+
 if TYPE_CHECKING:
     from ilm_jax.models.decoder import Decoder
     from ilm_jax.models.t5 import T5
 
 
 @runtime_checkable
-class LanguageModelConfig(Protocol):
+class LanguageModelConfig(Dataclass, Protocol):
     """Sizes of a language model; a dataclass that builds its module.
 
     Its fields `vocab_size` and `param_dtype` can be replaced.

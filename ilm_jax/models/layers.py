@@ -7,7 +7,7 @@ Leaf names are stable, since freezing patterns and checkpoints are written again
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import flax.linen as nn
 import jax
@@ -75,6 +75,13 @@ def constrain_logits(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*bat
         return constrain(logits, *(None,) * logits.ndim)
     batch, length, vocab = logits.shape
     return constrain(logits, readout_rows(batch * length, vocab), "length", "vocab")
+
+
+class Types(TypedDict):
+    """Keyword arguments that every layer takes."""
+
+    dtype: DType
+    param_dtype: DType
 
 
 def make_param(

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checks import Choice, Number, check
-from ilm_jax.models.decoder import Cache, Decoder
+from ilm_jax.models.applying import applied
+from ilm_jax.models.decoder import Cache, Decoder, DecoderConfig
 from ilm_jax.models.layers import constrain, constrain_logits, make_param
 from ilm_jax.models.output_layer import NEVER, OutputLayer
-from ilm_jax.models.t5 import T5
+from ilm_jax.models.t5 import T5, T5Config
 
 TOP = "new_tokens"  # below the language model's own key
 _TOKENS_AT_ONCE = 4096
@@ -93,7 +94,7 @@ class ExtendedLM(nn.Module):
         self.new_tokens = NewTokenRows(self.count, self.lm.config.embed_dim, self.tied)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> DecoderConfig | T5Config:
         """The language model's sizes."""
         return self.lm.config
 
@@ -108,8 +109,7 @@ class ExtendedLM(nn.Module):
         rows = jnp.take(self.new_tokens()[0], place, axis=0, mode="clip").astype(words.dtype)
         is_new = (place >= 0) & (place < self.count)
         x = constrain(jnp.where(is_new[..., None], rows, words), "batch", "length", "embed")
-        lm: Any = self.lm
-        return x if word_ids is None else cast(Array, lm.with_words(x, word_ids))
+        return x if word_ids is None else cast(T5, self.lm).with_words(x, word_ids)
 
     def __call__(self, *args: Any, **others: Any) -> Any:
         """As the language model's."""
@@ -181,12 +181,12 @@ def started(
     def moments(start: Array) -> tuple[Array, Array, Array]:
         """Sums over a block of words, and how many count."""
         ids = start + jnp.arange(rows)
-        words: Any = lm.apply({"params": params}, ids[None], method="embed")
+        words: Array = applied(lm, params, ids[None], method="embed")
         return _sums(words[0], ids < size)
 
     starts = jnp.arange(0, size, rows)
     read = jax.tree.map(lambda x: x.sum(0), jax.lax.map(moments, starts))
-    output: Any = lm.apply({"params": params}, method="output_layer")
+    output: OutputLayer = applied(lm, params, method="output_layer")
     said = _sums(output.table, jnp.arange(output.table.shape[0]) < size)
     return {
         f"{TOP}/{name}": _placed(drawn[name], *sums)

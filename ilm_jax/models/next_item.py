@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int
 
+from ilm_jax.checks import Dataclass
 from ilm_jax.models.layers import Dense, Embed, normal_002, unit
 from ilm_jax.models.two_tower import MULTIPLE
 
@@ -39,7 +40,7 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class EncoderConfig(Protocol):
+class EncoderConfig(Dataclass, Protocol):
     """Configuration of an encoder, such as `SASRecConfig`; a dataclass of one's own will do.
 
     Attributes:

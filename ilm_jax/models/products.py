@@ -6,14 +6,15 @@ half of the rate of others (jaxlib 0.10.2). Here the narrower factor is turned f
 which costs a copy of it, and the product has the form of a layer's own.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jaxtyping import Array, Float
 
 from ilm_jax.models.platforms import platform
+
+# Of (x, weight): what is kept of them, or their gradients; None where nothing is asked for.
+_Pair = tuple[Array | None, Array | None]
 
 
 def product(
@@ -28,12 +29,12 @@ def _product(x: Array, weight: Array) -> Array:
     return jnp.dot(x, weight)
 
 
-def _forward(x: Any, weight: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
+def _forward(x: CustomVJPPrimal, weight: CustomVJPPrimal) -> tuple[Array, _Pair]:
     kept = x.value if weight.perturbed else None, weight.value if x.perturbed else None
     return jnp.dot(x.value, weight.value), kept
 
 
-def _backward(kept: tuple[Array | None, Array | None], of_out: Any) -> tuple[Any, Any]:
+def _backward(kept: _Pair, of_out: Array | SymbolicZero) -> _Pair:
     x, weight = kept
     if isinstance(of_out, SymbolicZero):
         return None, None

@@ -86,6 +86,7 @@ class QFormer(nn.Module):
         """What the queries read from each vector, in the computation's dtype."""
         flat = vectors.reshape(-1, vectors.shape[-1])
         queries, _ = self._encode(self._project(flat), None, None, deterministic)
+        assert queries is not None
         return queries.reshape(*vectors.shape[:-1], *queries.shape[1:])
 
     def read_tokens(
@@ -121,6 +122,7 @@ class QFormer(nn.Module):
     ) -> Float[Array, "batch projection"]:
         """Unit vectors (float32) of texts, from their first token; padding is not seen."""
         _, hidden = self._encode(None, text, self._visible(text), deterministic)
+        assert hidden is not None
         return unit(self.text_projection(hidden[:, 0]))
 
     def features(
@@ -149,6 +151,7 @@ class QFormer(nn.Module):
     ) -> Float[Array, "batch 2"]:
         """Logits of (no match, match), the mean over queries that see the whole text (ITM)."""
         queries, _ = self.read_tokens(self._project(vectors), text, deterministic)
+        assert queries is not None
         return self._matches(queries)
 
     def caption_logits(
@@ -166,6 +169,7 @@ class QFormer(nn.Module):
         seen = self._seen_by_all(text) & self._causal(text.shape[1])
         tokens, text = self._project(vectors), text.at[:, 0].set(self.config.dec_id)
         _, hidden = self._encode(tokens, text, seen, deterministic)
+        assert hidden is not None
         return self.text_head(hidden, self.text_embedding.token)
 
     def match_and_caption(

@@ -1,7 +1,6 @@
 """Sizes and layers of the Q-Former (see qformer.py for the model and its sources)."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from ilm_jax.checks import BelowOne, Count, DTypeName, Number, Remat, Weight, ch
 from ilm_jax.errors import UserError
 from ilm_jax.models.bert import BertAttention, BertMLP
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import DType, LayerNorm, constrain, make_param, normal_002
+from ilm_jax.models.layers import DType, LayerNorm, Types, constrain, make_param, normal_002
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +78,13 @@ class QFormerConfig:
         return self.token_dim or self.embed_dim
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
 
 # Hidden states of (queries, text), each [batch, length, embed] or None where absent.
-Streams = tuple[Any, Any]
+Streams = tuple[Array | None, Array | None]
 
 
 class QFormerLayer(nn.Module):
@@ -98,7 +97,7 @@ class QFormerLayer(nn.Module):
     def __call__(
         self,
         streams: Streams,
-        tokens: Any,
+        tokens: Float[Array, "batch item_tokens token"] | None,
         mask: Bool[Array, "#batch #length length"] | None,
         deterministic: bool,
     ) -> Streams:
@@ -106,7 +105,7 @@ class QFormerLayer(nn.Module):
 
         Args:
           streams: queries and text.
-          tokens: what queries attend to, [batch, item_tokens, token]; None without queries.
+          tokens: what queries attend to; None without queries.
           mask: True where a position (queries first, then text) may look; all if None.
           deterministic: no dropout.
         """
@@ -133,6 +132,7 @@ class QFormerLayer(nn.Module):
         queries, text = x[:, :split], x[:, split:]
         if streams[0] is not None:
             if self.has_cross_attention:
+                assert tokens is not None
                 cross = attention("cross_attention")
                 update = cross(queries, tokens, None, deterministic)
                 queries = add(queries, update, "cross_attention_norm")

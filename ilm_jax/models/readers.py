@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Float32, PyTree
 
-from ilm_jax.checks import check
+from ilm_jax.checks import Dataclass, check
 from ilm_jax.models.baselines import MLPAdaptor, SoftPrompt, matching_hidden
 from ilm_jax.models.layers import Dense, DType
 from ilm_jax.models.qformer import QFormer, QFormerConfig
@@ -35,7 +35,7 @@ class Reader(Protocol):
         """Width of the vectors; 0: the embedding table's."""
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """Configurations of its parts by top key, as checkpoints record and compare them."""
         return {}
 
@@ -126,7 +126,7 @@ class _SizedByQFormer(Reader):
         return self.qformer.cf_dim
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The Q-Former's."""
         return {"qformer": self.qformer}
 

@@ -8,7 +8,7 @@ attention may be computed in blocks.
 """
 
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from ilm_jax.checks import BelowOne, Choice, Count, DTypeName, Weight, check, check_heads
 from ilm_jax.models.attention import BACKENDS, causal_attention
 from ilm_jax.models.dropout import Dropout
-from ilm_jax.models.layers import Dense, Embed, LayerNorm, constrain, normal_002
+from ilm_jax.models.layers import Dense, Embed, LayerNorm, Types, constrain, normal_002
 from ilm_jax.models.stacking import layer_name
 
 
@@ -60,9 +60,9 @@ class SASRecConfig:
         return SASRec(self)
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
 
 class SASRecLayer(nn.Module):

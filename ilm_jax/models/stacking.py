@@ -11,13 +11,14 @@ path. The way back is checkpoints/layout.py's, which knows what the model in mem
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import jax
-from jaxtyping import Array, PyTree
+import numpy as np
 
 from ilm_jax.errors import UserError
 
+Leaf = TypeVar("Leaf", jax.Array, np.ndarray, jax.ShapeDtypeStruct)
 STACKED = re.compile(r"^(?P<prefix>(?:.*/)?)layers/sub_(?P<sub>\d+)/(?P<leaf>.+)$")
 
 
@@ -27,8 +28,8 @@ def layer_name(index: int) -> str:
 
 
 def unstack_layers(
-    params: PyTree[Array], period: int | Mapping[str, int] | None = None
-) -> dict[str, Any]:
+    params: Mapping[str, Leaf], period: int | Mapping[str, int] | None = None
+) -> dict[str, Leaf]:
     """{path: array} with stacked layers split into `layer_XX` entries; the rest as it is.
 
     Args:
@@ -70,7 +71,7 @@ def _period(prefix: str, period: int | Mapping[str, int]) -> int:
     raise UserError(f"no period is given for the layers under {prefix!r}: known {dict(period)}")
 
 
-def _row(array: Array | jax.ShapeDtypeStruct, i: int) -> Array | jax.ShapeDtypeStruct:
+def _row(array: Leaf, i: int) -> Leaf:
     if isinstance(array, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
+        return type(array)(array.shape[1:], array.dtype)
     return array[i]

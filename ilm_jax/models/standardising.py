@@ -6,7 +6,8 @@ Salimans & Kingma 2016, arXiv 1602.07868, section 3, and Krähenbühl et al. 201
 gives soft tokens that are centred over the items, and as large as words.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -42,7 +43,12 @@ def inputs_of(
     """
     read: list[Array] = []
 
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def note(
+        call: Callable[..., object],
+        args: tuple[Array, ...],
+        kwargs: dict[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> object:
         """flax.linen.intercept_methods' hook: keeps what the layer is called with."""
         if context.method_name == "__call__" and "/".join(context.module.path) == layer:
             read.append(args[0])

@@ -7,12 +7,10 @@ both: the encoder reads `inputs [eos]` of it, the decoder is given `[start] targ
 dropped unless the configuration says so: most language models are frozen here.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ilm_jax.models.attention import cache_mask, causal_segment_mask, write_cache
 from ilm_jax.models.decoder import Cache
@@ -264,7 +262,7 @@ class T5Stack(nn.Module):
         cache: dict[str, Array] | None,
         positions: Positions,
         mask: Bool[Array, "batch length keys"],
-        *memory: Any,
+        *memory: PyTree[Array],
         deterministic: bool = True,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, Array] | None]:
         """(final hidden states, cache); arguments as in the layer, the bias apart."""
@@ -278,8 +276,8 @@ class T5Stack(nn.Module):
         return drop(x, deterministic), cache
 
     def _run(
-        self, deterministic: bool, x: Array, cache: dict[str, Array] | None, *args: Any
-    ) -> tuple[Array, Any]:
+        self, deterministic: bool, x: Array, cache: dict[str, Array] | None, *args: PyTree[Array]
+    ) -> tuple[Array, dict[str, Array] | None]:
         """All layers, scanned or one by one."""
         cfg, how = self.config, (self.decodes, deterministic)
         count = cfg.decoder_layers if self.decodes else cfg.num_layers

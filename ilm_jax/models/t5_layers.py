@@ -1,11 +1,11 @@
 """Sizes and layers of the encoder-decoder (see t5.py for the model and its sources)."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ilm_jax.checks import (
     BelowOne,
@@ -25,6 +25,7 @@ from ilm_jax.models.layers import (
     Dense,
     Initializer,
     RMSNorm,
+    Types,
     check_lora_targets,
     constrain,
     lora_rank_of,
@@ -138,9 +139,9 @@ class T5Config:
         return T5(self)
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> Types:
         """Keyword arguments that every layer takes."""
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Types(dtype=self.dtype, param_dtype=self.param_dtype)
 
     def dense(
         self, name: str, features: int, axes: tuple[str, str], init: Initializer | None = None
@@ -319,7 +320,7 @@ class T5Period(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, cache: LayerCache | None, *args: Any
+        self, x: Array, cache: LayerCache | None, *args: PyTree[Array]
     ) -> tuple[Array, LayerCache | None]:
         """Applies the layer to a slice of the cache."""
         layer = T5Layer(self.config, self.decodes, self.deterministic, name="sub_0")

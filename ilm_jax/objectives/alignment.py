@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
-from ilm_jax.checks import BelowOne, Weight, check
+from ilm_jax.checks import BelowOne, Dataclass, Weight, check
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
+from ilm_jax.models.applying import applied
 from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.models.qformer_layers import LogTemperatures
 from ilm_jax.objectives.alignment_kinds import KINDS, Pass
@@ -66,7 +67,7 @@ class Alignment(Objective):
         return self.qformer.cf_dim
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The Q-Former's."""
         return {"qformer": self.qformer}
 
@@ -131,5 +132,5 @@ class Alignment(Objective):
         logs = own.pop(TEMPERATURES)
         rngs = {} if key is None else {"dropout": jax.random.fold_in(key, 0)}
         model = self.model.bind({"params": own}, rngs=rngs)
-        temperature: Any = self.temperatures.apply({"params": logs}, kind)
+        temperature: Array = applied(self.temperatures, logs, kind)
         return KINDS[kind].loss(Pass(kind, self, model, batch, table, temperature, key))

@@ -5,7 +5,6 @@ candidates that are drawn anew in every step and are the same for all rows of th
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +139,7 @@ class Factorization(Objective):
         """
         (users, items), (candidates, table) = pairs, drawn
         valid = candidates[None, :] != items[:, None]
-        negatives: Any = self.num_items - 1.0
+        negatives: Array | float = self.num_items - 1.0
         if self.exclude == "history":
             every = self.sampler.config.kind == "all"
             known = met(table, users, None if every else candidates)

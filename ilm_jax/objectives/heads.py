@@ -8,7 +8,7 @@ recipe (`language.LanguageModelling.heads = (@heads.TextHead(), @my_head.MyHead(
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.checks import Choice, Weight, check
+from ilm_jax.models.applying import applied
 from ilm_jax.models.ilm import ItemLanguageModel
+from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.objectives.generation import weighted
 from ilm_jax.objectives.item_scoring import ItemScorer
 from ilm_jax.objectives.objective import Sums
@@ -155,7 +157,7 @@ class TextHead(Head):
 
 def text_logits(read: Read) -> Float[Array, "batch targets vocab"]:
     """Next-token logits in float32."""
-    logits: Any = read.model.apply({"params": read.params}, read.hidden, method="logits")
+    logits: Array = applied(read.model, read.params, read.hidden, method="logits")
     return logits
 
 
@@ -170,7 +172,7 @@ def per_example(
 
 def text_losses(read: Read, weights: Float[Array, "batch targets"] | None = None) -> TokenLosses:
     """nll of the target tokens in nats, and their sum by weights, `loss_weights` if None."""
-    output: Any = read.model.apply({"params": read.params}, method="output_layer")
+    output: OutputLayer = applied(read.model, read.params, method="output_layer")
     weights = read.column("loss_weights") if weights is None else weights
     return vocabulary_loss(read.hidden, output, read.column("targets"), weights)
 

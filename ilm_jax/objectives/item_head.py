@@ -11,7 +11,7 @@ chosen when the model was trained is scored as any other. Everything here is flo
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,8 @@ from ilm_jax.cf.item_rows import ItemRows
 from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.checks import Choice, Number, Positive, Weight, check
 from ilm_jax.errors import UserError
-from ilm_jax.models.layers import unit
+from ilm_jax.models.applying import applied
+from ilm_jax.models.layers import Initializer, unit
 from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.objectives.heads import Head, Read
 from ilm_jax.objectives.item_losses import Targets, full_softmax, on_candidates
@@ -110,7 +111,9 @@ class ItemHead(Head):
     def init(self, key: jax.Array, lm_dim: int) -> PyTree[Array]:
         """See `Head.init`."""
 
-        def param(initializer: Any, axes: tuple[str | None, ...], *shape: int) -> Any:
+        def param(
+            initializer: Initializer, axes: tuple[str | None, ...], *shape: int
+        ) -> Array | nn.LogicallyPartitioned:
             """A parameter boxed with its axes; drawn by a key of its own."""
             keys.append(jax.random.fold_in(key, len(keys)))
             return nn.with_logical_partitioning(initializer, axes)(keys[-1], shape)
@@ -230,12 +233,12 @@ class ItemHead(Head):
         )
 
 
-def _soft_tokens(read: Read) -> Callable[..., Any]:
+def _soft_tokens(read: Read) -> Callable[[slice | Array], Array]:
     """Soft tokens of rows of the table, by the model's reader."""
 
-    def soft(rows: slice | Array) -> Any:
+    def soft(rows: slice | Array) -> Array:
         """As `ItemSource.soft`."""
-        vectors = read.table[rows]
-        return read.model.apply({"params": read.params}, vectors, method="soft_tokens")
+        tokens: Array = applied(read.model, read.params, read.table[rows], method="soft_tokens")
+        return tokens
 
     return soft

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +78,7 @@ def on_candidates(
 
 def _negatives(
     wanted: Int[Array, " rows"], shared: PyTree[Array]
-) -> tuple[Bool[Array, "rows drawn"], Any]:
+) -> tuple[Bool[Array, "rows drawn"], Float[Array, ""]]:
     """See `shared_negatives.Rule`."""
     chosen, valid, negatives = shared
     return valid & (chosen != wanted[:, None]), negatives

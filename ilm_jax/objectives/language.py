@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
-from ilm_jax.checks import Choice, Number, check
+from ilm_jax.checks import Choice, Dataclass, Number, check
 from ilm_jax.data.streams.layouts import Layout, Prompts
 from ilm_jax.data.tokenizers import Tokenizer, new_tokens, without_new_tokens
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.ilm import ItemLanguageModel, gather_vectors, token_rms
 from ilm_jax.models.language_model import LanguageModelConfig
 from ilm_jax.models.new_tokens import NewTokens, extend, started
@@ -81,11 +82,10 @@ class LanguageModelling(Objective):
                 f"to what an encoder reads, and a {type(self.lm).__name__} has none: give "
                 "@t5.T5Config() as lm, or leave word_rows out"
             )
-        lm: Any = self.lm
         if self.word_rows:
-            object.__setattr__(self, "lm", dataclasses.replace(lm, word_rows=self.word_rows))
+            object.__setattr__(self, "lm", dataclasses.replace(self.lm, word_rows=self.word_rows))
         else:
-            object.__setattr__(self, "word_rows", lm.word_rows)
+            object.__setattr__(self, "word_rows", self.lm.word_rows)
 
     @property
     def splits_batches(self) -> bool:
@@ -130,7 +130,7 @@ class LanguageModelling(Objective):
         return self.reader.num_queries if self.reader else 0
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The language model's and the reader's."""
         return {"lm": self.lm, **(self.reader.configs if self.reader else {})}
 
@@ -170,7 +170,7 @@ class LanguageModelling(Objective):
             new = _new_tokens(self, tokenizer)
             own = without_new_tokens(tokenizer) if new and new.count else tokenizer
             size = vocabulary(lm.vocab_size, own.vocab_size, own.least_vocab_size, lm)
-            lm = dataclasses.replace(lm, vocab_size=size)  # type: ignore[type-var]
+            lm = dataclasses.replace(lm, vocab_size=size)
             redraws = redraws.of(own) if redraws else None
         width = self.cf_dim if cf_dim is None else cf_dim
         if reader is not None:
@@ -231,8 +231,7 @@ class LanguageModelling(Objective):
         """The scale of soft tokens beside that of words, and how much all items have in common."""
         if self.reader is None:
             return {}
-        read = self.reader.build(self.lm.embed_dim)
-        soft: Any = read.apply({"params": params}, vectors)
+        soft: Array = applied(self.reader.build(self.lm.embed_dim), params, vectors)
         return {
             "words_rms": token_rms(self.lm.build(), params["lm"], self.lm.vocab_size),
             "soft_tokens_rms": root_mean_square(soft),
@@ -285,12 +284,13 @@ class LanguageModelling(Objective):
         window = None
         if self.target_length is not None:
             window = target_window(_read_at(batch), self.target_length)
-        others: Any = {}
+        others: dict[str, Array | None] = {}
         if self.lm.encodes:  # an encoder reads no targets, and its decoder runs on the window alone
             others = {"predicts": weights > 0, "window": window, "source": batch.get("source")}
         model = self.model
-        hidden: Any = model.apply(
-            {"params": params},
+        hidden: Array = applied(
+            model,
+            params,
             tokens=batch["tokens"],
             positions=batch["positions"],
             segment_ids=batch["segment_ids"],

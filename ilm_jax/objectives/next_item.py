@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 
 from ilm_jax.cf.negatives import Sampler
-from ilm_jax.checks import Count, Number, Positive, check
+from ilm_jax.checks import Count, Dataclass, Number, Positive, check
 from ilm_jax.errors import UserError
+from ilm_jax.models.applying import applied
 from ilm_jax.models.layers import constrain
 from ilm_jax.models.next_item import EncoderConfig, NextItemModel
 from ilm_jax.models.output_layer import OutputLayer
@@ -88,7 +89,7 @@ class NextItem(Objective):
         return self._whole_softmax
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """The encoder's."""
         return {TOP: self.encoder}
 
@@ -101,8 +102,8 @@ class NextItem(Objective):
     def init(self, key: jax.Array) -> PyTree[Array]:
         """All parameters, boxed with their logical axes."""
         one, texts = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, max(1, self.text_dim)))
-        wishes: Any = {"wishes": jnp.zeros((1, 1, self.wish_dim))} if self.wish_dim else {}
-        return {TOP: self.model.init(key, one, one, one, texts, **wishes)["params"]}
+        wishes = jnp.zeros((1, 1, self.wish_dim)) if self.wish_dim else None
+        return {TOP: self.model.init(key, one, one, one, texts, wishes=wishes)["params"]}
 
     def loss(
         self,
@@ -188,8 +189,9 @@ class NextItem(Objective):
     def _scale(self) -> float:
         return 1.0 if self.temperature is None else 1 / self.temperature
 
-    def _apply(self, params: PyTree[Array], *arguments: Any, **settings: Any) -> Any:
-        return self.model.apply({"params": params[TOP]}, *arguments, **settings)
+    def _apply(self, params: PyTree[Array], *arguments: Any, **settings: Any) -> Array:
+        found: Array = applied(self.model, params[TOP], *arguments, **settings)
+        return found
 
     def _output_layer(self, params: PyTree[Array], table: Array) -> OutputLayer:
         """Of the whole table, whose filled rows are no items."""

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.cf.item_rows import ItemRows
+from ilm_jax.checks import Dataclass
 from ilm_jax.data.streams.layouts import Layout
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -40,7 +41,7 @@ def vocabulary(given: int, ids: int, least: int, config: object) -> int:
 
 
 @runtime_checkable
-class Objective(Protocol):
+class Objective(Dataclass, Protocol):
     """A loss with the modules whose parameters it trains; a dataclass: a run records its fields.
 
     Subclass it to answer only what differs from the defaults: `kinds`, `init` and `loss` are what
@@ -85,7 +86,7 @@ class Objective(Protocol):
         return 0
 
     @property
-    def configs(self) -> Mapping[str, Any]:
+    def configs(self) -> Mapping[str, Dataclass]:
         """Configurations of its models by top key of the parameters; checkpoints record them."""
         return {}
 

@@ -10,13 +10,13 @@ many steps, at the items that are farthest from theirs; the paper's own cure is 
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from ilm_jax.checks import Count, Number, Weight, check
+from ilm_jax.models.applying import applied
 from ilm_jax.models.residual_quantizer import (
     Quantised,
     ResidualQuantizer,
@@ -89,7 +89,7 @@ class ResidualQuantization(Objective):
     ) -> dict[str, Sums]:
         """Sums of `loss` and of its parts over the items."""
         x = table[batch["items"]]
-        output: Any = self.model.apply({"params": params[TOP]}, x)
+        output: tuple[Array, Quantised] = applied(self.model, params[TOP], x)
         back, found = output
         parts = {
             "reconstruction": jnp.square(x - back).sum(),
@@ -119,13 +119,13 @@ class ResidualQuantization(Objective):
 
     def quantise(self, params: PyTree[Array], z: Float[Array, "rows width"]) -> Quantised:
         """Codes of latent vectors."""
-        found: Any = self.model.apply({"params": params[TOP]}, z, method="quantise")
+        found: Quantised = applied(self.model, params[TOP], z, method="quantise")
         return found
 
     def _latents(
         self, params: PyTree[Array], x: Float[Array, "rows dim"]
     ) -> Float[Array, "rows width"]:
-        found: Any = self.model.apply({"params": params[TOP]}, x, method="encode")
+        found: Array = applied(self.model, params[TOP], x, method="encode")
         return found
 
 

@@ -8,7 +8,7 @@ catalogue: matrix factorization and sequential models are trained so.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,13 +97,13 @@ def _value_and_gradient(
     if how.loss.fits_prior:
         prior = _prior(how.loss, score, (tuple(mine), rows), vectors.candidates, real)
 
-    def loss(mine: tuple[Array, Array], candidates: Array, rest: tuple[Any, ...]) -> Array:
+    def loss(mine: tuple[Array, Array], candidates: Array, rest: PyTree[Array]) -> Array:
         """Weighted loss of one part's real rows."""
         rows, weights, real = rest
         each = how.loss(score(mine, rows, candidates), known.log_expected, prior)
         return jnp.where(real & (weights != 0), weights * each, 0.0).sum()
 
-    def part(shared: Array, xs: tuple[Any, ...]) -> tuple[Array, tuple[Array, ...]]:
+    def part(shared: Array, xs: PyTree[Array]) -> tuple[Array, tuple[Array, ...]]:
         """A part's value and gradients; those of the candidates are added up."""
         mine, *rest = xs
         value, (own, more) = jax.value_and_grad(loss, (0, 1))(mine, vectors.candidates, rest)

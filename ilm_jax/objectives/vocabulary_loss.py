@@ -20,11 +20,12 @@ sums and gradients are joined over the devices that share them. Words beside the
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Float32, Int, PyTree
 
@@ -38,10 +39,11 @@ BLOCK_BYTES = 64 * 2**20
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 # Of hidden states, table, bias and the words beside the table.
-Trains = tuple[bool, bool, bool, bool]
+Trains = tuple[bool, ...]
 Gradients = tuple[Array | None, Array | None, Array | None, Array | None]
+Axes = str | tuple[str, ...]
 # Logits of some words, True at each token's label, and the axes of the mesh that share the words.
-Part = tuple[Array, Array, "str | tuple[str, ...]"]
+Part = tuple[Array, Array, Axes]
 
 
 class TokenLosses(NamedTuple):
@@ -126,21 +128,27 @@ def _losses(
     return total, each
 
 
-def _forward(loss: _Loss, *leaves: Any) -> tuple[tuple[Array, Array], Any]:
-    values: Any = tuple(None if leaf is None else leaf.value for leaf in leaves)
-    trains: Any = tuple(leaf is not None and leaf.perturbed for leaf in leaves[:4])
+def _forward(
+    loss: _Loss, *leaves: CustomVJPPrimal | None
+) -> tuple[tuple[Array, Array], tuple[Gradients, PyTree[Array]]]:
+    values: PyTree[Array] = tuple(None if leaf is None else leaf.value for leaf in leaves)
+    trains = tuple(leaf is not None and leaf.perturbed for leaf in leaves[:4])
     total, each, gradients = _on_mesh(loss, trains, *values)
     return (total, each), (gradients, values)
 
 
-def _backward(loss: _Loss, kept: Any, cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
+def _backward(
+    loss: _Loss,
+    kept: tuple[Gradients, PyTree[Array]],
+    cotangents: tuple[Array | SymbolicZero, Array | SymbolicZero],
+) -> tuple[Array | None, ...]:
     gradients, values = kept
     of_total, of_each = cotangents
     if isinstance(of_total, SymbolicZero):
         of_total = jnp.float32(0)
     found = jax.tree.map(lambda x: (of_total * x).astype(x.dtype), gradients)
     if not isinstance(of_each, SymbolicZero):
-        trains: Any = tuple(x is not None for x in gradients)
+        trains = tuple(x is not None for x in gradients)
         hidden, table, bias, new, labels, _ = values
         more = _on_mesh(loss, trains, hidden, table, bias, new, labels, of_each)[2]
         found = jax.tree.map(jnp.add, found, more)
@@ -187,8 +195,8 @@ def _on_mesh(
 def _walk(
     loss: _Loss,
     trains: Trains,
-    rows: str | tuple[str, ...],
-    words: str | tuple[str, ...],
+    rows: Axes,
+    words: Axes,
     hidden: Array,
     table: Array,
     bias: Array | None,
@@ -241,7 +249,7 @@ def _walk(
 def _block(
     loss: _Loss,
     trains: Trains,
-    words: str | tuple[str, ...],
+    words: Axes,
     held: tuple[Array, Array | None, Array | None],
     hidden: Float[Array, "block embed"],
     labels: Int[Array, " block"],
@@ -270,7 +278,7 @@ def _block(
 
 def _parts(
     loss: _Loss,
-    words: str | tuple[str, ...],
+    words: Axes,
     held: tuple[Array, Array | None, Array | None],
     hidden: Float[Array, "block embed"],
     labels: Int[Array, " block"],
@@ -329,5 +337,9 @@ def _step(loss: _Loss, part: Part, lse: Array, weights: Array) -> Array:
     return jnp.where((weights != 0)[:, None], weights[:, None] * step, 0)
 
 
-def _joined(x: Array, axes: str | tuple[str, ...], by: Any = jax.lax.psum) -> Array:
+def _joined(
+    x: Array,
+    axes: str | tuple[str, ...],
+    by: Callable[[Array, str | tuple[str, ...]], Array] = jax.lax.psum,
+) -> Array:
     return by(x, axes) if axes else x

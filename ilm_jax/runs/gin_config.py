@@ -9,13 +9,15 @@ import importlib.util
 import os
 import pathlib
 import tokenize
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import gin
 from gin import config as gin_internals
 from gin import config_parser
 from ilm_jax.errors import SettingError, UserError
+
+T = TypeVar("T")
 
 MACRO = "gin.macro"
 # What gin's parser, and Python's under it, raise of a text that is no configuration.
@@ -31,13 +33,13 @@ def recipe_folder() -> pathlib.Path:
 
 
 def build(
-    root: Any,
+    root: Callable[..., T],
     files: Sequence[str],
     bindings: Sequence[str],
     search_paths: Sequence[str] = (),
     *,
     unnamed: str | None = None,
-) -> Any:
+) -> T:
     """Parses recipes and bindings, builds `root` from them, and checks that all were consumed.
 
     Args:

@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, PyTree
+from jaxtyping import Array, Float32, PyTree
 
 from ilm_jax.cf.quantizer import Quantizer
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig
@@ -97,7 +97,7 @@ class RQVAE:
             )
         return self.quantizer(trainer.params(), reading)
 
-    def quantizer(self, params: PyTree[Any], reading: Quantizer) -> Quantizer:
+    def quantizer(self, params: PyTree[Array], reading: Quantizer) -> Quantizer:
         """What was trained, as arrays that NumPy reads."""
         found = params[TOP]
         layers = [found[f"encoder_{k}"] for k in range(len(self.hidden) + 1)]

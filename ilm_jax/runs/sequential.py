@@ -10,7 +10,7 @@ interaction, so that a table of both ranks the validation targets. What comes af
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -160,11 +160,11 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
     def examples(self) -> Windows:
         """Rows of the training sequences."""
         config = self.config
-        wishes: Any = {}
+        wishes, hidden = None, 0.0
         if self.critiques is not None and config.critiques is not None:
-            wishes = {"wishes": self.critiques.of, "hidden": config.critiques.hidden}
+            wishes, hidden = self.critiques.of, config.critiques.hidden
         length = config.encoder.max_length
-        return Windows(self.train, length, config.batch_size, config.seed, **wishes)
+        return Windows(self.train, length, config.batch_size, config.seed, wishes, hidden)
 
     @functools.cached_property
     def table(self) -> np.ndarray:
@@ -275,5 +275,5 @@ class SequentialFit(VectorFit[Sequences, SequentialConfig]):
         return found
 
     @functools.cached_property
-    def _encode(self) -> Any:
+    def _encode(self) -> Callable[..., np.ndarray]:
         return self.whole(self.objective.states)

@@ -102,7 +102,7 @@ def run_name(bindings: Mapping[str, Any]) -> str:
     return f"{readable}-{mark}" if readable else f"run-{mark}"
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """A value as a shell user writes it: a Python literal, else the text itself."""
     import ast
 
@@ -112,7 +112,7 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _draw(name: str, how: Any, generator: random.Random) -> Any:
+def _draw(name: str, how: Any, generator: random.Random) -> object:
     if not isinstance(how, str):
         return generator.choice(list(how))
     found = _RANGE.fullmatch(how.replace(" ", ""))

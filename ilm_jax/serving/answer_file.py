@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.errors import UserError
@@ -14,9 +14,10 @@ from ilm_jax.files import atomic_write
 from ilm_jax.locks import one_writer
 
 Row = Mapping[str, Any]
+V = TypeVar("V")
 
 
-class AnswerFile:
+class AnswerFile(Generic[V]):
     """A file of answers, one JSON object per line, appended to.
 
     Beside it, `PATH.settings.json` says how they came about: a file never holds answers of two
@@ -30,7 +31,7 @@ class AnswerFile:
     def __init__(
         self,
         path: str | os.PathLike,
-        entry: Callable[[Row], tuple[Hashable, Any]],
+        entry: Callable[[Row], tuple[Hashable, V]],
         settings: Mapping[str, Any],
         what: str = "ilm infer",
     ) -> None:
@@ -47,14 +48,14 @@ class AnswerFile:
         """
         self.path = pathlib.Path(path)
         self._settings = json.loads(json.dumps(dict(settings)))
-        self.done: dict[Hashable, Any] = {}
+        self.done: dict[Hashable, V] = {}
         with contextlib.ExitStack() as held:
             held.enter_context(one_writer(self.path, what, beside=True))
             self._open(entry)
             held.callback(self._stream.close)
             self._held = held.pop_all()
 
-    def _open(self, entry: Callable[[Row], tuple[Hashable, Any]]) -> None:
+    def _open(self, entry: Callable[[Row], tuple[Hashable, V]]) -> None:
         self._check_settings(self._settings)
         whole = self._cut() if self.path.exists() else 0
         if whole:
@@ -78,7 +79,7 @@ class AnswerFile:
             self._stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()
 
-    def __enter__(self) -> "AnswerFile":
+    def __enter__(self) -> Self:
         """For `with`."""
         return self
 

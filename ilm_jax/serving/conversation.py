@@ -85,7 +85,7 @@ class Conversation:
         self.user: int | None = None
         self._last: list[int] = []
         self._answered = self._before = 0
-        self._state: Any = None
+        self._state: object = None
         self._wishes: dict[int, list[str]] = {}
         self._asked: Request | None = None
         self._gone: list[int] = []

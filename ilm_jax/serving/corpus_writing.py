@@ -103,8 +103,7 @@ def requests(
                     "read: raise --max_prompt_length, or shorten the item's text"
                 )
             number = draws.integer(2**31 - 1, "written", instruction.task, *ids)
-            key: Any = (instruction.task, *ids)
-            yield Request(number, key, asked, example, rows)
+            yield Request(number, (instruction.task, *ids), asked, example, rows)
 
 
 def entry(row: Mapping[str, Any]) -> tuple[Hashable, None]:
@@ -131,8 +130,8 @@ def texts(
 ) -> Iterator[Text]:
     """The texts of a batch with their faults: "empty", "loops", or "has no end"."""
     for request, found in zip(batch, writer.texts(batch, config), strict=True):
-        key: Any = request.id
-        task, *ids = key
+        assert isinstance(request.id, tuple)
+        task, *ids = request.id
         target = " ".join(found["text"].split())
         row = {"task": task, "item_ids": ids, "target": target, "source": source}
         fault = "" if found["stop"] == "end" else "has no end"

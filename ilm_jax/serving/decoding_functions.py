@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.objectives.item_scoring import ItemSource
 
 SOFT, TABLE = "soft_tokens", "item_vectors"
-Arrays = dict[str, Any]
+Arrays = dict[str, PyTree[Array]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.mentions import Names, as_example, items_in_slots, render
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import PromptRenderer, Rendered, Segment
 from ilm_jax.data.formats import raw_lines
-from ilm_jax.data.streams.converters import Example
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
@@ -34,7 +34,7 @@ class Request:
     """
 
     number: int
-    id: str | int
+    id: str | int | tuple[str, ...]
     prompt: str
     example: Example
     mentioned: tuple[int, ...] = ()

@@ -7,11 +7,26 @@ no optimizer slot and no weight-gradient product.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from ilm_jax.errors import UserError
+
+L = TypeVar("L")
+
+
+class Leaf(Protocol):
+    """An array, or what is known of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of its entries."""
 
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
@@ -20,8 +35,8 @@ def matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def split_by_patterns(
-    params: Mapping[str, Any], trainable: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    params: Mapping[str, L], trainable: Sequence[str]
+) -> tuple[dict[str, L], dict[str, L]]:
     """Splits {path: leaf} into (trainable, frozen).
 
     Raises:
@@ -40,18 +55,18 @@ def split_by_patterns(
     return chosen, {path: leaf for path, leaf in params.items() if path not in chosen}
 
 
-def count(params: Mapping[str, Any]) -> int:
+def count(params: Mapping[str, Leaf]) -> int:
     """Number of scalars in a flat dictionary of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in params.values())
 
 
-def bytes_each(params: Mapping[str, Any]) -> float:
+def bytes_each(params: Mapping[str, Leaf]) -> float:
     """Bytes per parameter; about 1 where weights are int8 (their scales count)."""
     held = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in params.values())
     return held / max(1, count(params))
 
 
-def trainable_table(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> str:
+def trainable_table(trainable: Mapping[str, Leaf], frozen: Mapping[str, Leaf]) -> str:
     """A table by top-level name: parameters that train and that are frozen, and their size."""
     tops = sorted({path.split("/")[0] for path in (*trainable, *frozen)})
     rows: list[tuple[str, ...]] = [("", "trains", "frozen")]

@@ -13,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.sharding.freezing import bytes_each, count
@@ -37,12 +38,12 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Mapping[str, object]) -> PyTree[Array]:
     """{"a/b": x} -> {"a": {"b": x}}."""
     return unflatten_dict(dict(flat), sep="/")
 
 
-def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+def flat(tree: PyTree[Array]) -> dict[str, Any]:
     """{"a": {"b": x}} -> {"a/b": x}."""
     return flatten_dict(dict(tree), sep="/")
 

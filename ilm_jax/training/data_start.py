@@ -71,7 +71,7 @@ class DataStart:
         vectors = self._vectors() if reads else np.zeros((0, self.table.shape[1]), np.float32)
         if reads and not len(vectors):
             return params, []
-        found: dict[str, Any] = jax.eval_shape(self._leaves, params, vectors)
+        found: dict[str, jax.ShapeDtypeStruct] = jax.eval_shape(self._leaves, params, vectors)
         if not found and not jax.eval_shape(self._metrics, params, vectors):
             return params, []
         tops = {path.split("/")[0] for path in set(found) - set(fresh)}

@@ -11,7 +11,6 @@ import os
 import pathlib
 import resource
 import sys
-from typing import Any
 
 # glibc's mallopt parameters (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
@@ -26,11 +25,12 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 class HostMemory:
     """Whether freed memory is kept, for this process."""
 
+    _libc: ctypes.CDLL  # once it is allowed
+
     def __init__(self) -> None:
         """Nothing is kept until it is allowed."""
         self.kept = False
         self._allowed = False
-        self._libc: Any = None
         self._most = 0.0
 
     def allow(self) -> bool:

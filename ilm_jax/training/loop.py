@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import optax
@@ -21,7 +21,7 @@ from ilm_jax.training.live_line import LiveLine
 from ilm_jax.training.optimizers import global_norm
 from ilm_jax.training.pacing import Pacer
 from ilm_jax.training.patience import Patience
-from ilm_jax.training.step import make_train_step
+from ilm_jax.training.step import Batch, Report, StepResult, make_train_step
 from ilm_jax.training.stopping import StopRequest
 from ilm_jax.training.timing import Profile, StepClock, peak_flops
 from ilm_jax.training.validation import Validation
@@ -59,7 +59,7 @@ class Loop:
         self._first, self._total = int(state.step), config.total_steps
         self._table = jax.device_put(trainer.table, partitioner.replicated)
         self._key = jax.device_put(jax.random.key(config.seed + 1), partitioner.replicated)
-        self._steps: dict[str, Any] = {
+        self._steps = {
             kind: make_train_step(
                 trainer.objective,
                 kind,
@@ -132,7 +132,7 @@ class Loop:
             self._line.close()
         return metrics, state
 
-    def _step(self, kind: str, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+    def _step(self, kind: str, state: TrainState, batch: Batch) -> StepResult:
         args = (state, batch, self._table, self._key)
         call = functools.partial(self._steps[kind], *args)
         if kind in self._compiled:
@@ -272,5 +272,5 @@ class Loop:
         return sum(flops.get(kind, 0.0) * n for kind, n in window.full_steps()), peak
 
 
-def _report(result: tuple[TrainState, dict[str, Any]]) -> dict[str, Any]:
+def _report(result: StepResult) -> Report:
     return result[1]

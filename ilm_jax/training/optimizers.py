@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,8 +142,7 @@ def scale_by_adam_hat(b1: float, b2: float, eps: float) -> optax.GradientTransfo
         found = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
         return found, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    start: Any = optax.scale_by_adam(b1, b2, eps).init
-    return optax.GradientTransformation(start, update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
 
 
 def global_norm(tree: dict[str, jax.Array]) -> jax.Array:

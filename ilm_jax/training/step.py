@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,36 @@ from ilm_jax.sharding.state import FlatParams, TrainState, nested
 from ilm_jax.training.optimizers import global_norm
 
 Batch = dict[str, jax.Array]
-StepResult = tuple[TrainState, dict[str, Any]]  # and what is reported of the step
-StepFunction = Callable[[TrainState, Batch, jax.Array, jax.Array], StepResult]
+
+
+class Report(TypedDict):
+    """What is reported of a step.
+
+    `tokens` are those that are not padding, and `real` their share of the positions (1 where rows
+    are pairs).
+    """
+
+    sums: dict[str, Sums]
+    grad_norm: jax.Array
+    weight_norm: jax.Array
+    finite: jax.Array
+    tokens: jax.Array
+    real: jax.Array
+
+
+StepResult = tuple[TrainState, Report]
+
+
+class StepFunction(Protocol):
+    """A compiled update."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, table: jax.Array, key: jax.Array, /
+    ) -> StepResult:
+        """The state after it, and its report."""
+
+    def lower(self, *args: object) -> jax.stages.Lowered:
+        """The program for such arguments, or their shapes."""
 
 
 def gradient(
@@ -126,8 +154,7 @@ def make_train_step(
             trainable=guard(trainable, state.trainable),
             opt_state=guard(opt_state, state.opt_state),
         )
-        norms = {"grad_norm": norm, "weight_norm": size}
-        return state, {"sums": sums, **norms, "finite": jnp.float32(finite), **_filled(batch)}
+        return state, _report(batch, sums, norm, size, finite)
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated
     return jax.jit(
@@ -138,13 +165,21 @@ def make_train_step(
     )
 
 
-def _filled(batch: Batch) -> dict[str, jax.Array]:
-    """Tokens that are not padding, and their share of the positions (1 where rows are pairs)."""
-    segments = batch.get("segment_ids")
-    if segments is None:
-        return {"tokens": jnp.float32(0), "real": jnp.float32(1)}
-    tokens = jnp.sum(segments > 0, dtype=jnp.float32)
-    return {"tokens": tokens, "real": tokens / segments.size}
+def _report(
+    batch: Batch, sums: dict[str, Sums], grad_norm: Array, weight_norm: Array, finite: Array
+) -> Report:
+    tokens, real = jnp.float32(0), jnp.float32(1)
+    if (segments := batch.get("segment_ids")) is not None:
+        tokens = jnp.sum(segments > 0, dtype=jnp.float32)
+        real = tokens / segments.size
+    return {
+        "sums": sums,
+        "grad_norm": grad_norm,
+        "weight_norm": weight_norm,
+        "finite": jnp.float32(finite),
+        "tokens": tokens,
+        "real": real,
+    }
 
 
 def make_eval_step(

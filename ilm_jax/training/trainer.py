@@ -193,7 +193,7 @@ class Trainer:
         """The step at which `fit` ended."""
         return int(self._state.step)
 
-    def params(self, step: int | str = "last") -> dict[str, Any]:
+    def params(self, step: int | str = "last") -> PyTree[Array]:
         """Trained and frozen parameters after `fit`, nested and on the mesh.
 
         Args:

@@ -1,11 +1,10 @@
 """Reports of the steps between two logs."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from ilm_jax.objectives.objective import Sums
+from ilm_jax.training.step import Report
 
 
 class Window:
@@ -15,9 +14,9 @@ class Window:
         """Starts empty."""
         self.steps = 0
         self._kinds: list[str] = []
-        self._reports: list[dict[str, Any]] = []
+        self._reports: list[Report] = []
 
-    def add(self, kind: str, report: dict[str, Any]) -> None:
+    def add(self, kind: str, report: Report) -> None:
         """One step of a kind of batch."""
         self.steps += 1
         self._kinds.append(kind)
@@ -45,9 +44,11 @@ class Window:
         """(place in the window, what was measured there) of the first step that is not finite."""
         for place, report in enumerate(self._read()):
             if report["finite"] < 1:
-                names = ("grad_norm", "weight_norm")
-                loss = {"loss": mean([report["sums"]["loss"]])}
-                return place, loss | {name: float(report[name]) for name in names}
+                return place, {
+                    "loss": mean([report["sums"]["loss"]]),
+                    "grad_norm": float(report["grad_norm"]),
+                    "weight_norm": float(report["weight_norm"]),
+                }
         return None
 
     @property
@@ -55,7 +56,7 @@ class Window:
         """Of what trains, after the last step."""
         return float(self._read()[-1]["weight_norm"])
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[Report]:
         """The reports on the host; those that are there already are not fetched again."""
         self._reports = jax.device_get(self._reports)
         return self._reports

@@ -89,8 +89,8 @@ FAULTS = (
     Fault(
         "users' pairs have the items' temperature",
         "ilm_jax/objectives/alignment.py",
-        'apply({"params": logs}, kind)',
-        'apply({"params": logs}, "item_item")',
+        "applied(self.temperatures, logs, kind)",
+        'applied(self.temperatures, logs, "item_item")',
         _PAIRS,
     ),
     Fault(

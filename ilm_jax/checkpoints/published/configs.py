@@ -12,6 +12,7 @@ CONFIGS: dict[str, type[DecoderConfig] | type[T5Config]] = {
     "DecoderConfig": DecoderConfig,
     "T5Config": T5Config,
 }
+Differences = dict[str, tuple[object, object]]
 # Fields of a configuration that say how a model runs, not which model it is; or what stands beside
 # its weights, which their names tell.
 RUNTIME = frozenset(
@@ -35,7 +36,7 @@ def rebuild(kind: str, fields: Mapping[str, Any], **changes: Any) -> DecoderConf
         raise UserError(f"a checkpoint's {kind} cannot be built: {error}") from error
 
 
-def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differing(found: Mapping[str, Any], here: Mapping[str, Any]) -> Differences:
     """{field: (there, here)} of what makes two configurations different models.
 
     A width or number of heads that is left open is the one that it stands for.

@@ -8,13 +8,13 @@ compared with what stands for it, a block at a time, before it is left out.
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Generic
 
 import ml_dtypes
 import numpy as np
 
 from ilm_jax.checkpoints.published.entries import BLOCK_BYTES, Source
-from ilm_jax.checkpoints.published.rules import Copy, Family
+from ilm_jax.checkpoints.published.rules import C, Copy, Family
 from ilm_jax.errors import UserError
 
 # Largest relative error of a stored buffer, by its type; float32 is what both sides compute in.
@@ -22,7 +22,7 @@ _ROUNDING = {np.dtype(np.float16): 2e-3, np.dtype(ml_dtypes.bfloat16): 2e-2}
 
 
 @dataclasses.dataclass
-class Settled:
+class Settled(Generic[C]):
     """A folder's tensors after duplicates were compared.
 
     Attributes:
@@ -31,12 +31,12 @@ class Settled:
       notes: lines for a person.
     """
 
-    config: Any
+    config: C
     held: dict[str, str]
     notes: list[str]
 
 
-def settle(source: Source, family: Family, config: Any) -> Settled:
+def settle(source: Source, family: Family[C], config: C) -> Settled[C]:
     """Renames a source's tensors, and drops what was compared and found to be a copy.
 
     Raises:
@@ -84,7 +84,7 @@ def _blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[slice, ...]
         yield (slice(start, min(start + step, shape[0])),)
 
 
-def _renamed(source: Source, family: Family) -> dict[str, str]:
+def _renamed(source: Source, family: Family[C]) -> dict[str, str]:
     """{name that rules speak of: tensor}; two tensors of one name must be equal."""
     held: dict[str, str] = {}
     for name in source.names():
@@ -97,7 +97,7 @@ def _renamed(source: Source, family: Family) -> dict[str, str]:
     return held
 
 
-def _judge(source: Source, copy: Copy, settled: Settled) -> None:
+def _judge(source: Source, copy: Copy[C], settled: Settled[C]) -> None:
     held = settled.held
     if copy.name not in held:
         return

@@ -45,7 +45,7 @@ _NEUTRAL = frozenset(
     "rope.scaling.finetuned".split()
 )
 # Keys with the values that change nothing.
-_FIXED: dict[str, tuple[Any, ...]] = {
+_FIXED: dict[str, tuple[object, ...]] = {
     "attention.causal": (True,),
     "expert_count": (0,),
     "expert_used_count": (0,),

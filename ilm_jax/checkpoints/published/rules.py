@@ -6,9 +6,13 @@ the same table reads, writes and names what is missing or left over.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+
+from ilm_jax.checks import Dataclass
+
+C = TypeVar("C", bound=Dataclass)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy:
+class Copy(Generic[C]):
     """A tensor that should equal another one, and is judged by its values (copies.py).
 
     Attributes:
@@ -45,7 +49,7 @@ class Copy:
 
     name: str
     of: str
-    untied: Any = None
+    untied: C | None = None
     remedy: str = "delete the one that the model does not read"
 
 
@@ -63,7 +67,7 @@ class Buffer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class Family(Generic[C]):
     """One kind of published model.
 
     Attributes:
@@ -80,12 +84,12 @@ class Family:
     """
 
     model_types: tuple[str, ...]
-    config: Callable[[Mapping[str, Any]], Any]
-    rules: Callable[[Any], dict[str, Rule]]
+    config: Callable[[Mapping[str, Any]], C]
+    rules: Callable[[C], dict[str, Rule]]
     unused: tuple[str, ...] = ()
     rename: Callable[[str], str] = str
-    copies: Callable[[Any], Sequence[Copy]] = lambda config: ()
-    buffers: Callable[[Any], Sequence[Buffer]] = lambda config: ()
+    copies: Callable[[C], Sequence[Copy[C]]] = lambda config: ()
+    buffers: Callable[[C], Sequence[Buffer]] = lambda config: ()
 
 
 def apply(rule: Rule, read: Callable[[str], np.ndarray]) -> np.ndarray:

@@ -21,8 +21,9 @@ from ilm_jax.checkpoints.published.families import options
 from ilm_jax.checkpoints.published.families import qformer as into_qformer
 from ilm_jax.checkpoints.published.families.agreeing import check_names
 from ilm_jax.checkpoints.published.hugging_face import Index, SafetensorsFolder
-from ilm_jax.checkpoints.published.rules import Family
+from ilm_jax.checkpoints.published.rules import C, Family
 from ilm_jax.checkpoints.published.shards import ADAPTERS, CONFIG, INDEX, SINGLE, refuse_pickles
+from ilm_jax.checks import Dataclass
 from ilm_jax.errors import UserError
 from ilm_jax.models.qformer_layers import QFormerConfig
 from ilm_jax.objectives.objective import Objective
@@ -57,12 +58,14 @@ class Opened:
     left_over: list[str] = dataclasses.field(default_factory=list)
     lacking: dict[str, str] = dataclasses.field(default_factory=dict)
     configs: dict[str, tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    config: Any = None
+    config: Dataclass | None = None
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def open_source(path: str, top: str = "lm", step: int | str = "best", target: Any = None) -> Opened:
+def open_source(
+    path: str, top: str = "lm", step: int | str = "best", target: Dataclass | None = None
+) -> Opened:
     """Opens a model's parameters.
 
     Args:
@@ -113,7 +116,7 @@ def is_adapter(path: str) -> bool:
     return parse_object(file.read_bytes(), str(file)).get("model_type") == ADAPTER
 
 
-def describe(config: Any) -> tuple[str, dict[str, Any]]:
+def describe(config: Dataclass) -> tuple[str, dict[str, Any]]:
     """(class name, fields as JSON gives them back) of a configuration."""
     return type(config).__name__, json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
@@ -123,7 +126,7 @@ def describe_objective(objective: Objective) -> dict[str, tuple[str, dict[str, A
     return {top: describe(config) for top, config in objective.configs.items()}
 
 
-def from_family(source: Source, family: Family, config: Any, top: str) -> Opened:
+def from_family(source: Source, family: Family[C], config: C, top: str) -> Opened:
     """The entries that a family's rules make of a source's tensors.
 
     Raises:
@@ -171,7 +174,7 @@ def from_family(source: Source, family: Family, config: Any, top: str) -> Opened
     )
 
 
-def _check_depth(source: Source, config: Any) -> None:
+def _check_depth(source: Source, config: object) -> None:
     """Raises UserError for more layers than tensors, before there is a rule for each of them."""
     layers = max(getattr(config, name, None) or 0 for name in ("num_layers", "num_decoder_layers"))
     held = len(source.names())
@@ -238,7 +241,7 @@ def _open_run(path: str, step: int | str) -> Opened:
     return Opened(source.where, source, entries, configs=configs, meta=source.meta)
 
 
-def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
+def _open_hugging_face(path: str, top: str, target: Dataclass | None) -> Opened:
     source = SafetensorsFolder(path)
     model_type = source.config.get("model_type")
     if model_type is None:
@@ -253,7 +256,9 @@ def _open_hugging_face(path: str, top: str, target: Any) -> Opened:
     return dataclasses.replace(opened, meta=source.config, notes=[*opened.notes, *notes])
 
 
-def _family_of(path: str, said: Mapping[str, Any], target: Any) -> tuple[Family, Any]:
+def _family_of(
+    path: str, said: Mapping[str, Any], target: Dataclass | None
+) -> tuple[Family[Any], Dataclass]:
     """(the family of a config.json, our configuration); see `open_source` for `target`."""
     model_type = said["model_type"]
     try:
@@ -271,7 +276,7 @@ def _family_of(path: str, said: Mapping[str, Any], target: Any) -> tuple[Family,
         raise UserError(f"{path}: config.json describes no {model_type} model ({error})") from error
 
 
-def _open_gguf(path: str, top: str, target: Any) -> Opened:
+def _open_gguf(path: str, top: str, target: Dataclass | None) -> Opened:
     # Imported here, as are others that not every folder needs.
     module = importlib.import_module("ilm_jax.checkpoints.published.gguf_source")
     source = module.GGUFSource(path)

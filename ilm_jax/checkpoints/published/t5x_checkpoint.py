@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flax.serialization import msgpack_restore
@@ -20,6 +20,9 @@ from flax.traverse_util import flatten_dict
 
 from ilm_jax.checkpoints.published.hugging_face import Index, resolve
 from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorstore
 
 MESSAGE_FILE = "checkpoint"
 PLACEHOLDER = "PLACEHOLDER://"
@@ -66,7 +69,7 @@ class T5XCheckpoint:
         # TensorStore opens no path with `..` in it.
         self._folder, self.where = pathlib.Path(os.path.abspath(folder)), str(folder)
         self._leaves = _target(folder)
-        self._stores: dict[str, Any] = {}
+        self._stores: dict[str, "tensorstore.TensorStore | np.ndarray"] = {}
         # {name: (leaf, layer of a stack or None)}.
         self._tensors: dict[str, tuple[str, int | None]] = {}
         self._layer_axis = 1
@@ -90,7 +93,7 @@ class T5XCheckpoint:
 
     def dtype(self, name: str) -> np.dtype:
         """Type of its numbers as stored."""
-        found = self._view(name).dtype
+        found: Any = self._view(name).dtype
         return np.dtype(getattr(found, "numpy_dtype", found))
 
     def read(self, name: str, index: Index = ()) -> np.ndarray:
@@ -121,7 +124,7 @@ class T5XCheckpoint:
         cut[joined] = slice(start - first * width, stop - first * width)
         return value[tuple(cut)]
 
-    def _view(self, name: str) -> Any:
+    def _view(self, name: str) -> "tensorstore.TensorStore | np.ndarray":
         """An array or a TensorStore of one layer; no numbers are read."""
         leaf, layer = self._tensors[name]
         store = self._open(leaf)
@@ -129,7 +132,7 @@ class T5XCheckpoint:
             return store
         return store[layer] if self._layer_axis == 0 else store[:, layer]
 
-    def _fetch(self, name: str, part: Any) -> np.ndarray:
+    def _fetch(self, name: str, part: "tensorstore.TensorStore | np.ndarray") -> np.ndarray:
         if isinstance(part, np.ndarray):
             return part
         try:
@@ -149,12 +152,12 @@ class T5XCheckpoint:
         self._layer_axis = 1 if shape[0] == width else 0
         return shape[self._layer_axis]
 
-    def _open(self, leaf: str) -> Any:
+    def _open(self, leaf: str) -> "tensorstore.TensorStore | np.ndarray":
         if leaf not in self._stores:
             self._stores[leaf] = self._open_leaf(leaf)
         return self._stores[leaf]
 
-    def _open_leaf(self, leaf: str) -> Any:
+    def _open_leaf(self, leaf: str) -> "tensorstore.TensorStore | np.ndarray":
         # Imported when needed: most folders are not T5X's, and it takes a moment.
         import tensorstore
 
@@ -212,7 +215,7 @@ def _target(folder: pathlib.Path) -> dict[str, Any]:
 def _spec(folder: pathlib.Path, leaf: str, value: Any) -> dict[str, Any]:
     """The TensorStore spec of an array in this folder, wherever it was written."""
     written: dict[str, Any] = {}
-    name: Any
+    name: object
     if isinstance(value, str) and value.startswith(PLACEHOLDER):
         name = value.removeprefix(PLACEHOLDER)
     elif isinstance(value, dict):

@@ -30,7 +30,7 @@ def fingerprint(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> s
     return digest.hexdigest()
 
 
-def update(digest: Any, array: np.ndarray) -> None:
+def update(digest: "hashlib._Hash", array: np.ndarray) -> None:
     """Feeds a vector's little-endian bytes to a digest of hashlib."""
     little = array.dtype.newbyteorder("<")
     for first in range(0, len(array), 1 << 20):
@@ -54,5 +54,5 @@ def _json(plain: Mapping[str, Any]) -> Iterator[str]:
     yield "}" if plain else "{}"
 
 
-def _dumps(value: Any) -> str:
+def _dumps(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

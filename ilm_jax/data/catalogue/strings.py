@@ -5,12 +5,16 @@ They read like the lists that they stand for; an entry becomes a Python object w
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 
+if TYPE_CHECKING:
+    import pyarrow
+
 Entry = TypeVar("Entry")
+V = TypeVar("V")
 CHUNK = 1 << 16
 """Entries that become Python objects at once where a column is walked through."""
 
@@ -151,7 +155,7 @@ class Strings(Column[str]):
         joined = np.concatenate([np.zeros(0, np.uint8), *data])
         return Strings(joined, bounds_of(lengths))
 
-    def arrow(self) -> Any:
+    def arrow(self) -> "pyarrow.LargeStringArray":
         """The same as an Arrow array, without a copy."""
         import pyarrow
 
@@ -183,7 +187,7 @@ class Lists(Column[list[Entry]]):
     @classmethod
     def of_texts(cls, lists: Iterable[Sequence[str]]) -> "Lists[str]":
         """From lists of texts."""
-        return cls._of(lists, Strings.of)  # type: ignore[return-value]
+        return cls._of(lists, Strings.of)
 
     @classmethod
     def of_pairs(cls, lists: Iterable[Sequence[tuple[int, int]]]) -> "Lists[tuple[int, int]]":
@@ -194,22 +198,25 @@ class Lists(Column[list[Entry]]):
             parts = [np.array(chunk, np.int32) for chunk in _chunks(values)]
             return np.concatenate([np.zeros((0, 2), np.int32), *parts])
 
-        return cls._of(lists, pairs)  # type: ignore[return-value]
+        return cls._of(lists, pairs)
 
-    @classmethod
-    def _of(cls, lists: Iterable[Sequence[Any]], gathered: Callable[..., Any]) -> "Lists[Any]":
-        if isinstance(lists, cls):
+    @staticmethod
+    def _of(
+        lists: Iterable[Sequence[V]],
+        gathered: Callable[[Iterable[V]], "Strings | Int32[np.ndarray, 'values 2']"],
+    ) -> "Lists[V]":
+        if isinstance(lists, Lists):
             return lists
         lengths: list[np.ndarray] = []
 
-        def values() -> Iterator[Any]:
+        def values() -> Iterator[V]:
             """Every entry of every list; how many each has goes to `lengths`."""
             for chunk in _chunks(lists):
                 lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
                 yield from itertools.chain.from_iterable(chunk)
 
         found = gathered(values())
-        return cls(found, bounds_of(lengths))
+        return Lists(found, bounds_of(lengths))
 
     def _one(self, place: int) -> list[Entry]:
         start, end = self._places[place], self._places[place + 1]
@@ -243,7 +250,7 @@ def bounds_of(lengths: Sequence[np.ndarray]) -> Int64[np.ndarray, " entries+1"]:
     return np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]))
 
 
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
+def _chunks(values: Iterable[V]) -> Iterator[list[V]]:
     walk = iter(values)
     while chunk := list(itertools.islice(walk, CHUNK)):
         yield chunk

@@ -177,7 +177,7 @@ def read_candidates(path: str | os.PathLike, splits: Splits, targets: Targets) -
     return found
 
 
-def _rows(file: pathlib.Path, line: int, raws: Any, splits: Splits) -> list[int]:
+def _rows(file: pathlib.Path, line: int, raws: object, splits: Splits) -> list[int]:
     known = splits.catalogue.item_row
     if not isinstance(raws, list) or not all(isinstance(raw, str) for raw in raws):
         raw_lines.fail(file, line, "candidates must be a list of item ids as strings")

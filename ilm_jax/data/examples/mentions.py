@@ -11,11 +11,11 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer, Tokens
 from ilm_jax.data.examples.prompts import ITEM_SLOT, PromptRenderer, Rendered, Segment
 from ilm_jax.errors import UserError
@@ -125,9 +125,7 @@ def render(
     return Rendered(tuple(s for s in segments if s.kind or s.text)), items
 
 
-def as_example(
-    words: PromptTokenizer, rendered: Rendered, catalogue: str, key: str
-) -> dict[str, Any]:
+def as_example(words: PromptTokenizer, rendered: Rendered, catalogue: str, key: str) -> Example:
     """A prompt without an answer, as `PromptConverter.prompts` takes it.
 
     Args:
@@ -139,7 +137,7 @@ def as_example(
     return example_of(words.prompt(rendered), catalogue, key)
 
 
-def example_of(tokens: Tokens, catalogue: str, key: str) -> dict[str, Any]:
+def example_of(tokens: Tokens, catalogue: str, key: str) -> Example:
     """The same of a prompt's tokens."""
     inputs, slots, bounds = tokens
     return {
@@ -152,7 +150,7 @@ def example_of(tokens: Tokens, catalogue: str, key: str) -> dict[str, Any]:
     }
 
 
-def with_item(example: Mapping[str, Any], row: int) -> dict[str, Any]:
+def with_item(example: Example, row: int) -> Example:
     """The example with an item's soft tokens behind its prompt, for what is said of the item."""
     inputs, slots = np.asarray(example["inputs"]), np.asarray(example["slots"])
     return {
@@ -162,7 +160,7 @@ def with_item(example: Mapping[str, Any], row: int) -> dict[str, Any]:
     }
 
 
-def items_in_slots(example: Mapping[str, Any]) -> list[int]:
+def items_in_slots(example: Example) -> list[int]:
     """Rows of the items that stand in an example's slots."""
     kinds = np.asarray(example["inputs"])
     kinds = kinds[kinds < 0]

@@ -8,7 +8,6 @@ lacks.
 
 import functools
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -215,7 +214,7 @@ class Narratives:
         )
 
 
-def _listed(values: Any) -> list[tuple[str, bool]]:
+def _listed(values: Iterable[str]) -> list[tuple[str, bool]]:
     pieces: list[tuple[str, bool]] = []
     for value in values:
         pieces += [*([(", ", False)] if pieces else []), (value, True)]

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from ilm_jax.checks import InputFile, hints_of
+from ilm_jax.checks import Dataclass, InputFile, hints_of
 from ilm_jax.data.examples.task_families import TASK_FAMILIES, family_of, spec_named
 from ilm_jax.data.examples.task_settings import FamilySettings, TaskSettings
 from ilm_jax.data.examples.task_specs import TaskSpec
@@ -100,16 +100,15 @@ def plain_settings(spec: TaskSpec, settings: TaskSettings) -> dict[str, Any]:
     return dict(sorted(_plain(spec, effective(spec, settings))))
 
 
-def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, Any]]:
+def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, object]]:
     yield "split", dataclasses.asdict(read.split)
     for name in reads(spec):
         family, _, field = name.rpartition(".")
-        owner: Any = read.of(TASK_FAMILIES[family].settings) if family else read
+        owner: Dataclass = read.of(TASK_FAMILIES[family].settings) if family else read
         value = getattr(owner, field)
         if name in _LATER and value == _LATER[name]:
             continue
-        kind: Any = type(owner)
-        of_file = hints_of(kind)[field] == InputFile and value
+        of_file = hints_of(type(owner))[field] == InputFile and value
         yield name, _file_hash(name, value) if of_file else value
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.tokenizers import Tokenizer
 
@@ -49,7 +50,7 @@ class Examples(Protocol):
         """Number of cuts, by name."""
 
     @property
-    def build(self) -> Callable[..., dict[str, Any]]:
+    def build(self) -> Callable[..., Example]:
         """(split, **integers) -> features of the example that these integers name."""
 
 

@@ -147,10 +147,10 @@ class Texts:
 
     def __init__(self) -> None:
         """Begins with none."""
-        self._parts: list[Any] = []
+        self._parts: list[pyarrow.Array] = []
         self._bytes = 0
         self._file: Any = None
-        self._writer: Any = None
+        self._writer: pyarrow.RecordBatchFileWriter | None = None
 
     def append(self, part: "pyarrow.Array") -> None:
         """Takes more."""

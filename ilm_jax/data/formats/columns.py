@@ -18,7 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ilm_jax.checks import Number, check
+from ilm_jax.checks import Dataclass, Number, check
 from ilm_jax.data.formats import encodings, notes, published, raw_lines
 from ilm_jax.errors import UserError
 
@@ -29,7 +29,7 @@ ITEM_FIELDS = ("id", "title", "text", "categories")
 OPTIONAL = ("timestamp", "rating", "title", "text", "categories")
 # How pandas, Python and JSON spell a value that is not there.
 MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
-Named = TypeVar("Named")
+Named = TypeVar("Named", bound=Dataclass)
 # What a column may be called where nothing else is said, the likeliest first.
 COMMON = {
     "user": ("user", "user_id", "reviewer_id", "uid"),
@@ -174,7 +174,7 @@ def read_names(path: pathlib.Path, kind: type[Named]) -> Named:
     """
     if not path.is_file():
         return kind()
-    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(kind)}
     found: dict[str, Any] = {}
     for number, line in raw_lines.lines(path):
         line = line.strip()

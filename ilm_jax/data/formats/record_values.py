@@ -6,7 +6,6 @@ import math
 import pathlib
 import re
 import urllib.parse
-from typing import Any
 
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.data.formats.columns import MISSING
@@ -136,7 +135,7 @@ def texts(path: pathlib.Path, line: int, record: Record, field: str) -> list[str
 
 
 def _gather(
-    path: pathlib.Path, line: int, field: str, value: Any, keys: list[str], found: list[str]
+    path: pathlib.Path, line: int, field: str, value: object, keys: list[str], found: list[str]
 ) -> None:
     if isinstance(value, list):
         for part in value:

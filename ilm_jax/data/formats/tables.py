@@ -8,12 +8,15 @@ import csv
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ilm_jax.data.formats import encodings, notes
 from ilm_jax.data.formats.json_lines import json_rows
 from ilm_jax.data.formats.raw_lines import check_width, fail, lines
 from ilm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SEQUENCE_KINDS = ("token_seq", "float_seq")
 _KIND = re.compile(r"(.*):(token|float|token_seq|float_seq)", re.DOTALL)
@@ -184,7 +187,7 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
         _not_parquet(path, error)
 
 
-def _open_parquet(path: pathlib.Path) -> Any:
+def _open_parquet(path: pathlib.Path) -> "pyarrow.parquet.ParquetFile":
     try:
         import pyarrow
         import pyarrow.parquet

@@ -5,12 +5,16 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import CACHE_FORMAT
 from ilm_jax.data.streams.records import decode_record
 from ilm_jax.errors import UserError
 from ilm_jax.files import sha256_json
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 # A split of at most so many bytes on disk is held in memory once it is read from: a single record
 # costs ArrayRecord more than 100 microseconds, whatever its size.
@@ -46,7 +50,7 @@ class CachedTask:
             raise UserError(f"{file}: changed since it was written; delete the folder")
         self._features = [tuple(feature) for feature in self.info["features"]]
         self._files = sorted(str(part) for part in self.path.glob("part-*.array_record"))
-        self._source: Any = None
+        self._source: ArrayRecordDataSource | None = None
         self._held: list[bytes] | None = None
         size = sum(os.path.getsize(part) for part in self._files)
         self._hold = size <= IN_MEMORY_BYTES
@@ -58,7 +62,7 @@ class CachedTask:
             )
 
     @property
-    def _reader(self) -> Any:
+    def _reader(self) -> "ArrayRecordDataSource":
         if self._source is None:
             from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -84,7 +88,7 @@ class CachedTask:
         """Name of the catalogue that local rows count in."""
         return self.info.get("dataset", "")
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         """Example `index`: read-only int32 arrays, integers, strings, and "catalogue".
 
         Raises:
@@ -98,7 +102,7 @@ class CachedTask:
             record = self._reader[int(index)]
         return self._decode(record)
 
-    def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Iterable[int]) -> list[Example]:
         """Several examples at once, in the order asked for."""
         wanted = [int(index) for index in indices]
         if self._hold:
@@ -118,7 +122,7 @@ class CachedTask:
             self._held = held
         return self._held
 
-    def _decode(self, record: bytes) -> dict[str, Any]:
+    def _decode(self, record: bytes) -> Example:
         with self._readable():
             example = decode_record(self._features, record)
         example["catalogue"] = self.catalogue
@@ -135,6 +139,6 @@ class CachedTask:
                 f"{self.path}: a damaged task cache ({reason}); delete the folder"
             ) from error
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         for start in range(0, len(self), 1024):
             yield from self.__getitems__(range(start, min(start + 1024, len(self))))

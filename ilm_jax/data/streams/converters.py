@@ -5,17 +5,17 @@ What is cut is counted; what may not be cut raises.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.item_targets import Fitted, ItemTargets, history_items
 from ilm_jax.data.streams.local_rows import LocalRows
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 
-Example = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
 # (block such as "toy/item", local rows) -> global rows: `TableSet.rows`.
 Rows = Callable[[str, Int[np.ndarray, " rows"]], Int64[np.ndarray, " rows"]]

@@ -1,10 +1,19 @@
 """Examples of a dataset by number, and the batch rows of them."""
 
+from typing import Protocol
+
 import numpy as np
 
-from ilm_jax.data.streams.converters import Batch, Example
+from ilm_jax.data.examples.example import Example
+from ilm_jax.data.streams.converters import Batch
 from ilm_jax.data.streams.layouts import Converter
-from ilm_jax.data.streams.streams import Stream
+from ilm_jax.data.streams.streams import Source
+
+
+class Numbered(Source, Protocol):
+    """Examples by number, as a `Stream` gives them."""
+
+    len_epoch: int
 
 
 class Feed:
@@ -15,7 +24,7 @@ class Feed:
       converter: to arrays; its `counts` say what was cut.
     """
 
-    def __init__(self, stream: Stream, converter: Converter, *, wrap: bool = False) -> None:
+    def __init__(self, stream: Numbered, converter: Converter, *, wrap: bool = False) -> None:
         """Joins both.
 
         Args:

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int64
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.prompts import ITEM_SLOT
 from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT
 
@@ -69,13 +70,13 @@ class ItemTargets:
     most: int = 1
     history_weight: float = 0.0
 
-    def asks(self, example: Mapping[str, Any] | None) -> bool:
+    def asks(self, example: Example | None) -> bool:
         """Whether an example's answer is an item."""
         return example is not None and example.get("task") in self.tasks
 
     def columns(
         self,
-        examples: Sequence[Mapping[str, Any] | None],
+        examples: Sequence[Example | None],
         places: Int[np.ndarray, " batch"],
         earlier: Mapping[int, tuple[Int[np.ndarray, " asked"], Int[np.ndarray, " asked"]]],
         rows: Rows | None,

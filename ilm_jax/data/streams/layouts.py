@@ -6,13 +6,14 @@ else knows which tasks a kind is made of. Adding one needs no change here.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_specs import ITEM_THEN_TEXT, TaskSpec
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter, Column
-from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, Rows, check_lengths
+from ilm_jax.data.streams.converters import Batch, PromptConverter, Rows, check_lengths
 from ilm_jax.data.streams.item_targets import ITEMS, ItemTargets
 from ilm_jax.data.streams.packing import PackedSource, PackingConverter
 from ilm_jax.data.streams.streams import Source
@@ -108,7 +109,7 @@ class Prompts:
             return tasks, one
         row = self._row_converter(dataset, tokenizer, rows)
         packed: Sources = {
-            name: PackedSource(cast(Any, task), one, row, dataset.pack, dataset.seed, name)
+            name: PackedSource(task, one, row, dataset.pack, dataset.seed, name)
             for name, task in tasks.items()
         }
         return packed, PackingConverter(one, row)

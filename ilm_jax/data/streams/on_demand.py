@@ -10,15 +10,18 @@ import collections
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import Examples, TaskSpec
 from ilm_jax.data.streams.records import as_decoded
 from ilm_jax.data.tokenizers import Tokenizer
+
+T = TypeVar("T")
 
 # Tasks whose code, with what it remembers, is kept for the next stream that reads them.
 KEPT = 16
@@ -41,7 +44,7 @@ class OnDemandTask:
         examples: Examples,
         split: str,
         path: pathlib.Path,
-        again: Callable[[], Mapping[str, Any]],
+        again: Callable[[], Mapping[str, object]],
     ) -> None:
         """Makes the split's index.
 
@@ -73,7 +76,7 @@ class OnDemandTask:
         """Name of the catalogue that local rows count in."""
         return self._examples.splits.catalogue.name
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         """Example `index`, as `CachedTask` gives it.
 
         Raises:
@@ -90,15 +93,15 @@ class OnDemandTask:
         example["catalogue"] = self.catalogue
         return example
 
-    def __getitems__(self, indices: Iterable[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Iterable[int]) -> list[Example]:
         """Several examples, in the order asked for."""
         return [self[int(index)] for index in indices]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self.size))
 
 
-def _only(again: Callable[[], Mapping[str, Any]]) -> Any:
+def _only(again: Callable[[], Mapping[str, T]]) -> T:
     (task,) = again().values()
     return task
 

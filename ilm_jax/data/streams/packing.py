@@ -8,12 +8,12 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ilm_jax.data import draws
-from ilm_jax.data.streams.converters import Batch, Example, PromptConverter, index_column
+from ilm_jax.data.examples.example import Example
+from ilm_jax.data.streams.converters import Batch, PromptConverter, index_column
 from ilm_jax.data.streams.streams import Source
 from ilm_jax.data.streams.task_cache import Progress
 from ilm_jax.errors import UserError
@@ -127,7 +127,7 @@ class PackedSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         return {"packed": [{**self._source[i], **self._named} for i in self._rows[index]]}
 
 

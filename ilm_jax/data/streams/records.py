@@ -9,10 +9,11 @@ All numbers are little-endian.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+
+from ilm_jax.data.examples.example import Example
 
 RECORD_FORMAT = 1
 _COUNT = struct.Struct("<I")
@@ -20,7 +21,7 @@ _INT = struct.Struct("<i")
 Features = Sequence[tuple[str, str]]
 
 
-def encode_record(features: Features, example: Mapping[str, Any]) -> bytes:
+def encode_record(features: Features, example: Example) -> bytes:
     """Bytes of an example.
 
     Args:
@@ -53,13 +54,13 @@ def _bad(name: str, value: object) -> bytes:
     raise ValueError(f"feature {name}: {value!r} does not fit int32")
 
 
-def as_decoded(features: Features, example: Mapping[str, Any]) -> dict[str, Any]:
+def as_decoded(features: Features, example: Example) -> Example:
     """What `decode_record` gives of `encode_record`'s bytes, without the bytes.
 
     Raises:
       ValueError: as `encode_record`.
     """
-    decoded: dict[str, Any] = {}
+    decoded: Example = {}
     for name, kind in features:
         value = example[name]
         if kind == "text":
@@ -75,7 +76,7 @@ _NOTHING = np.zeros(0, np.int32)
 _NOTHING.flags.writeable = False
 
 
-def _int32(name: str, value: Any) -> np.ndarray:
+def _int32(name: str, value: np.ndarray | Sequence[int]) -> np.ndarray:
     if isinstance(value, np.ndarray):  # NumPy refuses to wrap Python's integers, not its own
         value = value.tolist()
     if not len(value):
@@ -90,7 +91,7 @@ def _int32(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def decode_record(features: Features, record: bytes) -> dict[str, Any]:
+def decode_record(features: Features, record: bytes) -> Example:
     """The example again: read-only int32 arrays, integers and strings.
 
     Raises:
@@ -98,7 +99,7 @@ def decode_record(features: Features, record: bytes) -> dict[str, Any]:
     """
     if not record or record[0] != RECORD_FORMAT:
         raise ValueError(f"record format {record[:1]!r}, expected {RECORD_FORMAT}")
-    example: dict[str, Any] = {}
+    example: Example = {}
     place = 1
     try:
         for name, kind in features:

@@ -7,11 +7,11 @@ in the stream alone.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ilm_jax.data.streams.streams import Example, Source
+from ilm_jax.data.examples.example import Example
+from ilm_jax.data.streams.streams import Source
 from ilm_jax.errors import UserError
 
 
@@ -54,5 +54,4 @@ class Draw:
         """The rendering, with its task's name."""
         task = self._sources[example["task"]]
         number = example["first"] + int(generator.integers(task.variants))
-        drawn: dict[str, Any] = task.source[number]
-        return {**drawn, "task": example["task"]}
+        return {**task.source[number], "task": example["task"]}

@@ -13,12 +13,11 @@ import numpy as np
 
 from ilm_jax.checks import Count, Positive, check
 from ilm_jax.data import draws
+from ilm_jax.data.examples.example import Example
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
     import grain
-
-Example = dict[str, Any]
 
 
 class Source(Protocol):
@@ -129,7 +128,7 @@ class Stream:
         self._sources = {name: sources[name] for name in self.weights}
         self.len_epoch = sum(sizes[name] for name in self.weights)
         self._options = (seed, shuffle, repeat, block, transform)
-        self._dataset: Any = None
+        self._dataset: grain.MapDataset | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dataset": None}
@@ -185,7 +184,7 @@ class Stream:
 class _Turns:
     """Blocks of examples of several endless sequences, by turns."""
 
-    def __init__(self, parts: Sequence[Any], block: int) -> None:
+    def __init__(self, parts: "Sequence[grain.MapDataset]", block: int) -> None:
         self._parts, self._block = parts, block
 
     def __len__(self) -> int:

@@ -19,11 +19,15 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_keys import CACHE_FORMAT
 from ilm_jax.data.streams.records import Features, encode_record
 from ilm_jax.files import atomic_write, sha256_json, temporary_name
+
+if TYPE_CHECKING:
+    from array_record.python.array_record_module import ArrayRecordWriter
 
 # Parts hold at least so many records, and more where there would be too many files.
 RECORDS_PER_PART = 4096
@@ -54,7 +58,7 @@ def has_part(path: str | os.PathLike, number: int) -> bool:
 
 
 def write_part(
-    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Mapping[str, Any]]
+    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Example]
 ) -> None:
     """Writes one part of the split at `path`; whoever writes it, the bytes are the same.
 
@@ -100,7 +104,7 @@ def finish(
     lengths = {name: _Lengths() for name, kind in features if kind == "ints"}
     for number, rows in enumerate(parts(total)):
         file = folder / f"part-{number:05d}.json"
-        found: Any = json.loads(file.read_text()) if file.exists() else {"size": "no"}
+        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"size": "no"}
         if found["size"] != len(rows):
             raise ValueError(f"{file}: {found['size']} examples instead of {len(rows)}")
         for name, statistic in lengths.items():
@@ -126,7 +130,7 @@ def finish(
 def write(
     path: str | os.PathLike,
     features: Features,
-    examples: Iterable[Mapping[str, Any]],
+    examples: Iterable[Example],
     info: Mapping[str, Any],
     total: int | None = None,
 ) -> dict[str, Any]:
@@ -162,7 +166,7 @@ def write(
     return full
 
 
-def _open_writer(path: pathlib.Path) -> Any:
+def _open_writer(path: pathlib.Path) -> "ArrayRecordWriter":
     from array_record.python.array_record_module import ArrayRecordWriter
 
     return ArrayRecordWriter(str(path), _WRITER_OPTIONS)

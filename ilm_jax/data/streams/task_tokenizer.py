@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits, make_splits
@@ -42,9 +42,9 @@ def cache_folder(cache_dir: StrPath | None) -> pathlib.Path:
 def train_tokenizer(splits: Splits, settings: TaskSettings) -> OwnTokenizer:
     """The tokenizer of a dataset: trained on the training corpus, the same bytes every time."""
     spec = spec_named(CORPUS)
-    corpus: Any = spec.make(splits, effective(spec, settings), spec=spec)
+    corpus = cast(Corpus, spec.make(splits, effective(spec, settings), spec=spec))
     return OwnTokenizer.train(
-        cast(Corpus, corpus).tokenizer_strings(),
+        corpus.tokenizer_strings(),
         settings.vocab_size,
         model_type=settings.model_type,
         whole=item_index.vocabulary(settings),

@@ -6,11 +6,13 @@ whole of training goes through `open_tasks`.
 
 import functools
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ilm_jax import subprocesses
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.settings_json import settings_json
 from ilm_jax.data.examples.task_families import find_spec
 from ilm_jax.data.examples.task_keys import task_key, task_path, tokenizer_path
@@ -35,7 +37,7 @@ class Task(Protocol):
       path: folder of what is kept of this split on disk.
     """
 
-    path: Any
+    path: pathlib.Path
 
     @property
     def name(self) -> str:
@@ -48,10 +50,10 @@ class Task(Protocol):
     def __len__(self) -> int:
         """Number of examples."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         """Example `index`: read-only int32 arrays, integers, strings, and "catalogue"."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Example]:
         """All examples in order."""
 
 

@@ -54,7 +54,6 @@ class ChatTemplate:
         from ilm_jax.data.tokenizers import template_sandbox  # Jinja, for chat alone
 
         said = [message._asdict() for message in messages]
-        given: dict[str, Any] = dict(self.tokens)
         try:
             return template_sandbox.compiled(self.source).render(
                 messages=said,
@@ -62,7 +61,7 @@ class ChatTemplate:
                 tools=None,
                 documents=None,
                 enable_thinking=False,
-                **given,
+                **dict(self.tokens),
             )
         except Exception as error:  # it is somebody's program: it may raise anything
             reason = " ".join(str(error).split())[:200] or type(error).__name__

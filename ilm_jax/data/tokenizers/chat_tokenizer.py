@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool
@@ -122,13 +122,12 @@ def formatted(tokenizer: Tokenizer, prompt_format: str = "auto", system: str = "
                 "leave it out, or name an instruct model's tokenizer by TOKENIZER"
             )
         return tokenizer
-    plain: Any = tokenizer
-    return _formatted(plain, template, system)
+    return _formatted(cast(Hashable, tokenizer), template, system)
 
 
 # Trying a template costs a few milliseconds, and every stream of a run asks for the tokenizer.
 @functools.lru_cache(maxsize=8)
-def _formatted(tokenizer: Any, template: ChatTemplate, system: str) -> ChatTokenizer:
+def _formatted(tokenizer: Tokenizer, template: ChatTemplate, system: str) -> ChatTokenizer:
     return ChatTokenizer(tokenizer, ChatFormat(template, tuple(tokenizer.specials.items()), system))
 
 

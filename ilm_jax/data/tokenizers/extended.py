@@ -10,8 +10,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Bool
@@ -144,13 +144,12 @@ class ExtendedTokenizer:
 
 def extended(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
     """The tokenizer with words appended; itself for none."""
-    plain: Any = tokenizer
-    return _extended(plain, tuple(words)) if words else tokenizer
+    return _extended(cast(Hashable, tokenizer), tuple(words)) if words else tokenizer
 
 
 # A thousand words make a large expression, and every stream of a run asks for the tokenizer.
 @functools.lru_cache(maxsize=8)
-def _extended(tokenizer: Any, words: tuple[str, ...]) -> ExtendedTokenizer:
+def _extended(tokenizer: Tokenizer, words: tuple[str, ...]) -> ExtendedTokenizer:
     return ExtendedTokenizer(tokenizer, words)
 
 

@@ -25,7 +25,7 @@ LONGEST = 1_000_000
 class _NoFiles(jinja2.BaseLoader):
     """There is nothing to include, import or extend."""
 
-    def get_source(self, environment: Any, template: str) -> NoReturn:
+    def get_source(self, environment: jinja2.Environment, template: str) -> NoReturn:
         """Raises SecurityError."""
         raise SecurityError(f"it reads the file {template!r}")
 
@@ -35,7 +35,7 @@ class _Generation(Extension):
 
     tags = {"generation"}
 
-    def parse(self, parser: Any) -> list[nodes.Node]:
+    def parse(self, parser: jinja2.parser.Parser) -> list[nodes.Node]:
         """The statements between the two tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
@@ -46,11 +46,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(("*", "**"))
 
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+    def unsafe_undefined(self, obj: object, attribute: str) -> NoReturn:
         """An attribute that the sandbox does not give out."""
         raise SecurityError(f"it reaches for {attribute!r} of a {type(obj).__name__}")
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> object:
         """Products that fit into memory."""
         if operator == "**":
             raise SecurityError("it takes powers")
@@ -68,7 +70,7 @@ def _date(form: str) -> str:
     return DATE.strftime(form)
 
 
-def _json(value: Any, indent: int | None = None, **options: Any) -> str:
+def _json(value: object, indent: int | None = None, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent, **options)
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float64, PyTree
 
 from ilm_jax.checkpoints.language_models import LoadedModel
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import Rendered, Segment
-from ilm_jax.data.streams.converters import Example, PromptConverter
+from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError

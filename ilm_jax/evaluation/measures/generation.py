@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Int, Int64, PyTree
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.feed import Feed
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.decoding.greedy import greedy
@@ -26,7 +26,7 @@ class Generated:
     """
 
     index: Int64[np.ndarray, " texts"]
-    examples: list[dict[str, Any]]
+    examples: list[Example]
     predictions: list[str]
     targets: list[str]
     ended: float

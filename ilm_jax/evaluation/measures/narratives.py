@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.mentions import with_item
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.feed import Feed
@@ -38,8 +38,7 @@ class NarrativeMeasure:
         converter = feed.converter
         assert isinstance(converter, PromptConverter)
         self._items: dict[int, int] = {}
-        stream: Any = _Followed(feed, self._items)
-        followed = Feed(stream, converter.with_room_for_an_item())
+        followed = Feed(_Followed(feed, self._items), converter.with_room_for_an_item())
         self._measure = GenerationMeasure(model, followed, tokenizer, steps, stop_ids)
 
     def __call__(
@@ -65,7 +64,7 @@ class _Followed:
     def __len__(self) -> int:
         return len(self._stream)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Example:
         return with_item(self._stream[index], self._items[index])
 
 

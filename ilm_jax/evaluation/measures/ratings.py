@@ -8,7 +8,6 @@ examples can be ordered, where a generated word would give ties.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int, Int64, PyTree
 
 from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
 from ilm_jax.data.examples.prompts import rating_words
 from ilm_jax.data.streams.feed import Feed
@@ -51,7 +51,7 @@ class Rated:
     """
 
     index: Int64[np.ndarray, " examples"]
-    examples: list[dict[str, Any]]
+    examples: list[Example]
     ratings: Float64[np.ndarray, " examples"]
     predicted: Float64[np.ndarray, " examples"]
 

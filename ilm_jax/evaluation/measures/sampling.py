@@ -7,18 +7,18 @@ task, any order of the file and any number of others, and a larger sample holds 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
+from ilm_jax.data.examples.example import Example
+
 SEED = "ilm_jax sample 1"
-Example = Mapping[str, Any]
 
 
 @functools.cache
-def _seeded() -> Any:
+def _seeded() -> "hashlib._Hash":
     return hashlib.sha256(f"{SEED}\0".encode())
 
 

@@ -201,7 +201,7 @@ def _pooling(found: Mapping[str, Any]) -> str:
     return mode
 
 
-def _json(file: pathlib.Path, default: Any) -> Any:
+def _json(file: pathlib.Path, default: object) -> Any:
     if not file.is_file():
         return default
     try:
@@ -210,7 +210,7 @@ def _json(file: pathlib.Path, default: Any) -> Any:
         raise UserError(f"{file.name} is not JSON ({error})") from error
 
 
-def _shapes(config: BertConfig) -> Any:
+def _shapes(config: BertConfig) -> PyTree[jax.ShapeDtypeStruct]:
     ids = jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(Bert(config).init, jax.random.key(0))
     return nn.unbox(jax.eval_shape(init, ids, ids == 0))["params"]

@@ -193,7 +193,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """JSON has neither infinities nor NaN: they are null."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}

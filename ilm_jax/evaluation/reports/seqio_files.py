@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ilm_jax.data.examples.example import Example
 from ilm_jax.files import atomic_write
 
 
@@ -33,7 +34,7 @@ def write_answers(
     folder: str | os.PathLike,
     task: str,
     step: int,
-    examples: Iterable[Mapping[str, Any]],
+    examples: Iterable[Example],
     targets: Iterable[object],
     **inferences: Iterable[object],
 ) -> None:
@@ -61,9 +62,7 @@ def answers_name(task: str, step: int) -> str:
     return f"{task}-{step:06}.jsonl"
 
 
-def input_fields(
-    example: Mapping[str, Any], words: Callable[[Sequence[int]], str]
-) -> dict[str, Any]:
+def input_fields(example: Example, words: Callable[[Sequence[int]], str]) -> dict[str, Any]:
     """An example's fields in a file, by seqio's names: `inputs` and `inputs_pretokenized`, ….
 
     Args:
@@ -83,5 +82,5 @@ def input_fields(
     }
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -1,10 +1,12 @@
 """Published model families by the `model_type` of their config.json; open to others' modules."""
 
+from typing import Any
+
 from ilm_jax.checkpoints.published.rules import Family
 from ilm_jax.errors import UserError
 from ilm_jax.registry import Registry
 
-FAMILIES = Registry[Family]("language-model family")
+FAMILIES = Registry[Family[Any]]("language-model family")
 
 for _model_type, _module in {
     "bert": "bert",
@@ -21,7 +23,7 @@ for _model_type, _module in {
     FAMILIES.register(_model_type, f"{__name__}.{_module}:FAMILY")
 
 
-def register_language_model_family(family: Family) -> None:
+def register_language_model_family(family: Family[Any]) -> None:
     """Adds a family of published models, under each of its `model_types`.
 
     Most are Llama with other options: `decoders.shared`, `decoders.rules` and `decoders.SHARED` of
@@ -34,7 +36,7 @@ def register_language_model_family(family: Family) -> None:
         FAMILIES.register(model_type, family)
 
 
-def find(model_type: str) -> Family:
+def find(model_type: str) -> Family[Any]:
     """The family of a config.json's `model_type`.
 
     Raises:

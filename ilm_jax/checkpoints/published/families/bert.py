@@ -147,7 +147,7 @@ def rules(config: BertConfig) -> dict[str, Rule]:
     return table
 
 
-def buffers(config: Any) -> list[Buffer]:
+def buffers(config: object) -> list[Buffer]:
     """Numbers of positions, and the type 0 of all tokens."""
     return [
         Buffer(r"^embeddings\.position_ids$", lambda name, size: [np.arange(size)]),

@@ -40,7 +40,7 @@ KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
 def check_options(
-    found: Mapping[str, Any], read: Sequence[str], fixed: Mapping[str, tuple[Any, ...]]
+    found: Mapping[str, Any], read: Sequence[str], fixed: Mapping[str, tuple[object, ...]]
 ) -> None:
     """Raises UserError naming an option of config.json that would compute something else.
 
@@ -241,7 +241,7 @@ def _layer(config: DecoderConfig, layer: str) -> dict[str, Rule]:
     return table
 
 
-def copies(config: DecoderConfig) -> list[Copy]:
+def copies(config: DecoderConfig) -> list[Copy[DecoderConfig]]:
     """A tied output layer, which files may hold too, or alone."""
     if not config.tie_embeddings:
         return []

@@ -21,7 +21,7 @@ _THIRD = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
 }
-_FIXED: dict[str, tuple[Any, ...]] = {"use_bidirectional_attention": (False, None)}
+_FIXED: dict[str, tuple[object, ...]] = {"use_bidirectional_attention": (False, None)}
 _LAYERS = "layer_types sliding_window query_pre_attn_scalar final_logit_softcapping".split()
 # Of the model that sees: its eyes, and ids that stand for images.
 _EYES = (

@@ -33,7 +33,7 @@ CARRIED = frozenset(
     "use_flash_attention_2 use_flash_attn".split()
 )
 # {option: values with which it does nothing}; any other is refused.
-SWITCHED_OFF: dict[str, tuple[Any, ...]] = {
+SWITCHED_OFF: dict[str, tuple[object, ...]] = {
     "add_cross_attention": (False, None),
     "cross_attention_hidden_size": (None,),
     "pruned_heads": (None, {}),
@@ -45,7 +45,7 @@ _QUANTISED = ("quantization_config", "compression_config")
 
 
 def check(
-    found: Mapping[str, Any], known: frozenset[str], fixed: Mapping[str, tuple[Any, ...]]
+    found: Mapping[str, Any], known: frozenset[str], fixed: Mapping[str, tuple[object, ...]]
 ) -> None:
     """Raises UserError naming an option of config.json that would, or might, compute another thing.
 

@@ -9,7 +9,7 @@ image features (1408 wide), so its keys and values fit only a Q-Former with that
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ilm_jax.checkpoints.published.families import bert
@@ -50,7 +50,7 @@ _BLIP2_KNOWN = bert.KNOWN | {
 }
 
 
-def family_for(found: Mapping[str, Any], target: QFormerConfig) -> Family:
+def family_for(found: Mapping[str, Any], target: QFormerConfig) -> Family[QFormerConfig]:
     """The rules that bring a published model's weights into a Q-Former of these sizes.
 
     Args:
@@ -83,7 +83,9 @@ def family_for(found: Mapping[str, Any], target: QFormerConfig) -> Family:
     return dataclasses.replace(family, config=lambda _: target, rules=rules, unused=tuple(unused))
 
 
-def _without_image_reading(rules: Any, config: QFormerConfig) -> dict[str, Rule]:
+def _without_image_reading(
+    rules: Callable[[QFormerConfig], dict[str, Rule]], config: QFormerConfig
+) -> dict[str, Rule]:
     parts = ("/cross_attention/key/", "/cross_attention/value/")
     return {n: rule for n, rule in rules(config).items() if not any(part in n for part in parts)}
 
@@ -215,14 +217,14 @@ def _blip2_rename(name: str) -> str:
     return f"qformer.{name}" if name.startswith(("encoder.layer.", "layernorm.")) else name
 
 
-def _adaptor_rules(config: Any) -> dict[str, Rule]:
+def _adaptor_rules(config: QFormerConfig) -> dict[str, Rule]:
     return {
         "kernel": Rule("language_projection.weight", transposed=True),
         "bias": Rule("language_projection.bias"),
     }
 
 
-def _bert_copies(config: QFormerConfig) -> list[Copy]:
+def _bert_copies(config: QFormerConfig) -> list[Copy[QFormerConfig]]:
     """The words' table and bias, which BERT's head and the text head's share with the input."""
     head = "cls.predictions"
     return [

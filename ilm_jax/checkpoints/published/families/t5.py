@@ -143,9 +143,11 @@ def _layer(config: T5Config, *, decodes: bool) -> dict[str, tuple[int, str]]:
     return found
 
 
-def copies(config: T5Config) -> list[Copy]:
+def copies(config: T5Config) -> list[Copy[T5Config]]:
     """Names of the one table; a tied model's output layer is it too."""
-    found = [Copy(f"{stack}.embed_tokens.weight", "shared.weight") for stack in STACKS]
+    found: list[Copy[T5Config]] = [
+        Copy(f"{stack}.embed_tokens.weight", "shared.weight") for stack in STACKS
+    ]
     if config.tie_embeddings:
         # Untied, its states would not be scaled by embed_dim^-0.5: which is meant is not ours to
         # say.
