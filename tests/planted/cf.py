@@ -113,9 +113,9 @@ FAULTS = (
     ),
     Fault(
         "draws by popularity are one item late",
-        "ilm_jax/cf/negatives.py",
-        'where, side="right")',
-        'where, side="right") + 1',
+        "ilm_jax/cf/cells.py",
+        "halve, begin)[0]",
+        "halve, begin)[0] + 1",
         "tests/cf/test_negatives.py -k 'candidates_are_drawn'",
     ),
     Fault(
