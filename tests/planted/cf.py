@@ -233,8 +233,8 @@ FAULTS = (
     Fault(
         "critiques of held-out items are trained on",
         "ilm_jax/cf/critiques.py",
-        "shown = text is not None and splits.item_fold[item] == TRAIN",
-        "shown = text is not None",
+        "open_ = text is not None and splits.item_fold[item] == TRAIN",
+        "open_ = text is not None",
         _WISHES,
     ),
 )
