@@ -19,6 +19,7 @@ from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_keys import effective
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.examples.task_specs import NEXT_ITEM, TaskSpec
+from ilm_jax.data.examples.telling import TELLS
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.tasks import elm24, openp5
 from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
@@ -112,10 +113,14 @@ class CorpusText:
         return {name: column[chosen] for name, column in index.items()}
 
     def truncations(self, split: str) -> dict[str, int]:
-        """How many sequential examples were left out."""
+        """How many sequential examples were left out, and descriptions for what they name."""
         everything = len(self._sequences.index(split)["user"])
         chosen = len(self._chosen_sequences(split)["user"])
-        return {"sequential_examples_left_out": everything - chosen}
+        told = self._descriptions.truncations(split).get(TELLS, 0)
+        return {
+            "sequential_examples_left_out": everything - chosen,
+            **({TELLS: told} if told else {}),
+        }
 
     def render(self, split: str, kind: int, row: int, position: int, variant: int) -> Prompted:
         """The example in words; `row` is an item's or, for a sequence, the user's."""

@@ -3,12 +3,11 @@
 Items of the training fold train; those of the validation and test folds, whose words nothing else
 has seen, measure. A second item is always one of the training fold. Targets are those of a file
 (`Elm24Settings.texts_file`) for the tasks that it names, else composed from metadata; every example
-says which (`source`).
+says which (`source`). Those of a file that name what is held out do not train, and are counted.
 """
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -30,7 +29,7 @@ from ilm_jax.data.examples.task_specs import (
     TaskSpec,
 )
 from ilm_jax.data.formats.items import Spans
-from ilm_jax.data.formats.text_records import Key, Written, read_texts
+from ilm_jax.tasks.elm24_texts import ItemTexts, ProfileTexts
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
@@ -68,32 +67,23 @@ class ItemSpec(TaskSpec):
     elm: elm_templates.ElmTask
 
 
-# (number of items, whether of a user) of every task that a file of texts may name.
-ARITY = {name: (task.items, False) for name, task in elm_templates.TASKS.items()}
-ARITY[elm_templates.USER_PROFILE] = (0, True)
-
-
 class ItemTask(PromptTask):
     """Examples of `elm24_<dataset>_<task>` for one of the 24 tasks."""
 
     spec: ItemSpec
 
     @functools.cached_property
-    def _written(self) -> dict[tuple[int, ...], Written]:
-        """The file's targets of this task by item rows; those of unknown items are left out."""
-        found, rows = _texts(self.settings, self.spec.task), self.splits.catalogue.item_row
-        return {
-            tuple(rows[raw] for raw in ids): text
-            for (_, ids), text in found.items()
-            if all(raw in rows for raw in ids)
-        }
+    def _written(self) -> ItemTexts:
+        file = self.settings.of(Elm24Settings).texts_file
+        return ItemTexts(self.splits, file, self.spec.task)
 
     @functools.cached_property
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows of the items, -1 where there is no second; fold of the example, -1 for none)."""
         fold = self.splits.item_fold
-        if self._written:
-            pairs = np.array([(*key, -1)[:2] for key in sorted(self._written)], np.int64)
+        if self._written.given:
+            keys = [(*key, -1)[:2] for key in sorted(self._written.told)]
+            pairs = np.array(keys, np.int64).reshape(-1, 2)
             second = np.where(pairs[:, 1] >= 0, fold[pairs[:, 1]], TRAIN)
             return pairs, np.where(second == TRAIN, fold[pairs[:, 0]], -1)
         rows = np.arange(self.splits.catalogue.num_items)
@@ -138,15 +128,15 @@ class ItemTask(PromptTask):
 
     def truncations(self, split: str) -> dict[str, int]:
         """The file's texts of items that are not in the catalogue, or would name held-out words."""
-        if not self._written:
+        written = self._written
+        if not written.given:
             return {}
-        given = len(_texts(self.settings, self.spec.task))
-        held_out = int(np.sum(self._entries[1] < 0))
-        without = self.splits.catalogue.num_items - len(self._written)
+        without = self.splits.catalogue.num_items - len(written.given)
         return {
             "items_without_a_text": without if self.spec.elm.items == 1 else 0,
-            "texts_of_unknown_items": given - len(self._written),
-            "texts_with_a_held_out_second_item": held_out,
+            "texts_of_unknown_items": written.unknown,
+            "texts_with_a_held_out_second_item": int(np.sum(self._entries[1] < 0)),
+            **written.withheld(split),
         }
 
     def render(self, split: str, row: int, other: int, variant: int) -> Prompted:
@@ -175,7 +165,7 @@ class ItemTask(PromptTask):
 
     def target(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
         """(text, spans that carry information or None for all, source)."""
-        written = self._written.get(rows)
+        written = self._written.told.get(rows)
         if written:
             return written.target, None, written.source
         return self.from_facts(rows)
@@ -212,26 +202,32 @@ class UserProfile(PromptTask):
     """Examples of `elm24_<dataset>_user_profile`: users are split by a hash as items are."""
 
     @functools.cached_property
-    def _written(self) -> dict[str, Written]:
-        return {user: text for (user, _), text in _texts(self.settings, self.spec.task).items()}
+    def _written(self) -> ProfileTexts:
+        file = self.settings.of(Elm24Settings).texts_file
+        return ProfileTexts(self.splits, file, self.spec.task)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User rows with something to say of them, and variant."""
-        catalogue, config = self.splits.catalogue, self.splits.config
-        fold = item_folds(f"{catalogue.name.split('/')[0]} users", catalogue.user_ids, config)
         rows = [
-            row for row in np.flatnonzero(fold == FOLDS[split]).tolist() if self._target(row)[0]
+            row
+            for row in self._users(split)
+            if self._target(row)[0] and not self._written.tells(row)
         ]
         return self.with_variants(split, user=np.array(rows, np.int32))
 
     def truncations(self, split: str) -> dict[str, int]:
-        """The file's texts of users that are not in the catalogue."""
-        known = set(self.splits.catalogue.user_ids)
-        return {"texts_of_unknown_users": sum(raw not in known for raw in self._written)}
+        """The file's texts of unknown users, and those that name what is held out."""
+        unknown = {"texts_of_unknown_users": self._written.unknown}
+        return unknown | self._written.withheld(self._users(split))
+
+    def _users(self, split: str) -> list[int]:
+        catalogue, config = self.splits.catalogue, self.splits.config
+        fold = item_folds(f"{catalogue.name.split('/')[0]} users", catalogue.user_ids, config)
+        return np.flatnonzero(fold == FOLDS[split]).tolist()
 
     def _target(self, user: int) -> tuple[str, Spans | None, str]:
-        if self._written:
-            written = self._written.get(self.splits.catalogue.user_ids[user])
+        if self._written.given:
+            written = self._written.of(user)
             return (written.target, None, written.source) if written else ("", None, "")
         return (*composed.compose_profile(self.splits, user), composed.SOURCE)
 
@@ -252,24 +248,6 @@ class UserProfile(PromptTask):
             content=content,
             source=source,
         )
-
-
-def _texts(settings: TaskSettings, task: str) -> dict[tuple[str, tuple[str, ...]], Written]:
-    """The file's texts of one task, by raw ids."""
-    file = settings.of(Elm24Settings).texts_file
-    if not file:
-        return {}
-    path = pathlib.Path(file).expanduser()
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    found = _read(str(path), stamp)
-    return {(user, ids): text for (name, user, ids), text in found.items() if name == task}
-
-
-@functools.lru_cache(maxsize=4)
-def _read(path: str, stamp: int) -> dict[Key, Written]:
-    """A file is read once for all tasks, unless it changes."""
-    del stamp
-    return read_texts(path, ARITY)
 
 
 def _named(times: int) -> Callable[[TaskSettings], Sequence[tuple[str, int]]]:

@@ -1,5 +1,6 @@
 """Tasks about what a user chose: every choice is an example, its target or what came before it."""
 
+import collections
 import weakref
 from collections.abc import Sequence
 
@@ -64,7 +65,7 @@ def told_positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`target_positions` whose item's words may be told, and of which every kind of text is there.
 
-    Without kinds nothing is told: all of them.
+    And trains, if the split is training's. Without kinds nothing is told: all of them.
     """
     users, positions = target_positions(texts.splits, split)
     if kinds:
@@ -72,8 +73,25 @@ def told_positions(
         users, positions = users[keep], positions[keep]
     for kind in kinds:
         keep = texts.present(kind, users, positions)
+        if split == "train":
+            keep &= texts.may_train(kind, users, positions)
         users, positions = users[keep], positions[keep]
     return users, positions
+
+
+def withheld(texts: Narratives, split: str, kinds: Sequence[str]) -> dict[str, int]:
+    """How many written texts of these kinds do not train, by why (see `Narratives.withheld`).
+
+    Nothing in other splits, or where texts are composed.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    if split == "train":
+        users, positions = target_positions(texts.splits, split)
+        keep = may_be_told(texts.splits, split, users, positions)
+        for kind in kinds:
+            found = texts.withheld(kind, users[keep], positions[keep])
+            counts.update({why: int(mask.sum()) for why, mask in found.items()})
+    return dict(counts)
 
 
 class HistoryTask(PromptTask):

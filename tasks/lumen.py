@@ -8,7 +8,8 @@ item vectors in its place, soft tokens for the item and the row's order are ours
 
 A held-out item is asked for as any other, by its place in the table. Its words, which a critique
 and a narrative would carry, are never trained: such a row ends at the item position, and the tasks
-whose prompts have critiques leave it out.
+whose prompts have critiques leave it out. So are written texts that name what is held out; they are
+counted.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Spans, told_positions
+from ilm_jax.tasks.histories import HistoryTask, Spans, told_positions, withheld
 from ilm_jax.tasks.prompted import Prompted
 from ilm_jax.tasks.regen import Regen
 
@@ -72,8 +73,9 @@ class Lumen(Regen, HistoryTask):
         return self.with_variants(split, user=users, position=positions)
 
     def truncations(self, split: str) -> dict[str, int]:
-        """Nothing is counted here."""
-        return {}
+        """The written texts that do not train."""
+        critiques = ["critique"] * (self.spec.of_critiques or self.spec.shows)
+        return withheld(self.texts, split, [self._own.narrative, *critiques])
 
     def render(self, split: str, user: int, position: int, variant: int) -> Prompted:
         """The example in words; one that ends at the item has no `target_text`."""
@@ -121,17 +123,22 @@ class Lumen(Regen, HistoryTask):
 
     def _speaks(self, split: str, user: int, position: int) -> bool:
         """Whether a narrative is there, and may be told."""
-        return self._open(split, user, position) and bool(self.answer(user, position)[0])
+        told = bool(self.answer(user, position)[0])
+        return told and self._open(split, self._own.narrative, user, position)
 
-    def _open(self, split: str, user: int, position: int) -> bool:
-        """Whether the words of the item at a position may be told."""
+    def _open(self, split: str, kind: str, user: int, position: int) -> bool:
+        """Whether the words of the item at a position may be told, by a text of this kind."""
+        if split != "train":
+            return True
         item = int(self.splits.catalogue.sequence(user)[position])
-        return split != "train" or self.splits.item_fold[item] == TRAIN
+        if self.splits.item_fold[item] != TRAIN:
+            return False
+        return bool(self.texts.may_train(kind, np.array([user]), np.array([position]))[0])
 
     def _critique(self, split: str, user: int, position: int) -> str | None:
         """What was said before the item at a position, where it may be told."""
         found = self.texts.about("critique", user, position)
-        return found[0] if found and self._open(split, user, position) else None
+        return found[0] if found and self._open(split, "critique", user, position) else None
 
     def _critiques(self, split: str, user: int, first: int, position: int) -> dict[int, str]:
         """The critiques that a prompt may show, by place in a history that starts at `first`.

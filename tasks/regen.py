@@ -1,7 +1,8 @@
 """REGEN's tasks (Su et al. 2025): the next item with or without a critique, and narratives.
 
 The joint task answers with the item and a reason in one text. A training example never speaks of a
-held-out item: its critique and narrative would carry the item's words.
+held-out item: its critique and narrative would carry the item's words. Written texts that name what
+is held out do not train, and are counted.
 """
 
 import dataclasses
@@ -24,7 +25,8 @@ from ilm_jax.data.examples.task_specs import (
     WRITTEN_FEATURES,
     TaskSpec,
 )
-from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, told_positions
+from ilm_jax.data.examples.telling import TELLS
+from ilm_jax.tasks.histories import HistoryTask, Mentions, Spans, told_positions, withheld
 from ilm_jax.tasks.prompted import Prompted, PromptTask
 
 
@@ -90,13 +92,17 @@ class Purchase(Regen, HistoryTask):
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User row, position of the item, and variant, where the texts are there."""
-        kinds = [kind for kind in (self.spec.narrative, "critique" * self.spec.critique) if kind]
-        users, positions = told_positions(self.texts, split, kinds)
+        users, positions = told_positions(self.texts, split, self._kinds)
         return self.with_variants(split, user=users, position=positions)
 
+    @property
+    def _kinds(self) -> list[str]:
+        """The kinds of text that it reads."""
+        return [kind for kind in (self.spec.narrative, "critique" * self.spec.critique) if kind]
+
     def truncations(self, split: str) -> dict[str, int]:
-        """Nothing is counted here."""
-        return {}
+        """The written texts that do not train."""
+        return withheld(self.texts, split, self._kinds)
 
     def mentions(self, split: str, user: int, position: int, variant: int) -> Mentions:
         """The user, the item, and what the user says."""
@@ -139,14 +145,20 @@ class UserSummary(Regen):
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """User rows that have a summary, and variant."""
+        rows = [row for row in self._users(split) if self.texts.summary(row)]
+        return self.with_variants(split, user=np.array(rows, np.int32))
+
+    def truncations(self, split: str) -> dict[str, int]:
+        """The summaries that are left out for what they name."""
+        told = sum(self.texts.tells_of(row) for row in self._users(split))
+        return {TELLS: told} if told else {}
+
+    def _users(self, split: str) -> list[int]:
+        """Rows of the split's users who have a history."""
         catalogue, config = self.splits.catalogue, self.splits.config
         fold = item_folds(f"{catalogue.name.split('/')[0]} users", catalogue.user_ids, config)
-        rows = [
-            row
-            for row in np.flatnonzero(fold == SPLITS.index(split)).tolist()
-            if self.texts.summary(row) and len(self.splits.train_sequence(row))
-        ]
-        return self.with_variants(split, user=np.array(rows, np.int32))
+        found = np.flatnonzero(fold == SPLITS.index(split)).tolist()
+        return [row for row in found if len(self.splits.train_sequence(row))]
 
     def render(self, split: str, user: int, variant: int) -> Prompted:
         """The example in words."""
@@ -266,7 +278,8 @@ _SPECS: tuple[TaskSpec, ...] = (
         what="history | what the user is like | REGEN",
         counted=False,
         **_TEXT,
-        **_SHARED,
+        # Until 2, composed summaries gave their spans as their source.
+        **{**_SHARED, "version": 3},
     ),
 )
 FAMILY = TaskFamily(

@@ -39,7 +39,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from tests.planted import Fault
 
 ROOT = pathlib.Path(__file__).parents[1]
-AREAS = ("training", "records", "objectives", "models", "decoding", "cf", "data", "evaluation")
+AREAS = (
+    "training",
+    "records",
+    "objectives",
+    "models",
+    "decoding",
+    "cf",
+    "data",
+    "texts",
+    "evaluation",
+)
 TREE = ("ilm_jax", "tasks", "gin", "launch", "tests", "setup.py", "pyproject.toml", "README.md")
 TIMEOUT = 900
 CAUGHT, SURVIVED, BROKEN, SOUND = "caught", "survived", "broken", "sound"

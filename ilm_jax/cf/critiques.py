@@ -2,7 +2,7 @@
 
 A critique is encoded as the items' texts are (text_vectors.py), in the space that the texts of
 training items span. Critiques that led to held-out items are not trained on: they carry the
-item's words.
+item's words. Nor are written ones that name what is held out.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from ilm_jax.cf.text_vectors import TextConfig, TextSpace, space
 from ilm_jax.checks import BelowOne, Count, InputFile, Seed, check
 from ilm_jax.data.catalogue.splits import TRAIN, Splits
 from ilm_jax.data.examples.narratives import Narratives
+from ilm_jax.data.formats import notes
 from ilm_jax.errors import UserError
 
 
@@ -76,13 +77,7 @@ class Critiques:
                 found = told.about("critique", user, position)
                 if found is not None:
                     texts[user, position] = found[0]
-        rows: dict[str, int] = {}
-        of: list[int] = []
-        for user in range(catalogue.num_users):
-            for position, item in enumerate(splits.train_sequence(user).tolist()):
-                text = texts.get((user, position))
-                shown = text is not None and splits.item_fold[item] == TRAIN
-                of.append(rows.setdefault(str(text), len(rows) + 1) if shown else 0)
+        rows, of = _of_training(splits, told, texts)
         if not rows:
             raise UserError(
                 f"{catalogue.name} has no critique of a training purchase: give "
@@ -98,7 +93,7 @@ class Critiques:
             encoded,
             scale,
             np.concatenate([none, vectors * scale]).astype(np.float32),
-            np.array(of, np.int32),
+            of,
         )
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts dim"]:
@@ -114,3 +109,25 @@ class Critiques:
             self.texts.get((user, length + fold_position), "")
             for user, length in enumerate(lengths)
         ]
+
+
+def _of_training(
+    splits: Splits, told: Narratives, texts: dict[tuple[int, int], str]
+) -> tuple[dict[str, int], Int32[np.ndarray, " interactions"]]:
+    """(row of every different critique that trains, from 1; row for every training interaction)."""
+    rows: dict[str, int] = {}
+    of: list[int] = []
+    withheld = 0
+    for user in range(splits.catalogue.num_users):
+        sequence = splits.train_sequence(user)
+        places = np.arange(len(sequence))
+        may_train = told.may_train("critique", np.full_like(places, user), places).tolist()
+        for position, item in enumerate(sequence.tolist()):
+            text = texts.get((user, position))
+            open_ = text is not None and splits.item_fold[item] == TRAIN
+            withheld += open_ and not may_train[position]
+            shown = open_ and may_train[position]
+            of.append(rows.setdefault(str(text), len(rows) + 1) if shown else 0)
+    what = "name what is held out, or are of an item that its user has again held back"
+    notes.count(int(withheld), len(texts), f"critiques do not train: they {what}")
+    return rows, np.array(of, np.int32)

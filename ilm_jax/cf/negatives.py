@@ -1,14 +1,14 @@
 """Negatives that a whole batch shares: uniform, by popularity, the batch's own, or all items."""
 
 import dataclasses
-import functools
 import hashlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int, Int32, Int64, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Int64, UInt32
 
+from ilm_jax.cf.cells import Cells
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.checks import Count, Weight, check
 from ilm_jax.data import spill
@@ -54,12 +54,18 @@ class Sampler:
       probability: of every item in one draw (for "in_batch": to be the positive of a row).
     """
 
-    def __init__(self, config: SamplerConfig, probability: Float32[np.ndarray, " items"]) -> None:
-        """See the attributes."""
-        self.config, self.probability = config, probability
+    def __init__(self, config: SamplerConfig, probability: Float[np.ndarray, " items"]) -> None:
+        """See the attributes; of "popularity" the probabilities become those of `Cells`."""
+        self.config = config
+        self._cells = Cells.of(probability) if config.kind == "popularity" else None
+        self.probability: Float32[np.ndarray, " items"] = (
+            self._cells.probability if self._cells else probability.astype(np.float32)
+        )
 
     def __str__(self) -> str:
         """For a run's record: two samplers with the same text draw alike."""
+        if self._cells:
+            return f"{self.config}, cells {self._cells.digest[:16]}"
         digest = hashlib.sha256(self.probability.tobytes()).hexdigest()
         return f"{self.config}, probabilities {digest[:16]}"
 
@@ -69,12 +75,7 @@ class Sampler:
         weights = np.ones(len(counts))
         if config.kind in ("popularity", "in_batch"):
             weights = counts.astype(float) ** (config.power if config.kind == "popularity" else 1)
-        return cls(config, (weights / weights.sum()).astype(np.float32))
-
-    @functools.cached_property
-    def _cumulative(self) -> Float32[np.ndarray, " items"]:
-        total = np.cumsum(self.probability, dtype=np.float64)
-        return (total / total[-1]).astype(np.float32)
+        return cls(config, weights / weights.sum())
 
     def draw(
         self, key: Array, positives: Int32[Array, " batch"]
@@ -86,10 +87,8 @@ class Sampler:
             return jnp.arange(items, dtype=jnp.int32), jnp.zeros(items, jnp.float32)
         if kind == "uniform":
             chosen = jax.random.randint(key, (drawn,), 0, items, jnp.int32)
-        elif kind == "popularity":
-            where = jax.random.uniform(key, (drawn,))
-            chosen = jnp.searchsorted(jnp.asarray(self._cumulative), where, side="right")
-            chosen = jnp.minimum(chosen, items - 1).astype(jnp.int32)
+        elif self._cells:
+            chosen = self._cells.draw(key, drawn)
         else:
             chosen = positives
         chance = jnp.asarray(self.probability)[chosen]
@@ -173,6 +172,11 @@ def history_lengths(
     return jax.lax.population_count(table[users]).sum(1)
 
 
+def _middle(low: Int32[Array, " *shape"], high: Int32[Array, " *shape"]) -> Array:
+    """Half-way, rounded down: of places above 2^30, whose sum no int32 holds, too."""
+    return low + (high - low) // 2
+
+
 def _found(
     table: UInt32[Array, " entries"], users: Int[Array, " batch"], items: Int[Array, " drawn"]
 ) -> Bool[Array, "batch drawn"]:
@@ -186,7 +190,7 @@ def _found(
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         """Bounds of the first entry that is not below the wanted one."""
         low, high = bounds
-        middle = (low + high) // 2
+        middle = _middle(low, high)
         below = (table[middle] < wanted) & (low < high)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
 

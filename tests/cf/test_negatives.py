@@ -95,3 +95,8 @@ def test_settings_that_mean_nothing_are_refused():
         SamplerConfig("uniform", 0)
     with pytest.raises(ValueError, match="power=-1.0: give a finite number, at least 0"):
         SamplerConfig("popularity", 8, power=-1.0)
+
+
+def test_halving_stays_within_a_vector_of_more_than_a_billion_entries():
+    low, high = jnp.array([2**30 + 10, 0], jnp.int32), jnp.array([2**31 - 2, 1], jnp.int32)
+    assert negatives._middle(low, high).tolist() == [(2**30 + 10 + 2**31 - 2) // 2, 0]

@@ -21,7 +21,7 @@ from ilm_jax.data.sources import (
     yelp,
 )
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.elm24 import ARITY
+from ilm_jax.tasks.elm24_texts import ARITY
 from tests.data import published_corpora as corpora
 from tests.data import slow_readers as slow
 from tests.data import slow_records

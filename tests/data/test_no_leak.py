@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import re
 
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
 from ilm_jax.data.examples.prompts import ITEM_SLOT, PromptRenderer
+from ilm_jax.data.examples.purchases import LumenSettings
 from ilm_jax.data.examples.task_families import find_spec, task_specs
 from ilm_jax.data.examples.task_settings import TaskSettings
+from ilm_jax.data.examples.telling import AGAIN, TELLS
 from ilm_jax.data.streams.tasks_on_disk import open_tasks, open_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
 from ilm_jax.tasks.align import ItemItem
 from ilm_jax.tasks.corpus import CorpusSettings, corpus_text
+from ilm_jax.tasks.elm24 import Elm24Settings
+from ilm_jax.tasks.regen import RegenSettings
 from ilm_jax.tasks.registry import make_examples
+from tests.data import telling_texts
 from tests.data.cached_toy import prepared_toy, toy_world
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.data.small_codes import small_codes
@@ -251,3 +257,85 @@ def test_no_prompt_of_any_task_names_what_its_user_chooses_later(tmp_path, seen)
             assert not items & held_out_of(catalogue, row[example.user], seen), example.key
             walked += 1
     assert walked > 500
+
+
+@pytest.mark.parametrize("task", telling_texts.READ)
+@pytest.mark.parametrize("of_file", [True, False])
+def test_texts_about_purchases_that_name_what_is_held_out_do_not_train(tmp_path, task, of_file):
+    splits = make_splits(small_catalogue())
+    written, file = telling_texts.about_purchases(splits), ""
+    if of_file:
+        file = telling_texts.file_of(tmp_path / "t.jsonl", splits)
+    else:
+        splits = make_splits(telling_texts.published(splits))
+    own = (RegenSettings(texts_file=file), LumenSettings(past_critiques=True))
+    (examples,) = made_by([task], splits, TaskSettings(families=own))
+    said = telling_texts.said_in_training(examples)
+    assert "So fine" in said and "So tell" not in said
+    read = telling_texts.READ[task]
+    of_task = [(k, u, p, t) for k, u, p, t in written if k in read and p > 0]
+    told = sum("So tell" in text for *_, text in of_task)
+    assert examples.truncations("train") == {TELLS: told, AGAIN: 0} and told
+    assert not examples.truncations("test")
+    if len(read) == 1:  # nothing but what tells is left out
+        assert all(text in said for *_, text in of_task if "So fine" in text)
+
+
+@pytest.mark.parametrize("task", ["user_summary", "user_profile"])
+def test_texts_about_users_that_name_what_is_held_out_do_not_train(tmp_path, task):
+    splits = make_splits(small_catalogue(users=80))
+    file = telling_texts.file_of(tmp_path / "t.jsonl", splits, profiles=task, purchases=False)
+    own = RegenSettings(texts_file=file) if task == "user_summary" else Elm24Settings(file)
+    (examples,) = made_by([task], splits, TaskSettings(families=(own,)))
+    said = telling_texts.said_in_training(examples)
+    assert "fine" in said and "tell" not in said
+    left_out = sum(examples.truncations(split).get(TELLS, 0) for split in ("train", "validation"))
+    left_out += examples.truncations("test").get(TELLS, 0)
+    assert left_out == sum("tell" in text for _, text in telling_texts.about_users(splits))
+
+
+@pytest.mark.parametrize("task", ["summary", "long_description", "corpus/text"])
+def test_texts_about_items_that_name_held_out_ones_do_not_train(tmp_path, task):
+    splits = make_splits(small_catalogue())
+    catalogue, rows = splits.catalogue, splits.items_in(0).tolist()
+    other = catalogue.titles[int(np.flatnonzero(splits.item_fold)[0])]
+    name = task if task == "summary" else "long_description"
+    with (tmp_path / "t.jsonl").open("w") as lines:
+        for row in rows:
+            target = f"It would tell of {other}." if row % 2 else f"All is fine {row}."
+            ids = {"task": name, "item_ids": [catalogue.item_ids[row]]}
+            lines.write(json.dumps({**ids, "target": target}) + "\n")
+    settings = TaskSettings(families=(Elm24Settings(str(tmp_path / "t.jsonl")),))
+    if task == "corpus/text":
+        examples = corpus_text(splits, settings)
+        said = "\n".join(examples.strings("train"))
+    else:
+        (examples,) = made_by([task], splits, settings)
+        said = telling_texts.said_in_training(examples)
+    assert "would tell" not in said
+    assert all(f"All is fine {row}." in said for row in rows if row % 2 == 0)
+    assert examples.truncations("train")[TELLS] == sum(row % 2 for row in rows)
+
+
+@pytest.mark.parametrize("held_back", [1, 2])
+@pytest.mark.parametrize("task", ["purchase_reason", "purchase"])
+def test_a_text_of_an_item_that_comes_again_held_back_does_not_train(tmp_path, task, held_back):
+    """A file says which item, not which purchase: it may be about the one that is held back."""
+    catalogue = small_catalogue()
+    splits = make_splits(catalogue)
+    user = int(np.argmax(np.diff(catalogue.offsets)))
+    sequence = catalogue.sequence(user)
+    again, twice = [p for p in range(1, len(sequence) - 2) if not splits.item_fold[sequence[p]]][:2]
+    sequence[-held_back] = sequence[again]
+    sequence[0] = sequence[twice]  # both of these purchases train
+    with (tmp_path / "t.jsonl").open("w") as lines:
+        for place in (again, twice):
+            ids = {"user_id": catalogue.user_ids[user]}
+            ids["item_ids"] = [catalogue.item_ids[sequence[place]]]
+            row = {"task": "purchase_reason", "target": f"Chosen{place}x, once more.", **ids}
+            lines.write(json.dumps(row) + "\n")
+    own = RegenSettings(texts_file=str(tmp_path / "t.jsonl"))
+    (examples,) = made_by([task], splits, TaskSettings(families=(own,)))
+    said = telling_texts.said_in_training(examples)
+    assert f"Chosen{again}x" not in said and f"Chosen{twice}x" in said
+    assert examples.truncations("train") == {TELLS: 0, AGAIN: 1}

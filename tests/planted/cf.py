@@ -113,9 +113,9 @@ FAULTS = (
     ),
     Fault(
         "draws by popularity are one item late",
-        "ilm_jax/cf/negatives.py",
-        'where, side="right")',
-        'where, side="right") + 1',
+        "ilm_jax/cf/cells.py",
+        "halve, begin)[0]",
+        "halve, begin)[0] + 1",
         "tests/cf/test_negatives.py -k 'candidates_are_drawn'",
     ),
     Fault(
@@ -233,8 +233,8 @@ FAULTS = (
     Fault(
         "critiques of held-out items are trained on",
         "ilm_jax/cf/critiques.py",
-        "shown = text is not None and splits.item_fold[item] == TRAIN",
-        "shown = text is not None",
+        "open_ = text is not None and splits.item_fold[item] == TRAIN",
+        "open_ = text is not None",
         _WISHES,
     ),
 )

@@ -24,6 +24,7 @@ from ilm_jax.runs.sequential import SequentialConfig
 from ilm_jax.serving.hybrid import Hybrid
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.training.optimizers import OptimizerConfig
+from tests.data import telling_texts
 from tests.data.small_catalogue import small_catalogue, word
 from tests.decoding import small
 from tests.serving import test_answering_by_head as by_head
@@ -92,6 +93,23 @@ def test_training_has_every_critique_at_its_place_and_none_of_a_held_out_item(sp
             said = length + place > 0 and (user + length + place) % 3
             item = catalogue.sequence(user)[place] if said else None
             assert words == (f"I want {kind(item)}." if said else "")
+
+
+def test_critiques_that_name_what_is_held_out_do_not_train_and_are_counted(tmp_path, capsys):
+    splits = make_splits(small_catalogue())
+    file = telling_texts.file_of(tmp_path / "t.jsonl", splits)
+    told = Critiques.make(splits, CritiqueConfig(dim=6, texts_file=file))
+    lengths = [len(splits.train_sequence(u)) for u in range(splits.catalogue.num_users)]
+    starts = np.cumsum([0, *lengths])
+    critiques = [row for row in telling_texts.about_purchases(splits) if row[0] == "critique"]
+    trains = {"So tell": [], "So fine": []}
+    for _, user, place, text in critiques:
+        if place:
+            trains[text[:7]].append(told.of[starts[user] + place] > 0)
+    assert all(trains["So fine"]) and not any(trains["So tell"])
+    left_out = len(trains["So tell"])
+    total = left_out + len(trains["So fine"])
+    assert f"note: {left_out} of {total} critiques do not train" in capsys.readouterr().err
 
 
 def test_texts_are_encoded_as_those_of_the_items(splits):

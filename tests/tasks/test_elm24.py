@@ -10,12 +10,13 @@ import pytest
 from ilm_jax.data.catalogue.neighbours import nearest
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples import composed, elm_templates
-from ilm_jax.data.examples.task_families import TASK_FAMILIES
-from ilm_jax.data.examples.task_keys import slots_at_most
+from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
+from ilm_jax.data.examples.task_keys import plain_settings, slots_at_most
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.errors import UserError
-from ilm_jax.tasks.elm24 import ARITY, Elm24Settings
+from ilm_jax.tasks.elm24 import Elm24Settings
+from ilm_jax.tasks.elm24_texts import ARITY
 from tests.data.small_catalogue import small_catalogue, words_of
 from tests.some import some
 from tests.tasks.making import made_by
@@ -160,6 +161,13 @@ def test_a_file_of_texts_takes_the_place_of_composed_ones(tmp_path):
     assert summary.truncations("train")["texts_of_unknown_items"] == 1
     assert similar.truncations("train")["texts_with_a_held_out_second_item"] == 1
     assert {e.source for _, e in rendered("pitch", "train", settings)} == {"metadata"}
+
+
+def test_caches_of_written_texts_are_kept_apart_by_which_of_them_train(tmp_path):
+    line = {"task": "summary", "item_ids": ["i0"], "target": "x"}
+    of_file = plain_settings(spec_named("summary"), written(tmp_path / "t.jsonl", [line]))
+    assert of_file["texts_told"] == 2
+    assert "texts_told" not in plain_settings(spec_named("summary"), SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,12 @@ def test_summaries_that_tell_what_comes_are_left_out(published):
     assert kept and all(user % 2 == 0 for user in kept)
 
 
+def test_composed_summaries_say_so_and_which_of_their_words_carry_information():
+    for _, example in some(rendered(plain_splits(), "user_summary", "train")):
+        assert example.source == "metadata"
+        assert all(example.target_text[start:end].strip() for start, end in some(example.content))
+
+
 def test_a_key_that_is_nowhere_lists_those_that_are(tmp_path):
     write(tmp_path, users(), 'Keys.critique = "critique"\n')
     with pytest.raises(UserError, match=r"key 'critique' .*a purchase: item, review, wish"):

@@ -4,17 +4,20 @@ Which of them speaks for a purchase is decided in that order; every text says wh
 critique steers from one purchase to the next, so it exists where two neighbouring purchases are of
 similar category (they share so many leading levels) and the later has something that the earlier
 lacks.
+
+A written text may tell what training may not know (see `telling`): `withheld` says which. Composed
+ones are made from what training knows.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from ilm_jax.data import draws
-from ilm_jax.data.catalogue.splits import TRAIN, Splits
-from ilm_jax.data.examples import composed
+from ilm_jax.data.catalogue.splits import Splits
+from ilm_jax.data.examples import composed, telling
 from ilm_jax.data.formats.items import Spans, joined
 from ilm_jax.data.formats.text_records import read_texts
 from ilm_jax.data.sources.regen import KINDS
@@ -55,6 +58,7 @@ class Narratives:
         """
         self.splits, self._path, self._similar, self._seed = splits, texts_file, similar, seed
         self._book = composed.FactBook(splits)
+        self._untold: dict[str, dict[str, Int[np.ndarray, " texts"]]] = {}
 
     def about(self, kind: str, user: int, position: int) -> Text | None:
         """The critique, purchase_reason or endorsement of a purchase."""
@@ -80,11 +84,9 @@ class Narratives:
         """For which purchases `about` gives a text; none is made."""
         catalogue = self.splits.catalogue
         entries = catalogue.offsets[users] + positions
-        items = catalogue.items[entries].astype(np.int64)
         later = (positions > 0) | (kind != "critique")
         if self._path:
-            numbers = np.asarray(users, np.int64) * catalogue.num_items + items
-            return later & np.isin(numbers, self._given(kind))
+            return later & np.isin(self._numbers(users, positions), self._given(kind))
         known: Iterable[tuple[int, int]] | None = None
         if "regen" in catalogue.extras:
             known = (key for key, text in self._published[kind].items() if text)
@@ -93,6 +95,7 @@ class Narratives:
         if known is not None:
             told = np.array([user << 32 | place for user, place in known], np.int64)
             return later & np.isin(np.asarray(users, np.int64) << 32 | positions, told)
+        items = catalogue.items[entries].astype(np.int64)
         if kind != "critique":
             found, which = np.unique(items, return_inverse=True)
             given = [bool(self._book.of(row).values) for row in found.tolist()]
@@ -103,11 +106,66 @@ class Narratives:
         steers = map(self._wishes, firsts.tolist(), seconds.tolist())
         return later & np.array([bool(wishes) for wishes in steers], bool)[which]
 
+    def withheld(
+        self,
+        kind: str,
+        users: Int[np.ndarray, " purchases"],
+        positions: Int[np.ndarray, " purchases"],
+    ) -> dict[str, Bool[np.ndarray, " purchases"]]:
+        """For which training purchases of training items the text does not train, by why.
+
+        Empty where texts are composed.
+        """
+        if not self._path and "regen" not in self.splits.catalogue.extras:
+            return {}
+        if kind not in self._untold:
+            told = self._written(kind)
+            self._untold[kind] = telling.untold(self.splits, told, of_any=bool(self._path))
+        numbers = self._numbers(users, positions)
+        return {
+            why: untold[np.searchsorted(untold[:-1], numbers)] == numbers
+            for why, untold in self._untold[kind].items()
+        }
+
+    def may_train(
+        self,
+        kind: str,
+        users: Int[np.ndarray, " purchases"],
+        positions: Int[np.ndarray, " purchases"],
+    ) -> Bool[np.ndarray, " purchases"]:
+        """Whether nothing is `withheld` of these training purchases of training items."""
+        masks = self.withheld(kind, users, positions).values()
+        return ~np.logical_or.reduce([*masks, np.zeros(len(users), bool)])
+
+    def _written(self, kind: str) -> Iterator[tuple[int, int, int, str]]:
+        """(number, user, item, text) of the written texts of training purchases."""
+        catalogue = self.splits.catalogue
+        if not self._path:
+            for (user, position), text in self._published[kind].items():
+                sequence = self.splits.train_sequence(user)
+                if text and position < len(sequence):
+                    yield user << 32 | position, user, int(sequence[position]), text
+            return
+        for (told, raw, ids), written in self._file.items():
+            if told == kind and raw in catalogue.user_row and ids[0] in catalogue.item_row:
+                user, item = catalogue.user_row[raw], catalogue.item_row[ids[0]]
+                if item in self.splits.train_sequence(user):
+                    yield user * catalogue.num_items + item, user, item, written.target
+
+    def _numbers(
+        self, users: Int[np.ndarray, " purchases"], positions: Int[np.ndarray, " purchases"]
+    ) -> Int[np.ndarray, " purchases"]:
+        """What a written text is known by: user and item in a file, user and place as published."""
+        catalogue, wide = self.splits.catalogue, np.asarray(users, np.int64)
+        if not self._path:
+            return wide << 32 | positions
+        items = catalogue.items[catalogue.offsets[users] + positions]
+        return wide * catalogue.num_items + items
+
     def _given(self, kind: str) -> Int[np.ndarray, " texts"]:
         """user * num_items + item of every text of the file of one kind."""
         catalogue = self.splits.catalogue
-        user_row = {raw: row for row, raw in enumerate(catalogue.user_ids)}
-        item_row, count = catalogue.item_row, catalogue.num_items
+        user_row, item_row, count = catalogue.user_row, catalogue.item_row, catalogue.num_items
         return np.array(
             [
                 user_row[user] * count + item_row[ids[0]]
@@ -118,29 +176,33 @@ class Narratives:
         )
 
     def summary(self, user: int) -> Text | None:
-        """The user's summary, unless it names a held-out item or what the user chooses last.
+        """The user's summary, unless it tells what is held out: see `tells_of`."""
+        if self.tells_of(user):
+            return None
+        return self._summary(user)
 
-        Published summaries were written with the whole history at hand, the test item included.
+    def tells_of(self, user: int) -> bool:
+        """Whether the user's summary is left out, in every split, for what it names.
+
+        Published ones were written with the whole history at hand, the test item included.
         """
+        text = self._summary(user)
+        if text is None:
+            return False
+        if text[2] == composed.SOURCE:
+            return telling.names_own(self.splits, user, text[0])
+        return telling.tells(self.splits, user, text[0])
+
+    def _summary(self, user: int) -> Text | None:
         catalogue = self.splits.catalogue
         if self._path:
             found = self._file.get(("user_summary", catalogue.user_ids[user], ()))
-            text = (found.target, found.source) if found else None
-        elif "regen" in catalogue.extras:
+            return (found.target, None, found.source) if found else None
+        if "regen" in catalogue.extras:
             found_text = self._published_summaries.get(user)
-            text = (found_text, PUBLISHED) if found_text else None
-        else:
-            words, spans = composed.compose_profile(self.splits, user)
-            return (words, spans, composed.SOURCE) if words else None
-        if text is None or self._tells(user, text[0]):
-            return None
-        return text[0], None, text[1]
-
-    def _tells(self, user: int, text: str) -> bool:
-        sequence = self.splits.catalogue.sequence(user)
-        hidden = set(sequence[len(self.splits.train_sequence(user)) :].tolist())
-        hidden |= {int(row) for row in sequence if self.splits.item_fold[row] != TRAIN}
-        return any(self.splits.catalogue.titles[row].lower() in text.lower() for row in hidden)
+            return (found_text, None, PUBLISHED) if found_text else None
+        words, spans = composed.compose_profile(self.splits, user)
+        return (words, spans, composed.SOURCE) if words else None
 
     @functools.cached_property
     def _file(self) -> dict:

@@ -34,6 +34,11 @@ _NOT_READ = (*_TOKENIZER, "families", "split")
 _LATER = {"item_codes": "", "knowledge.answer": "title", "elm24.train_items": 0}
 
 
+# Which written texts train (see `telling`); raised when that changes, so that no cache of what does
+# not train any more is read.
+_TOLD = 2
+
+
 def reads(spec: TaskSpec) -> tuple[str, ...]:
     """Names of all settings that the task depends on, the split aside, see `TaskSpec.settings`.
 
@@ -110,6 +115,8 @@ def _plain(spec: TaskSpec, read: TaskSettings) -> Iterator[tuple[str, object]]:
             continue
         of_file = hints_of(type(owner))[field] == InputFile and value
         yield name, _file_hash(name, value) if of_file else value
+        if of_file and field == "texts_file":
+            yield "texts_told", _TOLD
 
 
 def _file_hash(name: str, path: str) -> str:
