@@ -187,6 +187,7 @@ RECORDS = {
     "two in a line": RECORD % "" + RECORD % "",
     "a space before": " " + RECORD % "",
     "a space between": RECORD % "" + "\n \n" + RECORD % "",
+    "one over two lines, two in one": '{"x":\n{"y": 1}, ' + RECORD[1:] % "" + RECORD % "",
     "a list": "[1]",
     "a missing field": '{"reviewerID": "u", "asin": "a", "overall": 5}',
     "null": RECORD.replace('"u"', "null") % "",

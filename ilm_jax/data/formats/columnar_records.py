@@ -85,7 +85,7 @@ class _Watched(io.RawIOBase):
         # Behind an escaped sign of escape, "u" and four digits are no escape.
         self._stream, self._signs = stream, (*signs, b"\0", b"\\\\u")
         self._last, self._held = b"\n", b""
-        self._count = self._begun = 0
+        self._count = self._begun = self._ended = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self) -> bool:
@@ -121,7 +121,12 @@ class _Watched(io.RawIOBase):
         # A line's first byte follows the end of the one before.
         before = len(self._last) - 1
         self._begun += joined.count(b"\n{", max(0, before))
-        if self._begun != self._count + (not joined.endswith(b"\n")):
+        # Where each line has both, no object goes over several: between "}" and "{" stands a comma.
+        self._ended += joined.count(b"}\n", max(0, before))
+        if b"\r" in joined:
+            self._ended += joined.count(b"}\r\n", max(0, before - 1))
+        begun = self._count + (not joined.endswith(b"\n"))
+        if self._begun != begun or self._ended != self._count:
             raise NotPlainError("a line that is no object")
         self._last = joined[-12:]
 
