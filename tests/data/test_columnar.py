@@ -227,7 +227,7 @@ def test_halves_of_surrogate_pairs_are_passed_over_wherever_a_part_ends():
 
 
 def named(name):
-    return '{"username": "%s", "product_id": "7", "date": "2018-01-02"}\n' % name
+    return f'{{"username": "{name}", "product_id": "7", "date": "2018-01-02"}}\n'
 
 
 @pytest.mark.parametrize("letters", [("\\ud83d\\ude00", "\\ud83d\\ude01"), ("\\u0000", "\\u0001")])

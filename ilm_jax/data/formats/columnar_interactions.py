@@ -18,6 +18,7 @@ from ilm_jax.data.formats.interactions import (
     checked_id,
     checked_rating,
     checked_time,
+    in_time,
     is_date,
     is_table,
     table_names,
@@ -145,12 +146,12 @@ class Times:
     def __init__(self, path: pathlib.Path) -> None:
         """Begins with none."""
         self._path, self._stamps = path, spill.Growing(np.int64)
-        self._exact: dict[int, np.ndarray] = {}
+        self._fractions: dict[int, np.ndarray] = {}
         self._dated: set[bool] = set()
 
     def append(self, part: "pyarrow.Array") -> None:
         """Takes more; UserError for what is no time, NotPlainError for dates among numbers."""
-        whole = columnar.whole_numbers(part)
+        whole = columnar.whole_numbers(part, digits=19)
         if whole is None:
             self._spelled(part)
         else:
@@ -165,18 +166,19 @@ class Times:
         seconds = [checked_time(self._path, 1, text) for text in texts]
         self._dated.update(map(is_date, texts))
         if any(type(time) is float for time in seconds):
-            self._exact[len(self._stamps)] = np.array(seconds, np.float64)[codes]
+            left = [time - math.floor(time) for time in seconds]
+            self._fractions[len(self._stamps)] = np.array(left, np.float64)[codes]
         self._stamps.append(np.array(list(map(math.floor, seconds)), np.int64)[codes])
 
     def done(self) -> tuple[np.ndarray, np.ndarray]:
         """(whole seconds, what sorts)."""
         stamps = self._stamps.done()
-        if not self._exact:
+        if not self._fractions:
             return stamps, stamps
-        order = stamps.astype(np.float64)
-        for first, part in self._exact.items():
-            order[first : first + len(part)] = part
-        return stamps, order
+        fractions = np.zeros(len(stamps))
+        for first, part in self._fractions.items():
+            fractions[first : first + len(part)] = part
+        return stamps, in_time(stamps, fractions)
 
 
 def _pairs(path: pathlib.Path, lines: int) -> Interactions:
