@@ -1,6 +1,8 @@
 """Times of interactions: every digit sorts, and what still is one is counted as a tie."""
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from ilm_jax.data.formats import columnar, columnar_interactions, interaction_files
@@ -8,7 +10,8 @@ from ilm_jax.data.formats.columns import Columns
 from ilm_jax.data.sources import amazon2023, custom, ordering
 from ilm_jax.errors import UserError
 
-NANOSECONDS = 1_609_459_200_000_000_000
+STAMP = 1_609_459_200
+NANOSECONDS = 10**9 * STAMP
 # Times of the items a, b, c, … as cells; how they are sorted; whether the last two are a tie.
 TIMES = {
     "nanoseconds": ([str(NANOSECONDS + k) for k in (5, 3, 4)], "bca", 0),
@@ -74,6 +77,56 @@ def test_milliseconds_of_one_second_are_no_tie(tmp_path):
     (tmp_path / "X.csv").write_text("".join(["user_id,parent_asin,rating,timestamp\n", *rows]))
     found = amazon2023.CORPUS.read(str(tmp_path), "amazon2023/x")
     assert set(found.timestamps.tolist()) == {start // 1000} and found.ties == 1
+
+
+MANY = 80_000  # rows, of which Arrow gives 65,536 at once
+
+
+def parquet(folder, **columns):
+    plain = {"user": [k // 4 for k in range(MANY)], "item": [k % 4 for k in range(MANY)]}
+    numbers = {name: pyarrow.array(cells) for name, cells in plain.items()}
+    pyarrow.parquet.write_table(pyarrow.table(numbers | columns), folder / "interactions.parquet")
+
+
+def test_columns_of_categories_are_read_by_their_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(columnar, "FROM", 0)
+    cells = [str(1 + k % 5) for k in range(MANY)]
+    times = [str(10**9 + k) for k in range(MANY)]
+    read = []
+    for written in (pyarrow.array, lambda values: pyarrow.array(values).dictionary_encode()):
+        parquet(tmp_path, timestamp=written(times), rating=written(cells))
+        read.append(columnar_interactions.read(tmp_path / "interactions.parquet", Columns()))
+        found = custom.read(tmp_path)
+        assert found.ratings[:6].tolist() == [1, 2, 3, 4, 5, 1]
+        assert found.timestamps[:3].tolist() == [10**9, 10**9 + 1, 10**9 + 2]
+    assert read[0].order.tolist() == read[1].order.tolist()
+
+
+def test_ids_of_categories_are_read_by_columns_as_strictly(tmp_path):
+    ids = pyarrow.array(["u", "é", "u"]).dictionary_encode()
+    times = pyarrow.array([3, 2, 2])
+    path = tmp_path / "interactions.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"user": ids, "item": ids, "timestamp": times}), path)
+    fast = columnar_interactions.read(path, Columns())
+    assert list(fast.user) == list(interaction_files.read_strictly(path, Columns()).user)
+
+
+@pytest.mark.parametrize(
+    ("unit", "number"),
+    [("s", 1000 * STAMP), ("ns", 10**9 * STAMP + 5), ("us", 10**18), ("ms", 10**18)],
+)
+@pytest.mark.parametrize("odd", [0, 70_000])
+def test_a_time_that_python_has_no_value_for_is_refused_by_its_row(
+    tmp_path, monkeypatch, unit, number, odd
+):
+    monkeypatch.setattr(columnar, "FROM", 0)
+    times = np.full(MANY, STAMP, np.int64)
+    times[odd] = number
+    if unit == "ns":
+        times[:odd] *= 10**9
+    parquet(tmp_path, timestamp=pyarrow.array(times, pyarrow.timestamp(unit)))
+    with pytest.raises(UserError, match=f"interactions.parquet:{odd + 1}: timestamp of type"):
+        custom.read(tmp_path)
 
 
 def test_places_beyond_31_bits_are_whole(monkeypatch):

@@ -39,6 +39,10 @@ class NotPlainError(Exception):
     """A file that the strict reader has to judge."""
 
 
+# What a value that Python has no type for makes Arrow raise is for the strict reader, too.
+_LEFT = (NotPlainError, UserError, ValueError, OverflowError, TypeError)
+
+
 def attempt(path: pathlib.Path, read: Callable[[], Found]) -> Found | None:
     """What `read` gives of a large file; None where the strict reader has to read it.
 
@@ -51,7 +55,7 @@ def attempt(path: pathlib.Path, read: Callable[[], Found]) -> Found | None:
     with notes.collected() as said:
         try:
             found = read()
-        except (NotPlainError, UserError, UnicodeError, pyarrow.ArrowException):
+        except (*_LEFT, pyarrow.ArrowException):
             return None
     for note in said:
         notes.say(note)

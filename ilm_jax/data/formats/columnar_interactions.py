@@ -63,19 +63,28 @@ def _parquet(path: pathlib.Path, columns: Columns) -> Interactions:
     file, types = pyarrow.parquet.ParquetFile(path), pyarrow.types
     for field in ("user", "item"):
         kind = file.schema_arrow.field(places[field]).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(kind) or types.is_integer(kind)):
             raise NotPlainError("ids are neither texts nor whole numbers")
 
     def parts() -> "Iterator[pyarrow.RecordBatch]":
         """The columns in the fields' order, ids as texts."""
         for batch in file.iter_batches(1 << 18, columns=list(places.values())):
-            found = [batch.column(name) for name in places.values()]
+            found = [_plain(batch.column(name)) for name in places.values()]
             ids = [cells.cast(pyarrow.string()) for cells in found[:2]]
             if any(cells.null_count for cells in ids):
                 raise NotPlainError("an id is null")
             yield pyarrow.record_batch([*ids, *found[2:]], names=list(places))
 
     return _table(path, range(1, file.metadata.num_rows + 1), parts(), list(places))
+
+
+def _plain(cells: "pyarrow.Array") -> "pyarrow.Array":
+    """The column's values, where it gives numbers of different ones, as pandas' categories do."""
+    import pyarrow
+
+    numbered = pyarrow.types.is_dictionary(cells.type)
+    return cells.dictionary_decode() if numbered else cells
 
 
 def _table(
