@@ -30,6 +30,8 @@ OPTIONAL = ("timestamp", "rating", "title", "text", "categories")
 # How pandas, Python and JSON spell a value that is not there.
 MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>"))
 Named = TypeVar("Named")
+
+
 # What a column may be called where nothing else is said, the likeliest first.
 COMMON = {
     "user": ("user", "user_id", "reviewer_id", "uid"),
@@ -42,6 +44,11 @@ COMMON = {
     "categories": ("categories", "genres", "category", "genre", "class"),
 }
 _LINE = re.compile(r"(?:([A-Z]\w*)\.)?(\w+)\s*=\s*(.+)")
+
+
+def is_word(text: str) -> bool:
+    """Whether a text may be an id: one word that can be printed, and no sign of a missing one."""
+    return text.split() == [text] and text.isprintable() and text not in MISSING
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ SEQUENCE_FILES = ("user_sequence.txt", "sequential_data.txt", "sequences.txt")
 _HISTORY = re.compile(r"item(id)?s?(list|seq|sequence|history)")
 _ENDINGS = ("list", "seq", "sequence", "history")
 _WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
+LARGEST_RATING = float(np.finfo(np.float32).max)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
@@ -94,14 +95,14 @@ def checked_id(path: pathlib.Path, line: int, name: str, value: object) -> str:
 
 
 def checked_rating(path: pathlib.Path, line: int, value: Any) -> float:
-    """A number, NaN where the cell is empty; UserError for anything else."""
+    """A number, NaN where the cell is empty; UserError for anything else, and beyond float32."""
     if value is None or value == "":
         return math.nan
     try:
-        rating = float(value)
-    except (TypeError, ValueError):
+        rating = _number(value)
+    except (TypeError, ValueError, OverflowError):
         rating = math.nan
-    if not math.isfinite(rating) or isinstance(value, bool):
+    if not abs(rating) <= LARGEST_RATING or isinstance(value, bool):
         raw_lines.fail(path, line, f"rating {str(value)[:60]!r} is not a number")
     return rating
 
@@ -154,10 +155,17 @@ def is_date(value: object) -> bool:
     return bool(_DATE.fullmatch(str(value)))
 
 
+def _number(value: Any) -> float:
+    """A number; ValueError for Python's own spelling "1_0", which in a file is no number."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
 def _seconds(text: str) -> int | float:
     """Seconds since 1970 of a number or of a date (ISO 8601; without a zone: UTC)."""
     if not _DATE.fullmatch(text):
-        return float(text)
+        return _number(text)
     date = datetime.datetime.fromisoformat(text)
     exact = date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
     return exact.timestamp() if date.microsecond else int(exact.timestamp())
