@@ -11,7 +11,6 @@ What stands there is obeyed or refused: a name that no column bears, and a setti
 have no use for, are errors.
 """
 
-import ast
 import dataclasses
 import pathlib
 import re
@@ -20,6 +19,8 @@ from typing import Any, TypeVar
 
 from ilm_jax.checks import Number, check
 from ilm_jax.data.formats import encodings, notes, published, raw_lines
+from ilm_jax.data.formats.json_lines import check_escapes
+from ilm_jax.data.formats.record_lines import literal
 from ilm_jax.errors import UserError
 
 FILE = "columns.gin"
@@ -195,10 +196,10 @@ def read_names(path: pathlib.Path, kind: type[Named]) -> Named:
         name = match[2]
         if name in found:
             raw_lines.fail(path, number, f"{name} is set a second time", "leave one of the lines")
-        try:
-            value = ast.literal_eval(match[3])
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = literal(match[3])
+        if value is None:
             raw_lines.fail(path, number, f"value {match[3][:80]!r}", "quote strings")
+        check_escapes(path, number, line, value)
         default = known[name]
         if isinstance(default, tuple) and isinstance(value, list | tuple):
             value = tuple(map(str, value))

@@ -272,8 +272,8 @@ def _text(path: pathlib.Path, line: int, record: dict[str, Any], name: str) -> s
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         # Each by itself: one of them may be a script.
         value = " ".join(filter(None, map(plain, value)))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    number = number and (isinstance(value, int) or math.isfinite(value))
+    whole = isinstance(value, int) and not isinstance(value, bool)  # of any length
+    number = whole or (isinstance(value, float) and math.isfinite(value))
     if value is not None and not number and not isinstance(value, str):
         raw_lines.fail(path, line, f"{name} is {str(value)[:40]!r}, neither a text nor a number")
     return "" if value is None else str(value)
