@@ -234,3 +234,24 @@ def test_quotes_of_a_tab_separated_file_are_read_as_it_was_written(tmp_path, cel
     rows = "".join(f"i{k}\t{cell}\n" for k, cell in enumerate(cells))
     (tmp_path / "items.tsv").write_text("id\ttitle\n" + rows)
     assert custom.read(tmp_path).titles == titles
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (r'"u\ud83d"', r"the escape \\ud83d is half a character"),
+        (r'"\ud83d\ude00tf-8"', r"the escape \\ud83d is half a character"),
+        (r'"\x00"', "a NUL character"),
+        (r'"\0"', "a NUL character"),
+        ("b'utf-8'", "quote strings"),
+        ("0x" + "f" * 6000, "quote strings"),
+        ("{'utf-8'}", "quote strings"),
+    ],
+    ids=lambda value: value[:20],
+)
+@pytest.mark.parametrize("name", ["encoding", "user", "core"])
+def test_a_setting_that_no_text_holds_is_refused_by_its_line(tmp_path, name, value, said):
+    (tmp_path / "interactions.csv").write_text("user,item,timestamp\nu,a,1\n")
+    (tmp_path / "columns.gin").write_text(f"# names\nColumns.{name} = {value}\n")
+    with pytest.raises(UserError, match=f"columns.gin:2: .*{said}"):
+        custom.read(tmp_path)

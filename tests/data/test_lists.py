@@ -133,6 +133,32 @@ def test_lists_of_a_parquet_file_are_read(tmp_path):
     assert "1 of 3 items in items.parquet are without 'title' (1 null)" in found.extras["notes"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        (json.dumps(["😀", "b"]), ["😀", "b"]),
+        (repr(["😀", "b"]), ["😀", "b"]),
+        ("['\\ud83d\\ude00']", ["😀"]),  # a narrow build of Python 2
+        ('["A\\/B", "R&B"]', ["A/B", "R&B"]),  # PHP
+        ("['A\\/B']", ["A\\/B"]),
+        ('["it\'s \\\\ \\"x\\"", "\\x41"]', ['it\'s \\ "x"', "A"]),
+        ('["a\nb"]', ["a\nb"]),
+    ],
+)
+def test_strings_of_a_list_are_read_as_json_or_python_spells_them(cell, wanted):
+    assert lists.literal_list(cell) == wanted
+
+
+@pytest.mark.parametrize("cell", [r"['\ud83d']", r'["\ude00"]', r"['a\x00b']", r'["\u0000"]'])
+def test_a_list_of_what_no_text_holds_stays_as_it_is_written(tmp_path, cell):
+    assert lists.literal_list(cell) is None
+    (tmp_path / "x.inter").write_text(INTER)
+    rows = ["item_id:token\ttitle:token\tclass:token", *(f"i{k}\t{cell}\t{cell}" for k in range(3))]
+    (tmp_path / "x.item").write_text("".join(row + "\n" for row in rows))
+    found = custom.read(tmp_path)
+    assert found.titles[0] == cell and found.categories[0] == [cell]
+
+
 @pytest.mark.parametrize("cell", ["", "A", "A, B", "'A", "'A' B", "[1408]", "[REC]", "'A' 'B'"])
 def test_what_is_no_list_is_left_alone(cell):
     assert lists.literal_list(cell) is None

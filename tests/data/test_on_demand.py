@@ -181,12 +181,59 @@ def test_a_memo_forgets_before_it_grows():
     assert pickle.loads(pickle.dumps(memo)) == {} and memo
 
 
-@pytest.mark.parametrize("value", [[2**31], np.array([-(2**31) - 1]), [[1]], 2**31, ["a"]])
-def test_what_fits_no_record_is_refused_on_demand_too(value):
-    features = [("x", "int" if isinstance(value, int) else "ints")]
-    with pytest.raises(ValueError, match="feature x"):
-        as_decoded(features, {"x": value})
+ODD = {
+    "ints": [
+        [2**31],
+        [2**64],
+        np.array([-(2**31) - 1]),
+        np.array([2**32], np.uint64),
+        [[1]],
+        7,
+        ["a"],
+        ["3"],
+        [1.0],
+        [1.5, 2.7],
+        np.array([1.5]),
+        [True, None],
+    ],
+    "int": [2**31, -(2**31) - 1, 1.7, 2.0, np.float32(2.9), "3", None, np.uint64(2**63)],
+    "text": [b"a", 3, None],
+}
+
+
+@pytest.mark.parametrize(("kind", "value"), [(kind, v) for kind, vs in ODD.items() for v in vs])
+def test_what_fits_no_record_is_refused_on_demand_too(kind, value):
+    for make in (as_decoded, records.encode_record):
+        with pytest.raises(ValueError, match="feature x"):
+            make([("x", kind)], {"x": value})
     assert records.RECORD_FORMAT == 1
+
+
+def test_half_a_character_is_refused_on_demand_too():
+    for make in (as_decoded, records.encode_record):
+        with pytest.raises(UnicodeEncodeError):
+            make([("x", "text")], {"x": "\ud83d"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("ints", [True, False]),
+        ("ints", [np.int64(3), -4]),
+        ("ints", np.array([2**31 - 1], np.uint64)),
+        ("ints", ()),
+        ("ints", np.zeros(0)),
+        ("int", True),
+        ("int", np.int16(-3)),
+        ("text", "é"),
+    ],
+)
+def test_what_fits_a_record_is_the_same_on_demand(kind, value):
+    made = as_decoded([("x", kind)], {"x": value})["x"]
+    record = records.encode_record([("x", kind)], {"x": value})
+    read = records.decode_record([("x", kind)], record)["x"]
+    assert type(made) is type(read) and np.array_equal(made, read)
+    assert getattr(made, "dtype", None) == getattr(read, "dtype", None)
 
 
 def test_reading_on_demand_imports_no_tensorflow(place, tmp_path):

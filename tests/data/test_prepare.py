@@ -123,6 +123,48 @@ def test_every_dataset_is_kept_as_it_is_read(tmp_path, monkeypatch, raw_files, c
     assert not capsys.readouterr().err
 
 
+def small_folder(path, shift):
+    path.mkdir()
+    rows = [f"u{u} i{shift} i{shift + 1} i{shift + 2}\n" for u in range(4)]
+    (path / "user_sequence.txt").write_text("".join(rows))
+    return path
+
+
+@pytest.mark.parametrize("moment", ["after preparing", "before mapping", "while mapping"])
+def test_of_two_folders_in_one_cache_each_process_has_its_own(tmp_path, monkeypatch, moment):
+    """Another process puts its snapshot in the place of the first one's at the worst moment."""
+    mine, other = small_folder(tmp_path / "mine", 0), small_folder(tmp_path / "other", 100)
+    where = {"cache_dir": tmp_path / "cache"}
+    map_snapshot = Catalogue.load
+    turns = []
+
+    def replace():
+        if not turns:
+            turns.append(
+                threading.Thread(target=prepare.prepare, args=("custom", other, where["cache_dir"]))
+            )
+            turns[0].start()
+            turns[0].join(0.5)  # who waits for the lock is left waiting
+
+    def load(path, **options):
+        if moment != "while mapping":
+            replace()
+            return map_snapshot(path, **options)
+        if not turns:
+            replace()
+            raise UserError("a file that is no longer there")
+        return map_snapshot(path, **options)
+
+    if moment != "after preparing":
+        prepare.prepare("custom", mine, **where)
+    monkeypatch.setattr(Catalogue, "load", load)
+    found = prepare.load_catalogue("custom", data_dir=mine, **where)
+    turns[0].join()
+    assert list(found.item_ids) == ["i0", "i1", "i2"]
+    ended = prepare.load_catalogue("custom", data_dir=other, **where)
+    assert list(ended.item_ids) == ["i100", "i101", "i102"]
+
+
 def test_a_malformed_row_is_reported_and_leaves_nothing_then_mends(tmp_path, raw_files):
     raw, cache = tmp_path / "raw", tmp_path / "cache"
     raw.mkdir()

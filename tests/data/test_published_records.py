@@ -210,6 +210,21 @@ def test_a_folder_of_something_else_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", CORPORA)
+def test_a_file_that_is_there_twice_is_refused(tmp_path, dataset):
+    """Packed and unpacked, or in two spellings: either may be the older one, or a part."""
+    write_corpus(tmp_path, dataset)
+    wanted = read(tmp_path, dataset).fingerprint
+    for file in sorted(tmp_path.iterdir()):
+        for twin in (file.with_name(f"{file.name}.gz"), file.with_name(file.name.upper())):
+            twin.write_bytes(file.read_bytes())
+            with pytest.raises(UserError, match="are there for one file; leave one of them") as at:
+                read(tmp_path, dataset)
+            assert file.name in str(at.value) and twin.name in str(at.value)
+            twin.unlink()
+    assert read(tmp_path, dataset).fingerprint == wanted
+
+
+@pytest.mark.parametrize("dataset", CORPORA)
 @pytest.mark.parametrize("task", ["sequential_title", "retrieval", "common_with_nn", "joint"])
 def test_no_training_prompt_knows_a_later_choice_or_a_held_out_item(tmp_path, dataset, task):
     settings = TaskSettings()

@@ -34,6 +34,40 @@ def test_a_catalogue_of_changed_files_is_prepared_again_and_says_which(
     assert said().count("\n") == 1 and said() == ""
 
 
+def test_a_catalogue_of_files_that_were_taken_away_is_prepared_again_and_says_which(
+    tmp_path, capsys
+):
+    rows = [f"u{u},i{(u + k) % 6},{9 - k}\n" for u in range(4) for k in range(4)]
+    (tmp_path / "interactions.csv").write_text("".join(["user,item,timestamp\n", *rows]))
+    (tmp_path / "items.csv").write_text("id,title\n" + "".join(f"i{k},Lamp\n" for k in range(6)))
+    (tmp_path / "columns.gin").write_text('Columns.timestamp = "none"\n')
+
+    def loaded(folder=tmp_path):
+        return load_catalogue("custom", data_dir=folder, cache_dir=tmp_path / "cache")
+
+    first = loaded()
+    assert first.titles[0] == "Lamp" and first.extras["untimed"]
+    (tmp_path / "items.csv").unlink()
+    (tmp_path / "columns.gin").unlink()
+    assert loaded(None).fingerprint == first.fingerprint  # without a folder, what there is
+    assert capsys.readouterr().err.count("\n") == 1
+    found = loaded()
+    assert "again (items.csv is gone, columns.gin is gone) into" in capsys.readouterr().err
+    assert found.titles[0] == "i0" and not found.extras["untimed"]
+    assert loaded().fingerprint == found.fingerprint and capsys.readouterr().err == ""
+
+
+def test_metadata_that_were_taken_away_leave_no_titles(tmp_path):
+    rows = [(u, k) for u in range(6) for k in range(6)]
+    line = '{"reviewerID": "u%d", "asin": "a%d", "overall": 5, "unixReviewTime": 7}\n'
+    (tmp_path / "X.json").write_text("".join(line % row for row in rows))
+    (tmp_path / "meta_X.json").write_text('{"asin": "a0", "title": "Lamp"}\n')
+    where = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    assert load_catalogue("amazon/x", **where).titles[0] == "Lamp"
+    (tmp_path / "meta_X.json").unlink()
+    assert load_catalogue("amazon/x", **where).titles[0] == "a0"
+
+
 INFO = {
     "version": "2",
     "settings": {"history": 10, "seed": 0},

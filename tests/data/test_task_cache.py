@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -94,6 +95,13 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.rglob("*train*"))
 
 
+def test_a_split_is_written_in_the_place_of_another(tmp_path):
+    write(tmp_path / "train", 3)
+    write(tmp_path / "train", 5)
+    assert len(CachedTask(tmp_path / "train")) == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["train"]
+
+
 def test_an_empty_split_is_written_and_has_length_zero(tmp_path):
     write(tmp_path / "train", count=0)
     assert len(CachedTask(tmp_path / "train")) == 0
@@ -133,6 +141,39 @@ def test_parts_written_in_any_order_are_the_bytes_of_one_go(tmp_path, monkeypatc
     assert files == sorted(file.name for file in (tmp_path / "one" / "train").iterdir())
     for name in files:
         assert (path / name).read_bytes() == (tmp_path / "one" / "train" / name).read_bytes()
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_part_that_another_process_finishes_meanwhile_is_done(tmp_path, at):
+    """The other one has its temporary files taken away, at any moment of its work."""
+    write(tmp_path / "one" / "train", 2)
+    path, rows = tmp_path / "many" / "train", examples(2)
+
+    def slowly():
+        for number in range(3):
+            if number == at:
+                task_cache.write_part(path, 0, FEATURES, rows)
+                task_cache.finish(path, FEATURES, {"dataset": "toy"}, 2)
+            yield from rows[number : number + 1]
+
+    task_cache.write_part(path, 0, FEATURES, slowly())
+    assert [file.name for file in path.parent.iterdir()] == ["train"]
+    for file in (tmp_path / "one" / "train").iterdir():
+        assert (path / file.name).read_bytes() == file.read_bytes()
+    assert len(list(path.iterdir())) == 2
+    task_cache.write_part(path, 0, FEATURES, rows)  # by one that began before the split was there
+    assert [file.name for file in path.parent.iterdir()] == ["train"]
+
+
+def test_a_part_whose_folder_is_taken_away_is_an_error(tmp_path):
+    path = tmp_path / "many" / "train"
+
+    def gone():
+        shutil.rmtree(task_cache.staging(path))
+        yield from examples(2)
+
+    with pytest.raises(FileNotFoundError):
+        task_cache.write_part(path, 0, FEATURES, gone())
 
 
 def test_a_split_with_a_part_missing_is_not_finished(tmp_path, monkeypatch):

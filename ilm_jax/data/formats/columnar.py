@@ -39,6 +39,10 @@ class NotPlainError(Exception):
     """A file that the strict reader has to judge."""
 
 
+# What a value that Python has no type for makes Arrow raise is for the strict reader, too.
+_LEFT = (NotPlainError, UserError, ValueError, OverflowError, TypeError)
+
+
 def attempt(path: pathlib.Path, read: Callable[[], Found]) -> Found | None:
     """What `read` gives of a large file; None where the strict reader has to read it.
 
@@ -51,7 +55,7 @@ def attempt(path: pathlib.Path, read: Callable[[], Found]) -> Found | None:
     with notes.collected() as said:
         try:
             found = read()
-        except (NotPlainError, UserError, UnicodeError, pyarrow.ArrowException):
+        except (*_LEFT, pyarrow.ArrowException):
             return None
     for note in said:
         notes.say(note)
@@ -124,19 +128,25 @@ def batches(
     )
 
 
-def whole_numbers(cells: "pyarrow.Array") -> np.ndarray | None:
-    """A column's numbers if each is one of at most 18 ASCII digits; else None."""
+def whole_numbers(cells: "pyarrow.Array", digits: int = 18) -> np.ndarray | None:
+    """A column's numbers if each is one of so many ASCII digits at most; else None.
+
+    Raises:
+      pyarrow.ArrowInvalid: for a text of 19 digits that is no 64-bit number.
+    """
     import pyarrow
     import pyarrow.compute
 
     if pyarrow.types.is_integer(cells.type):
         bounds = pyarrow.compute.min_max(cells)
         low, high = bounds["min"].as_py(), bounds["max"].as_py()
-        few = cells.null_count == 0 and (low is None or (low >= 0 and high < 10**18))
+        few = cells.null_count == 0 and (
+            low is None or (low >= 0 and high < min(10**digits, 2**63))
+        )
         return cells.cast(pyarrow.int64()).to_numpy() if few else None
     if not pyarrow.types.is_string(cells.type):
         return None
-    found = pyarrow.compute.match_substring_regex(cells, "^[0-9]{1,18}$")
+    found = pyarrow.compute.match_substring_regex(cells, f"^[0-9]{{1,{digits}}}$")
     if not pyarrow.compute.all(found, min_count=0).as_py():
         return None
     return cells.cast(pyarrow.int64()).to_numpy()

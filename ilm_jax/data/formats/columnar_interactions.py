@@ -18,6 +18,7 @@ from ilm_jax.data.formats.interactions import (
     checked_id,
     checked_rating,
     checked_time,
+    in_time,
     is_date,
     is_table,
     table_names,
@@ -62,19 +63,28 @@ def _parquet(path: pathlib.Path, columns: Columns) -> Interactions:
     file, types = pyarrow.parquet.ParquetFile(path), pyarrow.types
     for field in ("user", "item"):
         kind = file.schema_arrow.field(places[field]).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(kind) or types.is_integer(kind)):
             raise NotPlainError("ids are neither texts nor whole numbers")
 
     def parts() -> "Iterator[pyarrow.RecordBatch]":
         """The columns in the fields' order, ids as texts."""
         for batch in file.iter_batches(1 << 18, columns=list(places.values())):
-            found = [batch.column(name) for name in places.values()]
+            found = [_plain(batch.column(name)) for name in places.values()]
             ids = [cells.cast(pyarrow.string()) for cells in found[:2]]
             if any(cells.null_count for cells in ids):
                 raise NotPlainError("an id is null")
             yield pyarrow.record_batch([*ids, *found[2:]], names=list(places))
 
     return _table(path, range(1, file.metadata.num_rows + 1), parts(), list(places))
+
+
+def _plain(cells: "pyarrow.Array") -> "pyarrow.Array":
+    """The column's values, where it gives numbers of different ones, as pandas' categories do."""
+    import pyarrow
+
+    numbered = pyarrow.types.is_dictionary(cells.type)
+    return cells.dictionary_decode() if numbered else cells
 
 
 def _table(
@@ -145,12 +155,12 @@ class Times:
     def __init__(self, path: pathlib.Path) -> None:
         """Begins with none."""
         self._path, self._stamps = path, spill.Growing(np.int64)
-        self._exact: dict[int, np.ndarray] = {}
+        self._fractions: dict[int, np.ndarray] = {}
         self._dated: set[bool] = set()
 
     def append(self, part: "pyarrow.Array") -> None:
         """Takes more; UserError for what is no time, NotPlainError for dates among numbers."""
-        whole = columnar.whole_numbers(part)
+        whole = columnar.whole_numbers(part, digits=19)
         if whole is None:
             self._spelled(part)
         else:
@@ -165,18 +175,19 @@ class Times:
         seconds = [checked_time(self._path, 1, text) for text in texts]
         self._dated.update(map(is_date, texts))
         if any(type(time) is float for time in seconds):
-            self._exact[len(self._stamps)] = np.array(seconds, np.float64)[codes]
+            left = [time - math.floor(time) for time in seconds]
+            self._fractions[len(self._stamps)] = np.array(left, np.float64)[codes]
         self._stamps.append(np.array(list(map(math.floor, seconds)), np.int64)[codes])
 
     def done(self) -> tuple[np.ndarray, np.ndarray]:
         """(whole seconds, what sorts)."""
         stamps = self._stamps.done()
-        if not self._exact:
+        if not self._fractions:
             return stamps, stamps
-        order = stamps.astype(np.float64)
-        for first, part in self._exact.items():
-            order[first : first + len(part)] = part
-        return stamps, order
+        fractions = np.zeros(len(stamps))
+        for first, part in self._fractions.items():
+            fractions[first : first + len(part)] = part
+        return stamps, in_time(stamps, fractions)
 
 
 def _pairs(path: pathlib.Path, lines: int) -> Interactions:

@@ -32,8 +32,9 @@ def batches(
 
     Args:
       path: the file; gzip where its name ends so.
-      kinds: of the fields. An escaped half of a surrogate pair, of a whole one too, is NUL in
-        them: what is passed over may hold what no text holds, and Arrow reads none of it.
+      kinds: of the fields. What is passed over may hold escaped halves of surrogate pairs, and
+        NUL, which no text holds; a text that is asked for and holds one, or a whole pair, is left
+        to the strict reader.
       foreign: bytes that the file does not hold, such as `ESCAPES`.
 
     Raises:
@@ -56,20 +57,35 @@ def batches(
                 newlines_in_values=False,
             ),
         ):
+            if any(map(_holds_nul, batch.columns)):
+                raise NotPlainError("an escaped half of a surrogate pair, or NUL")
             count += len(batch)
             yield batch
     if count != watched.lines():
         raise NotPlainError("another number of records than of lines")
 
 
+def _holds_nul(cells: "pyarrow.Array") -> bool:
+    """Whether a text holds NUL, which stands for halves of every kind: they are not told apart."""
+    import pyarrow
+    import pyarrow.compute
+
+    if not pyarrow.types.is_string(cells.type):
+        return False
+    return bool(pyarrow.compute.any(pyarrow.compute.match_substring(cells, "\0")).as_py())
+
+
 class _Watched(io.RawIOBase):
-    """A stream that stops where a line is none of plain JSON objects in UTF-8."""
+    """A stream that stops where a line is none of plain JSON objects in UTF-8.
+
+    It stops before Arrow sees the line: where a block begins with `null`, Arrow ends the process.
+    """
 
     def __init__(self, stream: "io.BufferedIOBase | gzip.GzipFile", signs: Sequence[bytes]) -> None:
         # Behind an escaped sign of escape, "u" and four digits are no escape.
         self._stream, self._signs = stream, (*signs, b"\0", b"\\\\u")
         self._last, self._held = b"\n", b""
-        self._count = self._begun = 0
+        self._count = self._begun = self._ended = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self) -> bool:
@@ -105,15 +121,22 @@ class _Watched(io.RawIOBase):
         # A line's first byte follows the end of the one before.
         before = len(self._last) - 1
         self._begun += joined.count(b"\n{", max(0, before))
+        # Where each line has both, no object goes over several: between "}" and "{" stands a comma.
+        self._ended += joined.count(b"}\n", max(0, before))
+        if b"\r" in joined:
+            self._ended += joined.count(b"}\r\n", max(0, before - 1))
+        begun = self._count + (not joined.endswith(b"\n"))
+        if self._begun != begun or self._ended != self._count:
+            raise NotPlainError("a line that is no object")
         self._last = joined[-12:]
 
     def lines(self) -> int:
         """Number of lines, once all are read.
 
         Raises:
-          NotPlainError: if one does not begin with an object, or the last one does not end.
+          NotPlainError: if the last one does not end.
         """
         self._decoder.decode(b"", final=True)
-        if not self._last.endswith(b"\n") or self._begun != self._count:
-            raise NotPlainError("a line that is no object, or not whole")
+        if not self._last.endswith(b"\n"):
+            raise NotPlainError("a line that is not whole")
         return self._count

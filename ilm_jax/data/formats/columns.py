@@ -11,7 +11,6 @@ What stands there is obeyed or refused: a name that no column bears, and a setti
 have no use for, are errors.
 """
 
-import ast
 import dataclasses
 import pathlib
 import re
@@ -20,6 +19,8 @@ from typing import Any, TypeVar
 
 from ilm_jax.checks import Dataclass, Number, check
 from ilm_jax.data.formats import encodings, notes, published, raw_lines
+from ilm_jax.data.formats.json_lines import check_escapes
+from ilm_jax.data.formats.record_lines import literal
 from ilm_jax.errors import UserError
 
 FILE = "columns.gin"
@@ -42,6 +43,11 @@ COMMON = {
     "categories": ("categories", "genres", "category", "genre", "class"),
 }
 _LINE = re.compile(r"(?:([A-Z]\w*)\.)?(\w+)\s*=\s*(.+)")
+
+
+def is_word(text: str) -> bool:
+    """Whether a text may be an id: one word that can be printed, and no sign of a missing one."""
+    return text.split() == [text] and text.isprintable() and text not in MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +194,10 @@ def read_names(path: pathlib.Path, kind: type[Named]) -> Named:
         name = match[2]
         if name in found:
             raw_lines.fail(path, number, f"{name} is set a second time", "leave one of the lines")
-        try:
-            value = ast.literal_eval(match[3])
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = literal(match[3])
+        if value is None:
             raw_lines.fail(path, number, f"value {match[3][:80]!r}", "quote strings")
+        check_escapes(path, number, line, value)
         default = known[name]
         if isinstance(default, tuple) and isinstance(value, list | tuple):
             value = tuple(map(str, value))

@@ -22,6 +22,7 @@ from ilm_jax.data.formats.interactions import (
     checked_id,
     checked_rating,
     checked_time,
+    in_time,
     is_date,
     is_table,
     table_names,
@@ -115,8 +116,7 @@ def _untimed(
 def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     """A table with a header: `.csv`, `.tsv`, RecBole's `.inter`, `.parquet`."""
     users, items, lines = Coder(), Coder(), array.array("q")
-    ratings, whole, parts = array.array("d"), array.array("q"), array.array("d")
-    exact = True
+    ratings, whole, fractions = array.array("d"), array.array("q"), array.array("d")
     dates: bool | None = None
     table = Table(path, columns.encoding)
     names = table_names(table, columns)
@@ -128,8 +128,7 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
         time = row[names["timestamp"]] if names["timestamp"] else None
         seconds = checked_time(path, line, time) if names["timestamp"] else -1
         whole.append(math.floor(seconds))
-        parts.append(seconds)
-        exact = exact and type(seconds) is int
+        fractions.append(seconds - whole[-1])
         lines.append(line)
         dated = is_date(time)
         if dates not in (None, dated):
@@ -139,14 +138,13 @@ def read_table(path: pathlib.Path, columns: Columns) -> Interactions:
     if names["rating"]:
         notes.count(sum(map(math.isnan, ratings)), len(users), f"ratings in {path.name} are empty")
     stamps = np.array(whole, np.int64)
-    order = stamps if exact else np.array(parts, np.float64)
     return Interactions(
         path,
         users.done(),
         items.done(),
         np.array(ratings, np.float32),
         stamps,
-        order if timed else None,
+        in_time(stamps, np.array(fractions, np.float64)) if timed else None,
         np.array(lines, np.int64),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64, Num
 
 from ilm_jax.data.formats import raw_lines
 from ilm_jax.data.formats.columns import INTERACTION_FIELDS, MISSING, Columns
@@ -20,7 +20,8 @@ SEQUENCE_FILES = ("user_sequence.txt", "sequential_data.txt", "sequences.txt")
 # Columns of whole histories: RecBole's item_id_list, and what others call them.
 _HISTORY = re.compile(r"item(id)?s?(list|seq|sequence|history)")
 _ENDINGS = ("list", "seq", "sequence", "history")
-_WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
+LARGEST_RATING = float(np.finfo(np.float32).max)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
 )
@@ -94,20 +95,23 @@ def checked_id(path: pathlib.Path, line: int, name: str, value: object) -> str:
 
 
 def checked_rating(path: pathlib.Path, line: int, value: Any) -> float:
-    """A number, NaN where the cell is empty; UserError for anything else."""
+    """A number, NaN where the cell is empty; UserError for anything else, and beyond float32."""
     if value is None or value == "":
         return math.nan
     try:
-        rating = float(value)
-    except (TypeError, ValueError):
+        rating = _number(value)
+    except (TypeError, ValueError, OverflowError):
         rating = math.nan
-    if not math.isfinite(rating) or isinstance(value, bool):
+    if not abs(rating) <= LARGEST_RATING or isinstance(value, bool):
         raw_lines.fail(path, line, f"rating {str(value)[:60]!r} is not a number")
     return rating
 
 
 def checked_time(path: pathlib.Path, line: int, value: object) -> int | float:
-    """Seconds since 1970 of a number or a date; UserError for anything else."""
+    """Seconds since 1970 of a number or a date; UserError for anything else.
+
+    Whole numbers are exact, whatever their unit is: nanoseconds too, which no float holds.
+    """
     text = "null" if value is None else str(value)
     try:
         time: float = int(text) if _WHOLE.fullmatch(text) else _seconds(text)
@@ -125,15 +129,43 @@ def checked_time(path: pathlib.Path, line: int, value: object) -> int | float:
     return time
 
 
+def in_time(
+    stamps: Int64[np.ndarray, " rows"], fractions: Float64[np.ndarray, " rows"]
+) -> Num[np.ndarray, " rows"]:
+    """What sorts times and tells them apart, of whole seconds and what they leave of each.
+
+    Args:
+      stamps: whole seconds.
+      fractions: from 0 to less than 1; may be overwritten.
+    """
+    if not fractions.any():
+        return stamps
+    if int(stamps.max()) < 2**53:
+        return np.add(stamps, fractions, out=fractions)
+    # A float holds no such number and a fraction of one: ranks do.
+    places = np.lexsort((fractions, stamps))
+    later = (np.diff(stamps[places]) > 0) | (np.diff(fractions[places]) != 0)
+    ranks = np.empty(len(places), np.int64)
+    ranks[places] = np.append(0, np.cumsum(later))
+    return ranks
+
+
 def is_date(value: object) -> bool:
     """Whether a time is spelled as a date."""
     return bool(_DATE.fullmatch(str(value)))
 
 
+def _number(value: Any) -> float:
+    """A number; ValueError for Python's own spelling "1_0", which in a file is no number."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
 def _seconds(text: str) -> int | float:
     """Seconds since 1970 of a number or of a date (ISO 8601; without a zone: UTC)."""
     if not _DATE.fullmatch(text):
-        return float(text)
+        return _number(text)
     date = datetime.datetime.fromisoformat(text)
     exact = date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
     return exact.timestamp() if date.microsecond else int(exact.timestamp())

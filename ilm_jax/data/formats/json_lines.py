@@ -39,7 +39,7 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def check_escapes(path: pathlib.Path, number: int, line: str, record: object) -> None:
     """Raises UserError for a record whose texts cannot be written: JSON can escape what is none."""
-    if "\\u" not in line and "\\x" not in line:
+    if not any(sign in line for sign in ("\\u", "\\x", "\\0")):
         return
     text = json.dumps(record, ensure_ascii=False)
     try:

@@ -6,13 +6,14 @@ columns that RecBole types as sequences, commas, semicolons or (its own rule) sp
 columns a comma may belong to the value: cells are taken whole, and it is said how to cut them.
 """
 
-import ast
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 
 from ilm_jax.data.formats import notes
 from ilm_jax.data.formats.raw_lines import fail
+from ilm_jax.data.formats.record_lines import literal
 
 _STRING = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(,?)""", re.DOTALL)
 # Words of one value rather than values of their own: "Toys & Games".
@@ -38,12 +39,27 @@ def literal_list(cell: str, *, bare: bool = True) -> list[str] | None:
         match = _STRING.match(inner, place)
         if match is None or not (comma or boxed):
             return None
-        try:
-            found.append(ast.literal_eval(match[1].replace("\n", "\\n")))
-        except (ValueError, SyntaxError):
+        value = _string(match[1])
+        if value is None:
             return None
+        found.append(value)
         place, comma = match.end(), bool(match[2])
     return found if found or text == "[]" else None
+
+
+def _string(quoted: str) -> str | None:
+    """The text of a string as JSON or Python spells it; None for what no text holds."""
+    try:
+        # PHP's "A\/B" too; Python's own spellings in double quotes are JSON, or refused as such.
+        value = json.loads(quoted, strict=False)
+    except ValueError:
+        value = literal(quoted.replace("\n", "\\n"))
+    try:
+        # A pair of halves, which JSON joins and Python 2 writes, is one character.
+        whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        return None
+    return whole if isinstance(value, str) and "\0" not in whole else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,11 +61,17 @@ def json_records(path: pathlib.Path, *, literals: bool = False) -> Iterator[tupl
 
 
 def literal(line: str) -> object:
-    """A line as a Python literal; None for anything else, calls among them."""
+    """A line as a Python literal; None for anything else, calls among them.
+
+    Sets, bytes, complex numbers and integers too long to print are something else, too: no record
+    of JSON holds them, and readers may write what they hold.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know
-            return ast.literal_eval(line)
+            found = ast.literal_eval(line)
+        json.dumps(found)
+        return found
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 

@@ -8,7 +8,7 @@ import re
 import urllib.parse
 
 from ilm_jax.data.formats import raw_lines
-from ilm_jax.data.formats.columns import MISSING
+from ilm_jax.data.formats.columns import MISSING, is_word
 from ilm_jax.data.formats.record_forms import TimeForm
 from ilm_jax.data.formats.record_lines import Record
 
@@ -39,7 +39,7 @@ def word(path: pathlib.Path, line: int, record: Record, name: str) -> str:
     """
     value = record.get(name)
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not text or text.split() != [text] or not text.isprintable() or text in MISSING:
+    if not is_word(text):
         raw_lines.fail(path, line, f"{name} is {str(value)[:40]!r}; keys: {list(record)[:12]}")
     return text
 
@@ -149,7 +149,7 @@ def _gather(
     elif not keys and isinstance(value, str):
         found.append(value)
     elif not keys and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):  # of any length are integers
             raw_lines.fail(path, line, f"{field} is {value}")
         found.append(str(value))
     else:

@@ -180,11 +180,36 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         for batch in stream.iter_batches():
-            for row in batch.to_pylist():
+            for row in _rows_of(path, batch, number):
                 number += 1
                 yield number, row
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         _not_parquet(path, error)
+
+
+def _rows_of(path: pathlib.Path, batch: Any, before: int) -> list[dict[str, Any]]:
+    """A batch as Python's values; UserError for one that is none, such as year 52971."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError):
+        for row in range(len(batch)):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                _check_value(path, before + row + 1, name, column, row)
+        raise
+
+
+def _check_value(path: pathlib.Path, number: int, name: str, column: Any, row: int) -> None:
+    try:
+        column[row].as_py()
+    except (ValueError, OverflowError) as error:
+        reason = str(error).split(". ")[0]
+        fail(
+            path,
+            number,
+            f"{name} of type {column.type} holds what Python has no value for ({reason[:200]})",
+            "store times in the unit that they are in, of at most microseconds, or as whole "
+            "numbers (int64)",
+        )
 
 
 def _open_parquet(path: pathlib.Path) -> "pyarrow.parquet.ParquetFile":

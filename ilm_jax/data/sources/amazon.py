@@ -32,6 +32,7 @@ from ilm_jax.data.formats import (
     published,
     raw_lines,
     record_lines,
+    record_values,
 )
 from ilm_jax.data.formats.coded import Coded, Coder
 from ilm_jax.data.formats.columns import MISSING
@@ -213,9 +214,9 @@ def once(reviews: Interactions) -> tuple[Interactions, int]:
 
 def _word(path: pathlib.Path, line: int, record: dict[str, Any], name: str) -> str:
     value = record.get(name)
-    if not isinstance(value, str) or value.split() != [value]:
+    if not isinstance(value, str):
         raw_lines.fail(path, line, f"{name} is {str(value)[:40]!r}; keys: {list(record)[:12]}")
-    return value
+    return record_values.word(path, line, record, name)
 
 
 def read_metadata(path: pathlib.Path, wanted: set[str]) -> dict[str, Item]:
@@ -271,7 +272,8 @@ def _text(path: pathlib.Path, line: int, record: dict[str, Any], name: str) -> s
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         # Each by itself: one of them may be a script.
         value = " ".join(filter(None, map(plain, value)))
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)  # of any length
+    number = whole or (isinstance(value, float) and math.isfinite(value))
     if value is not None and not number and not isinstance(value, str):
         raw_lines.fail(path, line, f"{name} is {str(value)[:40]!r}, neither a text nor a number")
     return "" if value is None else str(value)

@@ -25,7 +25,7 @@ from ilm_jax.data.sources.published_records import RecordCorpus
 _HEADER = "user_id,parent_asin,rating,timestamp"
 CORPUS = RecordCorpus(
     "amazon2023",
-    "1.0.0",
+    "1.1.0",
     InteractionForm(
         user="user_id",
         item="parent_asin",

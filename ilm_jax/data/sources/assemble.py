@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from ilm_jax.data import spill
-from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
+from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.strings import Lists, Strings
 from ilm_jax.data.catalogue.text_builders import ListsBuilder, TextsBuilder
 from ilm_jax.data.formats import raw_lines, text_checks
@@ -112,7 +112,7 @@ def assemble(
         items=found.items,
         ratings=found.ratings,
         timestamps=found.timestamps,
-        ties=count_ties(found.offsets, found.timestamps),
+        ties=found.ties,
         extras={"repeats": found.repeats, "left_out": gone, "untimed": interactions.order is None},
     )
 

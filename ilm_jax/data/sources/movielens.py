@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from ilm_jax.data.catalogue.catalogue import Catalogue, count_ties
+from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.formats import encodings, notes, published, raw_lines, text_checks
 from ilm_jax.data.sources import downloads, movie_text
 from ilm_jax.data.sources.dataset_source import DatasetSource
@@ -113,7 +113,7 @@ def _read(release: str, folder: pathlib.Path) -> Catalogue:
         items=arranged.items,
         ratings=arranged.ratings,
         timestamps=arranged.timestamps,
-        ties=count_ties(arranged.offsets, arranged.timestamps),
+        ties=arranged.ties,
         extras={
             "years": [movie_text.name_and_year(movies[movie][0])[1] for movie in ids],
             "tags": [tags.get(movie, []) for movie in ids],

@@ -41,6 +41,8 @@ class Arranged:
 
     Attributes:
       offsets, items, ratings, timestamps: see `Catalogue`.
+      ties: users whose last two interactions nothing tells apart but their places in the file,
+        which has times.
       repeats: interactions with an item that the user has chosen before.
       first_repeat: the place of the first one in the file; -1 without any.
     """
@@ -49,6 +51,7 @@ class Arranged:
     items: Int32[np.ndarray, " interactions"]
     ratings: Float32[np.ndarray, " interactions"]
     timestamps: Int64[np.ndarray, " interactions"]
+    ties: int
     repeats: int
     first_repeat: int
 
@@ -79,11 +82,13 @@ def arrange(
     total = int(offsets[-1])
     items, ratings = spill.empty(total, np.int32), spill.empty(total, np.float32)
     timestamps = spill.empty(total, np.int64)
-    repeats, first_repeat = 0, -1
+    ties, repeats, first_repeat = 0, 0, -1
     for start, rows, users in _blocks(columns, user_row, offsets, keep):
         part = slice(start, start + len(rows))
         items[part] = item_row[columns.items[rows]]
         ratings[part], timestamps[part] = columns.ratings[rows], columns.timestamps[rows]
+        if columns.order is not None:
+            ties += _ties(users, columns.order[rows])
         pairs = users.astype(np.int64) * num_items + items[part]
         again = np.sort(pairs)  # np.unique would hash, in five times the time
         again = again[1:][again[1:] == again[:-1]]
@@ -94,7 +99,15 @@ def arrange(
             first = int(rows[among][second].min())
             first_repeat = first if first_repeat < 0 else min(first, first_repeat)
         repeats += len(again)
-    return Arranged(offsets, items, ratings, timestamps, repeats, first_repeat)
+    return Arranged(offsets, items, ratings, timestamps, ties, repeats, first_repeat)
+
+
+def _ties(users: Int[np.ndarray, " block"], times: Num[np.ndarray, " block"]) -> int:
+    """Users of a block, by user and time, whose last two times are one."""
+    last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
+    last = last[last > 0]
+    mine = users[last] == users[last - 1]
+    return int(np.count_nonzero(mine & (times[last] == times[last - 1])))
 
 
 def _blocks(
@@ -108,7 +121,11 @@ def _blocks(
     dealt = _dealt(columns.users, user_row, np.array([last for _, last in ranges]), keep)
     for block, (first, _) in enumerate(ranges):
         rows = np.concatenate(
-            [order[bounds[block] : bounds[block + 1]] + start for start, order, bounds in dealt]
+            # Places in the whole file may need more bits than those within a part.
+            [
+                order[bounds[block] : bounds[block + 1]].astype(np.int64) + start
+                for start, order, bounds in dealt
+            ]
         )
         users = user_row[columns.users[rows]]
         order = _sorted(users, None if columns.order is None else columns.order[rows])

@@ -52,12 +52,20 @@ def load_catalogue(
     """
     path = catalogue_dir(dataset, cache_dir)
     wanted = _sources(dataset, data_dir)
-    reason = _differences(wanted, path)
-    if reason is not None:
-        why = f" again ({reason})" if reason else ""
-        print(f"preparing {dataset}{why} into {_root(cache_dir)} …", file=sys.stderr, flush=True)
-        _prepare(dataset, data_dir, path, wanted)
-    return Catalogue.load(path)
+    reason = _differences(wanted, path, data_dir)
+    if reason is None:
+        try:
+            found = Catalogue.load(path)
+        except UserError:
+            # Where another process puts its snapshot in the place of this one, files are of both.
+            if (reason := _differences(wanted, path, data_dir)) is None:
+                raise
+        else:
+            if (reason := _differences(wanted, path, data_dir)) is None:
+                return found
+    why = f" again ({reason})" if reason else ""
+    print(f"preparing {dataset}{why} into {_root(cache_dir)} …", file=sys.stderr, flush=True)
+    return _prepare(dataset, data_dir, path, wanted)
 
 
 def is_fresh(dataset: str, data_dir: StrPath | None, path: StrPath) -> bool:
@@ -75,15 +83,15 @@ def why_stale(dataset: str, data_dir: StrPath | None, path: StrPath) -> str | No
     Raises:
       UserError: as `is_fresh`.
     """
-    return _differences(_sources(dataset, data_dir), path)
+    return _differences(_sources(dataset, data_dir), path, data_dir)
 
 
-def _differences(wanted: Mapping[str, str], path: StrPath) -> str | None:
+def _differences(wanted: Mapping[str, str], path: StrPath, data_dir: StrPath | None) -> str | None:
     try:
         found = stored_sources(path)
     except UserError:  # absent, damaged, or in an older format
         return "its snapshot is of another format" if pathlib.Path(path).is_dir() else ""
-    return stale.changed_sources(found, wanted) or None
+    return stale.changed_sources(found, wanted, whole=data_dir is not None) or None
 
 
 def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -> None:
@@ -97,12 +105,13 @@ def prepare(dataset: str, data_dir: StrPath | None, cache_dir: StrPath | None) -
 
 def _prepare(
     dataset: str, data_dir: StrPath | None, path: pathlib.Path, wanted: Mapping[str, str]
-) -> None:
+) -> Catalogue:
+    """Writes the snapshot unless it is fresh, and maps it before another process may replace it."""
     source, name = source_of(dataset), check_name(dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     with taking_turns(path.with_name(f"{path.name}.lock")):
-        if _differences(wanted, path) is None:  # another process was faster
-            return
+        if _differences(wanted, path, data_dir) is None:  # another process was faster
+            return Catalogue.load(path)
         folder = "" if data_dir is None else str(data_dir)
         if data_dir is None and source.fetch is not None:
             folder = str(source.fetch(name[1], path.parent.parent / "downloads"))
@@ -117,6 +126,7 @@ def _prepare(
             catalogue.save(path, wanted)
         for note in catalogue.extras.get("notes", []):
             notes.say(note)
+        return Catalogue.load(path)
 
 
 def _root(cache_dir: StrPath | None) -> pathlib.Path:

@@ -63,28 +63,34 @@ class RecordCorpus:
         """The files of a release in a folder.
 
         Raises:
-          UserError: if interactions are absent, in part or whole.
+          UserError: if interactions are absent, in part or whole; if a file that would be read is
+            there twice, such as packed and unpacked.
         """
         path = pathlib.Path(folder).expanduser()
         if not path.is_dir():
             raise UserError(
                 f"{path}: no such folder{published.explain(path)}; {self._layout(release)}"
             )
-        there = {file.name.lower(): file for file in sorted(path.iterdir()) if file.is_file()}
+        there: dict[str, list[pathlib.Path]] = {}
+        for file in sorted(path.iterdir()):
+            if file.is_file():
+                there.setdefault(file.name.lower(), []).append(file)
         groups = [_named(there, names, release) for names in self.interaction_files]
         chosen = next((number for number, files in enumerate(groups) if any(files)), None)
         if chosen is None:
-            names = ", ".join(sorted(file.name for file in there.values())[:12]) or "nothing"
+            found = sorted(file.name for files in there.values() for file in files)
+            names = ", ".join(found[:12]) or "nothing"
             hint = published.explain(path, [names[0] for names in self._names(release)])
             raise UserError(f"{path}: found {names}{hint}; {self._layout(release)}")
-        present = [file for file in groups[chosen] if file]
+        present = [_only(path, files) for files in groups[chosen] if files]
         if len(present) < len(groups[chosen]):
-            absent = groups[chosen].index(None)
+            absent = groups[chosen].index([])
             name = self.interaction_files[chosen][absent].format(release=release)
             raise UserError(f"{path}: {present[0].name} is there and {name} is not; give all")
-        others = [file.name for files in groups[chosen + 1 :] for file in files if file]
-        items = [file for file in _named(there, self.item_files, release) if file]
-        return Found(tuple(present), items[0] if items else None, tuple(others))
+        later = groups[chosen + 1 :]
+        others = [file.name for group in later for files in group for file in files]
+        items = [file for files in _named(there, self.item_files, release) for file in files]
+        return Found(tuple(present), _only(path, items) if items else None, tuple(others))
 
     def hashes(self, folder: str, release: str) -> dict[str, str]:
         """SHA-256 of every file that is read; errors as `find`."""
@@ -145,8 +151,16 @@ class RecordCorpus:
 
 
 def _named(
-    there: dict[str, pathlib.Path], names: Sequence[str], release: str
-) -> list[pathlib.Path | None]:
-    """The file of each name, packed or not; None where there is none."""
+    there: dict[str, list[pathlib.Path]], names: Sequence[str], release: str
+) -> list[list[pathlib.Path]]:
+    """The files of each name, packed or not."""
     plain = [name.format(release=release).lower() for name in names]
-    return [there.get(name) or there.get(f"{name}.gz") for name in plain]
+    return [there.get(name, []) + there.get(f"{name}.gz", []) for name in plain]
+
+
+def _only(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> pathlib.Path:
+    """The one file; UserError where there are several, for either may be the older or a part."""
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"{folder}: {names} are there for one file; leave one of them")
+    return files[0]

@@ -16,8 +16,8 @@ import numpy as np
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.formats import markup, notes, published, raw_lines
-from ilm_jax.data.formats.columns import read_names
-from ilm_jax.data.formats.interaction_files import Interactions
+from ilm_jax.data.formats.columns import is_word, read_names
+from ilm_jax.data.formats.interactions import LARGEST_RATING, Interactions
 from ilm_jax.data.formats.items import Item
 from ilm_jax.data.formats.json_lines import json_rows
 from ilm_jax.data.sources.assemble import assemble
@@ -39,7 +39,7 @@ class Keys:
     Attributes:
       user, history, item, review, profile: of the line and of a purchase.
       asin, title, category, price: of an item.
-      separator: between the levels of a category.
+      separator: between the levels of a category; "" takes it whole.
       rating, time: of a review.
       critique, purchase_reason, endorsement: of a purchase, its item or its review.
       user_summary: of the profile.
@@ -151,7 +151,7 @@ class _Reader:
         notes.count(untitled, total, "items have no title but their ids")
         categories = [item.categories for item in self.items.values() if item.categories]
         uncut = sum(any(sign in part[0] for sign in "|>/") for part in categories)
-        if uncut and not any(len(part) > 1 for part in categories):
+        if self.keys.separator and uncut and not any(len(part) > 1 for part in categories):
             notes.say(
                 f"{self.keys.separator!r} stands in none of {len(categories)} categories, "
                 f"{uncut} hold '|', '>' or '/'; {FILE} sets separator"
@@ -209,22 +209,24 @@ class _Reader:
             self._note(where, part)
         asin = self._word("its item", item, self.keys.asin)
         rating, time = review.get(self.keys.rating), review.get(self.keys.time)
-        if time is None or isinstance(time, bool) or not isinstance(time, int) or time < 0:
+        if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < 2**63:
             self._fail(
                 f"{self.keys.time} {str(time)[:40]!r} is no time in seconds; keys: {list(review)}"
             )
-        if rating is not None and (isinstance(rating, bool) or not isinstance(rating, int | float)):
+        number = isinstance(rating, int | float) and not isinstance(rating, bool)
+        if rating is not None and not (number and abs(rating) <= LARGEST_RATING):
             self._fail(f"{self.keys.rating} {str(rating)[:40]!r} is not a number")
         title, category, price = (
             markup.plain(self._text(item, key))
             for key in (self.keys.title, self.keys.category, self.keys.price)
         )
-        levels = [level.strip() for level in category.split(self.keys.separator)]
+        separator = self.keys.separator
+        levels = category.split(separator) if separator else [category]
         self.items.setdefault(
             asin,
             Item(
                 title or asin,
-                categories=tuple(filter(None, levels)),
+                categories=tuple(filter(None, map(str.strip, levels))),
                 attributes=(("price", price),) if price else (),
                 line=self._line,
             ),
@@ -249,8 +251,9 @@ class _Reader:
 
     def _word(self, where: str, record: dict[str, Any], key: str) -> str:
         value = record.get(key)
-        if not isinstance(value, str) or value.split() != [value]:
-            self._fail(f"{where} has no id under {key!r}; keys: {list(record)}")
+        if not isinstance(value, str) or not is_word(value):
+            shown = f" ({value[:40]!r})" if isinstance(value, str) else ""
+            self._fail(f"{where} has no id under {key!r}{shown}; keys: {list(record)}")
         return value
 
     def _text(self, record: dict[str, Any], key: str) -> str:

@@ -10,8 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def changed_sources(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
-    """Differences between the sources of a stored catalogue and those of now."""
+def changed_sources(found: Mapping[str, str], wanted: Mapping[str, str], *, whole: bool) -> str:
+    """Differences between the sources of a stored catalogue and those of now.
+
+    Args:
+      found: of the stored one.
+      wanted: of now.
+      whole: whether `wanted` names all files, so that any other that was read is gone.
+    """
     words = []
     for name, value in wanted.items():
         if name == "builder" and found.get(name) != value:
@@ -20,6 +26,8 @@ def changed_sources(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
             words.append(f"{name} is new")
         elif found[name] != value:
             words.append(f"{name} has changed")
+    if whole:
+        words += [f"{name} is gone" for name in found if name not in wanted]
     return ", ".join(words)
 
 

@@ -8,8 +8,10 @@
 All numbers are little-endian.
 """
 
+import numbers
 import struct
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,28 +31,24 @@ def encode_record(features: Features, example: Example) -> bytes:
       example: an int32 array (or list), an integer or a string for each feature.
 
     Raises:
-      ValueError: for a number outside int32 or an array that has not rank 1.
+      ValueError: for what is no whole number or none of int32, an array that has not rank 1, and
+        what is no text.
     """
     parts = [bytes([RECORD_FORMAT])]
     for name, kind in features:
         value = example[name]
         if kind == "int":
-            parts.append(_INT.pack(value) if -(2**31) <= value < 2**31 else _bad(name, value))
+            parts.append(_INT.pack(_int(name, value)))
         elif kind == "text":
-            text = value.encode()
+            text = _text(name, value).encode()
             parts += [_COUNT.pack(len(text)), text]
         else:
-            array = np.asarray(value)
-            if array.ndim != 1 or (array.size and not np.can_cast(array.dtype, np.int32)):
-                limits = np.iinfo(np.int32)
-                inside = array.ndim == 1 and np.issubdtype(array.dtype, np.integer)
-                if not inside or array.min() < limits.min or array.max() > limits.max:
-                    _bad(name, value)
+            array = _int32(name, value)
             parts += [_COUNT.pack(len(array)), array.astype("<i4").tobytes()]
     return b"".join(parts)
 
 
-def _bad(name: str, value: object) -> bytes:
+def _bad(name: str, value: object) -> NoReturn:
     raise ValueError(f"feature {name}: {value!r} does not fit int32")
 
 
@@ -64,9 +62,9 @@ def as_decoded(features: Features, example: Example) -> Example:
     for name, kind in features:
         value = example[name]
         if kind == "text":
-            decoded[name] = value
+            decoded[name] = _text(name, value)
         elif kind == "int":
-            decoded[name] = int(value) if -(2**31) <= value < 2**31 else _bad(name, value)
+            decoded[name] = _int(name, value)
         else:
             decoded[name] = _int32(name, value)
     return decoded
@@ -76,17 +74,36 @@ _NOTHING = np.zeros(0, np.int32)
 _NOTHING.flags.writeable = False
 
 
-def _int32(name: str, value: np.ndarray | Sequence[int]) -> np.ndarray:
-    if isinstance(value, np.ndarray):  # NumPy refuses to wrap Python's integers, not its own
-        value = value.tolist()
-    if not len(value):
-        return _NOTHING
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"feature {name}: {value!r} is no text")
+    if not value.isascii():
+        value.encode()  # raises what half a character raises where it is written
+    return value
+
+
+def _int(name: str, value: Any) -> int:
+    whole = isinstance(value, numbers.Integral)  # Python's and NumPy's, no float that is cut
+    return int(value) if whole and -(2**31) <= value < 2**31 else _bad(name, value)
+
+
+def _int32(name: str, value: Any) -> np.ndarray:
+    """A copy; NumPy would cut floats, parse texts and wrap its own wider numbers in silence."""
     try:
-        array = np.array(value, np.int32)
+        found = np.asarray(value)
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"feature {name}: {value!r} does not fit int32") from error
-    if array.ndim != 1:
+    if found.ndim != 1:
         _bad(name, value)
+    if not found.size:
+        return _NOTHING
+    if found.dtype.kind not in "iub":
+        _bad(name, value)
+    if not np.can_cast(found.dtype, np.int32) and not (
+        -(2**31) <= int(found.min()) and int(found.max()) < 2**31
+    ):
+        _bad(name, value)
+    array = np.array(found, np.int32)
     array.flags.writeable = False
     return array
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Parts hold at least so many records, and more where there would be too many files.
 RECORDS_PER_PART = 4096
 MOST_PARTS = 256
+_INFO = "info.json"
 _WRITER_OPTIONS = "group_size:1"
 
 
@@ -62,8 +63,27 @@ def write_part(
 ) -> None:
     """Writes one part of the split at `path`; whoever writes it, the bytes are the same.
 
-    The file of counts comes last, and only whole files get their names.
+    The file of counts comes last, and only whole files get their names. Where another process
+    finishes the split meanwhile, this part is in it, and nothing is left of the second one.
     """
+    try:
+        _write_part(path, number, features, examples)
+    except (FileNotFoundError, RuntimeError):  # ArrayRecord's, for a folder that is gone
+        if not _is_finished(path):
+            raise
+    if (pathlib.Path(path) / _INFO).exists():
+        shutil.rmtree(staging(path), ignore_errors=True)
+
+
+def _is_finished(path: str | os.PathLike) -> bool:
+    """Whether the split is there, or whole and about to get its name."""
+    # In this order: it moves from the one to the other.
+    return any((pathlib.Path(at) / _INFO).exists() for at in (staging(path), path))
+
+
+def _write_part(
+    path: str | os.PathLike, number: int, features: Features, examples: Iterable[Example]
+) -> None:
     folder = staging(path)
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"part-{number:05d}"
@@ -110,8 +130,6 @@ def finish(
         for name, statistic in lengths.items():
             statistic.join(_Lengths(**found["lengths"][name]))
     folder.mkdir(parents=True, exist_ok=True)
-    for extra in [*folder.glob("part-*.json"), *folder.glob("*.tmp-*")]:
-        extra.unlink(missing_ok=True)
     full = {
         **info,
         "format": CACHE_FORMAT,
@@ -121,10 +139,20 @@ def finish(
     }
     full["sha256"] = sha256_json(full)
     text = json.dumps(full, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / "info.json").write_text(text + "\n", encoding="utf-8")
+    # First, so that a process whose file is taken away below sees that the split is whole.
+    with atomic_write(folder / _INFO) as stream:
+        stream.write(text + "\n")
+    _clear(folder)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(folder, path)
+    _clear(path)  # of what another process began in between
     return full
+
+
+def _clear(folder: pathlib.Path) -> None:
+    """Takes away counts of parts, and files of those who write parts that are there."""
+    for extra in [*folder.glob("part-*.json"), *folder.glob("*.tmp-*")]:
+        extra.unlink(missing_ok=True)
 
 
 def write(
@@ -155,7 +183,7 @@ def write(
     rest = iter(found)
     try:
         for number, rows in enumerate(parts(expected)):
-            write_part(path, number, features, itertools.islice(rest, len(rows)))
+            _write_part(path, number, features, itertools.islice(rest, len(rows)))
             shown.show(rows.stop)
         if next(rest, None) is not None:
             raise ValueError(f"{path}: more than {expected} examples")
