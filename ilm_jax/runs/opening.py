@@ -124,6 +124,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         data=run.dataset,
         open_feed=run.feed,
         splits=run.splits,
+        splits_of=run.splits_of,
         tokenizer=run.tokenizer,
         stop_ids=run.stop_ids,
         tables=run.tables,
