@@ -101,6 +101,8 @@ def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
         for path, x in params.items()
         if path.startswith("lm/") and not any(name in opened.entries for name in names[path])
     }
+    # What was drawn and stayed frozen is part of what it was trained on.
+    base |= {path: x for path, x in params.items() if opened.drawn.issuperset(names[path])}
     if not there or not base or not any("/lora_" in name for name in opened.entries):
         return []
     here = fingerprint(base)

@@ -13,6 +13,7 @@ import jax
 from ilm_jax.checkpoints import record
 from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
 from ilm_jax.checkpoints.identity import of_meta
+from ilm_jax.checkpoints.layout import disk_names
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.trained import TrainedModel
@@ -97,12 +98,15 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     sources = [InitFrom(run.model_dir, step=found)]
+    names, drawn = disk_names(variables), set(meta.get("drawn", []))
     # A source may hold more than was frozen: the run has its own of what it trained.
     trained = tuple(f"^{re.escape(path)}$" for path in trainable)
+    # The checkpoint holds those that were drawn.
+    lacking = [path for path in frozen if not drawn.issuperset(names[path])]
     sources += [
         dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
         for source in run.trainer.init
-        if any(matches(path, source.parameters) for path in frozen)
+        if any(matches(path, source.parameters) for path in lacking)
     ]
     params, _ = load_sources(
         objective,
@@ -135,7 +139,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
 
 
 def _drawn(run: Run, frozen: Iterable[str]) -> tuple[str, ...]:
-    """Patterns of what was drawn and stays so: no checkpoint holds it, the seed draws it again."""
+    """Patterns of what was drawn and stays so: where no checkpoint holds it, the seed draws it."""
     config = run.trainer
     allowed = config.allow_fresh if config.init else (".*",)
     return tuple(f"^{re.escape(path)}$" for path in frozen if matches(path, allowed))
