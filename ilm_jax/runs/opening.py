@@ -97,17 +97,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     assert objective is not None
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
-    sources = [InitFrom(run.model_dir, step=found)]
-    names, drawn = disk_names(variables), set(meta.get("drawn", []))
-    # A source may hold more than was frozen: the run has its own of what it trained.
-    trained = tuple(f"^{re.escape(path)}$" for path in trainable)
-    # The checkpoint holds those that were drawn.
-    lacking = [path for path in frozen if not drawn.issuperset(names[path])]
-    sources += [
-        dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
-        for source in run.trainer.init
-        if any(matches(path, source.parameters) for path in lacking)
-    ]
+    sources = _sources(run, found, meta, trainable, frozen)
     params, _ = load_sources(
         objective,
         variables,
@@ -136,6 +126,28 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         frozen_params=count(frozen),
         identity=of_meta(meta),
     )
+
+
+def _sources(
+    run: Run,
+    step: int,
+    meta: Mapping[str, Any],
+    trainable: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+) -> list[InitFrom]:
+    """The run's checkpoint, and where the rest came from that it does not hold."""
+    names, drawn = disk_names({**trainable, **frozen}), set(meta.get("drawn", []))
+    lacking = [path for path in frozen if not drawn.issuperset(names[path])]
+    # A source may hold more than was frozen: the run has its own of what it trained.
+    trained = tuple(f"^{re.escape(path)}$" for path in trainable)
+    return [
+        InitFrom(run.model_dir, step=step),
+        *(
+            dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
+            for source in run.trainer.init
+            if any(matches(path, source.parameters) for path in lacking)
+        ),
+    ]
 
 
 def _drawn(run: Run, frozen: Iterable[str]) -> tuple[str, ...]:

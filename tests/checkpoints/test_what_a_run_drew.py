@@ -53,7 +53,7 @@ def taken(objective, *sources, seed=9, **more):
     return load_sources(
         objective,
         describe_variables(objective),
-        [InitFrom(str(source)) for source in sources],
+        [s if isinstance(s, InitFrom) else InitFrom(str(s)) for s in sources],
         (".*",),
         Partitioner(MeshConfig(1), devices=(jax.devices()[0],)),
         jax.random.key(seed),
@@ -136,3 +136,25 @@ def test_a_written_model_still_says_what_it_has_seen(drew, tmp_path, form):
     taken(plain, tmp_path / form, made_from={"data": {"toy": "one split"}})
     with pytest.raises(UserError, match="may have seen what is held out here"):
         taken(plain, tmp_path / form, made_from={"data": {"toy": "another split"}})
+
+
+def test_a_part_that_a_run_froze_and_does_not_hold_is_not_drawn_in_silence(drew, run, tmp_path):
+    folder, objective, _ = drew
+    third = trainer(
+        tmp_path / "third",
+        objective,
+        total_steps=1,
+        trainable=("^adaptor/",),
+        init=(InitFrom(folder), InitFrom(str(run[0] / "base"))),
+    )
+    third.fit()
+    assert not any(name.startswith("qformer/") for name in open_source(third.model_dir).entries)
+    sources = tmp_path / "third", run[0] / "base"
+    with pytest.raises(UserError, match=f"third .* froze 63 param.* came from \\({folder}"):
+        taken(objective, *sources, made_from={})
+    named = InitFrom(folder, ("^qformer/", "/lora_"), allow_unused=("^adaptor/",))
+    _, report = taken(objective, sources[0], named, sources[1], made_from={})
+    assert "fresh 0" in report
+    reader = InitFrom(str(sources[0]), ("^adaptor/",))  # a Q-Former of its own is asked for
+    _, report = taken(objective, reader, sources[1], made_from={})
+    assert "fresh 63" in report
