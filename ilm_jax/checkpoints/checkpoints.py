@@ -2,7 +2,8 @@
 
 On disk every layer has its own entry (`layer_07/…`), whatever the scan over layers in memory, so
 that a checkpoint does not depend on how the model was compiled. Frozen weights are not copied:
-a checkpoint names where they came from, with a fingerprint.
+a checkpoint names where they came from, with a fingerprint. Those that were drawn came from
+nowhere, and are saved with what trains.
 """
 
 import contextlib
@@ -80,7 +81,13 @@ class InitFrom:
 
 
 class Checkpoints:
-    """The checkpoints of one MODEL_DIR."""
+    """The checkpoints of one MODEL_DIR.
+
+    Attributes:
+      drawn: paths of frozen parameters that no source holds, which are saved too.
+    """
+
+    drawn: Sequence[str] = ()
 
     def __init__(self, model_dir: str | os.PathLike, config: CheckpointConfig | None = None):
         """Opens MODEL_DIR/checkpoints; with `config` for writing, after clearing stale folders."""
@@ -128,10 +135,11 @@ class Checkpoints:
         self._good[step] = bool(meta.get("good", True))
         names = disk_names({**state.trainable, **state.frozen})
         moments = slots(state.opt_state)
+        kept = state.trainable | {path: state.frozen[path] for path in self.drawn}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(nested(to_disk(state.trainable, names))),
+                params=ocp.args.PyTreeSave(nested(to_disk(kept, names))),
                 optimizer=ocp.args.PyTreeSave(nested(to_disk(moments, slot_names(moments, names)))),
                 meta=ocp.args.JsonSave({**meta, "next_example": dict(positions.next_example)}),
             ),

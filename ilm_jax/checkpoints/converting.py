@@ -81,6 +81,8 @@ def to_frozen(
         meta = {"version": __version__, "configs": opened.configs}
         if tokenizer := tokenizer_of(source, opened.meta.get("tokenizer")):
             meta["tokenizer"] = tokenizer
+        if lineage := _lineage(opened):
+            meta["made_from"] = lineage
         write_checkpoint(folder, opened.entries, np.dtype(dtype), meta, seen)
         fingerprint = digest(checksums)
         for name, data in (tokenizer_beside(source) | config_beside(source)).items():
@@ -116,6 +118,8 @@ def to_hugging_face(
       step: of the run's checkpoint.
       progress: as in `to_frozen`.
 
+    Its config.json says beside that what the model has seen (`made_from`), for our runs.
+
     Raises:
       UserError: if the base was not published by a known family.
     """
@@ -148,7 +152,9 @@ def to_hugging_face(
     sizes = {n: int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for n, t in tensors.items()}
     report = progress(sum(sizes.values()))
     refuse_existing(model_dir)
-    kept = {k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")}
+    kept = {k: v for k, v in config.items() if k not in ("torch_dtype", "dtype", "made_from")}
+    if lineage := _lineage(opened):
+        kept["made_from"] = lineage
     write_folder(
         model_dir, tensors, kept, tokenizer_beside(base), progress=lambda n: report(n, sizes[n])
     )
@@ -186,6 +192,7 @@ def to_adapter(
         "configs": opened.configs,
         "base_model": {**origin, "name": name, "fingerprint": fingerprint},
         **{key: opened.meta[key] for key in ("made_from", "tokenizer") if key in opened.meta},
+        **({"drawn": drawn} if (drawn := sorted(opened.drawn)) else {}),
     }
     facts = dataclasses.replace(
         facts or CardFacts(),
@@ -239,6 +246,12 @@ def tokenizer_of(folder: str | os.PathLike, stated: str | None = None) -> str | 
             "one there"
         )
     return found
+
+
+def _lineage(opened: Opened) -> dict[str, Any]:
+    """What a language model was made from that another may not be where it is taken."""
+    there = opened.meta.get("made_from") or {}
+    return {name: there[name] for name in ("data", "tokenizer", "new_tokens") if name in there}
 
 
 def _tied(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:

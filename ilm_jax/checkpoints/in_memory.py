@@ -1,6 +1,6 @@
 """Checkpoints of a run without a MODEL_DIR: its best and its last weights, in memory alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ class InMemory:
 
     latest_step: int | None = None
     latest_meta: dict[str, Any] | None = None
+    drawn: Sequence[str] = ()
 
     def __init__(self) -> None:
         """Holds nothing yet."""

@@ -5,6 +5,7 @@ floating-point tensors too.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -80,6 +81,9 @@ def load_sources(
             f"{len(params)}): add a source to TrainerConfig.init, or let them start fresh by "
             "TrainerConfig.allow_fresh"
         )
+    if made_from is not None:
+        for source in sources:
+            _check_held(source, fresh, objective)
     lines.append(f"  fresh {len(fresh)} {shorten(fresh) if sources else ''}".rstrip())
     params |= initialise(objective, variables, fresh, partitioner, key)
     if start is not None:
@@ -87,6 +91,34 @@ def load_sources(
         lines += told
     lines += [line for source in sources for line in _other_base(source, params)]
     return params, "\n".join(lines)
+
+
+def _check_held(source: InitFrom, fresh: Sequence[str], objective: Objective) -> None:
+    """Raises UserError where a run is taken without a part that it froze and does not hold.
+
+    Drawn anew in its place, the part would be another one than what the run trained reads.
+    """
+    asked = [path for path in fresh if matches(path, source.parameters)]
+    if not asked:
+        return
+    target = objective.configs.get(source.top)
+    opened = open_source(source.path, source.top, source.step, target)
+    there = opened.meta.get("made_from") or {}
+    if "trains" not in there:
+        return
+    trained = (*there["trains"]["trainable"], *there["trains"]["adapters"])
+    # What it had: whole models, and low-rank updates; words may be new here.
+    had = {*opened.configs, *(name.split("/")[0] for name in opened.entries)} - {"lm"}
+    patterns = [f"^{re.escape(top)}/" for top in had]
+    patterns += ["/lora_"] if opened.configs.get("lm", ("", {}))[1].get("lora_rank") else []
+    lost = [path for path in asked if matches(path, patterns) and not matches(path, trained)]
+    if lost:
+        came = ", ".join(init["path"] for init in there.get("init", [])) or "nowhere: it was drawn"
+        raise UserError(
+            f"{opened.where} froze {len(lost)} parameters {shorten(lost)} and does not hold them, "
+            f"so that they would be drawn anew here: add what they came from ({came}) to "
+            "TrainerConfig.init, or leave them out of InitFrom.parameters"
+        )
 
 
 def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
@@ -101,6 +133,8 @@ def _other_base(source: InitFrom, params: FlatParams) -> list[str]:
         for path, x in params.items()
         if path.startswith("lm/") and not any(name in opened.entries for name in names[path])
     }
+    # What was drawn and stayed frozen is part of what it was trained on.
+    base |= {path: x for path, x in params.items() if opened.drawn.issuperset(names[path])}
     if not there or not base or not any("/lora_" in name for name in opened.entries):
         return []
     here = fingerprint(base)

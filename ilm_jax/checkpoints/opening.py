@@ -79,12 +79,18 @@ def _check_frozen(opened: Opened, frozen: Mapping[str, Entry]) -> list[str]:
     others = [n for n in frozen if not n.startswith("lm/")]
     held = with_int8(frozen, [name for name in wanted if name not in opened.entries])
     kept = {n: held[n] for n in wanted if n in held and n not in opened.entries}
+    drawn = {name: opened.entries[name] for name in opened.drawn}
     checksums = {}
-    for name, entry in kept.items():
-        value = entry.read(dtype=wanted[name])
+    for name, entry in {**kept, **drawn}.items():
+        value = entry.read(dtype=wanted[name] if name in kept else None)
         checksums[name] = (value.shape, value.dtype, checksum(value))
     if digest(checksums) == stated or (others and _same_sources(opened)):
         return []
+    if "drawn" not in opened.meta and _same_sources(opened):
+        return [
+            f"{opened.where}: it does not say which of its frozen weights were drawn: they are "
+            "compared by the folders that it names alone, which are what they were"
+        ]
     if others and "made_from" not in opened.meta:
         return [
             f"{opened.where}: its frozen weights are not of the language model alone, and are not "

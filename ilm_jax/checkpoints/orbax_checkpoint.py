@@ -120,6 +120,8 @@ class OrbaxCheckpoint:
 def _check_meta(meta: Mapping[str, Any]) -> None:
     """Raises ValueError for what is not the JSON that a checkpoint of ours says of itself."""
     configs, init = meta.get("configs", {}), meta.get("init", [])
+    if not isinstance(meta.get("drawn", []), list):
+        raise ValueError(f"drawn {meta['drawn']!r}")
     for kind, fields in configs.values():
         if not isinstance(kind, str) or not isinstance(fields, dict):
             raise ValueError(f"configs {configs!r}")

@@ -68,13 +68,18 @@ def main(argv: Sequence[str]) -> int:
         chosen = {name: first.metrics[name] for name in values.metrics}
     shared = [name for name in chosen if name in second.metrics]
     advance = progress.bar("metrics", len(shared))
-    pairs = pair_all(chosen, second.metrics, advance, level=values.level)
+    unpaired: dict[str, str] = {}  # metrics that somebody names must pair
+    to = None if values.metrics else unpaired
+    pairs = pair_all(chosen, second.metrics, advance, to, level=values.level)
     print(table(one, two, pairs, values.level))
     asked = card.prompt_differences(first.record, second.record)
     if asked:
         print(f"\nThe models were asked differently (A and B): {'; '.join(asked)}")
+    ordered = card.score_differences(first.record["protocol"], second.record["protocol"])
+    if ordered:
+        print(f"\nThe lists are ordered differently (A and B): {'; '.join(ordered)}")
     if not values.metrics:
-        lines = left_out(first, second)
+        lines = [*(f"{name}: {why}" for name, why in unpaired.items()), *left_out(first, second)]
         if lines:
             print("\n".join(["", "Not compared:", *(f"- {line}" for line in lines)]))
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from absl import flags
 
 if TYPE_CHECKING:
+    from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.evaluation.trained import TrainedModel
     from ilm_jax.runs.run import Run
     from ilm_jax.serving.answering import Answerer
@@ -105,7 +106,8 @@ def main(argv: Sequence[str]) -> int:
     beams, penalty = _given(values, "beams", 10), _given(values, "length_penalty", 0.0)
     ranks = values.answer != "text"
     run = opening.open_run(values.model_dir, bindings, "infer")
-    most = run.catalogue.num_items
+    splits = _splits(run, values)
+    most = splits.catalogue.num_items
     if ranks and beams > most:
         raise UserError(f"--beams={beams}: give a number from 1 to {most}, all items")
     requests, total, slots, length = _requests(run, values)
@@ -125,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
         config = dataclasses.replace(config, beams=1)
     how = _searching(values, beams, penalty) if ranks else opening.plain(config)
     how |= {"max_new_tokens": config.max_new_tokens} if speaks else {}
-    settings = _made_from(run, trained, values) | {"decoding": how}
+    settings = _made_from(splits, trained, values) | {"decoding": how}
 
     def answer(batch: "Sequence[Request]") -> list[dict[str, Any]]:
         """One record per request of the batch: texts, or items with their scores, or both."""
@@ -148,13 +150,22 @@ def _searching(values: flags.FlagValues, beams: int, penalty: float) -> dict[str
     return found | ({"length_penalty": penalty} if penalty else {})
 
 
-def _made_from(run: "Run", trained: "TrainedModel", values: flags.FlagValues) -> dict[str, Any]:
+def _splits(run: "Run", values: flags.FlagValues) -> "Splits":
+    """Of the catalogue that is asked: of --task's dataset, or of the run's first."""
+    if not values.task:
+        return run.splits
+    return run.splits_of(run.dataset.alone(values.task, run.catalogue).dataset)
+
+
+def _made_from(
+    splits: "Splits", trained: "TrainedModel", values: flags.FlagValues
+) -> dict[str, Any]:
     """What answers are of; a file of other answers is not gone on with."""
     return {
         "model": str(values.model_dir),
         "step": trained.step,
         "weights": trained.identity,
-        "data": run.splits.fingerprint,
+        "data": splits.fingerprint,
         "answer": values.answer,
         "source": values.input or f"{values.task}/{values.split}",
     }
@@ -210,7 +221,6 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
     queries = run.objective.num_queries
     text_only = not queries
     length = values.max_prompt_length or base.task_feature_lengths.get("inputs", 0)
-    settings = base.settings.replace(text_only=text_only)
     if values.mention and values.mention not in MENTIONS:
         raise UserError(f"--mention={values.mention}: there are {', '.join(MENTIONS)}")
     if values.mention and text_only and "slot" in values.mention:
@@ -218,12 +228,12 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
     if values.task:
         if values.mention:
             raise UserError("--mention is of --input; a task's prompts are made already")
-        dataset = base.replace(
-            mixture_or_task_name=values.task,
+        one = base.alone(values.task, run.catalogue)
+        dataset = one.replace(
             split=values.split,
             shuffle=False,
             repeat=False,
-            settings=settings,
+            settings=one.settings.replace(text_only=text_only),
             task_feature_lengths={"inputs": length, "targets": 1},
             truncate_targets=True,
         )

@@ -6,6 +6,7 @@ serve the evaluation during training. Which metrics a kind has `ilm_jax.metrics.
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -78,7 +79,7 @@ def evaluate(
     evaluators = [
         evaluator_of(trained.task(name, config.split), config, watch) for name in config.tasks
     ]
-    evaluation = Evaluation([], protocol=card.interactions_card(trained.splits.report()))
+    evaluation = Evaluation([], protocol=_interactions([e.task for e in evaluators]))
     writers: list[Writer] = []
     while evaluators:  # each goes with its programs when it is done
         evaluator = evaluators.pop(0)
@@ -99,3 +100,10 @@ def evaluate(
         frozen_params=trained.frozen_params,
         prompts={**record_of(trained.tokenizer), "tokenizer": trained.tokenizer.fingerprint},
     )
+
+
+def _interactions(tasks: Sequence[EvaluatedTask]) -> dict[str, Any]:
+    """The card of what was held out, of every dataset that is measured."""
+    first, *others = {task.catalogue.name: task.splits for task in tasks}.values()
+    more = {f"{splits.catalogue.name} split": splits.report() for splits in others}
+    return card.interactions_card(first.report()) | more

@@ -58,7 +58,7 @@ class InferEval:
         config: InferEvalConfig,
         model: ModelOnMesh,
         feed: Callable[[DatasetConfig], Feed],
-        splits: Splits,
+        splits_of: Callable[[str], Splits],
         tokenizer: Tokenizer,
         folder: str | os.PathLike,
         stop_ids: Sequence[int] = (),
@@ -69,7 +69,7 @@ class InferEval:
           config: which.
           model: the model on its mesh.
           feed: opens a dataset for this model, as `Run.feed`.
-          splits: of the catalogue.
+          splits_of: gives the split catalogue of a dataset, as `Run.splits_of`.
           tokenizer: of the tasks.
           folder: for seqio's files.
           stop_ids: that end an answer, beside the tokenizer's eos.
@@ -80,14 +80,16 @@ class InferEval:
         self.every, self.model, self._folder = config.every, model, pathlib.Path(folder)
         self._evaluators: list[tuple[Evaluator, Int64[np.ndarray, " sample"]]] = []
         base = config.dataset.replace(shuffle=False, repeat=False)
-        for spec in base.specs():
-            dataset = base.replace(mixture_or_task_name=spec.name(base.dataset))
+        catalogue = splits_of(base.dataset).catalogue
+        for name in base.rates:
+            dataset = base.alone(name, catalogue)
+            splits = splits_of(dataset.dataset)
             task = EvaluatedTask(dataset, feed(dataset), model, splits, tokenizer, tuple(stop_ids))
             if not asks(task):
                 raise UserError(
                     f"infer_eval names {task.name}, whose examples have no prompt to answer"
                 )
-            measured = EvaluationConfig((spec.full,), dataset.split, beams=config.beams)
+            measured = EvaluationConfig((task.spec.full,), dataset.split, beams=config.beams)
             numbers = task.sample_of_texts(config.examples).numbers
             self._evaluators.append((evaluator_of(task, measured), numbers))
 

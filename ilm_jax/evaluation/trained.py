@@ -156,7 +156,8 @@ class TrainedModel:
       partitioner: of the mesh.
       data: dataset, settings and lengths that it was trained with.
       open_feed: gives the examples of a dataset in the form that the model reads.
-      splits: of the catalogue.
+      splits: of the catalogue; where there are several, of the first dataset's.
+      splits_of: gives those of any of its datasets.
       tokenizer, stop_ids: of its texts, and what ends them.
       tables: the vectors that it reads; None for text-only models.
       trainable_params, frozen_params: their numbers.
@@ -171,6 +172,7 @@ class TrainedModel:
     data: DatasetConfig
     open_feed: Callable[[DatasetConfig], Feed]
     splits: Splits
+    splits_of: Callable[[str], Splits]
     tokenizer: Tokenizer
     stop_ids: tuple[int, ...]
     tables: TableSet | None
@@ -199,12 +201,13 @@ class TrainedModel:
         return ModelOnMesh(self.objective, self.partitioner, self.vectors)
 
     def dataset(self, task: str, split: str) -> DatasetConfig:
-        """A prompt task in the form that this model reads, in the order of its cache."""
-        base = self.data
+        """A prompt task in the form that this model reads, in the order of its cache.
+
+        Of several datasets a short name means the first one's, see `DatasetConfig.alone`.
+        """
+        base = self.data.alone(task, self.catalogue)
         settings = base.settings.replace(text_only=self.text_only)
-        return base.replace(
-            mixture_or_task_name=task, split=split, shuffle=False, repeat=False, settings=settings
-        )
+        return base.replace(split=split, shuffle=False, repeat=False, settings=settings)
 
     def task(self, name: str, split: str) -> EvaluatedTask:
         """A task to be measured, with its examples.
@@ -219,7 +222,7 @@ class TrainedModel:
             dataset,
             self.open_feed(dataset),
             self.model,
-            self.splits,
+            self.splits_of(dataset.dataset),
             self.tokenizer,
             self.stop_ids,
             self.tables,

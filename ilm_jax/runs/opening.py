@@ -13,6 +13,7 @@ import jax
 from ilm_jax.checkpoints import record
 from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
 from ilm_jax.checkpoints.identity import of_meta
+from ilm_jax.checkpoints.layout import disk_names
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.trained import TrainedModel
@@ -96,14 +97,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     assert objective is not None
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
-    sources = [InitFrom(run.model_dir, step=found)]
-    # A source may hold more than was frozen: the run has its own of what it trained.
-    trained = tuple(f"^{re.escape(path)}$" for path in trainable)
-    sources += [
-        dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
-        for source in run.trainer.init
-        if any(matches(path, source.parameters) for path in frozen)
-    ]
+    sources = _sources(run, found, meta, trainable, frozen)
     params, _ = load_sources(
         objective,
         variables,
@@ -124,6 +118,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
         data=run.dataset,
         open_feed=run.feed,
         splits=run.splits,
+        splits_of=run.splits_of,
         tokenizer=run.tokenizer,
         stop_ids=run.stop_ids,
         tables=run.tables,
@@ -133,8 +128,30 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     )
 
 
+def _sources(
+    run: Run,
+    step: int,
+    meta: Mapping[str, Any],
+    trainable: Mapping[str, Any],
+    frozen: Mapping[str, Any],
+) -> list[InitFrom]:
+    """The run's checkpoint, and where the rest came from that it does not hold."""
+    names, drawn = disk_names({**trainable, **frozen}), set(meta.get("drawn", []))
+    lacking = [path for path in frozen if not drawn.issuperset(names[path])]
+    # A source may hold more than was frozen: the run has its own of what it trained.
+    trained = tuple(f"^{re.escape(path)}$" for path in trainable)
+    return [
+        InitFrom(run.model_dir, step=step),
+        *(
+            dataclasses.replace(source, allow_unused=(*source.allow_unused, *trained))
+            for source in run.trainer.init
+            if any(matches(path, source.parameters) for path in lacking)
+        ),
+    ]
+
+
 def _drawn(run: Run, frozen: Iterable[str]) -> tuple[str, ...]:
-    """Patterns of what was drawn and stays so: no checkpoint holds it, the seed draws it again."""
+    """Patterns of what was drawn and stays so: where no checkpoint holds it, the seed draws it."""
     config = run.trainer
     allowed = config.allow_fresh if config.init else (".*",)
     return tuple(f"^{re.escape(path)}$" for path in frozen if matches(path, allowed))

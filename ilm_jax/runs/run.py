@@ -164,6 +164,21 @@ class Run:
             for name, folder in at.also.items()
         ]
 
+    def splits_of(self, dataset: str) -> Splits:
+        """The split catalogue of one of its datasets.
+
+        Raises:
+          UserError: for another dataset.
+        """
+        every = dict(zip(self.dataset.also, self._further_splits, strict=True))
+        if dataset != self.dataset.dataset and dataset not in every:
+            known = ", ".join([self.dataset.dataset, *every])
+            raise UserError(
+                f"{self.model_dir} reads no dataset {dataset!r}: it was made of {known}; name a "
+                "task of those"
+            )
+        return every.get(dataset, self.splits)
+
     @property
     def vectors(self) -> np.ndarray:
         """The stacked vectors [capacity, cf]; one zero for text-only models."""
@@ -219,10 +234,11 @@ class Run:
 
     def feed(self, dataset: DatasetConfig, kind: str | None = None) -> Feed:
         """Batches of a dataset for this run's model, of one of its kinds; None: of its first."""
+        own = dataset.dataset == self.dataset.dataset
         return dataset.build(
             self.tables.rows if self.tables else None,
             layout=self.objective.layout(kind or self.objective.kinds[0]),
-            catalogue=self.catalogue,
+            catalogue=self.catalogue if own else self.splits_of(dataset.dataset).catalogue,
         )
 
     def made_from(self) -> dict[str, Any]:
@@ -291,5 +307,5 @@ class Run:
         model = ModelOnMesh(objective, self.partitioner, self.vectors)
         folder = pathlib.Path(self.model_dir) / "infer_eval"
         return InferEval(
-            config, model, self.feed, self.splits, self.tokenizer, folder, self.stop_ids
+            config, model, self.feed, self.splits_of, self.tokenizer, folder, self.stop_ids
         )

@@ -69,20 +69,22 @@ class Answerer:
           length: positions of a prompt at most, without bos; None: as in training.
           slots: most slots of a prompt; None: of a history and one more.
           batch_size: prompts that are read at once; None for a few sizes, padded up to.
-          task: whose way to name items is used; None: that of the run's first whose answers are
-            items.
+          task: whose catalogue and way to name items are used; None: those of the run's first
+            dataset and of its first task whose answers are items.
           by_names: items are ranked by their strings, although the model has an item head.
 
         Raises:
           UserError: for `by_names` of a model that did not learn what answers say.
         """
+        asked = trained.data if task is None else trained.data.alone(task, trained.catalogue)
+        splits = trained.splits_of(asked.dataset)
         scorer = None if by_names else trained.objective.item_scorer
         if by_names and not trained.objective.predicts_text:
             raise UserError(f"{trained.model_dir} did not learn to name items: its item head ranks")
         shelf = None
         if scorer is not None:
-            shelf = Shelf(scorer, scorer.rows_of(trained.catalogue.name), trained.vectors)
-        settings = trained.data.naming(task).replace(text_only=trained.text_only)
+            shelf = Shelf(scorer, scorer.rows_of(splits.catalogue.name), trained.vectors)
+        settings = asked.naming(task).replace(text_only=trained.text_only)
         length = trained.data.task_feature_lengths["inputs"] if length is None else length
         slots = max(2, settings.history + 1) if slots is None else slots
         model, soft = trained.objective.model, None
@@ -99,7 +101,7 @@ class Answerer:
             word_begins=trained.tokenizer.word_begins if trained.objective.word_rows else None,
         )
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
-        renderer = PromptRenderer(trained.splits, settings)
+        renderer = PromptRenderer(splits, settings)
         speaks = any(spec.answer == ITEM_THEN_TEXT for spec in trained.data.specs())
         return cls(
             Generator(model, trained.params, soft, buckets, trained.partitioner),

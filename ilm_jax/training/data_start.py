@@ -1,12 +1,14 @@
 """Parameters that a run begins with: some drawn anew, some from vectors of training items."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from ilm_jax.checkpoints.checkpoints import shorten
+from ilm_jax.errors import UserError
 from ilm_jax.objectives.objective import Objective
 from ilm_jax.sharding.partitioning import Partitioner
 from ilm_jax.sharding.state import FlatParams, nested
@@ -29,7 +31,9 @@ class DataStart:
       table: embedding table [capacity, cf].
       rows: of the training items; None: all rows that are not zero. A fixed sample of them is read.
       seed: of what is drawn anew.
-      record: for checkpoints: leaves, items, and metrics before and after.
+      record: for checkpoints: what was drawn anew; leaves, items, and metrics before and after.
+      begins: else the run is gone on with, and all is left as it is.
+      fresh: paths of what no source gave, once called.
     """
 
     objective: Objective
@@ -38,6 +42,8 @@ class DataStart:
     rows: np.ndarray | None = None
     seed: int = 0
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begins: bool = True
+    fresh: tuple[str, ...] = ()
 
     def __call__(self, params: FlatParams, fresh: Sequence[str]) -> tuple[FlatParams, list[str]]:
         """The parameters with what starts from data, and lines for the report.
@@ -46,9 +52,32 @@ class DataStart:
           params: all.
           fresh: paths of those that were drawn.
         """
+        self.fresh = tuple(fresh)
+        if not self.begins:
+            return params, []
         params, lines = self._redrawn(params)
         params, more = self._from_data(params, fresh)
         return params, lines + more
+
+    def check(self, frozen: Collection[str]) -> None:
+        """Raises UserError where what was started does not train: no source has it so."""
+        redrawn, started = (
+            [path for path in self.record.get(name, []) if path in frozen]
+            for name in ("redrawn", "leaves")
+        )
+        if redrawn:
+            raise UserError(
+                f"{len(redrawn)} parameters {shorten(redrawn)} are drawn anew, in part or whole, "
+                "and do not train, so that no checkpoint would hold them: let them train "
+                "(TrainerConfig.trainable), or leave them as they are "
+                "(LanguageModelling.redraws = None)"
+            )
+        if started:
+            raise UserError(
+                f"{len(started)} parameters {shorten(started)} start from data and do not train, "
+                "so that no checkpoint would hold them: let them train (TrainerConfig.trainable), "
+                'or leave them as drawn (READER_START = "drawn")'
+            )
 
     def _redrawn(self, params: FlatParams) -> tuple[FlatParams, list[str]]:
         """What the objective draws anew, wherever it came from."""
@@ -61,6 +90,7 @@ class DataStart:
         found = jax.eval_shape(draw, params)
         if not found:
             return params, []
+        self.record["redrawn"] = sorted(found)
         places = {path: params[path].sharding for path in found}
         with self.partitioner.context():
             leaves = jax.jit(draw, out_shardings=places)(params)
@@ -89,7 +119,7 @@ class DataStart:
             compute = jax.jit(start, out_shardings=(places, whole, whole))
             leaves, before, after = compute(params, jax.device_put(vectors, whole))
         before, after = ({n: float(x) for n, x in part.items()} for part in (before, after))
-        self.record = {
+        self.record |= {
             "leaves": sorted(leaves),
             "items": len(vectors),
             "before": before,

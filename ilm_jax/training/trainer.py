@@ -15,9 +15,10 @@ from jaxtyping import Array, PyTree
 
 from ilm_jax import __version__
 from ilm_jax.checkpoints import record
-from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom, shorten
+from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.in_memory import InMemory
+from ilm_jax.checkpoints.layout import disk_names
 from ilm_jax.checkpoints.loading import fingerprint, load_sources
 from ilm_jax.checkpoints.published.sources import describe, describe_objective
 from ilm_jax.checks import Count, Number, Seed, check
@@ -232,6 +233,7 @@ class Trainer:
         self._data_start = DataStart(
             self.objective, self.partitioner, self.table, self.start_rows, self.config.seed
         )
+        self._data_start.begins = begins
         variables = describe_variables(self.objective)
         params, report = load_sources(
             self.objective,
@@ -241,15 +243,10 @@ class Trainer:
             self.partitioner,
             jax.random.key(self.config.seed),
             self.made_from,
-            self._data_start if begins else None,
+            self._data_start,
         )
         trainable, frozen = split_by_patterns(params, self.config.trains)
-        if lost := [path for path in self._data_start.record.get("leaves", []) if path in frozen]:
-            raise UserError(
-                f"{len(lost)} parameters {shorten(lost)} start from data and do not train, so that "
-                "no checkpoint would hold them: let them train (TrainerConfig.trainable), or leave "
-                'them as drawn (READER_START = "drawn")'
-            )
+        self._data_start.check(frozen)
         return make_state(trainable, frozen, optimizer), report
 
     def _settle(self, checkpoints: Checkpoints | InMemory) -> None:
@@ -276,6 +273,9 @@ class Trainer:
         state, report = self.initial_state(optimizer, begins=begins)
         positions = Positions(dict.fromkeys(self.schedule.kinds, 0))
         self._frozen_fingerprint = fingerprint(state.frozen)
+        checkpoints.drawn = [path for path in self._data_start.fresh if path in state.frozen]
+        names = disk_names({**state.trainable, **state.frozen})
+        self._drawn = sorted(name for path in checkpoints.drawn for name in names[path])
         if not begins:
             state, positions, meta = checkpoints.resume(state)
             self._data_start.record = meta.get("data_start", {})
@@ -330,6 +330,7 @@ class Trainer:
         return {
             "version": __version__,
             "frozen": self._frozen_fingerprint,
+            "drawn": self._drawn,
             "weights": fingerprint(state.trainable),
             "tokenizer": self.made_from.get("tokenizer"),
             "made_from": self._record,

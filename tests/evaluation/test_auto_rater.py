@@ -4,6 +4,8 @@ A small decoder learns to answer the rater's own questions about a language of a
 judges texts that it has not seen, some of them spoilt.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -147,3 +149,35 @@ def test_questions_are_filled_in_one_go_and_wrong_sides_are_refused():
         rater([])
     with pytest.raises(UserError, match="give items or histories"):
         AutoRater(None, None, words, criteria=(ITEM,))(["a"])
+
+
+def test_what_is_too_long_for_a_question_is_cut_in_its_middle_and_counted():
+    words = Words()
+    rater = AutoRater(None, None, words, length=24)
+    rows = [
+        {"text": "short", "item": "x"},
+        {"text": "first " + "word " * 300 + "last", "item": "x"},
+        {"text": "short", "item": "head " + "w " * 40 + "tail"},
+    ]
+    for row in rows:
+        fitting = rater._fitting(ITEM, row)
+        inputs = rater.example(ITEM, fitting, "yes")["inputs"].tolist()
+        names = {number: word for word, number in words.ids.items()}
+        shown = [names[token] for token in inputs]
+        assert len(shown) <= 24 and shown[-3:] == ["yes", "or", "no:"]
+        for side, text in row.items():
+            ends = text.split()[0], text.split()[-1]
+            assert (fitting[side].split()[0], fitting[side].split()[-1]) == ends
+    assert rater._fitting(ITEM, rows[0]) is rows[0]
+    with pytest.raises(UserError, match="length = 5: rater_item asks in more tokens"):
+        dataclasses.replace(rater, length=5)._fitting(ITEM, rows[0])
+
+    class Odds(AutoRater):
+        def _log_odds(self, questions, watch):
+            assert all(len(self._inputs(*question)) <= 24 for question in questions)
+            return np.zeros(len(questions))
+
+    judge = Odds(None, None, words, length=24, criteria=(FLUENCY, ITEM))
+    texts, items = zip(*((row["text"], row["item"]) for row in rows), strict=True)
+    assert judge.evaluation(texts, items).totals == {"rater_cut": pytest.approx(2 / 3)}
+    assert judge.evaluation(texts[:1], items[:1]).totals == {}

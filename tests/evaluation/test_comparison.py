@@ -95,7 +95,7 @@ def test_runs_under_other_rules_are_refused_and_the_rule_is_named(tmp_path, caps
     message = capsys.readouterr().err
     assert "ranking.beams: 10 and 20" in message and "valid_ids" not in message
     third = evaluation(tmp_path / "c", users=USERS[:100])
-    assert cli.main(["compare", first, third]) == 2
+    assert cli.main(["compare", first, third, "--metrics=hr@10"]) == 2
     assert "120 users" in capsys.readouterr().err
     for words, said in (
         ([first], "RUN_B is missing"),
@@ -128,6 +128,30 @@ def test_models_that_were_asked_in_other_formats_are_compared_and_it_is_said(tmp
     assert said("chat", "brief") == ["system: absent and Be brief."]
     assert said("plain", "other") == [f"tokenizer: {'a' * 12} and {'b' * 12}"]
     assert said("plain", "plain") == said("early", "chat") == []
+
+
+def test_a_metric_that_cannot_be_paired_is_named_beside_those_that_are(tmp_path, capsys):
+    first, fewer = evaluation(tmp_path / "a"), evaluation(tmp_path / "b", users=USERS[:100])
+    assert cli.main(["compare", first, fewer]) == 0
+    table, _, rest = capsys.readouterr().out.partition("Not compared:")
+    assert "| nll |" in table and "| hr@10 |" not in table
+    assert "- hr@10: hr@10 was measured on 120 users of the one run" in rest
+    alone = [{"hr@10": results.read(folder).metrics["hr@10"]} for folder in (first, fewer)]
+    with pytest.raises(UserError, match="120 users"):  # nothing is left
+        pair_all(*alone, unpaired={})
+
+
+def test_lists_by_other_scores_are_compared_and_it_is_said(tmp_path, capsys):
+    def scored(name, penalty):
+        ranking = {**CARD["ranking"], "score": card.by_names(penalty)}
+        return evaluation(tmp_path / name, protocol={**CARD, "ranking": ranking})
+
+    plain, same, shorter = scored("a", 0.0), scored("b", 0.0), scored("c", 1.0)
+    assert cli.main(["compare", plain, shorter]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "ordered differently" in x]
+    assert "ranking.score" in line and "to the power 1" in line
+    assert cli.main(["compare", plain, same]) == 0
+    assert "ordered differently" not in capsys.readouterr().out
 
 
 def test_equal_models_tie_about_as_often_as_the_level_says():

@@ -38,7 +38,7 @@ def evaluation(tmp_path, monkeypatch):
             InferEvalConfig(dataset, every=2, examples=7),
             ModelOnMesh(models.ILM, one, models.table()),
             lambda dataset: small.small_feed(20),
-            types.SimpleNamespace(catalogue=catalogue),
+            lambda dataset: types.SimpleNamespace(catalogue=catalogue),
             small.TOKENIZER,
             tmp_path,
         )

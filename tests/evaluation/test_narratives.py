@@ -72,3 +72,19 @@ def test_true_words_are_those_of_the_item_among_the_words_that_tell_items_apart(
     assert found.totals == {"true_words_floor": 0.25}  # 0 of item 8, half of item 4
     plain = Marked(dataclasses.replace(catalogue, content=[[] for _ in catalogue.content]))
     assert "no item has marked words" in plain.evaluation(written, [4, 4]).missing["true_words"]
+
+
+def test_the_floor_is_of_other_items_and_there_is_none_where_all_texts_are_of_one():
+    catalogue = small_catalogue()
+    marked = Marked(catalogue)
+    own, other = (words_of(catalogue, row)[1] for row in (4, 8))
+    texts = [own, own, other, own]
+
+    def found(texts, rows):
+        return marked.evaluation(Generated(np.arange(len(texts)), [], texts, texts, 1.0), rows)
+
+    assert found(texts, [4, 4, 8, 4]).totals == {"true_words_floor": 0.0}
+    for texts, rows in ((["", own], [4, 4]), ([own], [4])):
+        one = found(texts, rows)
+        assert [metric.name for metric in one.metrics] == ["true_words"] and not one.totals
+        assert "all texts are of one item" in one.missing["true_words_floor"]

@@ -11,6 +11,7 @@ from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitF
 from ilm_jax.data.streams.schedule import Schedule
 from ilm_jax.errors import UserError
 from ilm_jax.models.layers import Dense
+from ilm_jax.models.number_rows import NumberRows
 from ilm_jax.models.readers import MLPReader, PromptReader, Reader
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.sharding.state import nested
@@ -134,7 +135,8 @@ def test_the_checkpoint_tells_what_was_done_and_a_resumed_run_does_it_no_more(
     assert after["soft_tokens_rms"] == pytest.approx(after["words_rms"], rel=1e-3)
     assert after["soft_tokens_common"] < 1e-4, "an MLP has a bias for each soft token"
     assert first["made_from"]["objective"]["LanguageModelling"]["reader_start"] == "data"
-    monkeypatch.setattr("ilm_jax.training.data_start.DataStart.__call__", None)
+    for step in ("_redrawn", "_from_data"):
+        monkeypatch.setattr(f"ilm_jax.training.data_start.DataStart.{step}", None)
     trainer(tmp_path / "a", reader=MLP, total_steps=3).fit()
     assert told(tmp_path / "a")["data_start"] == record
 
@@ -151,3 +153,22 @@ def test_what_starts_from_data_and_does_not_train_is_refused():
         frozen.initial_state(OPTIMIZER.build(2))
     state, _ = trainer(trainable=("^qformer/",), start="drawn").initial_state(OPTIMIZER.build(2))
     assert {"adaptor/bias", "adaptor/kernel"} <= set(state.frozen)
+
+
+def test_what_is_drawn_anew_is_recorded_and_must_train(tmp_path):
+    def redrawing(folder="", **config):
+        one = trainer(folder, reader=MLP, **config)
+        one.objective = dataclasses.replace(one.objective, redraws=NumberRows(ids=(5, 9)))
+        return one
+
+    with pytest.raises(UserError, match=r"\[lm/embedding/embedding\] are drawn anew.*redraws"):
+        redrawing().initial_state(OPTIMIZER.build(2))
+    redrawing(tmp_path, trainable=(".*",)).fit()
+    checkpoints = Checkpoints(str(tmp_path))
+    record = checkpoints.latest_meta["data_start"]
+    checkpoints.close()
+    assert record["redrawn"] == ["lm/embedding/embedding"]
+    assert record["leaves"] == list(READERS["mlp"][1])
+    gone_on = redrawing(tmp_path, trainable=(".*",), total_steps=3)
+    gone_on.fit()
+    assert gone_on.step == 3

@@ -62,6 +62,14 @@ class Opened:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
+    @property
+    def drawn(self) -> frozenset[str]:
+        """Entries of a run that it drew and froze; the others of a run are what it trained."""
+        found = self.meta.get("drawn")
+        return frozenset(self.entries).intersection(
+            map(str, found) if isinstance(found, list) else ()
+        )
+
 
 def open_source(
     path: str, top: str = "lm", step: int | str = "best", target: Dataclass | None = None

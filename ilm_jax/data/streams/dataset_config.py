@@ -109,6 +109,22 @@ class DatasetConfig:
         """The tasks that are mixed; errors as `rates`."""
         return [spec for _, spec, _ in self._tasks().values()]
 
+    def alone(self, task: str, catalogue: Catalogue | None = None) -> "DatasetConfig":
+        """One task by itself, in the catalogue that it is of, to be measured or asked.
+
+        Args:
+          task: a short name stands for that task of `dataset`, a registered one for the dataset's
+            of which it is; words are cut as when the datasets are mixed.
+          catalogue: the loaded catalogue of `dataset`, if the caller has it.
+        """
+        owners = (d for d in (self.dataset, *self.also) if has_task(d, task))
+        owner = next(owners, self.dataset)  # where no dataset has it, the first one says so
+        one = self.replace(mixture_or_task_name=task, also={})
+        if owner == self.dataset:
+            return one
+        settings = self._shared_settings(catalogue)
+        return one.replace(dataset=owner, data_dir=self.also[owner], settings=settings)
+
     def naming(self, task: str | None = None) -> TaskSettings:
         """The settings by which a task's prompts and answers name items.
 

@@ -11,6 +11,7 @@ model that says "yes" to everything rates everything 1/2 (Zhao et al. 2021, arXi
 Questions are ours. What a rating is worth depends on the judge: measure it on planted errors first.
 """
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from ilm_jax.metrics.values import Evaluation, MetricValues
 from ilm_jax.progress import Watch, unseen
 
 NOTHING = "N/A"
+CUT = " ... "
 _PLACE = re.compile(r"\{(text|item|history)\}")
 
 
@@ -84,7 +86,7 @@ class AutoRater:
       model: a text-only language model, and where it lies.
       params: its parameters, nested; they stay as they are.
       tokenizer: of that model.
-      length: tokens of a question at most.
+      length: tokens of a question at most; what it is about is cut in the middle to fit.
       criteria: the questions.
       calibrated: take off what the judge answers about nothing.
       name: of the judge, for reports.
@@ -120,8 +122,18 @@ class AutoRater:
           watch: hears how far it is.
 
         Raises:
-          UserError: for no texts, numbers that differ, or a question that is too long.
+          UserError: for no texts, numbers that differ, or a `length` without room for a question.
         """
+        return self._rated(texts, items, histories, watch)[0]
+
+    def _rated(
+        self,
+        texts: Sequence[str],
+        items: Sequence[str] | None,
+        histories: Sequence[str] | None,
+        watch: Watch,
+    ) -> tuple[dict[str, Float64[np.ndarray, " texts"]], int]:
+        """(ratings, how many texts were judged by a question that had to be cut)."""
         given: dict[str, Sequence[str]] = {"text": texts}
         given |= {} if items is None else {"item": items}
         given |= {} if histories is None else {"history": histories}
@@ -135,12 +147,15 @@ class AutoRater:
             dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)
         ]
         rows += [dict.fromkeys(given, NOTHING)] if self.calibrated else []
-        odds = self._log_odds([(criterion, row) for criterion in asked for row in rows], watch)
+        fitting = [[self._fitting(criterion, row) for row in rows] for criterion in asked]
+        cut = sum(any(side[n] is not rows[n] for side in fitting) for n in range(len(texts)))
+        questions = [(c, row) for c, side in zip(asked, fitting, strict=True) for row in side]
+        odds = self._log_odds(questions, watch)
         found = {}
         for criterion, part in zip(asked, odds.reshape(len(asked), -1), strict=True):
             own = part[: len(texts)] - (part[-1] if self.calibrated else 0.0)
             found[criterion.name] = 1.0 / (1.0 + np.exp(-own))
-        return found
+        return found, cut
 
     def evaluation(
         self,
@@ -149,8 +164,12 @@ class AutoRater:
         histories: Sequence[str] | None = None,
         watch: Watch = unseen,
     ) -> Evaluation:
-        """The same as metrics, with intervals over texts; what could not be asked says so."""
-        ratings = self(texts, items, histories, watch)
+        """The same as metrics, with intervals over texts; what could not be asked says so.
+
+        `rater_cut` is the share of texts that were judged by a question which had to be cut, where
+        there are any.
+        """
+        ratings, cut = self._rated(texts, items, histories, watch)
         metrics = [
             MetricValues(name, "generated texts", np.arange(len(values)), values)
             for name, values in ratings.items()
@@ -162,7 +181,8 @@ class AutoRater:
             for place in _places(criterion.question)
             if place in sides and sides[place] is None
         }
-        return Evaluation(metrics, missing=missing)
+        totals = {"rater_cut": cut / len(texts)} if cut else {}
+        return Evaluation(metrics, totals, missing=missing)
 
     def _log_odds(
         self, questions: Sequence[tuple[Criterion, Mapping[str, str]]], watch: Watch
@@ -181,11 +201,36 @@ class AutoRater:
         nll = measured.nll_sum.reshape(-1, 2)
         return nll[:, 1] - nll[:, 0]
 
+    def _inputs(self, criterion: Criterion, row: Mapping[str, str]) -> list[int]:
+        question = Rendered((Segment(0, _filled(criterion.question, row)),))
+        return PromptTokenizer(self.tokenizer).prompt(question)[0]
+
+    def _fitting(self, criterion: Criterion, row: Mapping[str, str]) -> Mapping[str, str]:
+        """The row with as many characters of each side's two ends as the question has room for."""
+
+        def cut(characters: int) -> dict[str, str]:
+            """The row with so many characters of each side."""
+            return {name: _shortened(text, characters) for name, text in row.items()}
+
+        def too_long(characters: int) -> bool:
+            """Whether the question has no room for them."""
+            return len(self._inputs(criterion, cut(characters))) > self.length
+
+        longest = max(len(row[name]) for name in _places(criterion.question))
+        if not too_long(longest):
+            return row
+        fits = bisect.bisect_left(range(longest), True, key=too_long)
+        if not fits:
+            raise UserError(
+                f"AutoRater.length = {self.length}: {criterion.name} asks in more tokens than "
+                "that without any text: raise it"
+            )
+        return cut(fits - 1)
+
     def example(self, criterion: Criterion, row: Mapping[str, str], answer: str) -> Example:
         """A question with one of its answers, as prompt examples are: for judging or training."""
         words = PromptTokenizer(self.tokenizer)
-        question = _filled(criterion.question, row)
-        inputs, _, _ = words.prompt(Rendered((Segment(0, question),)))
+        inputs = self._inputs(criterion, row)
         targets, _ = words.answer(answer)
         return {
             "key": criterion.name,
@@ -196,6 +241,14 @@ class AutoRater:
             "targets": np.array(targets, np.int32),
             "targets_content": np.ones(len(targets), np.int32),
         }
+
+
+def _shortened(text: str, characters: int) -> str:
+    """The text, or as many characters of its two ends."""
+    if len(text) <= characters:
+        return text
+    last = characters // 2
+    return f"{text[: characters - last]}{CUT}{text[len(text) - last :]}"
 
 
 def _places(question: str) -> list[str]:

@@ -19,6 +19,7 @@ from ilm_jax.metrics.values import Evaluation, MetricValues
 from ilm_jax.metrics.words import words
 
 NO_WORDS = f"{NOT_AVAILABLE} (no item has marked words)"
+NO_OTHERS = f"{NOT_AVAILABLE} (all texts are of one item)"
 # Words that more items have than this share are the texts' style, not what tells an item.
 COMMON = 0.5
 
@@ -105,12 +106,30 @@ class Marked:
     def evaluation(self, texts: Generated, rows: Sequence[int]) -> Evaluation:
         """`true_words`: the truth of texts about these items, or why there is none.
 
-        Its floor is the truth of the same texts about one another's items: what words that are
-        said of any item have by chance.
+        Its floor is the truth of the same texts about other texts' items: what words that are said
+        of any item have by chance.
         """
         if not self.known:
             return Evaluation([], missing={"true_words": NO_WORDS})
         values = self.truth(texts.predictions, rows)
-        others = self.truth(texts.predictions, np.roll(rows, 1).tolist())
         metric = MetricValues("true_words", "generated texts", texts.index, values)
+        partners = _others(rows)
+        if partners is None:
+            return Evaluation([metric], missing={"true_words_floor": NO_OTHERS})
+        others = self.truth(texts.predictions, partners)
         return Evaluation([metric], {"true_words_floor": float(others.mean())})
+
+
+def _others(rows: Sequence[int]) -> list[int] | None:
+    """For each text the item of the nearest one before it, around the end, that has another.
+
+    None where all texts are of one item.
+    """
+    if len(set(rows)) < 2:
+        return None
+    found: list[int] = list(rows)
+    for _ in range(2):  # the second time around, the first text knows those before it
+        for place, row in enumerate(rows):
+            before = place - 1
+            found[place] = rows[before] if rows[before] != row else found[before]
+    return found

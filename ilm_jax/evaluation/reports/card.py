@@ -158,6 +158,22 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
     ]
 
 
+def score_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Lists that two evaluations ordered by different scores, as `differences` says it.
+
+    The score is the model's: what an item head gives, or the likelihood of id strings, whose length
+    may count. It may differ, and is said.
+
+    Args:
+      first, second: cards.
+    """
+    one, two = (
+        {name: part for name, part in _leaves(card, skipped=()) if name.endswith(".score")}
+        for card in (first, second)
+    )
+    return differences(*({n: side[n] for n in one if n in two} for side in (one, two)))
+
+
 def prompt_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """How two evaluated models were asked, where that differs, as `differences` says it.
 
@@ -179,11 +195,13 @@ def prompt_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
     return differences(*shown)
 
 
-def _leaves(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(
+    card: Mapping[str, Any], prefix: str = "", skipped: Sequence[str] = FOUND
+) -> Iterator[tuple[str, Any]]:
     for name, value in card.items():
-        if name in FOUND:
+        if name in skipped:
             continue
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.", skipped)
         else:
             yield f"{prefix}{name}", value

@@ -88,23 +88,35 @@ def pair_all(
     first: Mapping[str, MetricValues],
     second: Mapping[str, MetricValues],
     on_metric: Callable[[int], None] | None = None,
+    unpaired: dict[str, str] | None = None,
     **settings: Any,
 ) -> list[Paired]:
-    """Every metric that both have, with Holm's p-values (Holm 1979); errors as `pair`.
+    """Every metric that both have, with Holm's p-values (Holm 1979).
 
-    `on_metric` hears of every metric.
+    Args:
+      first, second: metrics of two models by name.
+      on_metric: hears of every metric.
+      unpaired: takes what cannot be paired, by name, with the reason; None: that is an error.
+      **settings: of `pair`.
 
     Raises:
-      UserError: if they share no metric.
+      UserError: if they share no metric, or as `pair`: without `unpaired` or if nothing is left.
     """
     names = [name for name in first if name in second]
     if not names:
         raise UserError("the two runs share no metric")
     pairs = []
     for name in names:
-        pairs.append(pair(first[name], second[name], **settings))
+        try:
+            pairs.append(pair(first[name], second[name], **settings))
+        except UserError as error:
+            if unpaired is None:
+                raise
+            unpaired[name] = str(error)
         if on_metric is not None:
             on_metric(1)
+    if not pairs and unpaired:
+        raise UserError(next(iter(unpaired.values())))
     adjusted = holm([paired.p_value for paired in pairs])
     return [
         dataclasses.replace(paired, adjusted=p) for paired, p in zip(pairs, adjusted, strict=True)

@@ -11,16 +11,17 @@ from typing import Any
 
 from ilm_jax.errors import UserError
 
-# Of PretrainedConfig: how to train, generate, store and classify.
+# Of PretrainedConfig: how to train, generate, store and classify; `made_from` is ours, of a model
+# that `ilm convert` wrote.
 GENERAL = frozenset(
     "_attn_implementation_autoset _commit_hash _name_or_path architectures attn_implementation "
     "auto_map bad_words_ids begin_suppress_tokens bos_token_id cache_implementation "
     "chunk_size_feed_forward decoder_start_token_id diversity_penalty do_sample dtype "
     "early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty "
     "finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range label2id "
-    "length_penalty max_length max_position_embeddings min_length model_type no_repeat_ngram_size "
-    "num_beam_groups num_beams num_labels num_return_sequences output_attentions "
-    "output_hidden_states output_scores pad_token_id prefix problem_type "
+    "length_penalty made_from max_length max_position_embeddings min_length model_type "
+    "no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences "
+    "output_attentions output_hidden_states output_scores pad_token_id prefix problem_type "
     "remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id "
     "suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p "
     "torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache".split()
