@@ -9,7 +9,7 @@ import pytest
 from ilm_jax.errors import UserError
 from ilm_jax.training import loop
 from ilm_jax.training.chips import CHIPS, of_kind
-from ilm_jax.training.step import _filled
+from ilm_jax.training.step import _report
 from ilm_jax.training.timing import Profile, StepClock
 from ilm_jax.training.writers import read_metrics
 from tests.training.small import make_trainer
@@ -38,9 +38,10 @@ def test_a_steps_time_is_split_and_adds_up():
 
 
 def test_padding_is_no_token():
-    filled = _filled({"segment_ids": np.array([[1, 1, 2, 0], [1, 0, 0, 0]])})
+    one = np.float32(1)
+    filled = _report({"segment_ids": np.array([[1, 1, 2, 0], [1, 0, 0, 0]])}, {}, one, one, one)
     assert float(filled["tokens"]) == 4 and float(filled["real"]) == 0.5
-    assert float(_filled({"entities": np.zeros(3)})["tokens"]) == 0
+    assert float(_report({"entities": np.zeros(3)}, {}, one, one, one)["tokens"]) == 0
 
 
 @pytest.mark.slow
