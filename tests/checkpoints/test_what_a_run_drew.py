@@ -76,6 +76,7 @@ def test_a_run_and_its_adapter_give_another_run_what_was_drawn(drew, run, tmp_pa
         assert "fresh 0" in report and "other frozen weights" not in report
 
 
+@pytest.mark.slow
 def test_the_language_model_is_written_with_what_was_drawn(drew, run, tmp_path):
     folder, objective, params = drew
     opened = open_language_model(folder)
@@ -95,6 +96,7 @@ def test_the_language_model_is_written_with_what_was_drawn(drew, run, tmp_path):
     assert pairs and any(np.any(params[path]) for path in pairs)
 
 
+@pytest.mark.slow
 def test_a_base_that_changed_is_refused_beside_what_was_drawn(drew, run, tmp_path):
     folder, _, _ = drew
     shutil.copytree(folder, tmp_path / "run")
@@ -138,6 +140,7 @@ def test_a_written_model_still_says_what_it_has_seen(drew, tmp_path, form):
         taken(plain, tmp_path / form, made_from={"data": {"toy": "another split"}})
 
 
+@pytest.mark.slow
 def test_a_part_that_a_run_froze_and_does_not_hold_is_not_drawn_in_silence(drew, run, tmp_path):
     folder, objective, _ = drew
     third = trainer(
