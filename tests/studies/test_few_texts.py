@@ -148,3 +148,20 @@ def test_a_damaged_receipt_is_named(study):
         path.write_text(json.dumps(record | change))
         with pytest.raises(UserError, match=r"50_ilm\.json is no receipt"):
             module.measure([one], [50], (1e-3,))
+
+
+def test_the_committed_receipts_are_of_todays_recipes(study):
+    """Delete those whose recipe was changed on purpose: their rows are run again."""
+    module, one, _ = study
+    import receipts
+
+    found = sorted(module.FOLDER.glob("toy_seed0_*_*.json"))
+    assert len(found) >= len(module.ROWS)
+    committed = dataclasses.replace(one, receipts=module.FOLDER)
+    for path in found:
+        count, row = path.stem.removeprefix("toy_seed0_").split("_")
+        receipt = receipts.read(module.FOLDER, path.stem)
+        cell = module.Cell(0 if count == "all" else int(count), row)
+        now = committed.made_from(cell, float(receipt.made_from["learning rate"]))
+        assert receipts.changed(receipt, {**now, "data": receipt.made_from["data"]}) == []
+        assert receipt.metrics["nll_content"].weights.min() > 0
