@@ -102,17 +102,12 @@ class Answerer:
         )
         buckets = Buckets() if batch_size is None else Buckets(rows=(batch_size,))
         renderer = PromptRenderer(splits, settings)
-        speaks = any(spec.answer == ITEM_THEN_TEXT for spec in trained.data.specs())
-        return cls(
-            Generator(model, trained.params, soft, buckets, trained.partitioner),
-            converter,
-            trained.tokenizer,
-            renderer,
-            shelf,
-            PurchasePrompts(renderer, past=settings.of(LumenSettings).past_critiques)
-            if speaks
-            else None,
-        )
+        purchases = None
+        if any(spec.answer == ITEM_THEN_TEXT for spec in trained.data.specs()):
+            past = settings.of(LumenSettings).past_critiques
+            purchases = PurchasePrompts(renderer, past=past)
+        generator = Generator(model, trained.params, soft, buckets, trained.partitioner)
+        return cls(generator, converter, trained.tokenizer, renderer, shelf, purchases)
 
     @functools.cached_property
     def trie(self) -> Trie:
