@@ -14,6 +14,7 @@ A row that is measured leaves a receipt in studies/receipts/few_texts, and is no
 import dataclasses
 import json
 import pathlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +30,7 @@ from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write, sha256_json
 from ilm_jax.locks import one_writer
 from ilm_jax.training import finished
+from ilm_jax.training.writers import read_metrics
 
 TEXTS = (50, 200, 800, 0)
 GRID = (1e-3, 3e-3, 1e-2)
@@ -180,7 +182,7 @@ def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dic
     if missing:
         runs = [(cell, rate) for cell in missing for rate in grid]
         with one_writer(study.folder, "studies/reproduce.py"):
-            run_steps(study, [*_before(study), *(_trained(study, *run) for run in runs)])
+            run_steps(study, [*_before(study, missing), *(_trained(study, *run) for run in runs)])
         for cell in missing:
             losses = {f"{rate:g}": lowest(study, cell, rate)[1] for rate in grid}
             record[str(cell)] = {"rate": float(min(losses, key=losses.__getitem__)), **losses}
@@ -190,8 +192,9 @@ def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dic
     return {str(cell): record[str(cell)]["rate"] for cell in cells}
 
 
-def _before(study: FewTexts) -> list[Step]:
-    return plan(study, ["ilm"], False, until="stage1")
+def _before(study: FewTexts, cells: Sequence[Cell]) -> list[Step]:
+    rows = {ROWS[cell.row][0] for cell in cells}
+    return plan(study, sorted(rows), False, until="stage1")
 
 
 def _trained(study: FewTexts, cell: Cell, rate: float) -> Step:
@@ -205,7 +208,7 @@ def _evaluation(study: FewTexts, cell: Cell, rate: float) -> pathlib.Path:
 
 def _run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> None:
     """Trains and evaluates rows, and writes their receipts."""
-    steps, start = _before(study), time.monotonic()
+    steps, start = _before(study, cells), time.monotonic()
     for cell in cells:
         rate = rates[str(cell)]
         output = _evaluation(study, cell, rate)
@@ -228,10 +231,9 @@ def _run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> 
 
 def _curve(study: FewTexts, cell: Cell, rate: float) -> list[tuple[int, float]]:
     """(step, nll) of every validation."""
-    file = study.folder / place(cell, rate) / "metrics.jsonl"
-    lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    records = read_metrics(study.folder / place(cell, rate) / "metrics.jsonl")
     name = "validation/loss"
-    return [(int(line["step"]), float(line[name])) for line in lines if name in line]
+    return [(int(record["step"]), record[name]) for record in records if name in record]
 
 
 def lowest(study: FewTexts, cell: Cell, rate: float) -> tuple[int, float]:
@@ -265,34 +267,30 @@ def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[flo
 
 
 def check_row(studies: Sequence[FewTexts], name: str) -> str:
-    """Runs a row with a receipt again on the first seed; what to print.
+    """Runs a row with a receipt again, of the first seed and from its raw data on; what to print.
+
+    In a folder of its own, which is deleted where an earlier check has ended in it.
 
     Raises:
-      UserError: for a name that is no row's, or a row that does not match.
+      UserError: for a name that is no row's, a row without a receipt, or one that does not match.
     """
     count, _, row = name.partition("_")
     if row not in ROWS or not (count == "all" or count.isdigit()):
         raise UserError(f"--check={name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
-    match, lines = check(studies[0], Cell(0 if count == "all" else int(count), row))
-    if not match:
-        raise UserError(f"{name} does not match: {'; '.join(lines)}")
-    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])
-
-
-def check(study: FewTexts, cell: Cell) -> tuple[bool, list[str]]:
-    """Runs a row with a receipt again, in the study's folder; (whether it matches, lines).
-
-    Raises:
-      UserError: if it has no receipt.
-    """
+    study, cell = studies[0], Cell(0 if count == "all" else int(count), row)
     receipt = receipts.read(study.receipts, study.name(cell))
     if receipt is None:
         raise UserError(f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check")
     rate = float(receipt.made_from["learning rate"])
-    if other := receipts.changed(receipt, study.made_from(cell, rate)):
-        return False, [f"made from another {', '.join(other)}"]
-    again = dataclasses.replace(study, receipts=study.folder / "receipts")
+    kept(study, cell, rate)
+    folder = study.folder / "check" / str(cell)
+    if (folder / "receipts").exists():
+        shutil.rmtree(folder)
+    again = dataclasses.replace(study, folder=folder, receipts=folder / "receipts")
     _run(again, [cell], {str(cell): rate})
     found = receipts.read(again.receipts, study.name(cell))
     assert found is not None
-    return receipts.compared(receipt, found)
+    match, lines = receipts.compared(receipt, found)
+    if not match:
+        raise UserError(f"{name} does not match: {'; '.join(lines)}")
+    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])

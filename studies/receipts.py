@@ -26,8 +26,8 @@ from ilm_jax.metrics.values import MetricValues
 HERE = pathlib.Path(__file__).parent
 FOLDER = HERE / "receipts"
 FORMAT = "ilm_jax.receipt/1"
-# Two runs of one row on other machines differ by rounding that training has multiplied: by up to
-# .01 nats on the toy world (docs/reproducing.md).
+# Two runs that differ in rounding alone end up to so many nats apart on the toy world, where stages
+# follow each other (docs/reproducing.md).
 TOLERANCE = 0.02
 
 

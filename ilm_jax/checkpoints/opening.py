@@ -86,11 +86,6 @@ def _check_frozen(opened: Opened, frozen: Mapping[str, Entry]) -> list[str]:
         checksums[name] = (value.shape, value.dtype, checksum(value))
     if digest(checksums) == stated or (others and _same_sources(opened)):
         return []
-    if "drawn" not in opened.meta and _same_sources(opened):
-        return [
-            f"{opened.where}: it does not say which of its frozen weights were drawn: they are "
-            "compared by the folders that it names alone, which are what they were"
-        ]
     if others and "made_from" not in opened.meta:
         return [
             f"{opened.where}: its frozen weights are not of the language model alone, and are not "

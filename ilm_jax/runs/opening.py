@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -98,14 +98,7 @@ def load_trained(run: Run, step: int | str = "best") -> TrainedModel:
     variables = describe_variables(objective)
     trainable, frozen = split_by_patterns(variables, run.trainer.trains)
     sources = _sources(run, found, meta, trainable, frozen)
-    params, _ = load_sources(
-        objective,
-        variables,
-        sources,
-        _drawn(run, frozen),
-        run.partitioner,
-        jax.random.key(run.trainer.seed),
-    )
+    params, _ = load_sources(objective, variables, sources, (), run.partitioner, jax.random.key(0))
     _check_bits(
         run.model_dir, meta, {p: params[p] for p in frozen}, {p: params[p] for p in trainable}
     )
@@ -148,13 +141,6 @@ def _sources(
             if any(matches(path, source.parameters) for path in lacking)
         ),
     ]
-
-
-def _drawn(run: Run, frozen: Iterable[str]) -> tuple[str, ...]:
-    """Patterns of what was drawn and stays so: where no checkpoint holds it, the seed draws it."""
-    config = run.trainer
-    allowed = config.allow_fresh if config.init else (".*",)
-    return tuple(f"^{re.escape(path)}$" for path in frozen if matches(path, allowed))
 
 
 def _check_bits(

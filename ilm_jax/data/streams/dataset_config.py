@@ -117,8 +117,7 @@ class DatasetConfig:
             of which it is; words are cut as when the datasets are mixed.
           catalogue: the loaded catalogue of `dataset`, if the caller has it.
         """
-        owners = (d for d in (self.dataset, *self.also) if has_task(d, task))
-        owner = next(owners, self.dataset)  # where no dataset has it, the first one says so
+        owner, *_ = self._owners(task)
         one = self.replace(mixture_or_task_name=task, also={})
         if owner == self.dataset:
             return one
@@ -166,14 +165,16 @@ class DatasetConfig:
         }
         return {"tasks": tasks, **{name: getattr(self, name) for name in chosen}}
 
+    def _owners(self, task: str) -> list[str]:
+        """The datasets that have a task; where none has it, the first one, which says so."""
+        return [d for d in (self.dataset, *self.also) if has_task(d, task)] or [self.dataset]
+
     def _tasks(self) -> dict[str, tuple[str, TaskSpec, float | None]]:
         """(dataset, task, rate) by registered name, of the tasks that are not left out."""
         found: dict[str, tuple[str, TaskSpec, float | None]] = {}
         given = rates_of(self.mixture_or_task_name, self.rates_by)
         for name, rate in given.items():
-            owners = [d for d in (self.dataset, *self.also) if has_task(d, name)]
-            # Where no dataset has it, the first one says so.
-            for dataset in owners or [self.dataset]:
+            for dataset in self._owners(name):
                 spec = find_spec(dataset, name)
                 if spec.name(dataset) in found:
                     raise UserError(f"mixture {list(given)} names a task twice")
