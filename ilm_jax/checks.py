@@ -18,7 +18,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from ilm_jax.errors import SettingError, UserError
+from ilm_jax.errors import SettingError
 
 T = TypeVar("T")
 
@@ -27,18 +27,6 @@ class Dataclass(Protocol):
     """Any dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-class WithHeads(Protocol):
-    """Sizes of attention."""
-
-    @property
-    def embed_dim(self) -> int:
-        """Width of the states."""
-
-    @property
-    def num_heads(self) -> int:
-        """How many heads share it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +105,6 @@ def check(config: Dataclass) -> None:
             raise SettingError(owner.__name__, name, value, str(wrong)) from None
         if taken is not value:
             object.__setattr__(config, name, taken)
-
-
-def check_heads(config: WithHeads) -> None:
-    """Raises UserError if heads of no given width do not divide `embed_dim`."""
-    if getattr(config, "head_dim", None) is None and config.embed_dim % config.num_heads:
-        raise UserError(
-            f"{type(config).__name__}.embed_dim={config.embed_dim} is not divisible by "
-            f"num_heads={config.num_heads}"
-        )
 
 
 def convert(value: Any, hint: object) -> Any:

@@ -14,7 +14,6 @@ A row that is measured leaves a receipt in studies/receipts/few_texts, and is no
 import dataclasses
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 
@@ -48,8 +47,6 @@ PAIRED = (("ilm", "ilm-rand"), ("ilm-frozen", "ilm-rand-frozen"))
 METRICS = ("nll_content", "worth_content")
 # Steps and texts of a run that shows that everything works, and nothing else.
 SMOKE_STEPS, SMOKE = 4, (8,)
-# Of one row on one core: trained, and evaluated; measured where there is no receipt to say it.
-ROW_SECONDS, BEFORE_SECONDS = 60, 300
 FOLDER = receipts.FOLDER / "few_texts"
 # Bindings that say where inputs lie: they are compared by what made them.
 PLACES = finished.PLACES | finished.INPUTS
@@ -148,7 +145,7 @@ def measure(
     for study in studies:
         missing = [cell for cell in cells if kept(study, cell, rates[str(cell)]) is None]
         if missing:
-            _run(study, missing, rates)
+            run(study, missing, rates)
         for cell in cells:
             receipt = kept(study, cell, rates[str(cell)])
             assert receipt is not None
@@ -206,7 +203,7 @@ def _evaluation(study: FewTexts, cell: Cell, rate: float) -> pathlib.Path:
     return study.folder / place(cell, rate) / "evaluation"
 
 
-def _run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> None:
+def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> None:
     """Trains and evaluates rows, and writes their receipts."""
     steps, start = _before(study, cells), time.monotonic()
     for cell in cells:
@@ -246,51 +243,3 @@ def lowest(study: FewTexts, cell: Cell, rate: float) -> tuple[int, float]:
     if not curve:
         raise UserError(f"{study.folder / place(cell, rate)} was never validated: delete it")
     return min(curve, key=lambda point: point[1])
-
-
-def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID) -> str:
-    """What is still to be run and what it costs, without running anything."""
-    cells = [Cell(count, row) for count in texts for row in ROWS]
-    missing = [
-        [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
-        for study in studies
-    ]
-    searched = len(missing[0]) * (len(grid) - 1)
-    runs = searched + sum(map(len, missing))
-    seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
-    kept_rows = len(studies) * len(cells) - sum(map(len, missing))
-    return (
-        f"{len(studies)} seeds, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
-        f"{STEPS} steps are left ({searched} of them for learning rates), about "
-        f"{seconds / 3600:.1f} core hours"
-    )
-
-
-def check_row(studies: Sequence[FewTexts], name: str) -> str:
-    """Runs a row with a receipt again, of the first seed and from its raw data on; what to print.
-
-    In a folder of its own, which is deleted where an earlier check has ended in it.
-
-    Raises:
-      UserError: for a name that is no row's, a row without a receipt, or one that does not match.
-    """
-    count, _, row = name.partition("_")
-    if row not in ROWS or not (count == "all" or count.isdigit()):
-        raise UserError(f"--check={name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
-    study, cell = studies[0], Cell(0 if count == "all" else int(count), row)
-    receipt = receipts.read(study.receipts, study.name(cell))
-    if receipt is None:
-        raise UserError(f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check")
-    rate = float(receipt.made_from["learning rate"])
-    kept(study, cell, rate)
-    folder = study.folder / "check" / str(cell)
-    if (folder / "receipts").exists():
-        shutil.rmtree(folder)
-    again = dataclasses.replace(study, folder=folder, receipts=folder / "receipts")
-    _run(again, [cell], {str(cell): rate})
-    found = receipts.read(again.receipts, study.name(cell))
-    assert found is not None
-    match, lines = receipts.compared(receipt, found)
-    if not match:
-        raise UserError(f"{name} does not match: {'; '.join(lines)}")
-    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])

@@ -29,6 +29,7 @@ import sys
 import time
 
 import few_texts
+import few_texts_check
 import few_texts_report
 import published
 import rates
@@ -147,9 +148,9 @@ def count_texts(arguments: argparse.Namespace) -> None:
     texts = few_texts.SMOKE if arguments.smoke else arguments.texts
     grid = few_texts.GRID[:1] if arguments.smoke else few_texts.GRID
     if arguments.plan:
-        print(few_texts.budget(studies, texts, grid))
+        print(few_texts_check.budget(studies, texts, grid))
     elif arguments.check:
-        print(few_texts.check_row(studies, arguments.check))
+        print(few_texts_check.check_row(studies, arguments.check))
     else:
         found = few_texts.measure(studies, texts, grid)
         picture, everything = studies[0].folder.parent / "few_texts.png", studies[0].all_texts

@@ -116,8 +116,7 @@ def recipe_bindings(
     """The configuration of a step that trains, with the code's defaults, without some bindings."""
     bindings, rest = split_bindings(command[1:])
     gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    text = gin_config.operative_config() if defaults else gin_config.bound_config()
-    recipe = gin_config.bindings_of(text)
+    recipe = gin_config.bindings_of(gin_config.operative_config(defaults))
     return {name: value for name, value in recipe.items() if name not in leave_out}
 
 

@@ -5,13 +5,16 @@ that read other vectors, and a model that has seen the texts which are held out 
 train and be measured without a word.
 """
 
+import re
 from collections.abc import Sequence
 
-from ilm_jax.checkpoints.checkpoints import InitFrom
-from ilm_jax.checkpoints.published.sources import Opened
+from ilm_jax.checkpoints.checkpoints import InitFrom, shorten
+from ilm_jax.checkpoints.published.sources import Opened, open_source
 from ilm_jax.checkpoints.record import Record
 from ilm_jax.data.tokenizers import holds_tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
+from ilm_jax.objectives.objective import Objective
+from ilm_jax.sharding.freezing import matches
 
 
 def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: Record) -> None:
@@ -65,6 +68,34 @@ def check_lineage(opened: Opened, source: InitFrom, paths: Sequence[str], here: 
             split,
             f"it was trained on another split of {name}, and may have seen what is held out "
             "here: train it again on this one",
+        )
+
+
+def check_held(source: InitFrom, fresh: Sequence[str], objective: Objective) -> None:
+    """Raises UserError where a run is taken without a part that it froze and does not hold.
+
+    Drawn anew in its place, the part would be another one than what the run trained reads.
+    """
+    asked = [path for path in fresh if matches(path, source.parameters)]
+    if not asked:
+        return
+    target = objective.configs.get(source.top)
+    opened = open_source(source.path, source.top, source.step, target)
+    there = opened.meta.get("made_from") or {}
+    if "trains" not in there:
+        return
+    trained = (*there["trains"]["trainable"], *there["trains"]["adapters"])
+    # What it had: whole models, and low-rank updates; words may be new here.
+    had = {*opened.configs, *(name.split("/")[0] for name in opened.entries)} - {"lm"}
+    patterns = [f"^{re.escape(top)}/" for top in had]
+    patterns += ["/lora_"] if opened.configs.get("lm", ("", {}))[1].get("lora_rank") else []
+    lost = [path for path in asked if matches(path, patterns) and not matches(path, trained)]
+    if lost:
+        came = ", ".join(init["path"] for init in there.get("init", [])) or "nowhere: it was drawn"
+        raise UserError(
+            f"{opened.where} froze {len(lost)} parameters {shorten(lost)} and does not hold them, "
+            f"so that they would be drawn anew here: add what they came from ({came}) to "
+            "TrainerConfig.init, or leave them out of InitFrom.parameters"
         )
 
 

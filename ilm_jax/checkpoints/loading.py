@@ -5,7 +5,6 @@ floating-point tensors too.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from ilm_jax.checkpoints.checkpoints import InitFrom, check_same, shorten
 from ilm_jax.checkpoints.layout import disk_layout, disk_names, is_stacked
-from ilm_jax.checkpoints.lineage import check_lineage
+from ilm_jax.checkpoints.lineage import check_held, check_lineage
 from ilm_jax.checkpoints.published.configs import differing
 from ilm_jax.checkpoints.published.entries import BLOCK_BYTES, with_int8
 from ilm_jax.checkpoints.published.sources import (
@@ -83,7 +82,7 @@ def load_sources(
         )
     if made_from is not None:
         for source in sources:
-            _check_held(source, fresh, objective)
+            check_held(source, fresh, objective)
     lines.append(f"  fresh {len(fresh)} {shorten(fresh) if sources else ''}".rstrip())
     params |= initialise(objective, variables, fresh, partitioner, key)
     if start is not None:
@@ -91,34 +90,6 @@ def load_sources(
         lines += told
     lines += [line for source in sources for line in _other_base(source, params)]
     return params, "\n".join(lines)
-
-
-def _check_held(source: InitFrom, fresh: Sequence[str], objective: Objective) -> None:
-    """Raises UserError where a run is taken without a part that it froze and does not hold.
-
-    Drawn anew in its place, the part would be another one than what the run trained reads.
-    """
-    asked = [path for path in fresh if matches(path, source.parameters)]
-    if not asked:
-        return
-    target = objective.configs.get(source.top)
-    opened = open_source(source.path, source.top, source.step, target)
-    there = opened.meta.get("made_from") or {}
-    if "trains" not in there:
-        return
-    trained = (*there["trains"]["trainable"], *there["trains"]["adapters"])
-    # What it had: whole models, and low-rank updates; words may be new here.
-    had = {*opened.configs, *(name.split("/")[0] for name in opened.entries)} - {"lm"}
-    patterns = [f"^{re.escape(top)}/" for top in had]
-    patterns += ["/lora_"] if opened.configs.get("lm", ("", {}))[1].get("lora_rank") else []
-    lost = [path for path in asked if matches(path, patterns) and not matches(path, trained)]
-    if lost:
-        came = ", ".join(init["path"] for init in there.get("init", [])) or "nowhere: it was drawn"
-        raise UserError(
-            f"{opened.where} froze {len(lost)} parameters {shorten(lost)} and does not hold them, "
-            f"so that they would be drawn anew here: add what they came from ({came}) to "
-            "TrainerConfig.init, or leave them out of InitFrom.parameters"
-        )
 
 
 def _other_base(source: InitFrom, params: FlatParams) -> list[str]:

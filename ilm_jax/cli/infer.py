@@ -1,7 +1,7 @@
 """`ilm infer`: answers of a trained run, or of a language model, to the prompts of a file."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl import flags
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.evaluation.trained import TrainedModel
     from ilm_jax.runs.run import Run
-    from ilm_jax.serving.answering import Answerer
     from ilm_jax.serving.requests import Request
 
 T = TypeVar("T")
@@ -112,6 +111,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--beams={beams}: give a number from 1 to {most}, all items")
     requests, total, slots, length = _requests(run, values)
 
+    from ilm_jax.serving.answer_writing import write_answers
     from ilm_jax.serving.answering import Answerer
 
     opening.say_template(run.tokenizer, *opening.folders_of(run))
@@ -171,44 +171,6 @@ def _made_from(
     }
 
 
-def write_answers(
-    answerer: "Answerer",
-    requests: "Iterable[Request]",
-    answer: "Callable[[Sequence[Request]], list[dict[str, Any]]]",
-    output: str,
-    settings: Mapping[str, Any],
-    batch_size: int,
-    total: int,
-) -> tuple[int, int]:
-    """Answers what the file does not hold yet, batch by batch, and adds it there.
-
-    Args:
-      answerer: gives the prompts' shapes.
-      requests: all of them.
-      answer: the answers of a batch.
-      output, settings: see `AnswerFile`.
-      batch_size: prompts that are read at once.
-      total: number of requests, for the bar.
-
-    Returns:
-      (answers now written, answers that were there).
-    """
-    from ilm_jax import progress
-    from ilm_jax.serving.answer_file import AnswerFile
-
-    new = 0
-    with AnswerFile(output, lambda row: (row["id"], row["prompt"]), settings) as file:
-        advance = progress.bar("answers", total, len(file.done))
-        advance(0)
-        left = (r for r in requests if not _is_done(file.done, r, output))
-        for batch in answerer.batches(left, batch_size):
-            named = zip(batch, answer(batch), strict=True)
-            file.write({"id": r.id, "prompt": r.prompt, **found} for r, found in named)
-            advance(len(batch))
-            new += len(batch)
-    return new, len(file.done)
-
-
 def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]", int, int, int]:
     """(what is asked, how many, most slots, positions at most), all of it checked."""
     from ilm_jax import progress
@@ -250,16 +212,3 @@ def _requests(run: "Run", values: flags.FlagValues) -> tuple["Iterable[Request]"
     if not total:
         raise UserError(f"{values.input}: no prompts in it")
     return found, total, slots, length
-
-
-def _is_done(done: Mapping[Hashable, str], request: "Request", output: str) -> bool:
-    from ilm_jax.errors import UserError
-
-    before = done.get(request.id)
-    if before is None:
-        return False
-    if before != request.prompt:
-        raise UserError(
-            f"{output} answers another prompt under the id {request.id!r}: name another output"
-        )
-    return True

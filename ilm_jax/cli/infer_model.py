@@ -20,10 +20,11 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
       UserError: for flags of a run, or as reading model and prompts.
     """
     from ilm_jax.checkpoints.identity import identity
-    from ilm_jax.cli import infer, opening
+    from ilm_jax.cli import opening
     from ilm_jax.data.tokenizers import record_of
     from ilm_jax.errors import UserError
     from ilm_jax.serving import corpus_writing, requests
+    from ilm_jax.serving.answer_writing import write_answers
 
     wrong = [f"--{name}" for name in _OF_A_RUN if getattr(values, name)]
     wrong += ["--answer=items"] * (values.answer == "items") + [*bindings][:1]
@@ -55,7 +56,7 @@ def main(values: flags.FlagValues, bindings: Sequence[str]) -> int:
         """One record per request of the batch."""
         return answerer.texts(batch, config)
 
-    new, there = infer.write_answers(
+    new, there = write_answers(
         answerer, prompts, answer, values.output, settings, values.batch_size, total
     )
     print(f"wrote {values.output}: {new} answers, {there} were there")

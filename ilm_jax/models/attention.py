@@ -1,6 +1,7 @@
 """Attention with a float32 softmax, its masks, and writing into a key-value cache."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -159,3 +160,24 @@ def within(
 ) -> Bool[Array, "batch length keys"]:
     """True where a key's position is fewer than `window` before the query's."""
     return positions[:, :, None] - keys[:, None, :] < window
+
+
+class WithHeads(Protocol):
+    """Sizes of attention."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the states."""
+
+    @property
+    def num_heads(self) -> int:
+        """How many heads share it."""
+
+
+def check_heads(config: WithHeads) -> None:
+    """Raises UserError if heads of no given width do not divide `embed_dim`."""
+    if getattr(config, "head_dim", None) is None and config.embed_dim % config.num_heads:
+        raise UserError(
+            f"{type(config).__name__}.embed_dim={config.embed_dim} is not divisible by "
+            f"num_heads={config.num_heads}"
+        )

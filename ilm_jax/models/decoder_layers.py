@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check, check_heads
+from ilm_jax.checks import Count, DTypeName, Number, Positive, Remat, Weight, check
 from ilm_jax.errors import UserError
 from ilm_jax.models.attention import (
     BACKENDS,
     causal_attention,
+    check_heads,
     dot_product_attention,
     write_cache,
 )

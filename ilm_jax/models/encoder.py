@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ilm_jax.checks import BelowOne, Count, DTypeName, Remat, Weight, check, check_heads
+from ilm_jax.checks import BelowOne, Count, DTypeName, Remat, Weight, check
+from ilm_jax.models.attention import check_heads
 from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import LayerNorm, Types, constrain

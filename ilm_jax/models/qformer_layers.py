@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ilm_jax.checks import BelowOne, Count, DTypeName, Number, Remat, Weight, check, check_heads
+from ilm_jax.checks import BelowOne, Count, DTypeName, Number, Remat, Weight, check
 from ilm_jax.errors import UserError
+from ilm_jax.models.attention import check_heads
 from ilm_jax.models.bert import BertAttention, BertMLP
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import DType, LayerNorm, Types, constrain, make_param, normal_002

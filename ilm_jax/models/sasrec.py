@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Int
 
-from ilm_jax.checks import BelowOne, Choice, Count, DTypeName, Weight, check, check_heads
-from ilm_jax.models.attention import BACKENDS, causal_attention
+from ilm_jax.checks import BelowOne, Choice, Count, DTypeName, Weight, check
+from ilm_jax.models.attention import BACKENDS, causal_attention, check_heads
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import Dense, Embed, LayerNorm, Types, constrain, normal_002
 from ilm_jax.models.stacking import layer_name

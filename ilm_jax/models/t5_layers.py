@@ -16,10 +16,9 @@ from ilm_jax.checks import (
     Remat,
     Weight,
     check,
-    check_heads,
 )
 from ilm_jax.errors import UserError
-from ilm_jax.models.attention import dot_product_attention, write_cache
+from ilm_jax.models.attention import check_heads, dot_product_attention, write_cache
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import (
     Dense,

@@ -86,14 +86,9 @@ def build(
     return built
 
 
-def operative_config() -> str:
-    """The text of config.gin: what was consumed, defaults included."""
-    return gin.operative_config_str()
-
-
-def bound_config() -> str:
-    """What recipes and bindings set, used or not; defaults of the code are no part of it."""
-    return gin.config_str()
+def operative_config(defaults: bool = True) -> str:
+    """The text of config.gin: what was consumed, defaults included; or what recipes set alone."""
+    return gin.operative_config_str() if defaults else gin.config_str()
 
 
 def bindings_of(text: str) -> dict[str, str]:

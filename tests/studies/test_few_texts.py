@@ -15,7 +15,15 @@ from ilm_jax.metrics.values import Evaluation, MetricValues
 from ilm_jax.training import finished
 
 ROOT = pathlib.Path(__file__).parents[2]
-WORDS = ("few_texts_report", "few_texts", "receipts", "study", "steps", "scheduling")
+WORDS = (
+    "few_texts_report",
+    "few_texts_check",
+    "few_texts",
+    "receipts",
+    "study",
+    "steps",
+    "scheduling",
+)
 # Of a row at a rate; the second rate is the better one.
 LOSS = {"ilm": 1.0, "ilm-rand": 1.2, "ilm-frozen": 1.4, "ilm-rand-frozen": 1.4}
 
@@ -81,12 +89,14 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
     wanted = evaluation(LOSS["ilm"]).metrics[0]
     assert receipt.mean("nll_content") == pytest.approx(wanted.mean, abs=1e-6)
 
+    import few_texts_check as checking
+
     # Another machine: the receipts alone are there, and nothing is run.
     ran.clear()
     elsewhere = dataclasses.replace(one, folder=tmp_path / "elsewhere")
     again = module.measure([elsewhere], [50], grid)
     assert not ran and again.keys() == found.keys()
-    assert "0.0 core hours" in module.budget([elsewhere], [50], grid)
+    assert "0.0 core hours" in checking.budget([elsewhere], [50], grid)
     # Another recipe: the receipts are not taken for it.
     with pytest.raises(UserError, match="made from another row, stage 0"):
         module.measure([dataclasses.replace(elsewhere, steps=3)], [50], grid)
@@ -120,23 +130,25 @@ def test_rows_are_paired_text_by_text_over_all_seeds(study, tmp_path):
 
 def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch):
     module, one, ran = study
+    import few_texts_check as checking
+
     module.measure([one], [50], (1e-3,))
     ran.clear()
-    assert module.check_row([one], "50_ilm").startswith("50_ilm matches:")
+    assert checking.check_row([one], "50_ilm").startswith("50_ilm matches:")
     # From the vectors on, although the study's own runs are all there; and again, each time.
     assert ran[:3] == ["cf", "stage0", "stage1"] and "few_texts/50_ilm_0.001" in ran
     assert len(list(one.receipts.iterdir())) == 5
     first = list(ran)
-    module.check_row([one], "50_ilm")
+    checking.check_row([one], "50_ilm")
     assert ran == 2 * first
     monkeypatch.setitem(LOSS, "ilm", 1.1)
     with pytest.raises(UserError, match=r"does not match: nll_content: 0\.99.* kept, 1\.09.* now"):
-        module.check_row([one], "50_ilm")
+        checking.check_row([one], "50_ilm")
     for wrong in ("ilm", "50_other", "some_ilm"):
         with pytest.raises(UserError, match="no row"):
-            module.check_row([one], wrong)
+            checking.check_row([one], wrong)
     with pytest.raises(UserError, match="no receipt"):
-        module.check_row([one], "200_ilm")
+        checking.check_row([one], "200_ilm")
 
 
 def test_a_damaged_receipt_is_named(study):

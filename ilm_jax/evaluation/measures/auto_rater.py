@@ -34,7 +34,6 @@ from ilm_jax.metrics.values import Evaluation, MetricValues
 from ilm_jax.progress import Watch, unseen
 
 NOTHING = "N/A"
-CUT = " ... "
 _PLACE = re.compile(r"\{(text|item|history)\}")
 
 
@@ -248,7 +247,7 @@ def _shortened(text: str, characters: int) -> str:
     if len(text) <= characters:
         return text
     last = characters // 2
-    return f"{text[: characters - last]}{CUT}{text[len(text) - last :]}"
+    return f"{text[: characters - last]} ... {text[len(text) - last :]}"
 
 
 def _places(question: str) -> list[str]:

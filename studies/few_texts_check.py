@@ -1,0 +1,63 @@
+"""What is left of the study of few texts, and whether its receipts still stand."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+
+import receipts
+from few_texts import GRID, ROWS, STEPS, Cell, FewTexts, kept, run
+
+from ilm_jax.errors import UserError
+
+# Of one row, trained and evaluated, two at a time on two cores: the mean of the first receipts.
+ROW_SECONDS = 90
+# Of a seed's vectors and stages 0 and 1, beside other work.
+BEFORE_SECONDS = 490
+
+
+def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID) -> str:
+    """What is still to be run and what it costs, without running anything."""
+    cells = [Cell(count, row) for count in texts for row in ROWS]
+    missing = [
+        [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
+        for study in studies
+    ]
+    searched = len(missing[0]) * (len(grid) - 1)
+    runs = searched + sum(map(len, missing))
+    seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
+    kept_rows = len(studies) * len(cells) - sum(map(len, missing))
+    return (
+        f"{len(studies)} seeds, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
+        f"{STEPS} steps are left ({searched} of them for learning rates), about "
+        f"{seconds / 3600:.1f} core hours"
+    )
+
+
+def check_row(studies: Sequence[FewTexts], name: str) -> str:
+    """Runs a row with a receipt again, of the first seed and from its raw data on; what to print.
+
+    In a folder of its own, which is deleted where an earlier check has ended in it.
+
+    Raises:
+      UserError: for a name that is no row's, a row without a receipt, or one that does not match.
+    """
+    count, _, row = name.partition("_")
+    if row not in ROWS or not (count == "all" or count.isdigit()):
+        raise UserError(f"--check={name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
+    study, cell = studies[0], Cell(0 if count == "all" else int(count), row)
+    receipt = receipts.read(study.receipts, study.name(cell))
+    if receipt is None:
+        raise UserError(f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check")
+    rate = float(receipt.made_from["learning rate"])
+    kept(study, cell, rate)
+    folder = study.folder / "check" / str(cell)
+    if (folder / "receipts").exists():
+        shutil.rmtree(folder)
+    again = dataclasses.replace(study, folder=folder, receipts=folder / "receipts")
+    run(again, [cell], {str(cell): rate})
+    found = receipts.read(again.receipts, study.name(cell))
+    assert found is not None
+    match, lines = receipts.compared(receipt, found)
+    if not match:
+        raise UserError(f"{name} does not match: {'; '.join(lines)}")
+    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])
