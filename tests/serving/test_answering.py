@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from ilm_jax.cli import infer
 from ilm_jax.data.examples.prompts import PromptRenderer
 from ilm_jax.decoding.config import DecodingConfig
 from ilm_jax.errors import UserError
+from ilm_jax.serving.answer_writing import write_answers
 from ilm_jax.serving.requests import PromptFile, Writer
 from tests.decoding import small
 from tests.some import some
@@ -96,7 +96,7 @@ def write(asked, output, size, stop_after=None):
             raise KeyboardInterrupt
         return answerer.texts(batch, DRAWN)
 
-    return infer.write_answers(answerer, asked, answer, output, {"seed": 3}, size, len(PROMPTS))
+    return write_answers(answerer, asked, answer, output, {"seed": 3}, size, len(PROMPTS))
 
 
 def test_interrupted_and_gone_on_is_left_alone(asked, tmp_path):
