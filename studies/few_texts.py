@@ -120,7 +120,7 @@ class FewTexts(Study):
         if ROWS[cell.row][0] == "ilm":
             commands["stage 1"] = self.train("stage1", self.stage1, CF_TABLE=str(self.table))
         digests = {
-            name: sha256_json(recipe_bindings(command, PLACES, defaults=False))
+            name: sha256_json(recipe_bindings(command, PLACES))
             for name, command in commands.items()
         }
         return {"data": self.data, "learning rate": f"{rate:g}", **digests}

@@ -1,6 +1,6 @@
 """What an item head is worth: lists of one row beside iALS and id strings, over worlds and seeds.
 
-The row reads iALS' vectors through a frozen language model and learns to recommend alone, for 400
+The row reads iALS' vectors through a frozen language model and learns to recommend alone, for 600
 steps of 64 prompts. It is measured on the same users as iALS, whose users are folded in from what
 they had before the test item (`ials`) or from the training interactions alone (`ials-training`),
 and as the language model that is trained to name items by id strings (`id-strings`).

@@ -110,18 +110,20 @@ def _made_from(
     }
 
 
-def recipe_bindings(
-    command: Sequence[str], leave_out: Container[str], defaults: bool = True
-) -> dict[str, str]:
-    """The configuration of a step that trains, with the code's defaults, without some bindings."""
+def recipe_bindings(command: Sequence[str], leave_out: Container[str]) -> dict[str, str]:
+    """What a step that trains binds, without some names.
+
+    The code's defaults are not in it, so that a setting which is new somewhere makes no other
+    recipe of all that was trained before it; they go with the version.
+    """
     bindings, rest = split_bindings(command[1:])
     gin_config.build(Run, [word.partition("=")[2] for word in rest], bindings)
-    recipe = gin_config.bindings_of(gin_config.operative_config(defaults))
+    recipe = gin_config.bindings_of(gin_config.operative_config(defaults=False))
     return {name: value for name, value in recipe.items() if name not in leave_out}
 
 
 def _recipe(command: Sequence[str]) -> str:
-    """Digest of the operative configuration of a step that trains."""
+    """Digest of what a step that trains binds."""
     if command[0] != "train":
         return ""
     return sha256_json(recipe_bindings(command, finished.PLACES))

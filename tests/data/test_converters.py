@@ -3,6 +3,7 @@ import types
 import numpy as np
 import pytest
 
+from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import DatasetConfig
@@ -212,3 +213,21 @@ def test_an_encoder_is_told_of_places_that_hold_all_inputs_and_no_shared_row_is(
     assert Prompts(source=True).blank(dataset)["source"].shape == (1, 6)
     assert "source" not in Prompts(source=True).blank(dataset.replace(pack=4))
     assert "source" not in Prompts().blank(dataset)
+
+
+@pytest.mark.parametrize(
+    "inputs, changes, slots",
+    [
+        (200, {}, 20),  # as many as the settings can bring
+        (60, {}, 8),  # 64 positions of 8 a slot
+        (60, {"pack": 3}, 20),
+        (200, {"pack": 3}, 25),  # of three examples, and 204 positions
+        (60, {"max_entities": 30}, 30),
+        (2, {}, 1),
+    ],
+)
+def test_rows_have_as_many_slots_as_settings_bring_and_positions_allow(inputs, changes, slots):
+    settings = TaskSettings(history=20, mention_history="slot", mention_user="none")
+    lengths = {"inputs": inputs, "targets": 4}
+    dataset = DatasetConfig("sequential_random", lengths, settings=settings, **changes)
+    assert Prompts(num_queries=8).blank(dataset)["entities"].shape == (1, slots)

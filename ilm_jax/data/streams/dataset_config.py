@@ -47,8 +47,8 @@ class DatasetConfig:
       rates_by: "size" or "equal", for rates that are not given.
       temperature, cap: of rates by size, see `Mixture`.
       truncate_targets: cut over-long targets and texts, and count them, instead of raising.
-      max_entities: slots per row at most; None: as many as the settings can bring, or, where
-        examples share rows, as there is room for.
+      max_entities: slots per row at most; None: as many as the settings can bring (where examples
+        share rows, of all of them) and a row has room for.
       pack: examples that share a row at most, in training; 0 for none.
       pack_room: positions of a shared row, in rows of one example (`task_feature_lengths`).
       block: so many examples of one task follow each other in training, then as many of the next,

@@ -125,10 +125,10 @@ class Prompts:
         shared = dataset.shares_rows
         lengths = dataset.row_lengths if shared else self._lengths(dataset)
         slots, most = dataset.row_entities, dataset.pack if shared else 1
-        if shared and dataset.max_entities is None:
-            # A slot takes `num_queries` positions.
-            room = sum(lengths.values()) // self.num_queries
-            slots = max(slots, min(slots * dataset.pack, room))
+        if dataset.max_entities is None:
+            # A slot takes `num_queries` positions: no row has more than there is room for.
+            room = max(1, sum(lengths.values()) // self.num_queries)
+            slots = max(slots, min(slots * most, room)) if shared else min(slots, room)
         return self._converter(dataset, tokenizer, rows, lengths, slots, most)
 
     def _lengths(self, dataset: "DatasetConfig") -> Mapping[str, int]:
