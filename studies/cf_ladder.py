@@ -9,7 +9,8 @@ left out and kept in. A sequential model reads the validation item too, which a 
 time of the test; "item-kNN, up to date" and "iALS, folded in" score with the same history, where
 the plain rows know the training interactions alone. Settings of item-kNN are tuned on validation.
 Methods that are trained step by step train in the folder: a killed command goes on where it was,
-and what was measured is kept.
+and what was measured is kept. `--lists NAME=FOLDER` adds what `ilm evaluate` found of a run's lists
+on the same users, with what they had left out (FOLDER/ranks.jsonl), to that half of the table.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.popularity import popularity_scorer
 from ilm_jax.cf.sequences import Sequences
 from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
+from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.metrics.ranking import hit_rate, ndcg
@@ -99,12 +101,33 @@ class Ladder:
         print(f"{steps} steps an epoch; epoch {run.best_epoch if run.measure else 'last'}")
         return evaluation.vector_scorer(run.user_vectors(Sequences.before(self.splits, TEST)), item)
 
+    def evaluated(self, name: str, folder: pathlib.Path) -> None:
+        """Ranks of a run's lists; beyond a list's end the last of the catalogue.
+
+        Raises:
+          UserError: if they are of other users or targets.
+        """
+        read = (folder / "ranks.jsonl").read_text(encoding="utf-8").splitlines()
+        found = {line["user"]: (line["target"], line["rank"]) for line in map(json.loads, read)}
+        catalogue = self.splits.catalogue
+        _, users, targets = evaluation.held_back(self.splits, TEST)
+        wanted = {
+            catalogue.user_ids[user]: catalogue.item_ids[item]
+            for user, item in zip(users, targets, strict=True)
+        }
+        if {user: target for user, (target, _) in found.items()} != wanted:
+            raise UserError(f"{folder}: lists of other users or test items than {catalogue.name}")
+        ranks = [found[user][1] or catalogue.num_items for user in wanted]
+        self.ranks[name] = [ranks, None]
+
     def lines(self) -> list[str]:
         """The table, and the paired tests of each row against the one above it."""
         lines = [f"test, {len(self.ranks['popularity'][0])} users; HR@10 and NDCG@10"]
         for place, seen in enumerate(("seen items left out", "seen items kept in")):
             lines.append(seen)
-            values = {name: np.array(ranks[place]) for name, ranks in self.ranks.items()}
+            values = {
+                name: np.array(ranks[place]) for name, ranks in self.ranks.items() if ranks[place]
+            }
             for name, ranks in values.items():
                 hits, gain = mean_interval(hit_rate(ranks, 10)), mean_interval(ndcg(ranks, 10))
                 lines.append(f"  {name:<28}{hits}  {gain}")
@@ -125,6 +148,9 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/cf_ladder", type=pathlib.Path)
     parser.add_argument("--recipes", nargs="*", default=["runs/cf.gin", "runs/sasrec.gin"])
     parser.add_argument("--bind", nargs="*", default=[], help="NAME=VALUE of every recipe")
+    parser.add_argument(
+        "--lists", nargs="*", default=[], help="NAME=FOLDER of an evaluation of a run"
+    )
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
@@ -139,6 +165,9 @@ def main() -> int:
             recipe = dataclasses.replace(recipe, model_dir=str(arguments.folder / name))
         for row, make in ladder.recipe(name, recipe, gin_config.operative_config()):
             ladder.measure(row, make)
+    for words in arguments.lists:
+        row, _, folder = words.partition("=")
+        ladder.evaluated(row, pathlib.Path(folder))
     lines = ladder.lines()
     with atomic_write(arguments.folder / "table.txt") as stream:
         stream.write("\n".join(lines) + "\n")

@@ -119,7 +119,7 @@ def _specs() -> list[TaskSpec]:
             version=3 if indexing == "title" else 2,
             make=NextItem,
             answer="items",
-            settings=(*NEXT_ITEM, "prompt_file"),
+            settings=(*NEXT_ITEM, "prompt_file", "bare_history"),
             fixes=Indexed(indexing),
             mentions=MENTIONS[kind],
             metrics=RANKING,

@@ -6,7 +6,7 @@ import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples import templates
-from ilm_jax.data.examples.prompts import dataset_word
+from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT, dataset_word
 from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
 from ilm_jax.data.examples.task_keys import plain_settings, task_key
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
@@ -148,3 +148,35 @@ def test_an_absent_file_of_templates_is_named():
 def test_a_trained_tokenizer_without_clusters_is_as_before():
     texts = [*CATALOGUE.texts, "item_1001"]
     assert OwnTokenizer.train(texts, 500).model == OwnTokenizer.train(texts, 500, whole=()).model
+
+
+def test_a_bare_history_is_its_slots_and_nothing_else():
+    bare = SETTINGS.replace(bare_history=True, mention_history="slot", mention_user="none")
+    for task, split in (("sequential_random", "train"), ("sequential_random_unseen", "test")):
+        examples = rendered(task, split, bare)
+        assert len(examples) == len(rendered(task, split, bare.replace(bare_history=False)))
+        for example in examples:
+            user, position = example.key.split("#")[0].split("@")
+            before = CATALOGUE.sequence(ROW[user])[max(0, int(position) - 20) : int(position)]
+            named = [(part.kind, part.text, part.row) for part in example.prompt.segments]
+            assert named == [(ITEM_SLOT, "", row) for row in before]
+            assert example.prompt.elements == tuple(range(len(before) + 1))
+    (first, *_) = rendered("sequential_random", "test", bare.replace(mention_user="slot"))
+    assert first.prompt.segments[0].kind == USER_SLOT
+    # Without slots it is words, which need what stands between them.
+    words = bare.replace(text_only=True)
+    plain = words.replace(bare_history=False)
+    assert rendered("sequential_random", "test", words) == rendered(
+        "sequential_random", "test", plain
+    )
+    with pytest.raises(UserError, match='set mention_history="slot"'):
+        rendered("sequential_random", "test", bare.replace(mention_history="id+slot"))
+
+
+def test_a_bare_history_makes_another_cache_and_no_other_task_reads_it():
+    bare = SETTINGS.replace(bare_history=True, mention_history="slot")
+    plain = bare.replace(bare_history=False)
+    for name, same in (("sequential_random", False), ("long_description", True)):
+        spec = spec_named(name)
+        assert (plain_settings(spec, bare) == plain_settings(spec, plain)) == same
+    assert "bare_history" not in plain_settings(spec_named("sequential_random"), plain)

@@ -45,6 +45,8 @@ class PromptSettings:
       item_codes: "semantic": file of `ilm semantic_ids`.
       history: at most so many items before the target (OpenP5: 20).
       prompt_file: file of templates in OpenP5's format that ask for the next item; "": ours.
+      bare_history: the prompt of a sequential task is its history and nothing else, slots side by
+        side, as a sequential model reads it. Not with text_only, which leaves no slots.
       text_only: every slot mention falls back to words: description to "none", history to "id"
         (what remains of a combination is kept), user to "id".
       seed: of the random item and user numbers, and of a task's draws.
@@ -64,6 +66,7 @@ class PromptSettings:
     item_codes: InputFile = ""
     history: Count = 10
     prompt_file: InputFile = ""
+    bare_history: bool = False
     text_only: bool = False
     seed: Seed = 0
 

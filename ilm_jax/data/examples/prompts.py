@@ -21,6 +21,7 @@ from ilm_jax.data.examples import item_index, templates
 from ilm_jax.data.examples.memo import Memo
 from ilm_jax.data.examples.prompt_settings import PromptSettings
 from ilm_jax.data.sources.registry import DATASETS
+from ilm_jax.errors import UserError
 
 ITEM_SLOT, USER_SLOT = -1, -2
 # How slots look where a prompt is shown as one string: private-use characters.
@@ -82,6 +83,8 @@ class PromptRenderer:
             self._description = without_slots(self._description, "none")
             self._history = without_slots(self._history, "id")
             self._user = without_slots(self._user, "id")
+        # Words in the place of slots would run into each other.
+        self._bare = settings.bare_history and self._history == "slot"
         self._elements: Memo[tuple[int, bool], list[Segment]] = Memo()
 
     @functools.cached_property
@@ -151,7 +154,21 @@ class PromptRenderer:
         return self.fill(templates.DESCRIPTION[template], {"item": mention})
 
     def templates(self, task: str, prompts: str = "seen") -> tuple[str, ...]:
-        """The templates of "sequential" or "straightforward", "seen" in training or "unseen"."""
+        """The templates of "sequential" or "straightforward", "seen" in training or "unseen".
+
+        Raises:
+          UserError: for a bare history of words, which would run into each other; see
+            `templates.recommendation`.
+        """
+        if self.settings.bare_history and task == "sequential":
+            if self.settings.mention_history != "slot":
+                raise UserError(
+                    f"TaskSettings.bare_history with mention_history="
+                    f'"{self.settings.mention_history}": words would run into each other; '
+                    'set mention_history="slot"'
+                )
+            if self._bare:
+                return (templates.BARE,)
         return templates.recommendation(task, prompts, self.settings.prompt_file)
 
     def sequential(self, user: int, history: Sequence[int], template: int) -> Rendered:
@@ -180,7 +197,8 @@ class PromptRenderer:
             # Titles have commas of their own.
             mark = Segment(0, ";" if "title" in self._history else ",")
             marks = [] if last else [mark]
-            element = self._elements[row, last] = _join([Segment(0, " "), *mention, *marks])
+            parts = mention if self._bare else [Segment(0, " "), *mention, *marks]
+            element = self._elements[row, last] = _join(parts)
         return element
 
     def mention_item(self, row: int, mention: str, title_allowed: bool) -> list[Segment]:
@@ -250,7 +268,7 @@ def _join(segments: Sequence[Segment]) -> list[Segment]:
 
 @functools.cache
 def _pieces(template: str, absent: frozenset[str]) -> list[tuple[Segment, str]]:
-    """(text, place after it or "") in order; a prompt ends in one space."""
+    """(text, place after it or "") in order; a prompt ends in one space, a bare one in its slot."""
 
     def keep(match: re.Match) -> str:
         """The optional part if all that it names is there, else its alternative."""
@@ -260,7 +278,8 @@ def _pieces(template: str, absent: frozenset[str]) -> list[tuple[Segment, str]]:
     parts = _PLACE.split(_OPTIONAL.sub(keep, template))
     sentence = parts[0][:1].upper() + parts[0][1:]
     texts, places = [sentence, *parts[2::2]], [*parts[1::2], ""]
-    told = [Segment(0, text) for text in (*texts[:-1], texts[-1] + " ")]
+    end = "" if template == templates.BARE else " "
+    told = [Segment(0, text) for text in (*texts[:-1], texts[-1] + end)]
     return list(zip(told, places, strict=True))
 
 

@@ -31,7 +31,12 @@ _TOKENIZER = (
 _NOT_READ = (*_TOKENIZER, "families", "split")
 # Settings that came later: keys say nothing of them where they have their default, so that caches
 # that were made without them are still read.
-_LATER = {"item_codes": "", "knowledge.answer": "title", "elm24.train_items": 0}
+_LATER = {
+    "item_codes": "",
+    "bare_history": False,
+    "knowledge.answer": "title",
+    "elm24.train_items": 0,
+}
 
 
 # Which written texts train (see `telling`); raised when that changes, so that no cache of what does

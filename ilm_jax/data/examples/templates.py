@@ -55,6 +55,8 @@ OURS = {
     ("straightforward", "seen"): STRAIGHTFORWARD_SEEN,
     ("straightforward", "unseen"): STRAIGHTFORWARD_UNSEEN,
 }
+# A history and nothing else, see `PromptSettings.bare_history`.
+BARE = "[{user}]{history}"
 _OUTPUT = re.compile(r"\{dataset\} \{target\}")
 _PLACES = {"dataset", "user_id", "history", "target"}
 

@@ -1,0 +1,65 @@
+"""A run's lists stand in the ladder of their users, and in no other."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from ilm_jax.cf import evaluation
+from ilm_jax.cf.interactions import train_interactions
+from ilm_jax.cf.popularity import popularity_scorer
+from ilm_jax.data.catalogue.splits import TEST, SplitConfig, make_splits
+from ilm_jax.errors import UserError
+from tests.data.small_catalogue import small_catalogue
+
+STUDIES = pathlib.Path(__file__).parents[2] / "studies"
+
+
+@pytest.fixture
+def ladder(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(STUDIES))
+    import cf_ladder
+
+    splits = make_splits(small_catalogue(), SplitConfig(held_out_items=0.0))
+    made = cf_ladder.Ladder(splits, train_interactions(splits), tmp_path)
+    made.measure("popularity", lambda: popularity_scorer(splits.train_counts()))
+    yield made
+    for name in ("cf_ladder", "cf_data", "cf_sweep"):
+        sys.modules.pop(name)
+
+
+def lists_of(ladder, folder, change=None):
+    """What `ilm evaluate` writes, in another order of users, of the ladder's own row."""
+    catalogue = ladder.splits.catalogue
+    _, users, targets = evaluation.held_back(ladder.splits, TEST)
+    rows = [
+        {
+            "user": catalogue.user_ids[user],
+            "target": catalogue.item_ids[item],
+            "rank": rank if rank <= 10 else None,
+        }
+        for user, item, rank in zip(users, targets, ladder.ranks["popularity"][0], strict=True)
+    ][::-1]
+    if change:
+        change(rows)
+    (folder / "ranks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_row_of_lists_equals_the_scores_that_they_are_of(ladder, tmp_path):
+    ladder.evaluated("lists", lists_of(ladder, tmp_path))
+    scored, listed = (np.array(ladder.ranks[name][0]) for name in ("popularity", "lists"))
+    assert (scored <= 10).any() and (scored > 10).any()
+    assert np.array_equal(np.minimum(scored, 11), np.minimum(listed, 11))
+    left_out, kept_in = "\n".join(ladder.lines()).split("seen items kept in")
+    assert "lists" in left_out and "lists" not in kept_in
+
+
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows.pop(), lambda rows: rows[0].update(target="no item")]
+)
+def test_lists_of_others_are_refused(ladder, tmp_path, change):
+    with pytest.raises(UserError, match="lists of other users or test items"):
+        ladder.evaluated("lists", lists_of(ladder, tmp_path, change))
