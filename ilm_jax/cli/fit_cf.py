@@ -43,6 +43,17 @@ _MODEL_DIR = (
     "bit. Without it only the table is written, and a fit that was killed starts anew."
 )
 
+# What recipes call the flags that say how iALS is fitted; other methods have names of their own.
+_IN_RECIPES = {
+    "held_out_items": "HELD_OUT_ITEMS",
+    "seed": "SEED",
+    "split_seed": "splits.SplitConfig.seed",
+    **{
+        name: f"ials.IALSConfig.{name}"
+        for name in ("dim", "epochs", "alpha", "regularisation", "nu")
+    },
+}
+
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
@@ -171,7 +182,10 @@ def _from_recipe(values: flags.FlagValues, bindings: list[str]) -> "FitCF":
         if values[name].present and name not in ("gin_file", "gin_search_paths", *_DATA)
     ]
     if given:
-        raise UserError(f"--{given[0]} and a recipe: bind it in the recipe's names (--gin.…=…)")
+        instead = "leave one out"
+        if name := _IN_RECIPES.get(given[0]):
+            instead = f"bind it by its name there, --gin.{name}={values[given[0]].value}"
+        raise UserError(f"--{given[0]} and a recipe: {instead}")
     named = [
         f"fitting.FitCF.{name}={values[name].value!r}" for name in _DATA if values[name].present
     ]

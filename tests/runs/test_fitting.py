@@ -1,6 +1,7 @@
 """What item-language models are fed: methods side by side, cold flags, prefix users, recipes."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ilm_jax.cli import fit_cf
 from ilm_jax.data.catalogue.splits import TRAIN, SplitConfig, make_splits
 from ilm_jax.errors import UserError
 from ilm_jax.metrics.ranking import ndcg
-from ilm_jax.runs import fitting
+from ilm_jax.runs import fitting, gin_config
 from ilm_jax.runs.fitting import FitCF
 from ilm_jax.runs.sampled import SampledConfig
 
@@ -194,8 +195,13 @@ def test_recipes_fit_and_their_tables_feed_a_table_set(recipe, splits, tmp_path,
 
 
 def test_a_recipe_and_loose_flags_do_not_mix(tmp_path):
-    with pytest.raises(UserError, match="--alpha and a recipe"):
-        fit_cf.main(["--gin_file=runs/cf.gin", "--alpha=0.3"])
+    for flag in ("alpha=0.3", "held_out_items=0.2", "split_seed=1", "seed=2"):
+        with pytest.raises(UserError, match=f"--{flag.partition('=')[0]} and a recipe") as error:
+            fit_cf.main(["--gin_file=runs/cf.gin", f"--{flag}"])
+        (binding,) = re.findall(r"--gin\.(\S+)$", str(error.value))
+        gin_config.build(FitCF, ["runs/cf.gin"], [binding])
+    with pytest.raises(UserError, match="--extends and a recipe: leave one out"):
+        fit_cf.main(["--gin_file=runs/cf.gin", "--extends=cf.safetensors"])
     with pytest.raises(UserError, match="needs a recipe"):
         fit_cf.main(["--gin.SEED=3"])
     with pytest.raises(UserError, match="never read|nothing reads"):
