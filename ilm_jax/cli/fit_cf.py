@@ -20,22 +20,7 @@ if TYPE_CHECKING:
     from ilm_jax.data.catalogue.splits import Splits
     from ilm_jax.runs.fitting import FitCF
 
-# The defaults are one setting for both data sets that we measure on: validation Recall@20 / NDCG@10
-# of a grid with dim 32 and 16 epochs (toy: seed 0; latest_small: mean of seeds 0 to 2). Popularity:
-# toy .044 / .011, latest_small .057 / .017. Standard error over users: about .008 and .013, so
-# that the default is not told apart from the best of either.
-#     regularisation   alpha 0.03    0.1           0.3           1
-#   toy           1e-3   .240 / .085   .257 / .096   .269 / .096   .261 / .094
-#                 3e-3   .244 / .087   .259 / .096   .267 / .096   .262 / .090
-#                 1e-2   .245 / .090   .266 / .097   .267 / .093   .084 / .023
-#                 3e-2   .266 / .099   .258 / .091   .088 / .025   .049 / .013
-#   latest_small  1e-3   .106 / .028   .113 / .035   .116 / .038   .120 / .035
-#                 3e-3   .105 / .027   .115 / .035   .116 / .038   .118 / .035
-#                 1e-2   .113 / .031   .115 / .036   .115 / .034   .078 / .021
-#                 3e-2   .122 / .035   .108 / .028   .068 / .020   .054 / .014
-# At the default, dims 16 and 64: toy .270 / .098 and .260 / .093, latest_small .107 / .033 and
-# .111 / .037.
-
+# What found the defaults of the flags is in runs/cf.gin.
 
 _MODEL_DIR = (
     "Folder of the checkpoints and metrics of a method that is trained step by step "
