@@ -55,7 +55,24 @@ def run_of_folder(model_dir: str | os.PathLike, bindings: Bindings = ()) -> Run:
     if not config.is_file():
         raise UserError(f"{model_dir} holds no config.gin: {_instead(pathlib.Path(model_dir))}")
     here = f"MODEL_DIR={os.fspath(model_dir)!r}"
-    return run_of_recipe(str(config), [here, *as_texts(bindings)])
+    given = _in_every_scope(gin_config.bindings_of(config.read_text()), as_texts(bindings))
+    return run_of_recipe(str(config), [here, *given])
+
+
+def _in_every_scope(known: Mapping[str, str], bindings: Sequence[str]) -> list[str]:
+    """The bindings, those of a parameter for each scope too in which it is bound already.
+
+    A config.gin says scope by scope what the parts of a run consumed: what is bound without a
+    scope would change nothing there.
+    """
+    scopes = [(scope, bare) for scope, _, bare in (name.rpartition("/") for name in known) if scope]
+    found = []
+    for binding in bindings:
+        name = binding.partition("=")[0].strip()
+        found.append(binding)
+        if "." in name and "/" not in name:
+            found += [f"{s}/{binding}" for s, bare in scopes if f".{bare}".endswith(f".{name}")]
+    return found
 
 
 def _instead(path: pathlib.Path) -> str:

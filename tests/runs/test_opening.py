@@ -9,6 +9,18 @@ from tests.cli import small_world
 from tests.cli.trained_run import DECODER, LENGTHS, trained_run
 
 
+def test_a_binding_without_a_scope_holds_wherever_the_folder_binds_it():
+    root, _, _ = trained_run()
+    before = run_of_folder(root / "0")
+    assert before.dataset.settings.history != 1
+    run = run_of_folder(root / "0", {"task_settings.TaskSettings.history": 1})
+    assert run.dataset.settings == before.dataset.settings.replace(history=1)
+    assert [d.settings.history for d in run.train_eval.values()] == [1]
+    scoped = run_of_folder(root / "0", {"train/task_settings.TaskSettings.history": 1})
+    assert scoped.dataset.settings.history == 1
+    assert scoped.train_eval == before.train_eval
+
+
 @pytest.mark.slow
 def test_a_part_that_was_trained_stands_among_the_frozen_rest_of_its_source(tmp_path):
     root, _, _ = trained_run()
