@@ -50,7 +50,17 @@ AREAS = (
     "texts",
     "evaluation",
 )
-TREE = ("ilm_jax", "tasks", "gin", "launch", "tests", "setup.py", "pyproject.toml", "README.md")
+TREE = (
+    "ilm_jax",
+    "tasks",
+    "gin",
+    "launch",
+    "studies",
+    "tests",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+)
 TIMEOUT = 900
 CAUGHT, SURVIVED, BROKEN, SOUND = "caught", "survived", "broken", "sound"
 
