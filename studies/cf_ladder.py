@@ -9,8 +9,8 @@ left out and kept in. A sequential model reads the validation item too, which a 
 time of the test; "item-kNN, up to date" and "iALS, folded in" score with the same history, where
 the plain rows know the training interactions alone. Settings of item-kNN are tuned on validation.
 Methods that are trained step by step train in the folder: a killed command goes on where it was,
-and what was measured is kept. `--lists NAME=FOLDER` adds what `ilm evaluate` found of a run's lists
-on the same users, with what they had left out (FOLDER/ranks.jsonl), to that half of the table.
+and what was measured is kept. `--lists NAME=FOLDER` adds an evaluation of a run (`ilm evaluate`) on
+the same users, to that half of the table of which it is; a second one by that name, to the other.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from ilm_jax.cf.popularity import popularity_scorer
 from ilm_jax.cf.sequences import Sequences
 from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.metrics.ranking import hit_rate, ndcg
@@ -105,8 +106,14 @@ class Ladder:
         """Ranks of a run's lists; beyond a list's end the last of the catalogue.
 
         Raises:
-          UserError: if they are of other users or targets.
+          UserError: if they are no evaluation's, or of other users or targets.
         """
+        ranking = results.read(folder).record["protocol"].get("ranking")
+        if not (folder / "ranks.jsonl").is_file():
+            folder = folder / "evaluation"  # of a run
+        if ranking is None or not (folder / "ranks.jsonl").is_file():
+            raise UserError(f"{folder}: an evaluation without lists; evaluate a task that ranks")
+        place = 0 if ranking["seen_items"].startswith("left out") else 1
         read = (folder / "ranks.jsonl").read_text(encoding="utf-8").splitlines()
         found = {line["user"]: (line["target"], line["rank"]) for line in map(json.loads, read)}
         catalogue = self.splits.catalogue
@@ -118,7 +125,7 @@ class Ladder:
         if {user: target for user, (target, _) in found.items()} != wanted:
             raise UserError(f"{folder}: lists of other users or test items than {catalogue.name}")
         ranks = [found[user][1] or catalogue.num_items for user in wanted]
-        self.ranks[name] = [ranks, None]
+        self.ranks.setdefault(name, [None, None])[place] = ranks
 
     def lines(self) -> list[str]:
         """The table, and the paired tests of each row against the one above it."""
@@ -166,7 +173,9 @@ def main() -> int:
         for row, make in ladder.recipe(name, recipe, gin_config.operative_config()):
             ladder.measure(row, make)
     for words in arguments.lists:
-        row, _, folder = words.partition("=")
+        row, given, folder = words.partition("=")
+        if not given:
+            raise UserError(f"--lists {words}: give NAME=FOLDER")
         ladder.evaluated(row, pathlib.Path(folder))
     lines = ladder.lines()
     with atomic_write(arguments.folder / "table.txt") as stream:

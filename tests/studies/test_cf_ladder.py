@@ -12,6 +12,8 @@ from ilm_jax.cf.interactions import train_interactions
 from ilm_jax.cf.popularity import popularity_scorer
 from ilm_jax.data.catalogue.splits import TEST, SplitConfig, make_splits
 from ilm_jax.errors import UserError
+from ilm_jax.evaluation.reports import results
+from ilm_jax.metrics.values import Evaluation, MetricValues
 from tests.data.small_catalogue import small_catalogue
 
 STUDIES = pathlib.Path(__file__).parents[2] / "studies"
@@ -30,7 +32,7 @@ def ladder(monkeypatch, tmp_path):
         sys.modules.pop(name)
 
 
-def lists_of(ladder, folder, change=None):
+def lists_of(ladder, folder, change=None, seen="left out, but for the target"):
     """What `ilm evaluate` writes, in another order of users, of the ladder's own row."""
     catalogue = ladder.splits.catalogue
     _, users, targets = evaluation.held_back(ladder.splits, TEST)
@@ -44,7 +46,15 @@ def lists_of(ladder, folder, change=None):
     ][::-1]
     if change:
         change(rows)
-    (folder / "ranks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(at):
+        (at / "ranks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return ["ranks.jsonl"]
+
+    metric = MetricValues("ndcg@10", "users", np.arange(2), np.ones(2))
+    given = Evaluation([metric], protocol={"ranking": {"seen_items": seen}})
+    sizes = {"trainable_params": 5, "frozen_params": 7, "model_dir": "", "step": 1}
+    results.write(folder, given, writers=[write], **sizes)
     return folder
 
 
@@ -55,6 +65,8 @@ def test_a_row_of_lists_equals_the_scores_that_they_are_of(ladder, tmp_path):
     assert np.array_equal(np.minimum(scored, 11), np.minimum(listed, 11))
     left_out, kept_in = "\n".join(ladder.lines()).split("seen items kept in")
     assert "lists" in left_out and "lists" not in kept_in
+    ladder.evaluated("lists", lists_of(ladder, tmp_path, seen="kept as candidates"))
+    assert "\n".join(ladder.lines()).count("\n  lists     ") == 2
 
 
 @pytest.mark.parametrize(
@@ -63,3 +75,5 @@ def test_a_row_of_lists_equals_the_scores_that_they_are_of(ladder, tmp_path):
 def test_lists_of_others_are_refused(ladder, tmp_path, change):
     with pytest.raises(UserError, match="lists of other users or test items"):
         ladder.evaluated("lists", lists_of(ladder, tmp_path, change))
+    with pytest.raises(UserError, match="holds no evaluation.json"):
+        ladder.evaluated("lists", tmp_path / "none")

@@ -8,7 +8,7 @@ from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples import templates
 from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT, dataset_word
 from ilm_jax.data.examples.task_families import TASK_FAMILIES, spec_named
-from ilm_jax.data.examples.task_keys import plain_settings, task_key
+from ilm_jax.data.examples.task_keys import naming, plain_settings, task_key
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams.task_tokenizer import train_tokenizer
 from ilm_jax.data.tokenizers import OwnTokenizer
@@ -179,4 +179,6 @@ def test_a_bare_history_makes_another_cache_and_no_other_task_reads_it():
     for name, same in (("sequential_random", False), ("long_description", True)):
         spec = spec_named(name)
         assert (plain_settings(spec, bare) == plain_settings(spec, plain)) == same
+        # Whoever writes prompts in a task's form does as its training did.
+        assert naming(spec, bare).bare_history != same
     assert "bare_history" not in plain_settings(spec_named("sequential_random"), plain)

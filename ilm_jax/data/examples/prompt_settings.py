@@ -45,8 +45,9 @@ class PromptSettings:
       item_codes: "semantic": file of `ilm semantic_ids`.
       history: at most so many items before the target (OpenP5: 20).
       prompt_file: file of templates in OpenP5's format that ask for the next item; "": ours.
-      bare_history: the prompt of a sequential task is its history and nothing else, slots side by
-        side, as a sequential model reads it. Not with text_only, which leaves no slots.
+      bare_history: the prompt of a sequential task is its history alone, behind the user if that
+        is named: slots side by side, as a sequential model reads it. Without effect under
+        text_only, which leaves no slots.
       text_only: every slot mention falls back to words: description to "none", history to "id"
         (what remains of a combination is kept), user to "id".
       seed: of the random item and user numbers, and of a task's draws.

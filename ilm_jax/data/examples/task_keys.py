@@ -89,8 +89,12 @@ def effective(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
 
 
 def naming(spec: TaskSpec, settings: TaskSettings) -> TaskSettings:
-    """The settings by which the task's prompts and answers name items; others stay as they are."""
-    return settings.replace(**spec.fixes(settings))
+    """The settings by which the task's prompts and answers name items; others stay as they are.
+
+    But a bare history, which is a form of sequential tasks alone.
+    """
+    named = settings.replace(**spec.fixes(settings))
+    return named.replace(bare_history=named.bare_history and "bare_history" in reads(spec))
 
 
 def slots_at_most(spec: TaskSpec, settings: TaskSettings) -> int:
