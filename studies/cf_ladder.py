@@ -10,11 +10,15 @@ time of the test; "item-kNN, up to date" and "iALS, folded in" score with the sa
 the plain rows know the training interactions alone. Settings of item-kNN are tuned on validation.
 Methods that are trained step by step train in the folder: a killed command goes on where it was,
 and what was measured is kept. `--lists NAME=FOLDER` adds an evaluation of a run (`ilm evaluate`) on
-the same users, to that half of the table of which it is; a second one by that name, to the other.
+the same users, to that half of the table of which it is.
+
+With `--seeds 0 1 2` every recipe is fitted by each, and further lists by one name are a row's other
+seeds. A row is then the mean over its seeds, taken user by user: intervals and tests are over users.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -44,7 +48,12 @@ Scorers = Iterator[tuple[str, Callable[[], evaluation.Scorer]]]
 
 @dataclasses.dataclass
 class Ladder:
-    """One dataset, and the ranks of its test targets, kept in a file by row."""
+    """One dataset, and the ranks of its test targets, kept in a file.
+
+    Attributes:
+      ranks: by row, twice: seen items left out, and kept in; of each of the row's seeds, by its
+        name, the ranks of all users.
+    """
 
     splits: Splits
     train: Interactions
@@ -54,22 +63,28 @@ class Ladder:
         self.path = self.folder / "ranks.json"
         self.ranks = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    def measure(self, name: str, make: Callable[[], evaluation.Scorer]) -> None:
-        """Ranks of a row, once."""
-        if name in self.ranks:
+    def has(self, name: str, seed: int = 0) -> bool:
+        """Whether a row was measured by a seed."""
+        return str(seed) in self._row(name)[0]
+
+    def _row(self, name: str) -> list[dict[str, list[int]]]:
+        return self.ranks.setdefault(name, [{}, {}])
+
+    def measure(self, name: str, make: Callable[[], evaluation.Scorer], seed: int = 0) -> None:
+        """Ranks of a row by a seed, once."""
+        if self.has(name, seed):
             return
         scorer = make()
-        self.ranks[name] = [
-            evaluation.evaluate(scorer, self.splits, TEST, exclude_seen=exclude).ranks.tolist()
-            for exclude in (True, False)
-        ]
+        for kept, exclude in zip(self._row(name), (True, False), strict=True):
+            found = evaluation.evaluate(scorer, self.splits, TEST, exclude_seen=exclude)
+            kept[str(seed)] = found.ranks.tolist()
         with atomic_write(self.path) as stream:
             json.dump(self.ranks, stream)
 
     def baselines(self) -> Scorers:
         """Popularity, and item-kNN as training and as the test's history have it."""
         yield "popularity", lambda: popularity_scorer(self.splits.train_counts())
-        if "item-kNN" not in self.ranks or "item-kNN, up to date" not in self.ranks:
+        if not self.has("item-kNN") or not self.has("item-kNN, up to date"):
             fits = [item_knn.fit(self.train, config) for config in cf_sweep.NEIGHBOURS]
             nearest = max(
                 fits, key=lambda fit: evaluation.evaluate(fit, self.splits, VALID).ndcg(10).mean()
@@ -78,13 +93,13 @@ class Ladder:
             yield "item-kNN", lambda: nearest
             yield "item-kNN, up to date", lambda: dataclasses.replace(nearest, train=seen)
 
-    def recipe(self, name: str, recipe: FitCF, config_text: str) -> Scorers:
-        """The rows of a recipe."""
+    def recipe(self, name: str, recipe: FitCF, config_text: str, seed: int) -> Scorers:
+        """The rows of a recipe, by a seed that it binds."""
         method = recipe.methods[0]
         if isinstance(method, SequentialConfig):
             yield name, lambda: self._sequential(recipe, config_text)
         elif isinstance(method, ials.IALSConfig):
-            if name not in self.ranks or f"{name}, folded in" not in self.ranks:
+            if not self.has(name, seed) or not self.has(f"{name}, folded in", seed):
                 fit = ials.fit_interactions(self.train, method)
                 seen = evaluation.held_back(self.splits, TEST)[0]
                 user = ials.fold_in(seen, fit.item, method)
@@ -103,7 +118,7 @@ class Ladder:
         return evaluation.vector_scorer(run.user_vectors(Sequences.before(self.splits, TEST)), item)
 
     def evaluated(self, name: str, folder: pathlib.Path) -> None:
-        """Ranks of a run's lists; beyond a list's end the last of the catalogue.
+        """Ranks of a run's lists, a further seed of the row; none listed: the catalogue's last.
 
         Raises:
           UserError: if they are no evaluation's, or of other users or targets.
@@ -124,25 +139,29 @@ class Ladder:
         }
         if {user: target for user, (target, _) in found.items()} != wanted:
             raise UserError(f"{folder}: lists of other users or test items than {catalogue.name}")
-        ranks = [found[user][1] or catalogue.num_items for user in wanted]
-        self.ranks.setdefault(name, [None, None])[place] = ranks
+        row = self._row(name)[place]
+        row[str(folder)] = [found[user][1] or catalogue.num_items for user in wanted]
 
     def lines(self) -> list[str]:
         """The table, and the paired tests of each row against the one above it."""
-        lines = [f"test, {len(self.ranks['popularity'][0])} users; HR@10 and NDCG@10"]
+        lines = [f"test, {len(self.ranks['popularity'][0]['0'])} users; HR@10 and NDCG@10"]
         for place, seen in enumerate(("seen items left out", "seen items kept in")):
             lines.append(seen)
-            values = {
-                name: np.array(ranks[place]) for name, ranks in self.ranks.items() if ranks[place]
-            }
-            for name, ranks in values.items():
-                hits, gain = mean_interval(hit_rate(ranks, 10)), mean_interval(ndcg(ranks, 10))
-                lines.append(f"  {name:<28}{hits}  {gain}")
-            ordered = sorted(values, key=lambda name: ndcg(values[name], 10).mean())
+            gains = {}
+            for name, row in ((name, ranks[place]) for name, ranks in self.ranks.items()):
+                if not row:
+                    continue
+                seeds = [np.array(ranks) for ranks in row.values()]
+                hits = np.mean([hit_rate(ranks, 10) for ranks in seeds], axis=0)
+                gain = [ndcg(ranks, 10) for ranks in seeds]
+                gains[name] = np.mean(gain, axis=0)
+                means = ", ".join(f"{one.mean():.4f}" for one in gain)
+                each = f"  (seeds: {means})" if len(seeds) > 1 else ""
+                figures = f"{mean_interval(hits)}  {mean_interval(gains[name])}"
+                lines.append(f"  {name:<28}{figures}{each}")
+            ordered = sorted(gains, key=lambda name: gains[name].mean())
             for lower, higher in zip(ordered[:-1], ordered[1:], strict=True):
-                both = (ndcg(values[name], 10) for name in (lower, higher))
-                one, two = both
-                lines.append(f"  {compare(lower, one, higher, two)}")
+                lines.append(f"  {compare(lower, gains[lower], higher, gains[higher])}")
         return lines
 
 
@@ -155,23 +174,24 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/cf_ladder", type=pathlib.Path)
     parser.add_argument("--recipes", nargs="*", default=["runs/cf.gin", "runs/sasrec.gin"])
     parser.add_argument("--bind", nargs="*", default=[], help="NAME=VALUE of every recipe")
+    parser.add_argument("--seeds", nargs="+", default=[0], type=int, help="of every recipe")
     parser.add_argument(
         "--lists", nargs="*", default=[], help="NAME=FOLDER of an evaluation of a run"
     )
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
-    cf_data.claim(arguments.folder, splits, bound=arguments.bind)
+    cf_data.claim(arguments.folder, splits, bound=arguments.bind, ranks="by seed")
     ladder = Ladder(splits, train, arguments.folder)
     for name, make in ladder.baselines():
         ladder.measure(name, make)
-    for file in arguments.recipes:
+    for file, seed in itertools.product(arguments.recipes, arguments.seeds):
         name = pathlib.Path(file).stem
-        recipe = gin_config.build(FitCF, [file], arguments.bind)
+        recipe = gin_config.build(FitCF, [file], [*arguments.bind, f"SEED={seed}"])
         if any(isinstance(method, SequentialConfig) for method in recipe.methods):
-            recipe = dataclasses.replace(recipe, model_dir=str(arguments.folder / name))
-        for row, make in ladder.recipe(name, recipe, gin_config.operative_config()):
-            ladder.measure(row, make)
+            recipe = dataclasses.replace(recipe, model_dir=str(arguments.folder / f"{name}_{seed}"))
+        for row, make in ladder.recipe(name, recipe, gin_config.operative_config(), seed):
+            ladder.measure(row, make, seed)
     for words in arguments.lists:
         row, given, folder = words.partition("=")
         if not given:

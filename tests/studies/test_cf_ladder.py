@@ -42,7 +42,7 @@ def lists_of(ladder, folder, change=None, seen="left out, but for the target"):
             "target": catalogue.item_ids[item],
             "rank": rank if rank <= 10 else None,
         }
-        for user, item, rank in zip(users, targets, ladder.ranks["popularity"][0], strict=True)
+        for user, item, rank in zip(users, targets, ladder.ranks["popularity"][0]["0"], strict=True)
     ][::-1]
     if change:
         change(rows)
@@ -60,13 +60,26 @@ def lists_of(ladder, folder, change=None, seen="left out, but for the target"):
 
 def test_a_row_of_lists_equals_the_scores_that_they_are_of(ladder, tmp_path):
     ladder.evaluated("lists", lists_of(ladder, tmp_path))
-    scored, listed = (np.array(ladder.ranks[name][0]) for name in ("popularity", "lists"))
+    scored, listed = (
+        np.array(*ladder.ranks[name][0].values()) for name in ("popularity", "lists")
+    )
     assert (scored <= 10).any() and (scored > 10).any()
     assert np.array_equal(np.minimum(scored, 11), np.minimum(listed, 11))
     left_out, kept_in = "\n".join(ladder.lines()).split("seen items kept in")
     assert "lists" in left_out and "lists" not in kept_in
     ladder.evaluated("lists", lists_of(ladder, tmp_path, seen="kept as candidates"))
     assert "\n".join(ladder.lines()).count("\n  lists     ") == 2
+
+
+def test_a_row_of_seeds_is_their_mean_user_by_user(ladder, tmp_path):
+    users = len(ladder.ranks["popularity"][0]["0"])
+    ranks = {"0": [1] * users, "1": [1] + [99] * (users - 1)}
+    ladder.ranks["mean"] = [ranks, {}]
+    line = next(line for line in ladder.lines() if line.startswith("  mean "))
+    half = (1 + 1 / users) / 2
+    assert line.count(f"{half:.4f} [") == 2  # HR@10 and NDCG@10
+    assert line.endswith(f"(seeds: 1.0000, {1 / users:.4f})")
+    assert ladder.has("mean", 1) and not ladder.has("mean", 2)
 
 
 @pytest.mark.parametrize(
