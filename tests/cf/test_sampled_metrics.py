@@ -9,6 +9,7 @@ from ilm_jax.cf.rank_mixture import binomial, mean_range, rank_grid, smooth_dist
 from ilm_jax.cf.sampled_metrics import Candidates, corrected_metric
 from ilm_jax.errors import UserError
 from ilm_jax.metrics.ranking import ndcg
+from tests.marks import slow_but_for
 
 ITEMS = 2000
 
@@ -40,7 +41,7 @@ SHARES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHARES)
+@pytest.mark.parametrize("shape", slow_but_for(SHARES, "points"))
 def test_the_interval_holds_the_truth(shape):
     """Of 20 seeds 18 must hold: an interval of 95 % fails that in 8 of 100 such tests."""
     population, users, drawn = 499, 300, 50

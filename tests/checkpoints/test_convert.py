@@ -215,7 +215,8 @@ def logits(config, params):
     return model.apply(tree, hidden, method="logits")
 
 
-@pytest.mark.parametrize("to", [pytest.param("frozen", marks=pytest.mark.slow), "hugging_face"])
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["frozen", "hugging_face"])
 def test_merged_logits_are_the_unmerged_ones(run, tmp_path, to):
     folder, lm = run
     objective = LanguageModelling(lm)

@@ -141,6 +141,7 @@ def test_items_that_join_are_ranked_without_training(head_run, tmp_path, capsys)
     assert "was trained with something else" in said and "CF_TABLE" in said
 
 
+@pytest.mark.slow
 def test_a_head_without_a_table_is_refused(tmp_path, capsys):
     root, _, _ = trained_run()
     said = refused(

@@ -14,6 +14,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.models.decoder import Decoder, DecoderConfig
 from ilm_jax.models.new_tokens import NewTokens, extend
 from ilm_jax.models.t5 import T5, T5Config
+from tests.marks import slow_but_for
 
 LENGTHS = np.array([5, 2, 7])
 SEQUENCES = [
@@ -96,7 +97,7 @@ def test_all_items_as_beams_equals_exhaustive_scoring(model, exhaustive):
     np.testing.assert_allclose(scores, -np.sort(-exhaustive, axis=1), atol=1e-4)
 
 
-@pytest.mark.parametrize("beams", [1, pytest.param(3, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize("beams", slow_but_for([1, 3, 6], 6))
 def test_fewer_beams_give_distinct_items_with_their_true_scores(model, exhaustive, beams):
     items, scores = search(model, beams)
     assert all(len(set(row)) == beams and min(row) >= 0 for row in items.tolist())
@@ -104,7 +105,9 @@ def test_fewer_beams_give_distinct_items_with_their_true_scores(model, exhaustiv
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-@pytest.mark.parametrize(("rows", "stem"), [([1, 2], 2), ([7, 8], 3)])
+@pytest.mark.parametrize(
+    ("rows", "stem"), [([1, 2], 2), pytest.param([7, 8], 3, marks=pytest.mark.slow)]
+)
 def test_tokens_that_all_items_begin_with_count_in_their_scores(model, exhaustive, rows, stem):
     sequences = [SEQUENCES[row] for row in rows]
     assert build_trie(sequences).stem.shape == (1, stem)

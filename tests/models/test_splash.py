@@ -50,7 +50,9 @@ def test_kernel_and_formula_agree_in_value_and_gradient(kind, dim):
         np.testing.assert_allclose(left, right, atol=1e-4)
 
 
-@pytest.mark.parametrize(("tensor", "kv_heads"), [(2, 2), (4, 2)])
+@pytest.mark.parametrize(
+    ("tensor", "kv_heads"), [pytest.param(2, 2, marks=pytest.mark.slow), (4, 2)]
+)
 def test_so_they_do_on_a_mesh(tensor, kv_heads):
     """Four shards of two key heads: every query head has a copy of its own."""
     arrays = draw(rows=4, kv_heads=kv_heads)

@@ -127,7 +127,9 @@ def test_a_row_of_padding_alone_has_finite_gradients():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("kind", [{}, {"layer_positions": True, "gated": False}])
+@pytest.mark.parametrize(
+    "kind", [pytest.param({}, marks=pytest.mark.slow), {"layer_positions": True, "gated": False}]
+)
 def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(kind):
     model, params = make(**kind)
     one, g_one = loss_and_grad(model, params)

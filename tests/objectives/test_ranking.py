@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ilm_jax.objectives import ranking
+from tests.marks import slow_but_for
 
 BATCH, DRAWN, NEGATIVES = 5, 8, 40
 LOG_EXPECTED = np.log(np.linspace(0.05, 2.0, DRAWN))
@@ -186,7 +187,7 @@ def test_a_candidates_rank_is_unbiased_or_its_nth_part_too_low_with_replacement(
             assert mean == pytest.approx(1 + share * above)
 
 
-@pytest.mark.parametrize("cutoff", [10, 50, 100])
+@pytest.mark.parametrize("cutoff", slow_but_for([10, 50, 100], 10))
 def test_with_every_negative_the_positive_at_the_cutoff_is_weighed(cutoff):
     """Row by row N = m negatives, from 20 to 4000; the positive stands at rank K of them."""
     sizes = np.arange(20, 4001)

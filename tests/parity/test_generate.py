@@ -14,6 +14,7 @@ from ilm_jax.decoding.generator import Generator
 from ilm_jax.decoding.trie import build_trie
 from ilm_jax.models.decoder import Decoder
 from ilm_jax.models.t5 import T5
+from tests.marks import slow_but_for
 from tests.parity import make_generate as reference
 from tests.parity.test_t5 import stacked
 
@@ -101,7 +102,9 @@ def compare(case, got, want):
     return swapped
 
 
-@pytest.mark.parametrize("case", reference.CASES)
+@pytest.mark.parametrize(
+    "case", slow_but_for(reference.CASES, "t5", "t5_text", "llama_never", "llama_true")
+)
 def test_the_goldens(case):
     prompts = reference.draw_prompts(case)
     want = {

@@ -21,12 +21,14 @@ from ilm_jax.errors import UserError
 from ilm_jax.models.encoder import Bert
 from ilm_jax.models.layers import unit
 from ilm_jax.models.qformer import QFormer
+from tests.marks import slow_but_for
 from tests.parity.folder import GOLDENS, close, close_gradients, golden, read_config
 from tests.parity.make_qformer import CASES, IMAGES, reference
 from tests.parity.make_qformer import TEXT as WORDS
 
 BERT = GOLDENS / "bert_masked_lm"
 TEXT = jnp.array(WORDS)
+PLAIN_AND_TEXT = ("qformer_every_layer_plain", "qformer_every_second_text")
 TEXT_CASES = [name for name, (_, with_text) in CASES.items() if with_text]
 
 
@@ -60,7 +62,7 @@ def load(found, config):
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["golden", "live"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but_for(CASES, *PLAIN_AND_TEXT))
 def test_outputs_and_gradients_equal_the_reference(name, live):
     folder, want = golden(name)
     if live:
@@ -85,7 +87,7 @@ def test_outputs_and_gradients_equal_the_reference(name, live):
         close(words, want["text_hidden"])
 
 
-@pytest.mark.parametrize("name", TEXT_CASES)
+@pytest.mark.parametrize("name", slow_but_for(TEXT_CASES, "qformer_every_second_text"))
 def test_heads_of_stage_one_equal_the_retrieval_model(name):
     folder, want = golden(name)
     config = sizes(folder)

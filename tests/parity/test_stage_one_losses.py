@@ -17,6 +17,7 @@ import pytest
 from ilm_jax.models.qformer import QFormer
 from ilm_jax.objectives.alignment import Alignment
 from ilm_jax.objectives.contrastive import contrast
+from tests.marks import slow_but_for
 from tests.models.small import init, qformer_config
 
 ROWS, ITEMS, PAD = 8, 12, 0
@@ -169,7 +170,7 @@ def test_pair_losses_equal_their_formula(params, kind):
     np.testing.assert_allclose(got["loss"], want, rtol=2e-5)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.35])
+@pytest.mark.parametrize("smoothing", slow_but_for([0.0, 0.35], 0.35))
 def test_label_smoothing_is_that_of_the_contrastive_and_the_caption_losses(params, smoothing):
     objective = dataclasses.replace(OBJECTIVE, label_smoothing=smoothing)
     assert OBJECTIVE.label_smoothing == 0.1

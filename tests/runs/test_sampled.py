@@ -135,6 +135,7 @@ def test_what_a_run_was_made_from_may_not_change(train, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_users_whom_training_never_saw_get_vectors_by_their_histories(train):
     """The last 28 users are left out of training, and find their taste all the same."""
     first = train.users < 100

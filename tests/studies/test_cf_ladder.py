@@ -60,9 +60,7 @@ def lists_of(ladder, folder, change=None, seen="left out, but for the target"):
 
 def test_a_row_of_lists_equals_the_scores_that_they_are_of(ladder, tmp_path):
     ladder.evaluated("lists", lists_of(ladder, tmp_path))
-    scored, listed = (
-        np.array(*ladder.ranks[name][0].values()) for name in ("popularity", "lists")
-    )
+    scored, listed = (np.array(*ladder.ranks[name][0].values()) for name in ("popularity", "lists"))
     assert (scored <= 10).any() and (scored > 10).any()
     assert np.array_equal(np.minimum(scored, 11), np.minimum(listed, 11))
     left_out, kept_in = "\n".join(ladder.lines()).split("seen items kept in")

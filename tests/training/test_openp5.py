@@ -125,6 +125,7 @@ def update_by_hand(params, moments, grads, step):
     return found
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_hand_written_arithmetic():
     """Parameters are stepped beside each other, each side from its own."""
     before, after, losses = stepped(OBJECTIVE)
