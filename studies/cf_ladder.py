@@ -12,8 +12,9 @@ Methods that are trained step by step train in the folder: a killed command goes
 and what was measured is kept. `--lists NAME=FOLDER` adds an evaluation of a run (`ilm evaluate`) on
 the same users, to that half of the table of which it is.
 
-With `--seeds 0 1 2` every recipe is fitted by each, and further lists by one name are a row's other
-seeds. A row is then the mean over its seeds, taken user by user: intervals and tests are over users.
+With `--seeds 0 1 2` every recipe is fitted by each, and further lists by one name are a row's
+other seeds. A row is then the mean over its seeds, taken user by user: intervals and tests are over
+users.
 """
 
 import argparse

@@ -131,9 +131,9 @@ def report(study: KnowledgeStudy, seeds: Sequence[int]) -> str:
     return "\n".join([*lines, *map(line_of, pairs)])
 
 
-def line_of(paired: Paired) -> str:
+def line_of(paired: Paired, first: str = "with", second: str = "without") -> str:
     """A metric's difference with its interval, in a line."""
-    verdict = paired.verdict("with", "without").replace("tie within noise", "undecided")
+    verdict = paired.verdict(first, second).replace("tie within noise", "undecided")
     return (
         f"  {paired.name:26} {paired.first:.4f} {paired.second:.4f}  {paired.difference}  "
         f"p = {paired.p_value:.2g}, {paired.units} {paired.unit}: {verdict}"
