@@ -1,6 +1,9 @@
 # Sourced by the other scripts: an environment with ilm_jax in it, made on first use.
 # $1: extras to install, e.g. "test". Uses the active virtual environment, else .venv.
 set -euo pipefail
+# Compiled modules are kept whatever the machine's habit is (images for containers often set it):
+# without them every command compiles the sources of all that it imports, 20,000 files, anew.
+unset PYTHONDONTWRITEBYTECODE
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 EXTRAS="${1:-}"
 

@@ -92,7 +92,9 @@ def devices() -> Iterator[Finding]:
 def environment() -> Iterator[Finding]:
     """Variables that are often wrong, and TPUs that JAX does not use."""
     import glob
+    import importlib.util
     import os
+    import sys
 
     import jax
 
@@ -113,6 +115,15 @@ def environment() -> Iterator[Finding]:
         )
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         yield Finding("note", "XLA_FLAGS asks for virtual CPU devices")
+    if sys.dont_write_bytecode and not os.path.exists(
+        importlib.util.cache_from_source(jax.__file__)
+    ):
+        yield Finding(
+            "note",
+            "no compiled modules: every command compiles the sources of all packages anew (seconds)",
+            "unset PYTHONDONTWRITEBYTECODE, or python -m compileall -q "
+            + os.path.dirname(os.path.dirname(jax.__file__)),
+        )
     if os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "true"):
         yield Finding(
             "fail",

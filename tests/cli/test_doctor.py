@@ -49,6 +49,18 @@ def test_a_package_that_is_not_there_is_told_with_its_remedy(monkeypatch):
     assert "fail  jax 0.11.1 with jaxlib 0.10.2: pip install jaxlib==0.11.1" in found
 
 
+@pytest.mark.parametrize(("kept", "there"), [(True, False), (False, False), (False, True)])
+def test_sources_that_are_compiled_at_every_start_are_told(monkeypatch, tmp_path, kept, there):
+    compiled = tmp_path / "jax.pyc"
+    if there:
+        compiled.touch()
+    monkeypatch.setattr("importlib.util.cache_from_source", lambda path: str(compiled))
+    monkeypatch.setattr("sys.dont_write_bytecode", not kept)
+    told = [str(one) for one in doctor.environment() if "no compiled modules" in str(one)]
+    assert bool(told) == (not kept and not there)
+    assert all("unset PYTHONDONTWRITEBYTECODE" in line for line in told)
+
+
 def test_a_mesh_that_does_not_fit_is_told_with_a_remedy(capsys, tmp_path):
     recipe = ["--gin_file=tiny/stage0.gin", f"--gin.MODEL_DIR={tmp_path}"]
     assert run(capsys, *recipe)[0] == 0
