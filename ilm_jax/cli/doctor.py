@@ -120,7 +120,7 @@ def environment() -> Iterator[Finding]:
     ):
         yield Finding(
             "note",
-            "no compiled modules: every command compiles the sources of all packages anew (seconds)",
+            "no compiled modules: every command compiles the sources of its packages for seconds",
             "unset PYTHONDONTWRITEBYTECODE, or python -m compileall -q "
             + os.path.dirname(os.path.dirname(jax.__file__)),
         )
