@@ -7,12 +7,13 @@ clip, AdamW and schedule. Both begin with the same weights, number rows drawn an
 same rows.
 
     python -m tests.benchmarks.bench_openp5 --peer_python PYTHON [--shape small] [--steps 200]
-        [--batch 8] [--dropout 0] [--seeds 1] [--output FILE]
+        [--epoch_of 0] [--batch 8] [--dropout 0] [--seeds 1] [--output FILE]
 
 needs torch and transformers, of another environment (--peer_python), and nothing of the network:
 the toy world's catalogue (2,000 items) and a T5 tokenizer of the tests, whose vocabulary is small,
 so that of t5_small's 32,128 rows most are never said. `--shape t5_small` has T5-small's sizes; a
-batch of 64 takes minutes a step of one core there, so give it 2 to 8 rows, and say so.
+batch of 64 takes minutes a step of one core there, so give it 2 to 8 rows, and say so. With
+`--epoch_of USERS` it trains one epoch of that many users' examples, each in all its renderings.
 
 Without dropout losses are compared step by step, and the weights at the end; the exit code says
 whether losses agreed to 1e-3 of their size. With dropout (0.1) masks are each side's own: `--seeds`
@@ -64,10 +65,14 @@ Batch = dict[str, np.ndarray]
 class OnDemand:
     """A task's training examples, made when they are read; all renderings of one are neighbours."""
 
-    def __init__(self, spec: TaskSpec, run: Run, splits: Any, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, spec: TaskSpec, run: Run, splits: Any, tokenizer: Tokenizer, users: int = 0
+    ) -> None:
         settings = run.train["prompt"].settings
         (self._examples,) = make_examples([spec], splits, settings, tokenizer)
-        self._index = self._examples.index("train")
+        index = self._examples.index("train")
+        kept = np.asarray(index["user"]) < (users or np.inf)
+        self._index = {name: np.asarray(column)[kept] for name, column in index.items()}
         self._catalogue, self._features = splits.catalogue.name, spec.features
 
     def __len__(self) -> int:
@@ -87,23 +92,31 @@ def recipe(flags: argparse.Namespace) -> Run:
         sizes["vocab_size"] = 0
     bindings = [f"t5.T5Config.{name}={value}" for name, value in sizes.items()]
     lengths = {"inputs": flags.inputs, "targets": 16}
-    macros = [f"TRAIN_STEPS={flags.total}", f"BATCH_SIZE={flags.batch}", "PROMPT_FORMAT=plain"]
+    macros = [f"TRAIN_STEPS={flags.total or 1}", f"BATCH_SIZE={flags.batch}", "PROMPT_FORMAT=plain"]
     macros.append(f"TASK_FEATURE_LENGTHS={lengths}")
     return build(Run, ["runs/openp5_scratch.gin"], [*macros, *bindings], unnamed="nowhere")
 
 
-def batches_of(run: Run, tokenizer: Tokenizer, steps: int) -> list[Batch]:
-    """The first batches of the run."""
+def stream_of(run: Run, tokenizer: Tokenizer, users: int) -> Stream:
+    """The run's training rows, of its first users or of all (0)."""
     data = run.train["prompt"]
     splits = make_splits(load_catalogue(data.dataset), data.settings.split)
     specs = [spec for spec in data.specs() if spec.task in TASKS]
     sources = {
         spec.task: Renderings(
-            OnDemand(spec, run, splits, tokenizer), data.settings.variants, data.redraw, spec.task
+            OnDemand(spec, run, splits, tokenizer, users),
+            data.settings.variants,
+            data.redraw,
+            spec.task,
         )
         for spec in specs
     }
-    stream = Stream(sources, seed=data.seed, block=data.block, transform=Draw(sources))
+    return Stream(sources, seed=data.seed, block=data.block, transform=Draw(sources))
+
+
+def batches_of(run: Run, tokenizer: Tokenizer, stream: Stream, steps: int) -> list[Batch]:
+    """The first batches of the run."""
+    data = run.train["prompt"]
     _, converter = run.objective.layout("prompt").open(data, {}, tokenizer, None)
     size = run.trainer.batch_size
     numbers = [np.arange(k * size, (k + 1) * size) for k in range(steps)]
@@ -218,21 +231,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", choices=[*SHAPES], default="small")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--total", type=int, help="steps of the schedule; default: --steps")
+    parser.add_argument("--epoch_of", type=int, default=0, help="users; in place of --steps")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=300)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--output", help="file of all losses, as JSON")
-    flags = parser.parse_args()
-    flags.total = flags.total or flags.steps
-    return flags
+    return parser.parse_args()
 
 
 def main() -> int:
     """Prints both curves and what they differ by; the last line is JSON."""
-    flags = parse()
-    run, tokenizer = recipe(flags), published("t5")
-    batches = batches_of(run, tokenizer, flags.steps)
+    flags, tokenizer = parse(), published("t5")
+    stream = stream_of(recipe(flags), tokenizer, flags.epoch_of)
+    if flags.epoch_of:
+        flags.steps = stream.len_epoch // flags.batch
+    flags.total = flags.total or flags.steps
+    run = recipe(flags)
+    batches = batches_of(run, tokenizer, stream, flags.steps)
     ours = Ours(run, tokenizer)
     optimizer = run.optimizer
     sizes = dataclasses.asdict(ours.lm)
