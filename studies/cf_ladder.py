@@ -23,10 +23,11 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import cf_data
 import cf_sweep
+import ladder_picture
 import numpy as np
 
 from ilm_jax.cf import evaluation, ials, item_knn
@@ -44,6 +45,8 @@ from ilm_jax.runs.fitting import FitCF
 from ilm_jax.runs.sequential import SequentialConfig, SequentialFit
 from ilm_jax.training.host_memory import keep_freed_memory
 
+HALVES = "left out", "kept in"
+PerUser = tuple[np.ndarray, np.ndarray]
 Scorers = Iterator[tuple[str, Callable[[], evaluation.Scorer]]]
 
 
@@ -143,27 +146,51 @@ class Ladder:
         row = self._row(name)[place]
         row[str(folder)] = [found[user][1] or catalogue.num_items for user in wanted]
 
+    def rows(self, place: int) -> Iterator[tuple[str, PerUser, list[float]]]:
+        """Of a half: each row's name, its users' HR@10 and NDCG@10, and NDCG@10 by seed."""
+        for name, halves in self.ranks.items():
+            if seeds := [np.array(ranks) for ranks in halves[place].values()]:
+                hits = np.mean([hit_rate(ranks, 10) for ranks in seeds], axis=0)
+                gains = [ndcg(ranks, 10) for ranks in seeds]
+                means = [float(gain.mean()) for gain in gains]
+                yield name, (hits, np.mean(gains, axis=0)), means
+
     def lines(self) -> list[str]:
         """The table, and the paired tests of each row against the one above it."""
         lines = [f"test, {len(self.ranks['popularity'][0]['0'])} users; HR@10 and NDCG@10"]
-        for place, seen in enumerate(("seen items left out", "seen items kept in")):
-            lines.append(seen)
+        for place, seen in enumerate(HALVES):
+            lines.append(f"seen items {seen}")
             gains = {}
-            for name, row in ((name, ranks[place]) for name, ranks in self.ranks.items()):
-                if not row:
-                    continue
-                seeds = [np.array(ranks) for ranks in row.values()]
-                hits = np.mean([hit_rate(ranks, 10) for ranks in seeds], axis=0)
-                gain = [ndcg(ranks, 10) for ranks in seeds]
-                gains[name] = np.mean(gain, axis=0)
-                means = ", ".join(f"{one.mean():.4f}" for one in gain)
+            for name, (hits, gain), seeds in self.rows(place):
+                gains[name] = gain
+                means = ", ".join(f"{mean:.4f}" for mean in seeds)
                 each = f"  (seeds: {means})" if len(seeds) > 1 else ""
-                figures = f"{mean_interval(hits)}  {mean_interval(gains[name])}"
-                lines.append(f"  {name:<28}{figures}{each}")
+                lines.append(f"  {name:<28}{mean_interval(hits)}  {mean_interval(gain)}{each}")
             ordered = sorted(gains, key=lambda name: gains[name].mean())
             for lower, higher in zip(ordered[:-1], ordered[1:], strict=True):
                 lines.append(f"  {compare(lower, gains[lower], higher, gains[higher])}")
         return lines
+
+    def picture(self, names: Mapping[str, str], lists: Container[str], title: str) -> None:
+        """Draws the first half into the folder, by other names where some are given."""
+        drawn = {
+            names.get(name, name): (mean_interval(gain), name in lists)
+            for name, (_, gain), _ in self.rows(0)
+        }
+        whom = f"{title}, {len(self.ranks['popularity'][0]['0']):,} users, seen items {HALVES[0]}"
+        ladder_picture.draw(drawn, whom, self.folder / "ladder.png")
+
+
+def pairs_of(flag: str, words: Sequence[str]) -> list[tuple[str, str]]:
+    """What words of the form A=B say.
+
+    Raises:
+      UserError: for another form.
+    """
+    for word in words:
+        if "=" not in word:
+            raise UserError(f"{flag} {word}: give two names with = between them")
+    return [(name, value) for name, _, value in (word.partition("=") for word in words)]
 
 
 def main() -> int:
@@ -179,6 +206,9 @@ def main() -> int:
     parser.add_argument(
         "--lists", nargs="*", default=[], help="NAME=FOLDER of an evaluation of a run"
     )
+    parser.add_argument(
+        "--names", nargs="*", default=[], help="ROW=NAME in the picture, FOLDER/ladder.png"
+    )
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
@@ -193,14 +223,14 @@ def main() -> int:
             recipe = dataclasses.replace(recipe, model_dir=str(arguments.folder / f"{name}_{seed}"))
         for row, make in ladder.recipe(name, recipe, gin_config.operative_config(), seed):
             ladder.measure(row, make, seed)
-    for words in arguments.lists:
-        row, given, folder = words.partition("=")
-        if not given:
-            raise UserError(f"--lists {words}: give NAME=FOLDER")
+    lists = pairs_of("--lists", arguments.lists)
+    for row, folder in lists:
         ladder.evaluated(row, pathlib.Path(folder))
     lines = ladder.lines()
     with atomic_write(arguments.folder / "table.txt") as stream:
         stream.write("\n".join(lines) + "\n")
+    names = dict(pairs_of("--names", arguments.names))
+    ladder.picture(names, dict(lists), splits.catalogue.name.removeprefix("sequences/"))
     print("\n".join(lines))
     return 0
 

@@ -28,7 +28,7 @@ def ladder(monkeypatch, tmp_path):
     made = cf_ladder.Ladder(splits, train_interactions(splits), tmp_path)
     made.measure("popularity", lambda: popularity_scorer(splits.train_counts()))
     yield made
-    for name in ("cf_ladder", "cf_data", "cf_sweep"):
+    for name in ("cf_ladder", "cf_data", "cf_sweep", "ladder_picture"):
         sys.modules.pop(name)
 
 
