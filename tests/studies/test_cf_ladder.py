@@ -80,6 +80,20 @@ def test_a_row_of_seeds_is_their_mean_user_by_user(ladder, tmp_path):
     assert ladder.has("mean", 1) and not ladder.has("mean", 2)
 
 
+def test_the_picture_has_the_rows_of_the_half_without_seen_items(ladder, tmp_path, monkeypatch):
+    ladder.evaluated("lists", lists_of(ladder, tmp_path, seen="kept as candidates"))
+    ladder.picture({}, (), "small")
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    ladder.evaluated("run", lists_of(ladder, tmp_path))
+    drawn = {}
+    monkeypatch.setattr("ladder_picture.draw", lambda rows, title, output: drawn.update(rows))
+    ladder.picture({"popularity": "the most popular"}, ("run", "lists"), "small")
+    assert {name: ours for name, (_, ours) in drawn.items()} == {
+        "the most popular": False,
+        "run": True,
+    }
+
+
 @pytest.mark.parametrize(
     "change", [lambda rows: rows.pop(), lambda rows: rows[0].update(target="no item")]
 )
