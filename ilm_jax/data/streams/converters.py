@@ -243,15 +243,14 @@ class PromptConverter:
         """
         inputs, slots, bounds = (example[name] for name in ("inputs", "slots", "history_bounds"))
         bounds = np.asarray(bounds, np.int64)
-        if not len(slots) and len(inputs) <= self.inputs_length:
+        most = self.max_entities - others
+        wide = len(inputs) + len(slots) * (self.num_queries - 1)
+        if wide <= self.inputs_length and len(slots) <= most:
             return Fitted(inputs, slots, bounds)
         is_slot = inputs < 0
         # Positions and slots before each token; differences give those of any span.
         before = np.concatenate([[0], np.cumsum(np.where(is_slot, self.num_queries, 1))])
         slots_before = np.concatenate([[0], np.cumsum(is_slot)])
-        most = self.max_entities - others
-        if before[-1] <= self.inputs_length and slots_before[-1] <= most:
-            return Fitted(inputs, slots, bounds)
         # The latest element stays: a history of nothing is another task.
         for cut in bounds[1:-1]:
             start = bounds[0]
@@ -274,6 +273,11 @@ class PromptConverter:
         """The targets, their slot widened; of rows without answers the first token's place."""
         targets, content = example["targets"], example["targets_content"]
         is_slot = targets < 0
+        if self._answers and len(targets) and not is_slot.any():
+            if len(targets) > (most := self.targets_length):
+                self._check_cut(example, len(targets))
+                targets, content = targets[:most], content[:most]
+            return _Answer(targets, np.full(len(targets), -1), content)
         first = np.where(is_slot[:1], self._pad, targets[:1])
         if not self._answers:
             return _Answer(first, np.full(1, -1), content[:1])

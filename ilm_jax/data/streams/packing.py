@@ -50,8 +50,9 @@ def plan(sizes: Sequence[tuple[int, int, int]], room: Room, seed: int) -> list[l
     Raises:
       UserError: if an example alone is more than a row holds.
     """
+    limits = room.limits
     needs = np.concatenate([np.array(sizes).reshape(-1, 3), np.ones((len(sizes), 1), int)], axis=1)
-    too_large = np.flatnonzero((needs > room.limits).any(axis=1))
+    too_large = np.flatnonzero((needs > limits).any(axis=1))
     if len(too_large):
         raise UserError(f"example {too_large[0]} needs {needs[too_large[0]]}, a row has {room}")
     order = np.random.default_rng(draws.integer(2**31, seed, "packing")).permutation(len(sizes))
@@ -69,7 +70,7 @@ def plan(sizes: Sequence[tuple[int, int, int]], room: Room, seed: int) -> list[l
                 left = np.delete(left, fullest, axis=0)
             rows.append([])
             open_rows.append(len(rows) - 1)
-            left = np.concatenate([left, room.limits[None]])
+            left = np.concatenate([left, limits[None]])
             at = len(open_rows) - 1
         rows[open_rows[at]].append(example)
         left[at] -= needs[example]

@@ -8,6 +8,7 @@
 All numbers are little-endian.
 """
 
+import array
 import numbers
 import struct
 from collections.abc import Sequence
@@ -43,8 +44,8 @@ def encode_record(features: Features, example: Example) -> bytes:
             text = _text(name, value).encode()
             parts += [_COUNT.pack(len(text)), text]
         else:
-            array = _int32(name, value)
-            parts += [_COUNT.pack(len(array)), array.astype("<i4").tobytes()]
+            ints = _int32(name, value)
+            parts += [_COUNT.pack(len(ints)), ints.astype("<i4").tobytes()]
     return b"".join(parts)
 
 
@@ -89,6 +90,14 @@ def _int(name: str, value: Any) -> int:
 
 def _int32(name: str, value: Any) -> np.ndarray:
     """A copy; NumPy would cut floats, parse texts and wrap its own wider numbers in silence."""
+    if type(value) is list:  # nearly all: a fifth of the time of NumPy's way
+        if not value:
+            return _NOTHING
+        try:
+            whole = array.array("i", value)
+        except (OverflowError, TypeError):
+            _bad(name, value)
+        return np.frombuffer(whole.tobytes(), np.int32)
     try:
         found = np.asarray(value)
     except (OverflowError, TypeError, ValueError) as error:
@@ -103,9 +112,9 @@ def _int32(name: str, value: Any) -> np.ndarray:
         -(2**31) <= int(found.min()) and int(found.max()) < 2**31
     ):
         _bad(name, value)
-    array = np.array(found, np.int32)
-    array.flags.writeable = False
-    return array
+    copy = np.array(found, np.int32)
+    copy.flags.writeable = False
+    return copy
 
 
 def decode_record(features: Features, record: bytes) -> Example:
