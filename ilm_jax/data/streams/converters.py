@@ -238,11 +238,9 @@ class PromptConverter:
         return end
 
     def _fitted(self, example: Example, others: int = 0) -> Fitted:
-        """The example without as many of the oldest history elements as do not fit beside `others`
-        slots of the row.
-        """
-        inputs, slots, bounds = (example[name] for name in ("inputs", "slots", "history_bounds"))
-        bounds = np.asarray(bounds, np.int64)
+        """The example without the oldest of its history, where all does not fit beside `others`."""
+        inputs, slots = example["inputs"], example["slots"]
+        bounds = np.asarray(example["history_bounds"], np.int64)
         most = self.max_entities - others
         wide = len(inputs) + len(slots) * (self.num_queries - 1)
         if wide <= self.inputs_length and len(slots) <= most:
@@ -276,8 +274,7 @@ class PromptConverter:
         if self._answers and len(targets) and not is_slot.any():
             if len(targets) > (most := self.targets_length):
                 self._check_cut(example, len(targets))
-                targets, content = targets[:most], content[:most]
-            return _Answer(targets, np.full(len(targets), -1), content)
+            return _Answer(targets[:most], np.full(min(len(targets), most), -1), content[:most])
         first = np.where(is_slot[:1], self._pad, targets[:1])
         if not self._answers:
             return _Answer(first, np.full(1, -1), content[:1])
@@ -292,8 +289,6 @@ class PromptConverter:
         )
         if is_slot.all():
             return _Answer(first, np.zeros(1, int), np.zeros(1, int))
-        if not is_slot.any():
-            return _Answer(targets, np.full(len(targets), -1), content)
         query = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)
         return _Answer(
             np.repeat(np.where(is_slot, self._pad, targets), width),
