@@ -11,6 +11,34 @@ _ANSWERS = "tests/data/test_items_in_answers.py"
 
 FAULTS = (
     Fault(
+        "floats are cut on demand",
+        "ilm_jax/data/streams/records.py",
+        'whole = array.array("i", value)',
+        'whole = array.array("i", map(int, value))',
+        "tests/data/test_on_demand.py -k fits",
+    ),
+    Fault(
+        "a slot counts as one position",
+        "ilm_jax/data/streams/converters.py",
+        "wide = len(inputs) + len(slots) * (self.num_queries - 1)",
+        "wide = len(inputs)",
+        _CONVERTERS,
+    ),
+    Fault(
+        "targets that are cut are not counted",
+        "ilm_jax/data/streams/converters.py",
+        "if len(targets) > (most := self.targets_length):",
+        "if len(targets) > (most := self.targets_length) + 99:",
+        _CONVERTERS,
+    ),
+    Fault(
+        "a row of the ladder is its last seed",
+        "studies/cf_ladder.py",
+        "(hits, np.mean(gains, axis=0))",
+        "(hits, gains[-1])",
+        "tests/studies/test_cf_ladder.py -k seeds",
+    ),
+    Fault(
         "words stand between the items of a bare history",
         "ilm_jax/data/examples/prompts.py",
         'parts = mention if self._bare else [Segment(0, " "), *mention, *marks]',
