@@ -45,8 +45,10 @@ def test_what_is_passed_over_may_hold_any_escape(tmp_path):
     assert list(record_columns.read([path], form).user) == ["u", "é"]
 
 
+# What Arrow's own thread may still let go of needs the interpreter, which must not be on its way out
+# meanwhile: commands go on with the strict reader, this one waits.
 NO_OBJECTS = """
-import pathlib, sys
+import os, pathlib, sys, time
 import pyarrow
 from ilm_jax.data.formats import columnar, columnar_records
 columnar_records._BLOCK = 1 << 12
@@ -54,7 +56,9 @@ path = pathlib.Path(sys.argv[1])
 try:
     list(columnar_records.batches(path, {"a": pyarrow.string()}))
 except columnar.NotPlainError:
-    print("left to the strict reader")
+    print("left to the strict reader", flush=True)
+    time.sleep(0.2)
+    os._exit(0)
 """
 
 
