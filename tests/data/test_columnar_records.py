@@ -45,8 +45,8 @@ def test_what_is_passed_over_may_hold_any_escape(tmp_path):
     assert list(record_columns.read([path], form).user) == ["u", "é"]
 
 
-# What Arrow's own thread may still let go of needs the interpreter, which must not be on its way out
-# meanwhile: commands go on with the strict reader, this one waits.
+# What Arrow's own thread may still let go of needs the interpreter, which must not be on its way
+# out meanwhile: commands go on with the strict reader, this one waits.
 NO_OBJECTS = """
 import os, pathlib, sys, time
 import pyarrow
