@@ -2,7 +2,7 @@
 # $1: extras to install, e.g. "test". Uses the active virtual environment, else .venv.
 set -euo pipefail
 # Compiled modules are kept whatever the machine's habit is (images for containers often set it):
-# without them every command compiles the sources of all that it imports, 20,000 files, anew.
+# without them every command compiles the sources of all that it imports anew, for some seconds.
 unset PYTHONDONTWRITEBYTECODE
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 EXTRAS="${1:-}"

@@ -69,7 +69,7 @@ class Ladder:
 
     def has(self, name: str, seed: int = 0) -> bool:
         """Whether a row was measured by a seed."""
-        return str(seed) in self._row(name)[0]
+        return str(seed) in self.ranks.get(name, [{}])[0]
 
     def _row(self, name: str) -> list[dict[str, list[int]]]:
         return self.ranks.setdefault(name, [{}, {}])

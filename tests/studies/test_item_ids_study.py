@@ -1,6 +1,7 @@
 """The study of ids trains the same recipe by ids of every kind, and deals vectors anew for one."""
 
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -19,7 +20,7 @@ def study(monkeypatch):
     import item_ids
 
     yield item_ids
-    for name in ("item_ids", "knowledge", "study", "steps", "scheduling"):
+    for name in ("item_ids", "knowledge", "seeded", "study", "steps", "scheduling"):
         sys.modules.pop(name)
 
 
@@ -46,15 +47,20 @@ def test_rows_without_codes_need_no_vectors(study, tmp_path):
     assert [name for name, _, _ in made.steps([0])] == ["random-0", "evaluate random-0"]
 
 
-def test_vectors_are_dealt_anew_to_the_items_that_have_one(study, tmp_path):
+def test_vectors_are_dealt_anew_to_the_items_that_have_one(tmp_path):
     splits = make_splits(small_catalogue(items=12, users=40), SplitConfig(0.0))
     item = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     item[[2, 7]] = 0
     table = EmbeddingTable.of(splits, item, np.zeros((40, 3), np.float32), {})
     table.save(tmp_path / "one.safetensors")
-    study.shuffle(str(tmp_path / "one.safetensors"), str(tmp_path / "two.safetensors"))
+    script = [sys.executable, str(ROOT / "studies/shuffled_vectors.py")]
+    script += [f"--table={tmp_path}/one.safetensors", f"--output={tmp_path}/two.safetensors"]
+    subprocess.run(script, check=True)
     dealt = EmbeddingTable.load(tmp_path / "two.safetensors", splits)
     moved = (dealt.item != table.item).any(axis=1)
     assert moved.sum() >= 6 and not moved[[2, 7]].any()
     assert sorted(map(tuple, dealt.item)) == sorted(map(tuple, table.item))
     assert np.array_equal(dealt.user, table.user)
+    script[2] = f"--table={tmp_path}/none.safetensors"
+    missing = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)

@@ -22,7 +22,7 @@ def study(monkeypatch):
     import knowledge
 
     yield knowledge
-    for name in ("knowledge", "study", "steps", "scheduling"):
+    for name in ("knowledge", "seeded", "study", "steps", "scheduling"):
         sys.modules.pop(name)
 
 
@@ -42,11 +42,11 @@ def test_the_rows_differ_in_the_auxiliary_tasks_alone(study, tmp_path):
 def test_users_values_are_averaged_over_seeds_and_other_users_refused(study):
     draw = np.random.default_rng(0)
     metrics = [MetricValues("hr@10", "users", np.arange(4), draw.random(4)) for _ in range(3)]
-    found = study.over_seeds([Stored({}, {"hr@10": metric}) for metric in metrics])["hr@10"]
+    found = study.seeded.over_seeds([Stored({}, {"hr@10": metric}) for metric in metrics])["hr@10"]
     assert found.values == pytest.approx(sum(metric.values for metric in metrics) / 3)
     other = dataclasses.replace(metrics[1], index=np.arange(1, 5))
     with pytest.raises(UserError, match="other users"):
-        study.over_seeds([Stored({}, {"hr@10": metric}) for metric in (metrics[0], other)])
+        study.seeded.over_seeds([Stored({}, {"hr@10": metric}) for metric in (metrics[0], other)])
 
 
 def test_popularity_lists_the_items_that_training_chose_most(study):
