@@ -18,6 +18,7 @@ from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.remat import remat
 from ilm_jax.models.rope import RopeScaling
 from ilm_jax.models.stacking import layer_name
+from ilm_jax.models.unrolling import unroll
 
 __all__ = ["Cache", "Decoder", "DecoderConfig", "RopeScaling"]
 
@@ -45,6 +46,7 @@ class Decoder(nn.Module):
                 split_rngs={"params": True},
                 in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
                 length=cfg.repetitions,
+                unroll=unroll(self, cfg.repetitions, cfg.remat),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(cfg)
         layer = remat(DecoderLayer, cfg.remat, scanned=False)

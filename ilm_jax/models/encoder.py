@@ -16,6 +16,7 @@ from ilm_jax.models.bert import BertAttention, BertMLP, TextEmbedding
 from ilm_jax.models.dropout import Dropout
 from ilm_jax.models.layers import LayerNorm, Types, constrain
 from ilm_jax.models.remat import remat
+from ilm_jax.models.unrolling import unroll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Bert(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,
                 length=cfg.num_layers,
+                unroll=unroll(self, cfg.num_layers, cfg.remat),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(cfg)
         else:

@@ -23,6 +23,7 @@ from ilm_jax.models.qformer_layers import (
     Streams,
 )
 from ilm_jax.models.remat import remat
+from ilm_jax.models.unrolling import unroll
 
 __all__ = ["TEXT_ONLY_OPTIONS", "TEXT_ONLY_PATTERNS", "QFormer", "QFormerConfig"]
 
@@ -66,6 +67,7 @@ class QFormer(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,
                 length=cfg.num_layers // cfg.cross_attention_period,
+                unroll=unroll(self, cfg.num_layers // cfg.cross_attention_period, cfg.remat),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )(cfg)
         else:

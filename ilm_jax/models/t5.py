@@ -20,6 +20,7 @@ from ilm_jax.models.output_layer import OutputLayer
 from ilm_jax.models.remat import remat
 from ilm_jax.models.t5_layers import Positions, T5Config, T5Layer, T5Period
 from ilm_jax.models.t5_positions import PositionBias
+from ilm_jax.models.unrolling import unroll
 
 __all__ = ["T5", "T5Config"]
 
@@ -288,6 +289,7 @@ class T5Stack(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(0, *(nn.broadcast for _ in args)),
                 length=count,
+                unroll=unroll(self, count, cfg.remat),
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
             return scanned(cfg, *how, name="layers")(x, cache, *args)
