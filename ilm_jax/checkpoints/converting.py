@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ilm_jax import __version__
-from ilm_jax.checkpoints.loading import checksum, digest
+from ilm_jax.checkpoints.fingerprints import checksum, digest
 from ilm_jax.checkpoints.model_card import CardFacts, write_card
 from ilm_jax.checkpoints.opening import open_language_model
 from ilm_jax.checkpoints.orbax_checkpoint import stored_dtype, write_checkpoint

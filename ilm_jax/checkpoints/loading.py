@@ -4,19 +4,17 @@ Whatever the source, each array is read straight into its shards (reading.py), i
 floating-point tensors too.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ilm_jax.checkpoints.checkpoints import InitFrom, check_same, shorten
+from ilm_jax.checkpoints.fingerprints import fingerprint
 from ilm_jax.checkpoints.layout import disk_layout, disk_names, is_stacked
 from ilm_jax.checkpoints.lineage import check_held, check_lineage
 from ilm_jax.checkpoints.published.configs import differing
-from ilm_jax.checkpoints.published.entries import BLOCK_BYTES, with_int8
+from ilm_jax.checkpoints.published.entries import with_int8
 from ilm_jax.checkpoints.published.sources import (
     Opened,
     describe_objective,
@@ -196,53 +194,3 @@ def _check_config(
                 f"{opened.where} is another {kind} than the recipe's: {shown}; bind what it was "
                 f"trained with ({bindings}), or take model.gin from `ilm convert`"
             )
-
-
-@jax.jit
-def _checksum(leaf: jax.Array, start: jax.Array | int = 0) -> jax.Array:
-    """A 32-bit checksum of the bits: wrapping integer sums, so equal on every mesh.
-
-    `start` is the number of the first row, where `leaf` is a part of an array: parts add up.
-    """
-    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
-    position = jnp.zeros(bits.shape, jnp.uint32)
-    for axis in range(bits.ndim):
-        index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-        first = jnp.asarray(start, jnp.uint32) if axis == 0 else jnp.uint32(0)
-        position = position * jnp.uint32(1_000_003) + index + first
-    mixed = (bits ^ (position * jnp.uint32(2_654_435_761))) * jnp.uint32(2_246_822_519)
-    return jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
-
-
-_row_checksums = jax.jit(jax.vmap(_checksum))
-
-
-def checksum(value: np.ndarray) -> int:
-    """`_checksum` of an array on the host, with little memory beside it."""
-    rows = max(1, BLOCK_BYTES // max(1, value[:1].nbytes)) if value.ndim else 1
-    starts = range(0, len(value), rows) if value.ndim else [0]
-    parts = (value[start : start + rows] if value.ndim else value for start in starts)
-    return sum(int(_checksum(p, start)) for p, start in zip(parts, starts, strict=True)) % 2**32
-
-
-def fingerprint(params: Mapping[str, jax.Array]) -> str:
-    """Hex digest of names, shapes, types and bits; the same whatever the sharding and stacking."""
-    names = disk_names(params)
-    checksums: dict[str, tuple[tuple[int, ...], np.dtype, int]] = {}
-    for path, leaf in params.items():
-        stacked = is_stacked(path, names)
-        values = np.asarray(_row_checksums(leaf) if stacked else _checksum(leaf)).reshape(-1)
-        shape = leaf.shape[1:] if stacked else leaf.shape
-        for name, value in zip(names[path], values, strict=True):
-            checksums[name] = (shape, leaf.dtype, int(value))
-    return digest(checksums)
-
-
-def digest(checksums: Mapping[str, tuple[tuple[int, ...], np.dtype, int]]) -> str:
-    """The fingerprint of {entry: (shape, type, checksum)}."""
-    result = hashlib.sha256()
-    for name in sorted(checksums):
-        shape, dtype, value = checksums[name]
-        result.update(f"{name} {tuple(shape)} {np.dtype(dtype)} {value}\n".encode())
-    return result.hexdigest()[:16]

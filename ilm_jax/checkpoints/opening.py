@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilm_jax.checkpoints.checkpoints import shorten
+from ilm_jax.checkpoints.fingerprints import checksum, digest
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.layout import disk_names, is_stacked
-from ilm_jax.checkpoints.loading import checksum, digest
 from ilm_jax.checkpoints.published.configs import CONFIGS, rebuild
 from ilm_jax.checkpoints.published.entries import Entry, with_int8, with_lora_merged
 from ilm_jax.checkpoints.published.sources import Opened, open_source

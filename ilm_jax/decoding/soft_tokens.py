@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from ilm_jax.checkpoints.loading import fingerprint
+from ilm_jax.checkpoints.fingerprints import fingerprint
 from ilm_jax.errors import UserError
 from ilm_jax.models.applying import applied
 from ilm_jax.models.ilm import ItemLanguageModel

@@ -12,9 +12,10 @@ import jax
 
 from ilm_jax.checkpoints import record
 from ilm_jax.checkpoints.checkpoints import Checkpoints, InitFrom
+from ilm_jax.checkpoints.fingerprints import fingerprint
 from ilm_jax.checkpoints.identity import of_meta
 from ilm_jax.checkpoints.layout import disk_names
-from ilm_jax.checkpoints.loading import fingerprint, load_sources
+from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.trained import TrainedModel
 from ilm_jax.runs import gin_config

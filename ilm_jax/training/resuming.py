@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ilm_jax.checkpoints.loading import fingerprint
+from ilm_jax.checkpoints.fingerprints import fingerprint
 from ilm_jax.errors import UserError
 from ilm_jax.files import folder_path
 from ilm_jax.sharding.state import TrainState

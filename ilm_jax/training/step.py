@@ -1,6 +1,5 @@
 """One compiled update: loss, gradient of what trains, clip, optimizer, guard."""
 
-import functools
 from collections.abc import Callable
 from typing import Protocol, TypedDict
 
@@ -141,19 +140,21 @@ def make_train_step(
             for path, g in grads.items()
         }
         norm = global_norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-        trainable = optax.apply_updates(state.trainable, updates)
-        params = nested({**trainable, **state.frozen})
-        for path, leaf in objective.after_step(params, state.step + 1, table).items():
-            trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
-        size = global_norm(trainable)
-        finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm) & jnp.isfinite(size)
-        guard = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))  # new or old
-        state = state.replace(
-            step=state.step + 1,
-            trainable=guard(trainable, state.trainable),
-            opt_state=guard(opt_state, state.opt_state),
-        )
+        finite = jnp.isfinite(sums["loss"].total) & jnp.isfinite(norm)
+
+        def update(_: int, state: TrainState) -> TrainState:
+            """The state with new weights and moments."""
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+            trainable = optax.apply_updates(state.trainable, updates)
+            params = nested({**trainable, **state.frozen})
+            for path, leaf in objective.after_step(params, state.step + 1, table).items():
+                trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
+            return state.replace(trainable=trainable, opt_state=opt_state)
+
+        state = jax.lax.fori_loop(0, jnp.int32(finite), update, state)
+        state = state.replace(step=state.step + 1)
+        size = global_norm(state.trainable)
+        finite &= jnp.isfinite(size)
         return state, _report(batch, sums, norm, size, finite)
 
     rows, whole = partitioner.batch_sharding(batch_size), partitioner.replicated

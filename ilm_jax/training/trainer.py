@@ -16,10 +16,11 @@ from jaxtyping import Array, PyTree
 from ilm_jax import __version__
 from ilm_jax.checkpoints import record
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints, InitFrom
+from ilm_jax.checkpoints.fingerprints import fingerprint
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.in_memory import InMemory
 from ilm_jax.checkpoints.layout import disk_names
-from ilm_jax.checkpoints.loading import fingerprint, load_sources
+from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.checkpoints.published.sources import describe, describe_objective
 from ilm_jax.checks import Count, Number, Seed, check
 from ilm_jax.data.streams.schedule import Positions, Schedule

@@ -16,7 +16,7 @@ def main(address: str, process: int, folder: str, mesh: str) -> None:
     jax.distributed.initialize(address, num_processes=2, process_id=process)
     import numpy as np
 
-    from ilm_jax.checkpoints import loading
+    from ilm_jax.checkpoints import fingerprints, loading
     from ilm_jax.checkpoints.checkpoints import InitFrom
     from ilm_jax.checkpoints.published.sources import Opened, open_source
     from ilm_jax.objectives.language import LanguageModelling
@@ -47,7 +47,7 @@ def main(address: str, process: int, folder: str, mesh: str) -> None:
                 "read": opened[0].source.bytes_read,
                 "held": sum(s.data.nbytes for x in params.values() for s in x.addressable_shards),
                 "total": sum(x.nbytes for x in params.values()),
-                "fingerprint": loading.fingerprint(params),
+                "fingerprint": fingerprints.fingerprint(params),
                 "sum": float(np.asarray(kernel.data, np.float64).sum()),
             }
         )

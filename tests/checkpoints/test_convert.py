@@ -9,7 +9,8 @@ import pytest
 
 from ilm_jax.checkpoints import converting, orbax_checkpoint
 from ilm_jax.checkpoints.checkpoints import InitFrom
-from ilm_jax.checkpoints.loading import fingerprint, load_sources
+from ilm_jax.checkpoints.fingerprints import fingerprint
+from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.checkpoints.published.sources import open_source
 from ilm_jax.cli import main as cli
 from ilm_jax.errors import UserError

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.checkpoints.checkpoints import InitFrom
-from ilm_jax.checkpoints.loading import fingerprint, load_sources
+from ilm_jax.checkpoints.fingerprints import fingerprint
+from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.checkpoints.published.sources import open_source
 from ilm_jax.objectives.language import LanguageModelling
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
