@@ -18,7 +18,7 @@ class Health:
     A checkpoint is good unless that norm is above `limit` times its median over the last logs;
     those above it do not count for the median. What starts at zero, such as low-rank updates, grows
     beyond any multiple of that: it is judged from its tenth log on. (A step whose loss, gradient or
-    new weights are not finite changes nothing and ends the run, so what is saved is finite.)
+    new weights are not finite ends the run unsaved, so what is saved is finite.)
     """
 
     def __init__(self, limit: float, norms: Iterable[float]) -> None:

@@ -234,7 +234,7 @@ class Loop:
         self._checkpoints.save(state, positions, meta, metrics)
 
     def _check_finite(self, step: int) -> None:
-        """Ends the run at its first step that was not finite, which changed nothing."""
+        """Ends the run at its first step that was not finite; nothing of it is saved."""
         bad = self._window.first_bad()
         if bad is None:
             return

@@ -115,8 +115,8 @@ def make_train_step(
 ) -> StepFunction:
     """Compiles the update for one kind of batch, with given in- and out-shardings.
 
-    A step whose loss, gradient or new weights are not finite changes nothing but the step count
-    and reports `finite` = 0: the trainer stops there with the last good parameters in hand.
+    A step whose loss or gradient is not finite changes nothing but the step count. It reports
+    `finite` = 0, as does one whose new weights are not: the trainer stops there and saves neither.
 
     Args:
       objective: what is minimised.
@@ -151,6 +151,8 @@ def make_train_step(
                 trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
             return state.replace(trainable=trainable, opt_state=opt_state)
 
+        # A loop of one turn or none: weights and moments change in place. A choice between new and
+        # old ones would hold both, and read and write all of them once more.
         state = jax.lax.fori_loop(0, jnp.int32(finite), update, state)
         state = state.replace(step=state.step + 1)
         size = global_norm(state.trainable)
