@@ -42,6 +42,11 @@ _REMEDIES = {
 _BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError)
 
 
+def default_cache_dir() -> pathlib.Path:
+    """Environment variable ILM_CACHE, or ~/.cache/ilm_jax: what can be made anew stands there."""
+    return pathlib.Path(os.environ.get("ILM_CACHE") or "~/.cache/ilm_jax").expanduser()
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is a disk or a quota without room.
 

@@ -17,8 +17,9 @@ from steps import Step
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.examples.settings_json import settings_from
 from ilm_jax.data.examples.task_keys import tokenizer_path
-from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.evaluation.reports import results
+from ilm_jax.files import default_cache_dir
 from ilm_jax.locks import one_writer
 
 # Row -> recipe; text-zero is the frozen language model of stage 0 as it stands.

@@ -80,8 +80,9 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.data.catalogue.splits import make_splits
     from ilm_jax.data.examples.settings_json import settings_from, settings_json
     from ilm_jax.data.examples.task_families import DEFAULT_TASKS
-    from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.data.sources.prepare import load_catalogue
     from ilm_jax.errors import UserError
+    from ilm_jax.files import default_cache_dir
     from ilm_jax.tasks.caching import Caching, Plan, run_pool
 
     if values.beam_runner and values.workers > 1:

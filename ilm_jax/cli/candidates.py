@@ -51,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
 
     from ilm_jax.data.catalogue.splits import SplitConfig, make_splits
     from ilm_jax.data.examples.candidates import draw_all, write_candidates
-    from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.data.sources.prepare import load_catalogue
     from ilm_jax.errors import UserError
-    from ilm_jax.files import sha256_file
+    from ilm_jax.files import default_cache_dir, sha256_file
     from ilm_jax.locks import one_writer
 
     name = f"{values.dataset.replace('/', '_')}.jsonl"

@@ -124,6 +124,14 @@ def environment() -> Iterator[Finding]:
             "unset PYTHONDONTWRITEBYTECODE, or python -m compileall -q "
             + os.path.dirname(os.path.dirname(jax.__file__)),
         )
+    if kept := jax.config.jax_compilation_cache_dir:
+        yield Finding("ok", f"compiled programs are kept in {kept}")
+    else:
+        yield Finding(
+            "note",
+            "compiled programs are not kept: every start compiles them anew",
+            "make ILM_CACHE writable, or set JAX_COMPILATION_CACHE_DIR",
+        )
     if os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "true"):
         yield Finding(
             "fail",

@@ -58,10 +58,11 @@ def main(argv: Sequence[str]) -> int:
     from ilm_jax.data.examples.settings_json import settings_from
     from ilm_jax.data.examples.task_families import find_spec
     from ilm_jax.data.examples.task_settings import SPLITS
-    from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+    from ilm_jax.data.sources.prepare import load_catalogue
     from ilm_jax.data.sources.registry import source_of
     from ilm_jax.data.tokenizers.losses import of_catalogue
     from ilm_jax.errors import UserError
+    from ilm_jax.files import default_cache_dir
 
     if values.split not in SPLITS:
         raise UserError(f"no split {values.split!r}; there are {', '.join(SPLITS)}")

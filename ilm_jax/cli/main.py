@@ -48,9 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    from ilm_jax.cli.kept_programs import keep_programs
     from ilm_jax.errors import UserError
 
     _quiet_libraries()
+    if verb != "precompile":  # what compiling takes is among its results
+        keep_programs()
     try:
         _find_modules_here()
         rest = _import_modules(rest)

@@ -3,13 +3,12 @@
 import contextlib
 import fnmatch
 import hashlib
-import os
 import pathlib
 import re
 from typing import TYPE_CHECKING
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, folder_path, is_there
+from ilm_jax.files import atomic_write, default_cache_dir, folder_path, is_there
 from ilm_jax.pretrained.hub import OTHERS, PATTERNS
 
 if TYPE_CHECKING:
@@ -71,9 +70,10 @@ def _is_wanted(name: str) -> bool:
 
 def _cache(url: str) -> pathlib.Path:
     """A folder of the cache that no other name has."""
-    root = pathlib.Path(os.environ.get("ILM_CACHE") or "~/.cache/ilm_jax").expanduser()
     short = re.sub(r"[^\w.-]+", "_", url.removeprefix("gs://"))[-60:]
-    return root / "models" / f"{short}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return (
+        default_cache_dir() / "models" / f"{short}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    )
 
 
 def _copied(source: "epath.Path", target: pathlib.Path) -> str:

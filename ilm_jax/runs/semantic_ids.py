@@ -16,8 +16,9 @@ from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.checks import Choice, Count, Seed, check
 from ilm_jax.data.catalogue.splits import TRAIN, SplitConfig, Splits, make_splits
 from ilm_jax.data.examples.item_codes import MOST_LEVELS, ItemCodes
-from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
+from ilm_jax.files import default_cache_dir
 
 Vectors = Float32[np.ndarray, "items dim"]
 

@@ -3,8 +3,8 @@
 import pathlib
 
 from ilm_jax.cf.table import EmbeddingTable
-from ilm_jax.data.sources.prepare import default_cache_dir
 from ilm_jax.errors import UserError
+from ilm_jax.files import default_cache_dir
 from ilm_jax.locks import one_writer
 from ilm_jax.runs.fitting import FitCF
 

@@ -16,6 +16,7 @@ from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.sources import movielens, prepare, toy
 from ilm_jax.data.sources.registry import DATASETS
 from ilm_jax.errors import UserError
+from ilm_jax.files import default_cache_dir
 
 NO_TENSORFLOW = """
 import sys
@@ -43,7 +44,7 @@ def test_cache_folder_defaults_to_the_environment(monkeypatch, tmp_path):
     assert prepare.catalogue_dir("toy/world2") == tmp_path / "catalogues/toy_world2"
     assert prepare.catalogue_dir("toy", "/elsewhere") == pathlib.Path("/elsewhere/catalogues/toy")
     monkeypatch.delenv("ILM_CACHE")
-    assert prepare.default_cache_dir() == pathlib.Path.home() / ".cache/ilm_jax"
+    assert default_cache_dir() == pathlib.Path.home() / ".cache/ilm_jax"
 
 
 def test_a_generated_dataset_refuses_raw_files(tmp_path):

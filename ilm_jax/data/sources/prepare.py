@@ -15,14 +15,10 @@ from ilm_jax.data.formats import notes
 from ilm_jax.data.sources import stale
 from ilm_jax.data.sources.registry import check_name, source_of
 from ilm_jax.errors import UserError
+from ilm_jax.files import default_cache_dir
 from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
-
-
-def default_cache_dir() -> pathlib.Path:
-    """Environment variable ILM_CACHE, or ~/.cache/ilm_jax."""
-    return pathlib.Path(os.environ.get("ILM_CACHE") or "~/.cache/ilm_jax").expanduser()
 
 
 def catalogue_dir(dataset: str, cache_dir: StrPath | None = None) -> pathlib.Path:

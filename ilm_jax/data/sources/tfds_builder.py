@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ilm_jax.data.catalogue.catalogue import Catalogue
-from ilm_jax.data.sources.prepare import default_cache_dir, load_catalogue
+from ilm_jax.data.sources.prepare import load_catalogue
+from ilm_jax.files import default_cache_dir
 
 StrPath = str | os.PathLike
 

@@ -16,10 +16,9 @@ from ilm_jax.data.examples import item_index
 from ilm_jax.data.examples.task_families import spec_named
 from ilm_jax.data.examples.task_keys import effective, tokenizer_path
 from ilm_jax.data.examples.task_settings import TaskSettings
-from ilm_jax.data.sources.prepare import default_cache_dir
 from ilm_jax.data.tokenizers import OwnTokenizer, Tokenizer, extended, formatted, open_tokenizer_at
 from ilm_jax.data.tokenizers.losses import of_catalogue
-from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.files import atomic_write, default_cache_dir, sha256_json
 from ilm_jax.locks import taking_turns
 
 StrPath = str | os.PathLike
