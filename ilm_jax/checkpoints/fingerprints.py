@@ -39,7 +39,7 @@ def _sum(
 @jax.jit
 def _on_device(leaf: jax.Array, start: jax.Array | int = 0) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(leaf, _WIDTHS[leaf.dtype.itemsize])
-    return _sum(jnp, bits.astype(jnp.uint32), start)
+    return jnp.asarray(_sum(jnp, bits.astype(jnp.uint32), start))
 
 
 _rows_on_device = jax.jit(jax.vmap(_on_device))

@@ -109,7 +109,7 @@ class EvaluatedTask:
 
     @functools.cached_property
     def _user_marks(self) -> list[bytes]:
-        return [user_mark(self.feed.stream[n]) for n in range(self.feed.len_epoch)]
+        return [user_mark(self.feed.facts(n)) for n in range(self.feed.len_epoch)]
 
     def fingerprint(self, index: Int64[np.ndarray, " units"], *, items: bool = False) -> str:
         """Of what was measured, which two evaluations must share to be compared.
@@ -118,14 +118,16 @@ class EvaluatedTask:
           index: numbers of the measured examples.
           items: whether answers are items, which count by id however a task calls them.
         """
-        examples = (self.feed.stream[int(number)] for number in index)
-        return fingerprint(examples, self.catalogue.item_ids if items else None)
+        if items:
+            known = (self.feed.facts(int(number)) for number in index)
+            return fingerprint(known, self.catalogue.item_ids)
+        return fingerprint(self.feed.stream[int(number)] for number in index)
 
     def candidates(self, index: Int64[np.ndarray, " units"]) -> tuple[int, str] | None:
         """(how many items the first prompt names, fingerprint of all lists); None if none does."""
-        examples = [self.feed.stream[int(number)] for number in index]
-        if not examples or "candidates" not in examples[0]:
+        if not len(index) or "candidates" not in self.feed.stream[int(index[0])]:
             return None
+        examples = [self.feed.stream[int(number)] for number in index]
         lists = candidates_fingerprint(examples, self.catalogue.item_ids)
         return len(examples[0]["candidates"]), lists
 

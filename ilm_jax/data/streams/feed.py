@@ -9,6 +9,9 @@ from ilm_jax.data.streams.converters import Batch
 from ilm_jax.data.streams.layouts import Converter
 from ilm_jax.data.streams.streams import Source
 
+# What is asked of an example again and again, and takes little to remember.
+FACTS = ("key", "user", "target_item")
+
 
 class Numbered(Source, Protocol):
     """Examples by number, as a `Stream` gives them."""
@@ -32,11 +35,21 @@ class Feed:
             batches; rows of one item share soft targets); else rows of padding follow.
         """
         self.stream, self.converter, self._wrap = stream, converter, wrap
+        self._facts: dict[int, Example] = {}
 
     @property
     def len_epoch(self) -> int:
         """Examples in one pass."""
         return self.stream.len_epoch
+
+    def facts(self, number: int) -> Example:
+        """Whose an example is and what it asks for: `FACTS`; it is made once for all who ask."""
+        found = self._facts.get(number)
+        if found is None:
+            example = self.stream[number]
+            found = {name: example[name] for name in FACTS if name in example}
+            self._facts[number] = found
+        return found
 
     def examples(self, indices: np.ndarray) -> list[Example | None]:
         """The examples of these numbers; None past the end of a finite stream."""

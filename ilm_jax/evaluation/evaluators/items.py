@@ -121,9 +121,10 @@ class ItemsEvaluator:
         answers = self._ranked(measure, params, sample.numbers)
         measured = self.metrics(answers)
         ids = {name: measured.totals[name] for name in ("valid_ids", "repeated_ids")}
-        if measure is self._by_names:
+        by_head = measure is self._by_head
+        if not by_head:
             ids |= self._free_ids(params, sample.measured)
-        found = ids if measure is self._by_names else self._without_vectors(answers)
+        found = self._without_vectors(answers) if by_head else ids
         totals = {name: v for name, v in measured.totals.items() if name not in ids}
         protocol = card.ranking_card(
             task=task.name,
@@ -137,9 +138,7 @@ class ItemsEvaluator:
             candidates=task.candidates(answers.index),
             ids=task.fingerprint(answers.index, items=True),
             found=found,
-            score=card.BY_HEAD
-            if measure is self._by_head
-            else card.by_names(config.length_penalty),
+            score=card.BY_HEAD if by_head else card.by_names(config.length_penalty),
         )
         before = histories(task.splits, task.feed, answers.index, task.split)
         popularity = answers.popularity(task.splits.train_counts(), before)
@@ -173,7 +172,7 @@ class ItemsEvaluator:
     def _writer(self, answers: Ranked, way: str) -> Writer:
         task = self.task.label
         items = self.task.catalogue.item_ids
-        users = [self.task.feed.stream[int(number)]["user"] for number in answers.index]
+        users = [self.task.feed.facts(int(number))["user"] for number in answers.index]
         folder = pathlib.PurePosixPath("" if task == CHOICES else task, way)
 
         def write(output: pathlib.Path) -> list[str]:

@@ -161,7 +161,7 @@ class ListMeasure:
         """
         index, (ranked, scores) = gathered(self._pass(params, numbers), on_batch)
         check_numbers(np.where(ranked[:, 0] < 0, np.nan, 0.0), index, "the scores of items")
-        targets = np.array([self._feed.stream[int(i)]["target_item"] for i in index])
+        targets = np.array([self._feed.facts(int(i))["target_item"] for i in index])
         return Ranked(index, targets, ranked, scores, self._items)
 
     def _all_but_candidates(
@@ -224,7 +224,7 @@ def _without_targets(
 ) -> Int[np.ndarray, "examples most"]:
     """One row per example, -1 where it has seen fewer items than others."""
     rows = [
-        np.setdiff1d(items, [feed.stream[number]["target_item"]])
+        np.setdiff1d(items, [feed.facts(number)["target_item"]])
         for number, items in enumerate(seen)
     ]
     excluded = np.full((len(rows), max(1, *map(len, rows))), -1, np.int32)
@@ -249,5 +249,5 @@ def histories(splits: Splits, feed: Feed, numbers: Iterable[int], split: str) ->
     """All items that the users of these examples had chosen before their targets."""
     rows = splits.catalogue.user_row
     of = splits.test_target if split == "test" else splits.valid_target
-    targets = [of(rows[feed.stream[int(i)]["user"]]) for i in numbers]
+    targets = [of(rows[feed.facts(int(i))["user"]]) for i in numbers]
     return [pair[0] if pair else np.array([], int) for pair in targets]

@@ -87,8 +87,9 @@ def fingerprint(examples: Iterable[Example], item_ids: Sequence[str] | None = No
     """
     digest = hashlib.sha256()
     for example in examples:
-        answer = example["target_text"]
-        if item_ids is not None:
+        if item_ids is None:
+            answer = example["target_text"]
+        else:
             answer = item_ids[int(example["target_item"])]
         words = "\0".join((str(example["key"]), str(example.get("user", "")), str(answer)))
         digest.update(f"{words}\n".encode("utf-8", "surrogatepass"))
