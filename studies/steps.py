@@ -169,7 +169,7 @@ def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = 
     """
     shared = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     script = command[0].endswith(".py")
     start = [str(HERE / command[0]), *command[1:]] if script else ["-m", "ilm_jax", *command]

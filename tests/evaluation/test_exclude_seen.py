@@ -1,12 +1,11 @@
 """What a user had is no candidate where that is asked for; the target always is one."""
 
-import types
-
 import jax
 import numpy as np
 import pytest
 
 from ilm_jax.data.catalogue.splits import make_splits
+from ilm_jax.data.streams.feed import Feed
 from ilm_jax.evaluation.measures import passes
 from ilm_jax.evaluation.measures.passes import ModelOnMesh
 from ilm_jax.evaluation.measures.ranking import RankingMeasure, histories
@@ -48,7 +47,7 @@ def test_a_history_is_all_that_stands_before_the_target(split, left):
     splits = make_splits(small_catalogue())
     users = splits.catalogue.user_ids
     examples = [{"user": user} for user in reversed(users)]
-    feed = types.SimpleNamespace(stream=examples)
+    feed = Feed(examples, None)
     numbers = [0, 4, 2]
     found = histories(splits, feed, numbers, split)
     for number, history in zip(numbers, found, strict=True):

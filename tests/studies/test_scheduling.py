@@ -1,6 +1,8 @@
 """Steps of a study run side by side, each after what it reads."""
 
+import os
 import pathlib
+import subprocess
 import sys
 import threading
 import time
@@ -100,3 +102,32 @@ def test_two_steps_run_side_by_side_where_no_accelerator_is_shared(
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(scheduling.importlib.util, "find_spec", lambda name: name == plugin or None)
     assert scheduling.default_jobs() == jobs
+
+
+def test_jobs_keep_to_cores_of_their_own(studies, monkeypatch):
+    scheduling, _, _ = studies
+    monkeypatch.setattr(
+        scheduling.os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 6}, raising=False
+    )
+    assert scheduling.cores_of(1) == [some]
+    assert scheduling.cores_of(2) == [{0, 4, 6}, {1, 5}]
+    assert scheduling.cores_of(6) == [some] * 6  # too few: all for everyone
+    monkeypatch.delattr(scheduling.os, "sched_getaffinity")
+    assert scheduling.cores_of(2) == [set(), set()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux alone has it")
+def test_a_step_runs_on_its_jobs_cores_and_the_study_keeps_all(studies, monkeypatch, tmp_path):
+    scheduling, steps, study = studies
+    before, seen = os.sched_getaffinity(0), {}
+
+    def verb(command, name, folder, prefix=""):
+        code = "import os; print(sorted(os.sched_getaffinity(0)))"
+        seen[name] = subprocess.check_output([sys.executable, "-c", code], text=True)
+        (tmp_path / name).touch()
+
+    monkeypatch.setattr(steps, "run_verb", verb)
+    monkeypatch.setattr(scheduling, "cores_of", lambda jobs: [{min(before)}] * jobs)
+    scheduling.run_steps(study.Study("toy", 0, tmp_path, jobs=2), [step(tmp_path, "one")])
+    assert seen["one"].strip() == f"[{min(before)}]"
+    assert os.sched_getaffinity(0) == before
