@@ -106,9 +106,8 @@ def test_two_steps_run_side_by_side_where_no_accelerator_is_shared(
 
 def test_jobs_keep_to_cores_of_their_own(studies, monkeypatch):
     scheduling, _, _ = studies
-    monkeypatch.setattr(
-        scheduling.os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 6}, raising=False
-    )
+    some = {0, 1, 4, 5, 6}
+    monkeypatch.setattr(scheduling.os, "sched_getaffinity", lambda _: some, raising=False)
     assert scheduling.cores_of(1) == [some]
     assert scheduling.cores_of(2) == [{0, 4, 6}, {1, 5}]
     assert scheduling.cores_of(6) == [some] * 6  # too few: all for everyone
