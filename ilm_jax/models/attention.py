@@ -52,7 +52,7 @@ def dot_product_attention(
         scores = scores + bias.astype(jnp.float32).reshape(shape)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
-    weights = jax.nn.softmax(scores, axis=-1)
+    weights = _softmax(scores)
     if dropout is not None:
         weights = dropout(weights)
     out = jnp.einsum(
@@ -62,6 +62,23 @@ def dot_product_attention(
         preferred_element_type=jnp.float32,
     )
     return out.reshape(batch, length, heads, dim).astype(query.dtype)
+
+
+@jax.custom_jvp
+def _softmax(scores: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
+    """Softmax over keys, whose derivative reads its result alone.
+
+    Differentiation as written keeps exponentials and their sums beside it, and reads all three.
+    """
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    weights = _softmax(*primals)
+    (change,) = tangents
+    return weights, weights * (change - (weights * change).sum(-1, keepdims=True))
 
 
 def causal_attention(
