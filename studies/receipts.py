@@ -27,8 +27,8 @@ HERE = pathlib.Path(__file__).parent
 FOLDER = HERE / "receipts"
 FORMAT = "ilm_jax.receipt/1"
 # Two runs that differ in rounding alone end up to so many nats apart on the toy world, where stages
-# follow each other (docs/reproducing.md).
-TOLERANCE = 0.02
+# follow each other (docs/reproducing.md, "What rounding does").
+TOLERANCE = 0.12
 
 
 @dataclasses.dataclass(frozen=True)
