@@ -144,11 +144,8 @@ def make_train_step(
 
         def update(_: int, state: TrainState) -> TrainState:
             """The state with new weights and moments."""
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-            trainable = optax.apply_updates(state.trainable, updates)
-            params = nested({**trainable, **state.frozen})
-            for path, leaf in objective.after_step(params, state.step + 1, table).items():
-                trainable[path] = jax.lax.with_sharding_constraint(leaf, shardings.trainable[path])
+            trainable, opt_state = _updated(objective, optimizer, state, grads, table)
+            trainable = jax.lax.with_sharding_constraint(trainable, shardings.trainable)
             return state.replace(trainable=trainable, opt_state=opt_state)
 
         # A loop of one turn or none: weights and moments change in place. A choice between new and
@@ -166,6 +163,20 @@ def make_train_step(
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+
+
+def _updated(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    grads: FlatParams,
+    table: jax.Array,
+) -> tuple[FlatParams, PyTree[Array]]:
+    """What trains after the optimizer's step and the objective's own, and the optimizer's state."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    params = nested({**trainable, **state.frozen})
+    return {**trainable, **objective.after_step(params, state.step + 1, table)}, opt_state
 
 
 def _report(

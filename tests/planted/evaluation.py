@@ -158,7 +158,7 @@ FAULTS = (
     Fault(
         "a seen target is no candidate",
         "ilm_jax/evaluation/measures/ranking.py",
-        'np.setdiff1d(items, [feed.stream[number]["target_item"]])',
+        'np.setdiff1d(items, [feed.facts(number)["target_item"]])',
         "np.asarray(items)",
         "tests/evaluation/test_exclude_seen.py",
     ),

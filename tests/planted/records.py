@@ -118,4 +118,18 @@ FAULTS = (
         "while len(self._under_way) > self._most:",
         "tests/training/test_pacing.py",
     ),
+    Fault(
+        "a checksum does not see where a number stands",
+        "ilm_jax/checkpoints/fingerprints.py",
+        "(bits ^ (position * xp.uint32(2_654_435_761)))",
+        "bits",
+        "tests/checkpoints/test_fingerprints.py",
+    ),
+    Fault(
+        "a checksum leaves a part's first row out",
+        "ilm_jax/checkpoints/fingerprints.py",
+        "index + xp.asarray(start, xp.uint32) if axis == 0 else index",
+        "index",
+        "tests/checkpoints/test_fingerprints.py",
+    ),
 )

@@ -114,10 +114,10 @@ FAULTS = (
         _STEP,
     ),
     Fault(
-        "the moments take in what is not finite",
+        "weights and moments take in what is not finite",
         "ilm_jax/training/step.py",
-        "opt_state=guard(opt_state, state.opt_state)",
-        "opt_state=opt_state",
+        "jax.lax.fori_loop(0, jnp.int32(finite), update, state)",
+        "update(0, state)",
         _STEP,
     ),
     Fault(
