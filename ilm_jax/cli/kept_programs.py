@@ -5,11 +5,14 @@ say otherwise: JAX_COMPILATION_CACHE_DIR names another place (a bucket, for a po
 JAX_ENABLE_COMPILATION_CACHE=0 keeps nothing.
 """
 
+import contextlib
 import hashlib
+import importlib.util
 import os
 import pathlib
 import platform
 import sys
+import zlib
 from collections.abc import MutableMapping
 
 from ilm_jax.files import default_cache_dir
@@ -20,6 +23,8 @@ PLACE, ENABLED = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
 LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 # What compiles in less than JAX keeps by itself is most of a small run's programs.
 ALL = "0"
+# The first bytes of its frames (RFC 8878, section 3.1.1).
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -36,6 +41,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             return
+        forget_broken(folder)
         forget_old(folder)
     except OSError:  # nothing is kept where nothing can be written
         return
@@ -61,6 +67,33 @@ def forget_old(folder: pathlib.Path, limit: int = LIMIT_BYTES) -> None:
             return
         pathlib.Path(path).unlink(missing_ok=True)
         held -= size
+
+
+def forget_broken(folder: pathlib.Path) -> None:
+    """Deletes what a killed process left half-written, among the files since the last start.
+
+    JAX does not write an entry that is there anew, so it would complain of this one at every start.
+    """
+    stamp = folder / "checked"
+    since = stamp.stat().st_mtime if stamp.exists() else 0.0
+    stamp.touch()
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):  # another start deletes too
+            if path.stat().st_mtime >= since and not _is_whole(path.read_bytes()):
+                path.unlink()
+
+
+def _is_whole(entry: bytes) -> bool:
+    """Whether an entry can be unpacked; JAX writes Zstandard where Python has it, else zlib."""
+    try:
+        if not entry.startswith(ZSTANDARD):
+            zlib.decompress(entry)
+        elif importlib.util.find_spec("zstandard") is not None:
+            zstandard = importlib.import_module("zstandard")
+            zstandard.ZstdDecompressor().decompress(entry)
+    except Exception:  # noqa: BLE001 - zstandard's errors have no common name without it
+        return False
+    return True
 
 
 def _machine() -> str:

@@ -3,11 +3,19 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import pytest
 
 from ilm_jax.cli import kept_programs
-from ilm_jax.cli.kept_programs import ENABLED, LEAST_SECONDS, PLACE, forget_old, keep_programs
+from ilm_jax.cli.kept_programs import (
+    ENABLED,
+    LEAST_SECONDS,
+    PLACE,
+    forget_broken,
+    forget_old,
+    keep_programs,
+)
 
 TRAIN = ["train", "--gin_file=tiny/stage0.gin", "--gin.DATASET='toy'", "--gin.TRAIN_STEPS=2"]
 
@@ -16,7 +24,7 @@ TRAIN = ["train", "--gin_file=tiny/stage0.gin", "--gin.DATASET='toy'", "--gin.TR
 def fresh(monkeypatch, tmp_path):
     """As at a start: JAX is not imported yet."""
     monkeypatch.setenv("ILM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +69,26 @@ def test_nothing_is_kept_where_nothing_can_be_written(fresh, tmp_path):
 
 
 def test_a_program_that_has_jax_already_is_left_alone(monkeypatch, tmp_path):
+    import jax  # noqa: F401
+
     monkeypatch.setenv("ILM_CACHE", str(tmp_path))
     environment: dict[str, str] = {}
     keep_programs(environment)
     assert environment == {} and not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_half_written_is_forgotten(tmp_path):
+    whole = zlib.compress(os.urandom(1000))
+    for name, held in [("whole", whole), ("cut", whole[:300]), ("empty", b"")]:
+        (tmp_path / f"jit_{name}-cache").write_bytes(held)
+    os.utime(tmp_path / "jit_empty-cache", (2e9, 2e9))
+    forget_broken(tmp_path)
+    assert [path.name for path in tmp_path.glob("*-cache")] == ["jit_whole-cache"]
+    old = tmp_path / "jit_old-cache"
+    old.write_bytes(whole[:300])
+    os.utime(old, (1e9, 1e9))
+    forget_broken(tmp_path)  # what an earlier start has looked at is not looked at again
+    assert old.exists()
 
 
 def test_what_was_used_longest_ago_is_forgotten_first(tmp_path):
