@@ -124,7 +124,7 @@ def environment() -> Iterator[Finding]:
             "unset PYTHONDONTWRITEBYTECODE, or python -m compileall -q "
             + os.path.dirname(os.path.dirname(jax.__file__)),
         )
-    if kept := jax.config.jax_compilation_cache_dir:
+    if kept := getattr(jax.config, "jax_compilation_cache_dir", None):
         yield Finding("ok", f"compiled programs are kept in {kept}")
     else:
         yield Finding(

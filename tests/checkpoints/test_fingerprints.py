@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -22,6 +22,7 @@ def array(shape, dtype, seed=0):
     return np.frombuffer(bits.tobytes(), dtype).reshape(shape)
 
 
+@settings(deadline=None)  # a shape's first call compiles
 @given(shape=SHAPES, dtype=st.sampled_from(TYPES), seed=st.integers(0, 9))
 def test_host_and_device_agree(shape, dtype, seed):
     value = array(shape, dtype, seed)
