@@ -26,8 +26,8 @@ from ilm_jax.metrics.values import MetricValues
 HERE = pathlib.Path(__file__).parent
 FOLDER = HERE / "receipts"
 FORMAT = "ilm_jax.receipt/1"
-# Two runs that differ in rounding alone end up to so many nats apart on the toy world, where stages
-# follow each other (docs/reproducing.md, "What rounding does").
+# Two runs that differ in rounding alone ended .10 nats apart on the toy world, where stages follow
+# each other (docs/reproducing.md, "What rounding does").
 TOLERANCE = 0.12
 
 

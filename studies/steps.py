@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ilm_jax import __version__
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.published.companions import CONVERSION
+from ilm_jax.cli import kept_programs
 from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
@@ -168,8 +169,8 @@ def run_verb(command: list[str], name: str, folder: pathlib.Path, prefix: str = 
       prefix: of every line that it prints, where others print too.
     """
     shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        kept_programs.PLACE: str(folder / "compiled"),
+        kept_programs.LEAST_SECONDS: kept_programs.ALL,
     }
     script = command[0].endswith(".py")
     start = [str(HERE / command[0]), *command[1:]] if script else ["-m", "ilm_jax", *command]

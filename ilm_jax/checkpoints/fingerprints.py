@@ -45,20 +45,19 @@ def _on_device(leaf: jax.Array, start: jax.Array | int = 0) -> jax.Array:
 _rows_on_device = jax.jit(jax.vmap(_on_device))
 
 
-def _on_host(value: np.ndarray, start: int = 0) -> int:
+def _on_host(value: np.ndarray) -> int:
     bits = value.view(_WIDTHS[value.dtype.itemsize]).astype(np.uint32)
     with np.errstate(over="ignore"):  # a scalar's product says that it wraps
-        return int(_sum(np, bits, start))
+        return int(_sum(np, bits))
 
 
 def checksum(value: np.ndarray) -> int:
     """The checksum of an array on the host, with little memory beside it."""
     if value.nbytes <= SMALL_BYTES:
         return _on_host(value)
-    rows = max(1, BLOCK_BYTES // max(1, value[:1].nbytes)) if value.ndim else 1
-    starts = range(0, len(value), rows) if value.ndim else [0]
-    parts = (value[start : start + rows] if value.ndim else value for start in starts)
-    return sum(int(_on_device(p, start)) for p, start in zip(parts, starts, strict=True)) % 2**32
+    rows = max(1, BLOCK_BYTES // value[0].nbytes)
+    parts = ((value[first : first + rows], first) for first in range(0, len(value), rows))
+    return sum(int(_on_device(*part)) for part in parts) % 2**32
 
 
 def _checksums(leaf: jax.Array, stacked: bool) -> list[int]:

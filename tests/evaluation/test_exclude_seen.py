@@ -42,6 +42,20 @@ def test_lists_lack_exactly_the_seen_items_but_the_target(monkeypatch):
     assert (without.ranks <= everything.ranks).all() and (without.ranks < everything.ranks).any()
 
 
+def test_an_example_is_made_once_for_all_who_ask_whose_it_is():
+    made = []
+
+    class Examples(list):
+        def __getitem__(self, number):
+            made.append(number)
+            return super().__getitem__(number)
+
+    feed = Feed(Examples([{"key": "k", "user": "u", "target_item": 4, "inputs": [1]}]), None)
+    for _ in range(3):
+        assert feed.facts(0) == {"key": "k", "user": "u", "target_item": 4}
+    assert made == [0]
+
+
 @pytest.mark.parametrize(("split", "left"), [("test", 1), ("validation", 2)])
 def test_a_history_is_all_that_stands_before_the_target(split, left):
     splits = make_splits(small_catalogue())

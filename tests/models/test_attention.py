@@ -29,6 +29,24 @@ def test_a_row_that_sees_nothing_is_finite_forwards_and_backwards():
     assert np.isfinite(value) and np.isfinite(grad).all()
 
 
+def test_gradients_are_those_of_the_plain_softmax():
+    draw = np.random.default_rng(3)
+    query, key, value, weights = (draw.normal(size=(2, 5, 2, 4)) for _ in range(4))
+    mask = np.tril(np.ones((1, 5, 5), bool))
+
+    def plain(q, k, v):
+        scores = jnp.einsum("bshd,bthd->bhst", q, k) * 4**-0.5
+        seen = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf))
+        return (jnp.einsum("bhst,bthd->bshd", seen, v) * weights).sum()
+
+    def ours(q, k, v):
+        return (dot_product_attention(q, k, v, mask) * weights).sum()
+
+    inputs = [jnp.asarray(x, jnp.float32) for x in (query, key, value)]
+    found, want = (jax.grad(f, argnums=(0, 1, 2))(*inputs) for f in (ours, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, want)
+
+
 def test_padding_is_seen_by_padding_alone():
     mask = np.asarray(causal_segment_mask(jnp.array([[1, 1, 2, 0, 0]]))[0])
     assert mask.astype(int).tolist() == [
