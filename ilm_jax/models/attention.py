@@ -68,7 +68,8 @@ def dot_product_attention(
 def _softmax(scores: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
     """Softmax over keys, whose derivative reads its result alone.
 
-    Differentiation as written keeps exponentials and their sums beside it, and reads all three.
+    Differentiation as written keeps exponentials and their sums beside it, and reads all three;
+    `jax.nn.softmax` does so unless JAX_SOFTMAX_CUSTOM_JVP is set, for a whole program at once.
     """
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
