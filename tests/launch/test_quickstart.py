@@ -16,7 +16,7 @@ def test_flags_reach_the_study_and_are_no_extras_of_the_installation(tmp_path):
     env = {"PATH": f"{python.parent}:{os.environ['PATH']}", "VIRTUAL_ENV": str(tmp_path)}
     subprocess.run(["bash", str(ROOT / "launch/quickstart.sh"), *words], env=env, check=True)
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[0] == f"-m pip install --quiet --disable-pip-version-check --no-compile -e {ROOT}"
+    assert calls[0] == f"{ROOT}/launch/install.py -e {ROOT}"
     assert calls[-1] == f"{ROOT}/studies/reproduce.py quickstart {' '.join(words)}"
 
 
