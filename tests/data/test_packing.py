@@ -2,13 +2,18 @@
 
 import dataclasses
 import pathlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ilm_jax.data.streams.converters import PromptConverter
-from ilm_jax.data.streams.packing import PackedSource, PackingConverter, Room, plan
+from ilm_jax.data.streams.packing import PackedSource, PackingConverter
+from ilm_jax.data.streams.packing_plan import FIRST_STORED, Plan, Room, plan
 from ilm_jax.data.streams.streams import Stream
 from ilm_jax.errors import UserError
 from ilm_jax.models.t5 import T5Config
@@ -32,8 +37,13 @@ def made(count=50, seed=0):
     return found
 
 
+def as_they_are(_, rows):
+    """Local rows are the table's."""
+    return np.asarray(rows)
+
+
 def converter(lengths=LENGTHS, **changes):
-    options = {"num_queries": 4, "max_entities": 6, "rows": lambda _, rows: np.asarray(rows)}
+    options = {"num_queries": 4, "max_entities": 6, "rows": as_they_are}
     return PromptConverter(lengths, IDS, **{**options, **changes})
 
 
@@ -117,9 +127,20 @@ def test_the_loss_of_a_packed_row_is_the_sum_of_its_examples(lm):
 def test_packed_streams_are_functions_of_the_number():
     packed = PackedSource(made(), converter(), converter(), 4, seed=0)
     stream = Stream({"task": packed}, seed=1)
-    assert len(stream[10**9]["packed"]) >= 1
-    first = [stream[i]["packed"] for i in range(len(packed))]
-    assert sum(map(len, first)) == 50  # one epoch: every example once
+    far = stream[10**9]["packed"]
+    assert len(far) >= 1
+    rows = len(packed)
+    for epoch in range(3):
+        read = [stream[epoch * rows + i]["packed"] for i in range(rows)]
+        assert sum(map(len, read)) == 50  # every example once
+    keys = [
+        [[e["key"] for e in stream[k * rows + i]["packed"]] for i in range(rows)] for k in (0, 1)
+    ]
+    assert keys[0] != keys[1]
+    fresh = Stream({"task": PackedSource(made(), converter(), converter(), 4, seed=0)}, seed=1)
+    assert [e["key"] for e in fresh[10**9]["packed"]] == [e["key"] for e in far]
+    again = pickle.loads(pickle.dumps(Stream({"task": packed}, seed=1)))
+    assert [[e["key"] for e in again[i]["packed"]] for i in range(rows)] == keys[0]
 
 
 def test_the_size_of_an_example_is_that_of_its_row_and_is_not_counted_as_cut():
@@ -127,9 +148,7 @@ def test_the_size_of_an_example_is_that_of_its_row_and_is_not_counted_as_cut():
     # 42 inputs are two too many: the oldest element of the history goes.
     found = [*made(30), example([7] * 42, [9] * 9, bounds=bounds), example([], [9, 8, 1])]
     for tokenizer in (IDS, NO_BOS):
-        one = PromptConverter(
-            LENGTHS, tokenizer, num_queries=4, max_entities=6, rows=lambda _, rows: np.asarray(rows)
-        )
+        one = PromptConverter(LENGTHS, tokenizer, num_queries=4, max_entities=6, rows=as_they_are)
         sizes = [one.size(e) for e in found]
         assert not one.counts
         batch = one(found)
@@ -137,6 +156,62 @@ def test_the_size_of_an_example_is_that_of_its_row_and_is_not_counted_as_cut():
         assert [s[0] for s in sizes] == (batch["segment_ids"] > 0).sum(1).tolist()
         assert [s[1] for s in sizes] == batch["loss_weights"].sum(1).tolist()
         assert [s[2] for s in sizes] == (batch["slot_entity"].max(1) + 1).tolist()
+
+
+SIZES = [
+    (int(p), int(t), int(e))
+    for p, t, e in np.random.default_rng(1).integers([5, 1, 0], [30, 8, 3], (20_000, 3))
+]
+
+
+def planned(read, file=None, sizes=SIZES):
+    """A plan that notes which examples it reads."""
+
+    def size(example):
+        read.append(example)
+        return sizes[example]
+
+    return Plan(size, len(sizes), ROOM, seed=0, file=file)
+
+
+def test_a_row_waits_for_its_own_examples_alone():
+    read = []
+    made = planned(read)
+    assert not read
+    first = [made.row(number) for number in range(10)]
+    assert len(read) < 500
+    assert made.about() == pytest.approx(made.rows(), rel=0.03) and len(read) == len(SIZES)
+    assert first == plan(SIZES, ROOM, seed=0)[:10] == [made.row(number) for number in range(10)]
+    assert made.row(made.rows()) is None
+
+
+@given(st.integers(1, 300), st.lists(st.integers(0, 120), max_size=20))
+def test_rows_are_the_same_whoever_asks_for_which_first(count, asked):
+    made = planned([], sizes=SIZES[:count])
+    whole = plan(SIZES[:count], ROOM, seed=0)
+    for number in asked:
+        assert made.row(number) == (whole[number] if number < len(whole) else None)
+    assert made.rows() == len(whole) and made.about() == len(whole)
+
+
+def test_a_stopped_plan_goes_on_where_it_was_stored(tmp_path):
+    read, file = [], tmp_path / "plan.npz"
+    whole = plan(SIZES, ROOM, seed=0)
+    planned(read, file).row(2000)
+    assert len(read) > FIRST_STORED and file.exists()
+    again = []
+    resumed = planned(again, file)
+    assert resumed.row(0) == whole[0] and not again
+    assert resumed.row(2000) == whole[2000] and len(again) <= len(read) - FIRST_STORED
+    assert [resumed.row(number) for number in range(resumed.rows())] == whole
+    third = []
+    assert planned(third, file).rows() == len(whole) and not third
+
+
+def test_threads_that_ask_at_once_get_the_same_rows():
+    made, whole = planned([]), plan(SIZES, ROOM, seed=0)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(made.row, [*range(800), *range(800)])) == [*whole[:800], *whole[:800]]
 
 
 class Stored(list):
@@ -156,7 +231,7 @@ def test_a_plan_is_stored_with_the_task_and_made_again_where_anything_differs(tm
         source.path = tmp_path
         one = converter(**changes)
         found = PackedSource(source, one, one, examples, seed)
-        return [list(found._rows[i]) for i in range(len(found))], source.read
+        return [found._plan.row(i) for i in range(len(found))], source.read
 
     first, read = packed()
     assert read == 50 and "packing: " in capfd.readouterr().err

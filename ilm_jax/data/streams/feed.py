@@ -16,7 +16,9 @@ FACTS = ("key", "user", "target_item")
 class Numbered(Source, Protocol):
     """Examples by number, as a `Stream` gives them."""
 
-    len_epoch: int
+    @property
+    def len_epoch(self) -> int:
+        """Examples in one pass."""
 
 
 class Feed:

@@ -1,87 +1,30 @@
 """Packing: several short examples share a row, each a segment that sees itself alone.
 
-Which examples share a row is decided once per task, from their lengths, so a row is as much a pure
+Which examples share a row follows from their lengths (packing_plan.py), so a row is as much a pure
 function of its number as an example is: packed streams shuffle, mix and resume as others do.
 """
 
-import contextlib
-import dataclasses
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilm_jax.data import draws
 from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.converters import Batch, PromptConverter, index_column
+from ilm_jax.data.streams.packing_plan import OPEN_ROWS, Plan, Room
 from ilm_jax.data.streams.streams import Source
 from ilm_jax.data.streams.task_cache import Progress
-from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, read_arrays, sha256_json
+from ilm_jax.files import sha256_json
 
-# Rows that are kept open for further examples while a plan is made.
-OPEN_ROWS = 64
-FORMAT = "ilm_jax.packing/2"
-
-
-@dataclasses.dataclass(frozen=True)
-class Room:
-    """Limits of a row: positions, target tokens, slots and examples."""
-
-    positions: int
-    targets: int
-    entities: int
-    examples: int
-
-    @property
-    def limits(self) -> np.ndarray:
-        """The four, as a vector."""
-        return np.array(dataclasses.astuple(self))
-
-
-def plan(sizes: Sequence[tuple[int, int, int]], room: Room, seed: int) -> list[list[int]]:
-    """Which examples share each row: every example once, in the first open row with room for it.
-
-    Args:
-      sizes: (positions, target tokens, slots) of each example.
-      room: of a row.
-      seed: of the order in which examples are placed.
-
-    Raises:
-      UserError: if an example alone is more than a row holds.
-    """
-    limits = room.limits
-    needs = np.concatenate([np.array(sizes).reshape(-1, 3), np.ones((len(sizes), 1), int)], axis=1)
-    too_large = np.flatnonzero((needs > limits).any(axis=1))
-    if len(too_large):
-        raise UserError(f"example {too_large[0]} needs {needs[too_large[0]]}, a row has {room}")
-    order = np.random.default_rng(draws.integer(2**31, seed, "packing")).permutation(len(sizes))
-    rows: list[list[int]] = []
-    open_rows: list[int] = []
-    left = np.zeros((0, 4), int)
-    for example in order.tolist():
-        fits = np.flatnonzero((left >= needs[example]).all(axis=1))
-        if len(fits):
-            at = int(fits[0])
-        else:
-            if len(open_rows) == OPEN_ROWS:  # the fullest will hardly take another
-                fullest = int(left[:, 0].argmin())
-                del open_rows[fullest]
-                left = np.delete(left, fullest, axis=0)
-            rows.append([])
-            open_rows.append(len(rows) - 1)
-            left = np.concatenate([left, limits[None]])
-            at = len(open_rows) - 1
-        rows[open_rows[at]].append(example)
-        left[at] -= needs[example]
-    return rows
+FORMAT = "ilm_jax.packing/3"
 
 
 class PackedSource:
     """A source whose examples are rows: {"packed": the examples that share it}.
 
-    A plan reads every example once, which takes minutes per million. A cached task keeps its plans
-    beside its examples, one for each way in which rows can differ.
+    A row is planned when it is first read, with all before it; to count the rows is to read every
+    example. A task keeps its plans beside its examples, one for each way in which rows can differ.
     """
 
     def __init__(
@@ -93,7 +36,7 @@ class PackedSource:
         seed: int,
         name: str = "",
     ) -> None:
-        """Reads every example of `source` once, for its length, unless its plan is stored.
+        """Reads nothing yet but the plan that is stored, if there is one.
 
         Args:
           source: the examples.
@@ -110,37 +53,65 @@ class PackedSource:
             row.max_entities,
             examples,
         )
-        self._source = source
-        folder: pathlib.Path | None = getattr(source, "path", None)
-        if folder is None:
-            self._rows = _Rows.of(_planned(source, converter, room, seed))
-            return
-        file = folder / f"packing-{_key(converter, room, seed)[:12]}.npz"
-        stored = _Rows.load(file, len(source))
-        if stored is None:
-            shown = Progress(folder, len(source), "packing")
-            stored = _Rows.of(_planned(source, converter, room, seed, shown))
-            shown.done(len(source))
-            with contextlib.suppress(OSError):  # a cache that may only be read
-                stored.save(file)
-        self._rows = stored
+        self._source, self._converter = source, converter
+        self._folder: pathlib.Path | None = getattr(source, "path", None)
+        file = self._folder and self._folder / f"packing-{_key(converter, room, seed)[:12]}.npz"
+        self._plan = Plan(self._size, len(source), room, seed, file)
+
+    def _size(self, example: int) -> tuple[int, int, int]:
+        return self._converter.size(self._source[example])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        total = len(self._source)
+        if self._folder is None or self._plan.placed == total:
+            return self._plan.rows()
+        shown = Progress(self._folder, total, "packing")
+        rows = self._plan.rows(shown.show)
+        shown.done(total)
+        return rows
 
     def __getitem__(self, index: int) -> Example:
-        return {"packed": [{**self._source[i], **self._named} for i in self._rows[index]]}
+        row = self._plan.row(index)
+        if row is None:
+            raise IndexError(f"there is no row {index}")
+        return {"packed": [{**self._source[i], **self._named} for i in row]}
+
+    def about(self) -> float:
+        """Number of rows, to a few per cent: enough to mix by."""
+        return self._plan.about()
+
+    def endless(self, seed: int | None) -> "EndlessRows":
+        """Rows without end, for which they need not be counted.
+
+        Args:
+          seed: of the order; None: every epoch is in the plan's.
+        """
+        return EndlessRows(self, seed)
+
+    def has(self, index: int) -> bool:
+        """Whether there is such a row."""
+        return self._plan.row(index) is not None
 
 
-def _planned(
-    source: Source, converter: PromptConverter, room: Room, seed: int, shown: Progress | None = None
-) -> list[list[int]]:
-    sizes = []
-    for i in range(len(source)):
-        sizes.append(converter.size(source[i]))
-        if shown is not None:
-            shown.show(i)
-    return plan(sizes, room, seed)
+class EndlessRows:
+    """Rows by number: first in the plan's order, which is random; each epoch in one of its own."""
+
+    def __init__(self, source: PackedSource, seed: int | None) -> None:
+        """As `PackedSource.endless`."""
+        self._source, self._seed = source, seed
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> Example:
+        if self._source.has(index):
+            return self._source[index]
+        import grain
+
+        epochs = grain.MapDataset.source(self._source)
+        if self._seed is not None:
+            epochs = epochs.shuffle(seed=self._seed)
+        return epochs.repeat()[index]
 
 
 def _key(converter: PromptConverter, room: Room, seed: int) -> str:
@@ -148,43 +119,6 @@ def _key(converter: PromptConverter, room: Room, seed: int) -> str:
     how = [converter.inputs_length, converter.targets_length, converter.max_entities]
     how += [converter.num_queries, converter.truncate_targets]
     return sha256_json([FORMAT, OPEN_ROWS, how, *room.limits.tolist(), seed])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Rows:
-    """Row k holds the examples order[starts[k] : starts[k + 1]]."""
-
-    starts: np.ndarray
-    order: np.ndarray
-
-    @classmethod
-    def of(cls, rows: list[list[int]]) -> "_Rows":
-        """From the lists of example numbers, one per row."""
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        order = np.concatenate([*rows, np.zeros(0)])
-        return cls(starts.astype(np.int64), order.astype(np.int64))
-
-    @classmethod
-    def load(cls, path: pathlib.Path, examples: int) -> "_Rows | None":
-        """The stored rows; None if there are none, or not of so many examples."""
-        try:
-            arrays = read_arrays(path)
-            found = cls(arrays["starts"], arrays["order"])
-        except (OSError, KeyError, ValueError):
-            return None
-        whole = np.array_equal(np.sort(found.order), np.arange(examples))
-        return found if whole and found.starts[-1] == examples else None
-
-    def save(self, path: pathlib.Path) -> None:
-        """Writes what `load` reads, atomically."""
-        with atomic_write(path, "wb") as stream:
-            np.savez(stream, starts=self.starts, order=self.order)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, index: int) -> list[int]:
-        return self.order[self.starts[index] : self.starts[index + 1]].tolist()
 
 
 def _size(row: Batch) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ stream.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,17 @@ class Source(Protocol):
         """Example `index`, always the same."""
 
 
+@runtime_checkable
+class Uncounted(Source, Protocol):
+    """A source that takes long to count, and is read and mixed without being counted."""
+
+    def about(self) -> float:
+        """About how many examples there are."""
+
+    def endless(self, seed: int | None) -> Source:
+        """Examples without end, in an order of each epoch's own; None: in the source's order."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """A mixture of tasks, in T5's terms (Raffel et al. 2020, section 3.5.2).
@@ -47,7 +58,7 @@ class Mixture:
     def __post_init__(self) -> None:
         check(self)
 
-    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+    def weights(self, sizes: Mapping[str, float]) -> dict[str, float]:
         """Share of each task, summing to 1.
 
         Args:
@@ -79,7 +90,6 @@ class Stream:
     """Examples by number: `stream[i]` for any i >= 0, endless if `repeat`.
 
     Attributes:
-      len_epoch: examples in one pass over all sources.
       weights: share of each source.
     """
 
@@ -112,10 +122,10 @@ class Stream:
           UserError: if a source is empty or the mixture does not fit the sources, or says rates
             where sources take turns.
         """
-        for name, source in sources.items():
-            if not len(source):
+        sizes = {name: _about(source) for name, source in sources.items()}
+        for name, size in sizes.items():
+            if not size:
                 raise UserError(f"{name} has no examples in this split")
-        sizes = {name: len(source) for name, source in sources.items()}
         mixture = mixture or Mixture(dict.fromkeys(sources))
         if block and len(set(mixture.rates.values())) > 1:
             raise UserError(
@@ -126,12 +136,16 @@ class Stream:
         if block:
             self.weights = dict.fromkeys(self.weights, 1 / len(self.weights))
         self._sources = {name: sources[name] for name in self.weights}
-        self.len_epoch = sum(sizes[name] for name in self.weights)
         self._options = (seed, shuffle, repeat, block, transform)
         self._dataset: grain.MapDataset | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dataset": None}
+
+    @property
+    def len_epoch(self) -> int:
+        """Examples in one pass over all sources."""
+        return sum(len(source) for source in self._sources.values())
 
     @property
     def dataset(self) -> "grain.MapDataset":
@@ -146,9 +160,13 @@ class Stream:
         seed, shuffle, repeat, block, transform = self._options
         parts = []
         for name, source in self._sources.items():
+            order = draws.integer(2**31, seed, "shuffle", name) if shuffle else None
+            if repeat and isinstance(source, Uncounted):
+                parts.append(grain.MapDataset.source(_Named(name, source.endless(order))))
+                continue
             part = grain.MapDataset.source(_Named(name, source))
-            if shuffle:
-                part = part.shuffle(seed=draws.integer(2**31, seed, "shuffle", name))
+            if order is not None:
+                part = part.shuffle(seed=order)
             parts.append(part.repeat() if repeat else part)
         if len(parts) == 1:
             dataset = parts[0]
@@ -179,6 +197,10 @@ class Stream:
     def batch(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
         """The examples of these numbers, in this order."""
         return [self[int(index)] for index in indices]
+
+
+def _about(source: Source) -> float:
+    return source.about() if isinstance(source, Uncounted) else len(source)
 
 
 class _Turns:
