@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table_set import TableSet
 
 
 def grown_since(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int, Int64
 
-from ilm_jax.cf.table import TableSet
+from ilm_jax.cf.table_set import TableSet
 from ilm_jax.errors import UserError
 
 

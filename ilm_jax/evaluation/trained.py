@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from jaxtyping import Array, Float32, Int64, PyTree
 
-from ilm_jax.cf.table import TableSet
+from ilm_jax.cf.table_set import TableSet
 from ilm_jax.data.catalogue.catalogue import Catalogue
 from ilm_jax.data.catalogue.splits import Splits
 from ilm_jax.data.examples.prompt_tokens import PromptTokenizer

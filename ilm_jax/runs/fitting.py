@@ -14,7 +14,8 @@ from ilm_jax.cf import evaluation, ials, text_vectors
 from ilm_jax.cf.early_stopping import EarlyStopping, Vectors
 from ilm_jax.cf.ials import Factors, IALSConfig, OnEpoch
 from ilm_jax.cf.interactions import catalogue_from_sequences, train_interactions
-from ilm_jax.cf.table import EmbeddingTable, unit_rms
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table_set import unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.checks import Count, Number, check
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits

@@ -10,7 +10,8 @@ import numpy as np
 
 from ilm_jax.cf.grown_tables import grown_since, joined
 from ilm_jax.cf.item_rows import ItemRows, check_vectors, item_rows
-from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table_set import TableSet
 from ilm_jax.checkpoints.checkpoints import CheckpointConfig
 from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checks import Choice, Number, check

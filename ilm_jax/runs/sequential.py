@@ -22,7 +22,7 @@ from ilm_jax.cf.critiques import CritiqueConfig, Critiques
 from ilm_jax.cf.ials import Factors
 from ilm_jax.cf.negatives import Sampler, SamplerConfig
 from ilm_jax.cf.sequences import Sequences, Windows
-from ilm_jax.cf.table import unit_rms
+from ilm_jax.cf.table_set import unit_rms
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.cf.topk import best_items
 from ilm_jax.checks import Count, Positive, Seed, Weight, check

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ilm_jax.cf.grown_tables import grown_since, joined
-from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table_set import TableSet
 
 
 def table(items=20, users=6, seed=0, name="shop"):

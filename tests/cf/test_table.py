@@ -9,7 +9,7 @@ import safetensors
 
 from ilm_jax.cf import table_ids
 from ilm_jax.cf.ials import IALSConfig
-from ilm_jax.cf.table import BLOCK_MULTIPLE, EmbeddingTable, TableSet, unit_rms
+from ilm_jax.cf.table import EmbeddingTable
 from ilm_jax.errors import UserError
 from ilm_jax.runs.fitting import fit_method
 
@@ -133,50 +133,3 @@ def test_inconsistent_parts_are_refused(table):
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(table, **change)
-
-
-def test_tables_stack_into_blocks_with_room(table, two_tastes):
-    other = fit_method(two_tastes(users=700, name="other/b"), CONFIG)
-    stacked = TableSet(table, other)
-    sizes = {name: block.capacity for name, block in stacked.blocks.items()}
-    assert sizes == {
-        "tiny/item": BLOCK_MULTIPLE,
-        "tiny/user": BLOCK_MULTIPLE,
-        "other/b/item": BLOCK_MULTIPLE,
-        "other/b/user": 2 * BLOCK_MULTIPLE,
-    }
-    assert stacked.vectors.shape == (5 * BLOCK_MULTIPLE, 4)
-    row = stacked.row("other/b/user", 3)
-    assert row == 3 * BLOCK_MULTIPLE + 3
-    scale = stacked.vectors[row] / other.user[3]
-    np.testing.assert_allclose(scale, scale[0], rtol=1e-5)
-    rows = stacked.rows("other/b/user", np.arange(700))
-    assert np.mean(stacked.vectors[rows] ** 2) == pytest.approx(1.0, rel=1e-4)
-    assert stacked.cold.sum() == 5 * BLOCK_MULTIPLE - 24 - 60 - 24 - 700 + 4
-    plain = TableSet(table, normalise="none")
-    np.testing.assert_array_equal(plain.vectors[:24], table.item)
-    assert plain.fingerprint != TableSet(table).fingerprint == TableSet(table).fingerprint
-
-
-def test_vectors_are_scaled_by_the_rows_that_are_not_cold():
-    vectors, cold = np.array([[3.0, 4.0], [90.0, 0.0]], np.float32), np.array([False, True])
-    scaled = unit_rms(vectors, cold)
-    assert np.mean(scaled[0] ** 2) == pytest.approx(1) and scaled.dtype == np.float32
-    assert scaled[1, 0] == pytest.approx(90 / np.sqrt(12.5))
-    np.testing.assert_array_equal(unit_rms(vectors, ~np.zeros(2, bool)), vectors)
-    assert not unit_rms(np.zeros_like(vectors), cold).any()
-
-
-def test_wrong_rows_blocks_and_tables_are_user_errors(table, two_tastes):
-    stacked = TableSet(table)
-    with pytest.raises(UserError, match="outside block 'tiny/item'"):
-        stacked.row("tiny/item", 24)
-    with pytest.raises(UserError, match="outside"):
-        stacked.row("tiny/item", -1)
-    with pytest.raises(UserError, match="no block"):
-        stacked.row("large/item", 0)
-    with pytest.raises(UserError, match="once"):
-        TableSet(table, table)
-    wide = fit_method(two_tastes(name="wide"), IALSConfig(dim=5, epochs=1))
-    with pytest.raises(UserError, match="tiny has 4, wide has 5"):
-        TableSet(table, wide)

@@ -98,6 +98,20 @@ FAULTS = (
         "tests/cf/test_table.py -k one_changed_bit",
     ),
     Fault(
+        "rows that have grown count in every block but the first",
+        "ilm_jax/cf/table_set.py",
+        "numbers[max(0, sizes[name] - part.start) :] = 0",
+        "numbers[sizes[name] :] = 0",
+        "tests/cf/test_table_set.py -k large_tables",
+    ),
+    Fault(
+        "a large table is held in memory",
+        "ilm_jax/cf/row_blocks.py",
+        "if size < IN_MEMORY_BYTES:",
+        "if True:",
+        "tests/cf/test_table_set.py -k above_memory",
+    ),
+    Fault(
         "a cache's size is believed",
         "ilm_jax/data/streams/cached_task.py",
         'if self.info.get("sha256", "") not in ("", sha256_json(told)):',

@@ -11,7 +11,8 @@ from ilm_jax.cf.ials import IALSConfig
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.cf.pairs import Pairs
-from ilm_jax.cf.table import EmbeddingTable, TableSet
+from ilm_jax.cf.table import EmbeddingTable
+from ilm_jax.cf.table_set import TableSet
 from ilm_jax.cf.text_vectors import TextConfig
 from ilm_jax.cli import fit_cf
 from ilm_jax.data.catalogue.splits import TRAIN, SplitConfig, make_splits
