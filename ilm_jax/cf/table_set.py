@@ -24,6 +24,31 @@ class Block:
     capacity: int
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockRows:
+    """Global rows of local ones: all that streams ask of the tables, and little to send.
+
+    Attributes:
+      blocks: `Block` of every name.
+    """
+
+    blocks: Mapping[str, Block]
+
+    def __call__(self, block: str, local: Int[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
+        """Global rows of many local rows of one block; errors as `TableSet.row`."""
+        if block not in self.blocks:
+            raise UserError(f"no block {block!r} among the tables; there are {list(self.blocks)}")
+        found = self.blocks[block]
+        local = np.asarray(local, np.int64)
+        outside = local[(local < 0) | (local >= found.size)]
+        if len(outside):
+            raise UserError(
+                f"row {outside[0]} is outside block {block!r}, which has {found.size} rows; "
+                "the cache or the table is of another catalogue: make both again"
+            )
+        return found.start + local
+
+
 class TableSet:
     """Several tables stacked into one array, with named blocks of reserved capacity.
 
@@ -34,6 +59,7 @@ class TableSet:
       vectors: Float32[capacity, dim]; cold and reserved rows are zero.
       cold: Bool[capacity]; True for cold and for reserved rows.
       blocks: `Block` of every name.
+      rows: (block, local rows) -> global rows.
       fingerprint: hex SHA-256 of the vectors and their layout.
     """
 
@@ -77,6 +103,7 @@ class TableSet:
             room = max(1, -(-len(vectors) // BLOCK_MULTIPLE)) * BLOCK_MULTIPLE
             self.blocks[name] = Block(capacity, len(vectors), room)
             capacity += room
+        self.rows = BlockRows(self.blocks)
         self.vectors = zeros((capacity, tables[0].dim))
         self.cold = np.ones(capacity, bool)
         for name, (vectors, cold) in parts.items():
@@ -116,20 +143,6 @@ class TableSet:
           UserError: if there is no such block, or the row is outside it.
         """
         return int(self.rows(block, np.asarray([local]))[0])
-
-    def rows(self, block: str, local: Int[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
-        """Global rows of many local rows of one block; errors as `row`."""
-        if block not in self.blocks:
-            raise UserError(f"no block {block!r} among the tables; there are {list(self.blocks)}")
-        found = self.blocks[block]
-        local = np.asarray(local, np.int64)
-        outside = local[(local < 0) | (local >= found.size)]
-        if len(outside):
-            raise UserError(
-                f"row {outside[0]} is outside block {block!r}, which has {found.size} rows; "
-                "the cache or the table is of another catalogue: make both again"
-            )
-        return found.start + local
 
 
 def unit_rms(

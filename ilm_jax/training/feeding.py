@@ -8,6 +8,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from ilm_jax.data.streams.readers import Readers, taken
 from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.sharding.partitioning import Partitioner
 
@@ -37,11 +38,25 @@ def training_batches(
     partitioner: Partitioner,
     *,
     ahead: int = 2,
+    readers: int = 0,
 ) -> Iterator[tuple[str, dict[str, jax.Array], Positions]]:
     """Yields (kind, batch, positions after it) for the steps in [first_step, last_step).
 
-    A thread prepares `ahead` batches; what it prepares depends on the step alone.
+    A thread prepares `ahead` batches; what it prepares depends on the step alone. With `readers`
+    it takes their rows from so many processes, each of which is two batches ahead.
+
+    Raises:
+      UserError: as `Readers` and `taken`.
     """
+    local = partitioner.local_rows(batch_size)
+    processes = Readers(sources, readers) if readers else None
+
+    def job(kind: str, first: int) -> Callable[[], dict[str, jax.Array]]:
+        """What makes the batch of examples [first, first + batch_size)."""
+        if processes is None:
+            return functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
+        rows = processes.submit(kind, first + local)
+        return lambda: partitioner.global_batch(taken(rows), batch_size)
 
     def jobs() -> Iterator[tuple[str, Callable[[], dict[str, jax.Array]], Positions]]:
         """For each step its kind, what makes its batch, and the positions behind it."""
@@ -50,18 +65,19 @@ def training_batches(
             kind = schedule.kind_at(step)
             first = at.next_example.get(kind, 0)
             at = at.advance(kind, batch_size)
-            job = functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
-            yield kind, job, at
+            yield kind, job(kind, first), at
 
     pool = concurrent.futures.ThreadPoolExecutor(1)
     waiting: list[tuple[str, concurrent.futures.Future, Positions]] = []
     try:
-        for kind, job, after in jobs():
-            waiting.append((kind, pool.submit(job), after))
-            if len(waiting) > ahead:
+        for kind, made, after in jobs():
+            waiting.append((kind, pool.submit(made), after))
+            if len(waiting) > max(ahead, 2 * readers):
                 kind, future, after = waiting.pop(0)
                 yield kind, future.result(), after
         for kind, future, after in waiting:
             yield kind, future.result(), after
     finally:
+        if processes is not None:
+            processes.close()
         pool.shutdown(wait=True, cancel_futures=True)

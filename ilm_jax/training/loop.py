@@ -111,6 +111,7 @@ class Loop:
             self._total,
             trainer.config.batch_size,
             trainer.partitioner,
+            readers=trainer.config.readers,
         )
         profile = Profile(trainer.profile_steps, trainer.model_dir)
         try:

@@ -63,6 +63,7 @@ class TrainerConfig:
       eval_batches: at most so many validation batches per kind.
       patience: validations in a row without a lower `loss` after which the run ends; 0: never.
       seed: of parameters, dropout and drawn negatives.
+      readers: processes on every host that make batches; 0: a thread of the trainer does.
       metric_writers: where metrics go beside metrics.jsonl, with settings (training/writers.py).
     """
 
@@ -78,6 +79,7 @@ class TrainerConfig:
     eval_batches: Count = 16
     patience: Number = 0
     seed: Seed = 0
+    readers: Number = 0
     metric_writers: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=lambda: {"tensorboard": {}}
     )

@@ -207,6 +207,27 @@ FAULTS = (
         "tests/data/test_packing.py -k functions_of_the_number",
     ),
     Fault(
+        "a reader outlives the trainer",
+        "ilm_jax/data/streams/readers.py",
+        "threading.Thread(target=_end_with_parent, daemon=True).start()",
+        "pass",
+        "tests/data/test_readers.py -k outlives",
+    ),
+    Fault(
+        "Ctrl-C ends the readers before the trainer's step",
+        "ilm_jax/data/streams/readers.py",
+        "signal.signal(asked, signal.SIG_IGN)",
+        "pass",
+        "tests/data/test_readers.py -k several_processes",
+    ),
+    Fault(
+        "readers read the rows of the batch before",
+        "ilm_jax/training/feeding.py",
+        "rows = processes.submit(kind, first + local)",
+        "rows = processes.submit(kind, max(0, first - batch_size) + local)",
+        "tests/data/test_readers.py -k same_order",
+    ),
+    Fault(
         "content is lost where rows are packed",
         "ilm_jax/data/streams/packing.py",
         '                "content_weights",\n                "positions",',
