@@ -8,7 +8,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from ilm_jax.data.streams.readers import Readers, taken
+from ilm_jax.data.streams.readers import Readers
 from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.sharding.partitioning import Partitioner
 
@@ -46,7 +46,7 @@ def training_batches(
     it takes their rows from so many processes, each of which is two batches ahead.
 
     Raises:
-      UserError: as `Readers` and `taken`.
+      UserError: as `Readers`.
     """
     local = partitioner.local_rows(batch_size)
     processes = Readers(sources, readers) if readers else None
@@ -56,7 +56,7 @@ def training_batches(
         if processes is None:
             return functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
         rows = processes.submit(kind, first + local)
-        return lambda: partitioner.global_batch(taken(rows), batch_size)
+        return lambda: partitioner.global_batch(rows(), batch_size)
 
     def jobs() -> Iterator[tuple[str, Callable[[], dict[str, jax.Array]], Positions]]:
         """For each step its kind, what makes its batch, and the positions behind it."""
@@ -78,6 +78,6 @@ def training_batches(
         for kind, future, after in waiting:
             yield kind, future.result(), after
     finally:
+        pool.shutdown(wait=True, cancel_futures=True)
         if processes is not None:
             processes.close()
-        pool.shutdown(wait=True, cancel_futures=True)

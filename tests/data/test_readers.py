@@ -14,8 +14,9 @@ import pytest
 from ilm_jax.cf.table_set import Block, BlockRows
 from ilm_jax.data.sources import toy
 from ilm_jax.data.sources.prepare import catalogue_dir
+from ilm_jax.data.streams import readers as module
 from ilm_jax.data.streams.dataset_config import DatasetConfig
-from ilm_jax.data.streams.readers import Readers, taken
+from ilm_jax.data.streams.readers import Readers
 from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.errors import UserError
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
@@ -39,6 +40,26 @@ class Refusing:
         if 3 in indices:
             raise UserError("toy: example 3 is wrong")
         return {"index": np.asarray(indices)}
+
+
+class Broken:
+    """A source with a fault of its own."""
+
+    def rows(self, indices):
+        return {}["index"]
+
+
+class Unopened:
+    """A source that does not open in another process."""
+
+    text = "x" * 2**20  # more than a pipe holds
+
+    def __reduce__(self):
+        return _unopened, (self.text,)
+
+
+def _unopened(text):
+    os._exit(3)
 
 
 class Dying:
@@ -80,29 +101,36 @@ def test_batches_are_those_of_a_thread_and_come_in_the_same_order(tmp_path):
 
 
 def test_several_processes_read_and_what_is_wrong_with_an_example_arrives():
-    readers = Readers({"some": Numbered(), "other": Refusing()}, 2)
+    readers = Readers({"some": Numbered(), "other": Refusing(), "broken": Broken()}, 2)
     try:
         asked = [readers.submit("some", np.arange(4 * n, 4 * n + 4)) for n in range(40)]
-        made = [taken(rows) for rows in asked]
+        made = [rows() for rows in asked]
         assert [rows["index"].tolist() for rows in made] == np.arange(160).reshape(40, 4).tolist()
         by = {int(pid) for rows in made for pid in rows["pid"]}
-        assert 1 <= len(by) <= 2 and os.getpid() not in by
+        assert len(by) == 2 and os.getpid() not in by
         with pytest.raises(UserError, match=r"^toy: example 3 is wrong$"):
-            taken(readers.submit("other", np.arange(4)))
-        for asked in (signal.SIGINT, signal.SIGTERM):  # a terminal and a scheduler send it to all
-            os.kill(max(by), asked)
+            readers.submit("other", np.arange(4))()
+        with pytest.raises(RuntimeError, match=r"(?s)in a reader process:.*KeyError: 'index'"):
+            readers.submit("broken", np.arange(4))()
+        for pid in by:  # a terminal and a scheduler send them to every process
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
         for _ in range(20):
-            assert taken(readers.submit("other", np.arange(3)))["index"].tolist() == [0, 1, 2]
-            time.sleep(0.05)
+            assert readers.submit("other", np.arange(3))()["index"].tolist() == [0, 1, 2]
+            time.sleep(0.01)
     finally:
         readers.close()
 
 
-def test_a_process_that_ends_and_examples_that_stay_here_are_one_message():
-    readers = Readers({"some": Dying()}, 1)
-    with pytest.raises(UserError, match="a reader process ended .* lower TrainerConfig.readers"):
-        taken(readers.submit("some", np.arange(2)))
+def test_a_process_that_ends_and_examples_that_stay_here_are_one_message(monkeypatch):
+    for source in (Dying(), Unopened()):
+        with pytest.raises(UserError, match="a reader process ended .* TrainerConfig.readers"):
+            readers = Readers({"some": source}, 1)
+            readers.submit("some", np.arange(2))()
     readers.close()
+    monkeypatch.setattr(module, "_serve", os._exit)  # as where it cannot import what it needs
+    with pytest.raises(UserError, match="a reader process ended"):
+        Readers({"some": Unopened()}, 2)
     with pytest.raises(UserError, match="readers = 2: the examples cannot be read in another"):
         Readers({"some": lambda indices: indices}, 2)
 
@@ -111,7 +139,8 @@ KILLED = """
 import os, signal
 import jax
 import numpy as np
-from ilm_jax.data.streams.readers import Readers, taken
+from ilm_jax.data.streams import readers as module
+from ilm_jax.data.streams.readers import Readers
 
 
 class Numbered:
@@ -121,7 +150,7 @@ class Numbered:
 
 if __name__ == "__main__":
     readers = Readers({"some": Numbered()}, 1)
-    print(taken(readers.submit("some", np.arange(1)))["pid"][0], flush=True)
+    print(readers.submit("some", np.arange(1))()["pid"][0], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

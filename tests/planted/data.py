@@ -207,13 +207,6 @@ FAULTS = (
         "tests/data/test_packing.py -k functions_of_the_number",
     ),
     Fault(
-        "a reader outlives the trainer",
-        "ilm_jax/data/streams/readers.py",
-        "threading.Thread(target=_end_with_parent, daemon=True).start()",
-        "pass",
-        "tests/data/test_readers.py -k outlives",
-    ),
-    Fault(
         "Ctrl-C ends the readers before the trainer's step",
         "ilm_jax/data/streams/readers.py",
         "signal.signal(asked, signal.SIG_IGN)",

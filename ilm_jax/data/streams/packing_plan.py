@@ -69,6 +69,7 @@ class Plan:
           seed: of the order in which examples are placed.
           file: where the plan is stored as it grows; None: nowhere. It may only be readable.
         """
+        self._arguments = size, examples, room, seed, file
         self._size, self._limits, self._file = size, room.limits, file
         self._room, self._lock = room, threading.Lock()
         seed = draws.integer(2**31, seed, "packing")
@@ -80,11 +81,9 @@ class Plan:
         if file is not None:
             self._load(file)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process plans for itself, from what is stored on: less to send than a plan."""
+        return Plan, self._arguments
 
     @property
     def placed(self) -> int:
