@@ -13,7 +13,7 @@ import numpy as np
 from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.converters import Batch, PromptConverter, index_column
 from ilm_jax.data.streams.packing_plan import OPEN_ROWS, Plan, Room
-from ilm_jax.data.streams.streams import Source
+from ilm_jax.data.streams.streams import Epochs, Source
 from ilm_jax.data.streams.task_cache import Progress
 from ilm_jax.files import sha256_json
 
@@ -98,7 +98,7 @@ class EndlessRows:
 
     def __init__(self, source: PackedSource, seed: int | None) -> None:
         """As `PackedSource.endless`."""
-        self._source, self._seed = source, seed
+        self._source, self._epochs = source, Epochs(source, seed)
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -106,12 +106,7 @@ class EndlessRows:
     def __getitem__(self, index: int) -> Example:
         if self._source.has(index):
             return self._source[index]
-        import grain
-
-        epochs = grain.MapDataset.source(self._source)
-        if self._seed is not None:
-            epochs = epochs.shuffle(seed=self._seed)
-        return epochs.repeat()[index]
+        return self._epochs[index]
 
 
 def _key(converter: PromptConverter, room: Room, seed: int) -> str:

@@ -1,11 +1,14 @@
 """Streams: an endless or a finite sequence of examples, each a pure function of its number.
 
-Grain's shuffle, repeat and mix compute where example i comes from without visiting those before
-it, so resuming anywhere costs the same as starting, and any number of processes read the same
-stream.
+Grain's shuffle and mix compute where example i comes from without visiting those before it, so
+resuming anywhere costs the same as starting, and any number of processes read the same stream.
 """
 
+import bisect
 import dataclasses
+import functools
+import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -136,53 +139,46 @@ class Stream:
         if block:
             self.weights = dict.fromkeys(self.weights, 1 / len(self.weights))
         self._sources = {name: sources[name] for name in self.weights}
-        self._options = (seed, shuffle, repeat, block, transform)
-        self._dataset: grain.MapDataset | None = None
+        self._seed, self._repeat, self._block, self._transform = seed, repeat, block, transform
+        self._names = list(self._sources)
+        self._parts: list[Source] = []
+        for name, source in self._sources.items():
+            order = draws.integer(2**31, seed, "shuffle", name) if shuffle else None
+            if repeat and isinstance(source, Uncounted):
+                self._parts.append(source.endless(order))
+            else:
+                self._parts.append(Epochs(source, order))
+        once = [] if repeat else [len(source) for source in self._sources.values()]
+        self._starts = [0, *itertools.accumulate(once)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None}
+        made = ("_mixed", "_drawn")
+        return {name: value for name, value in self.__dict__.items() if name not in made}
 
     @property
     def len_epoch(self) -> int:
         """Examples in one pass over all sources."""
         return sum(len(source) for source in self._sources.values())
 
-    @property
-    def dataset(self) -> "grain.MapDataset":
-        """The same stream as grain's MapDataset."""
-        if self._dataset is None:
-            self._dataset = self._build()
-        return self._dataset
-
-    def _build(self) -> "grain.MapDataset":
+    @functools.cached_property
+    def _mixed(self) -> "grain.MapDataset":
+        """(source, number there) of every example, by the mixture's shares."""
         import grain
 
-        seed, shuffle, repeat, block, transform = self._options
-        parts = []
-        for name, source in self._sources.items():
-            order = draws.integer(2**31, seed, "shuffle", name) if shuffle else None
-            if repeat and isinstance(source, Uncounted):
-                parts.append(grain.MapDataset.source(_Named(name, source.endless(order))))
-                continue
-            part = grain.MapDataset.source(_Named(name, source))
-            if order is not None:
-                part = part.shuffle(seed=order)
-            parts.append(part.repeat() if repeat else part)
-        if len(parts) == 1:
-            dataset = parts[0]
-        elif repeat and block:
-            dataset = grain.MapDataset.source(_Turns(parts, block))
-        elif repeat:
-            dataset = grain.MapDataset.mix(parts, weights=list(self.weights.values()))
-        else:
-            dataset = grain.MapDataset.concatenate(parts)
-        if transform is not None:
-            dataset = dataset.seed(seed).random_map(transform)
-        return dataset
+        places = [grain.MapDataset.source(_Places(which)) for which in range(len(self._parts))]
+        return grain.MapDataset.mix(places, weights=list(self.weights.values()))
+
+    @functools.cached_property
+    def _drawn(self) -> "grain.MapDataset":
+        """The examples with what is drawn of them."""
+        import grain
+
+        examples = grain.MapDataset.source(_Undrawn(self)).seed(self._seed)
+        return examples.random_map(self._transform)
 
     def __len__(self) -> int:
         """Number of examples; for an endless stream, the largest number there is."""
-        return len(self.dataset)
+        return sys.maxsize if self._repeat else self._starts[-1]
 
     def __getitem__(self, index: int) -> Example:
         """Example number `index`, with its task's name under "task".
@@ -192,7 +188,24 @@ class Stream:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"stream has no example {index}")
-        return self.dataset[int(index)]
+        return self._undrawn(int(index)) if self._transform is None else self._drawn[int(index)]
+
+    def _undrawn(self, index: int) -> Example:
+        which, place = self._place(index)
+        return {**self._parts[which][place], "task": self._names[which]}
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Which source an example is of, and the how manieth of that source's."""
+        if len(self._parts) == 1:
+            return 0, index
+        if not self._repeat:
+            which = bisect.bisect_right(self._starts, index) - 1
+            return which, index - self._starts[which]
+        if self._block:
+            turn, place = divmod(index, self._block)
+            times, which = divmod(turn, len(self._parts))
+            return which, times * self._block + place
+        return self._mixed[index]
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
         """The examples of these numbers, in this order."""
@@ -203,29 +216,62 @@ def _about(source: Source) -> float:
     return source.about() if isinstance(source, Uncounted) else len(source)
 
 
-class _Turns:
-    """Blocks of examples of several endless sequences, by turns."""
+class Epochs:
+    """A source without end, each epoch in an order of its own.
 
-    def __init__(self, parts: "Sequence[grain.MapDataset]", block: int) -> None:
-        self._parts, self._block = parts, block
+    The order is that of grain's `shuffle` and `repeat`, which record what passes through them and
+    so take as long as an example takes to make.
+    """
 
-    def __len__(self) -> int:
-        return len(self._parts[0])
+    def __init__(self, source: Source, seed: int | None) -> None:
+        """Reads nothing.
 
-    def __getitem__(self, index: int) -> Example:
-        turn, place = divmod(int(index), self._block)
-        times, which = divmod(turn, len(self._parts))
-        return self._parts[which][times * self._block + place]
-
-
-class _Named:
-    """A source that says in each example which task it came from."""
-
-    def __init__(self, name: str, source: Source) -> None:
-        self._name, self._source = name, source
+        Args:
+          source: not empty.
+          seed: of the order; None: the source's.
+        """
+        self._source, self._seed = source, seed
 
     def __len__(self) -> int:
-        return len(self._source)
+        return sys.maxsize
 
     def __getitem__(self, index: int) -> Example:
-        return {**self._source[int(index)], "task": self._name}
+        length = len(self._source)
+        epoch, place = divmod(index, length)
+        if self._seed is not None:
+            seed = (self._seed + epoch) % 2**32
+            place = _shuffled()(place, max_index=length - 1, seed=seed, rounds=4)
+        return self._source[place]
+
+
+@functools.cache
+def _shuffled() -> Callable[..., int]:
+    from grain.experimental import index_shuffle  # takes a second
+
+    return index_shuffle
+
+
+class _Places:
+    """The numbers of a source's examples, without end, in the place of these."""
+
+    def __init__(self, which: int) -> None:
+        self._which = which
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._which, int(index)
+
+
+class _Undrawn:
+    """A stream before anything is drawn of its examples."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._stream._undrawn(int(index))
