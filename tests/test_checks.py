@@ -114,7 +114,7 @@ ZERO = {
     "Sweep": "draws",
     "T5Config": "vocab_size lora_rank norm_eps start_id eos_id dropout word_rows",
     "TextHead": "weight",
-    "TrainerConfig": "eval_every patience",
+    "TrainerConfig": "eval_every patience readers",
 }
 NEGATIVE = {
     "MeshConfig": "data fsdp tensor",

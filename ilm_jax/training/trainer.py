@@ -51,8 +51,7 @@ class TrainerConfig:
     """Settings of a stage of training: length, intervals, initial parameters.
 
     Attributes:
-      total_steps: updates.
-      batch_size: global rows per step.
+      total_steps, batch_size: updates, and global rows of each.
       microbatches: rows are processed in so many parts, gradients summed.
       trainable: path patterns of what trains; the rest is frozen.
       adapters: patterns of what is added to a model, such as low-rank updates and item heads: they
