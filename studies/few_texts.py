@@ -45,6 +45,8 @@ ROWS = {
 # Of each pair the first is expected below the second, if stage 1 pays.
 PAIRED = (("ilm", "ilm-rand"), ("ilm-frozen", "ilm-rand-frozen"))
 METRICS = ("nll_content", "worth_content")
+# Flags of `ilm evaluate`: texts are scored, and nothing else.
+MEASURED = ("--tasks=long_description", "--noranking", "--nogeneration")
 # Steps and texts of a run that shows that everything works, and nothing else.
 SMOKE_STEPS, SMOKE = 4, (8,)
 FOLDER = receipts.FOLDER / "few_texts"
@@ -90,16 +92,8 @@ class FewTexts(Study):
     def train_cell(self, cell: Cell, rate: float) -> list[str]:
         """The command that trains a row at a rate."""
         row, frozen = ROWS[cell.row]
-        every = min(EVERY, self.steps or EVERY)
-        bindings: dict[str, object] = {
-            "MIXTURE_OR_TASK_NAME": "long_description",
-            "elm24.Elm24Settings.train_items": cell.texts,
-            "TRAIN_STEPS": STEPS,
-            "LEARNING_RATE": rate,
-            "trainer.TrainerConfig.eval_every": every,
-            "checkpoints.CheckpointConfig.every": every,
-            "checkpoints.CheckpointConfig.keep_last": 1,
-        }
+        bindings = stage_two(rate, min(EVERY, self.steps or EVERY))
+        bindings["elm24.Elm24Settings.train_items"] = cell.texts
         if frozen:
             bindings[FROZEN] = ("^adaptor/",)
         return self.train_row(row, place(cell, rate), **bindings)
@@ -124,6 +118,18 @@ class FewTexts(Study):
             for name, command in commands.items()
         }
         return {"data": self.data, "learning rate": f"{rate:g}", **digests}
+
+
+def stage_two(rate: float, every: int = EVERY) -> dict[str, object]:
+    """Bindings of a stage 2 of texts alone, saved whenever it is validated."""
+    return {
+        "MIXTURE_OR_TASK_NAME": "long_description",
+        "TRAIN_STEPS": STEPS,
+        "LEARNING_RATE": rate,
+        "trainer.TrainerConfig.eval_every": every,
+        "checkpoints.CheckpointConfig.every": every,
+        "checkpoints.CheckpointConfig.keep_last": 1,
+    }
 
 
 def place(cell: Cell, rate: float) -> str:
@@ -209,8 +215,7 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
     for cell in cells:
         rate = rates[str(cell)]
         output = _evaluation(study, cell, rate)
-        measured = ["--tasks=long_description", "--noranking", "--nogeneration"]
-        words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *measured]
+        words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *MEASURED]
         steps.append(_trained(study, cell, rate))
         steps.append((f"evaluate {place(cell, rate)}", words, output / results.SUMMARY))
     with one_writer(study.folder, "studies/reproduce.py"):
