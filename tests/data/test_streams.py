@@ -2,9 +2,10 @@ import pickle
 import time
 from collections import Counter
 
+import grain
 import pytest
 
-from ilm_jax.data.streams.streams import Mixture, Stream
+from ilm_jax.data.streams.streams import Epochs, Mixture, Stream
 from ilm_jax.errors import UserError
 
 
@@ -33,6 +34,15 @@ def test_each_epoch_is_an_order_of_its_own():
     assert all(sorted(epoch) == sorted(f"a{i}" for i in range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     assert stream.len_epoch == 50
+
+
+@pytest.mark.parametrize("size", [1, 2, 50, 70_001])
+def test_the_order_is_that_of_grains_shuffle_and_repeat(size):
+    numbers = grain.MapDataset.range(size)
+    ours, theirs = Epochs(numbers, 7), numbers.shuffle(seed=7).repeat()
+    places = [*range(120), size - 1, size, 3 * size + 1, 10**9]
+    assert [ours[i] for i in places] == [theirs[i] for i in places]
+    assert [Epochs(numbers, None)[i] for i in places] == [i % size for i in places]
 
 
 def test_example_i_depends_on_nothing_but_seed_and_i():

@@ -200,11 +200,11 @@ FAULTS = (
         "tests/data/test_packing.py -k stopped_plan",
     ),
     Fault(
-        "every epoch of packed rows is in the plan's order",
-        "ilm_jax/data/streams/packing.py",
-        "epochs = epochs.shuffle(seed=self._seed)",
-        "pass",
-        "tests/data/test_packing.py -k functions_of_the_number",
+        "every epoch is in the order of the first",
+        "ilm_jax/data/streams/streams.py",
+        "seed = (self._seed + epoch) % 2**32",
+        "seed = self._seed",
+        _STREAMS,
     ),
     Fault(
         "Ctrl-C ends the readers before the trainer's step",
