@@ -79,11 +79,9 @@ def _uv(words: list[str]) -> bool:
 
 def main(words: list[str]) -> int:
     """Installs; returns pip's exit code, 0 if uv did it."""
-    return (
-        0
-        if _uv(words)
-        else subprocess.run([*PIP, "install", *QUIET, *words], check=False).returncode
-    )
+    if _uv(words):
+        return 0
+    return subprocess.run([*PIP, "install", *QUIET, *words], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ function of its number as an example is: packed streams shuffle, mix and resume 
 
 import pathlib
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ from ilm_jax.data.streams.task_cache import Progress
 from ilm_jax.files import sha256_json
 
 FORMAT = "ilm_jax.packing/3"
+# Examples that are kept from the plan until their rows are read, which is soon if it is here.
+KEPT = 4096
 
 
 class PackedSource:
@@ -54,12 +57,20 @@ class PackedSource:
             examples,
         )
         self._source, self._converter = source, converter
+        self._kept: OrderedDict[int, Example] = OrderedDict()
         self._folder: pathlib.Path | None = getattr(source, "path", None)
         file = self._folder and self._folder / f"packing-{_key(converter, room, seed)[:12]}.npz"
         self._plan = Plan(self._size, len(source), room, seed, file)
 
     def _size(self, example: int) -> tuple[int, int, int]:
-        return self._converter.size(self._source[example])
+        made = self._kept[example] = self._source[example]
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._converter.size(made)
+
+    def _made(self, example: int) -> Example:
+        kept = self._kept.pop(example, None)
+        return self._source[example] if kept is None else kept
 
     def __len__(self) -> int:
         total = len(self._source)
@@ -74,7 +85,7 @@ class PackedSource:
         row = self._plan.row(index)
         if row is None:
             raise IndexError(f"there is no row {index}")
-        return {"packed": [{**self._source[i], **self._named} for i in row]}
+        return {"packed": [{**self._made(i), **self._named} for i in row]}
 
     def about(self) -> float:
         """Number of rows, to a few per cent: enough to mix by."""
