@@ -47,6 +47,7 @@ AREAS = (
     "decoding",
     "cf",
     "data",
+    "streams",
     "texts",
     "evaluation",
 )

@@ -1,11 +1,9 @@
-"""Slips in splits, draws, packing, converters and streams."""
+"""Slips in splits, draws, converters and tasks."""
 
 from tests.planted import Fault
 
 _SPLITS = "tests/data/test_splits.py"
-_PACKING = "tests/data/test_packing.py -k 'not loss and not stored'"
 _CONVERTERS = "tests/data/test_converters.py"
-_STREAMS = "tests/data/test_streams.py"
 _ITEMS = "tests/data/test_item_targets.py"
 _ANSWERS = "tests/data/test_items_in_answers.py"
 
@@ -165,69 +163,6 @@ FAULTS = (
         "tests/data/test_draws.py",
     ),
     Fault(
-        "entities of a packed row overlap",
-        "ilm_jax/data/streams/packing.py",
-        "np.where(slot >= 0, slot + entities, -1)",
-        "np.where(slot >= 0, slot, -1)",
-        _PACKING,
-    ),
-    Fault(
-        "packed examples are one segment",
-        "ilm_jax/data/streams/packing.py",
-        'blank["segment_ids"][where] = i + 1',
-        'blank["segment_ids"][where] = 1',
-        _PACKING,
-    ),
-    Fault(
-        "the targets of a row have no bound",
-        "ilm_jax/data/streams/packing_plan.py",
-        "(self._left >= needs).all(axis=1)",
-        "(self._left >= needs)[:, [0, 2, 3]].all(axis=1)",
-        _PACKING,
-    ),
-    Fault(
-        "a plan that goes on forgets what rows are open",
-        "ilm_jax/data/streams/packing_plan.py",
-        "self._open = [held[end - n : end].tolist()",
-        "self._open = [[]",
-        "tests/data/test_packing.py -k stopped_plan",
-    ),
-    Fault(
-        "a plan is stored without a word of its open rows",
-        "ilm_jax/data/streams/packing_plan.py",
-        "self._left, self._placed, self._stored = left, len(placed), len(placed)",
-        "self._left, self._placed, self._stored = left, len(order), len(order)",
-        "tests/data/test_packing.py -k stopped_plan",
-    ),
-    Fault(
-        "every epoch is in the order of the first",
-        "ilm_jax/data/streams/streams.py",
-        "seed = (self._seed + epoch) % 2**32",
-        "seed = self._seed",
-        _STREAMS,
-    ),
-    Fault(
-        "Ctrl-C ends the readers before the trainer's step",
-        "ilm_jax/data/streams/readers.py",
-        "signal.signal(asked, signal.SIG_IGN)",
-        "pass",
-        "tests/data/test_readers.py -k several_processes",
-    ),
-    Fault(
-        "readers read the rows of the batch before",
-        "ilm_jax/training/feeding.py",
-        "rows = processes.submit(kind, first + local)",
-        "rows = processes.submit(kind, max(0, first - batch_size) + local)",
-        "tests/data/test_readers.py -k same_order",
-    ),
-    Fault(
-        "content is lost where rows are packed",
-        "ilm_jax/data/streams/packing.py",
-        '                "content_weights",\n                "positions",',
-        '                "positions",',
-        _PACKING,
-    ),
-    Fault(
         "the last token of the prompt is a target",
         "ilm_jax/data/streams/converters.py",
         'batch["loss_weights"][row, read - 1 : end] = answer.query < 0',
@@ -271,34 +206,6 @@ FAULTS = (
         _CONVERTERS,
     ),
     Fault(
-        "a higher temperature sharpens",
-        "ilm_jax/data/streams/streams.py",
-        "** (1 / self.temperature)",
-        "** self.temperature",
-        _STREAMS,
-    ),
-    Fault(
-        "the cap bounds the tempered rate",
-        "ilm_jax/data/streams/streams.py",
-        "min(sizes[name], self.cap or sizes[name]) ** (1 / self.temperature)",
-        "min(sizes[name] ** (1 / self.temperature), self.cap or sizes[name])",
-        _STREAMS,
-    ),
-    Fault(
-        "tasks are shuffled alike",
-        "ilm_jax/data/streams/streams.py",
-        'draws.integer(2**31, seed, "shuffle", name)',
-        'draws.integer(2**31, seed, "shuffle")',
-        _STREAMS,
-    ),
-    Fault(
-        "the shuffle has one seed for all runs",
-        "ilm_jax/data/streams/streams.py",
-        'draws.integer(2**31, seed, "shuffle", name)',
-        'draws.integer(2**31, "shuffle", name)',
-        _STREAMS,
-    ),
-    Fault(
         "an item is asked for behind the prompt",
         "ilm_jax/data/streams/converters.py",
         "places[row] = read - 1",
@@ -310,13 +217,6 @@ FAULTS = (
         "ilm_jax/data/streams/item_targets.py",
         'example.get("task") in self.tasks',
         'example.get("task") not in ()',
-        _ITEMS,
-    ),
-    Fault(
-        "a shared row's items are asked for at their own rows' places",
-        "ilm_jax/data/streams/packing.py",
-        'single["item_positions"][i, here] + at',
-        'single["item_positions"][i, here]',
         _ITEMS,
     ),
     Fault(
@@ -409,12 +309,5 @@ FAULTS = (
         "int(generator.integers(task.variants))",
         "0",
         "tests/data/test_redrawing.py -k epoch",
-    ),
-    Fault(
-        "turns read the same block again",
-        "ilm_jax/data/streams/streams.py",
-        "times * self._block + place",
-        "place",
-        "tests/data/test_redrawing.py -k turns",
     ),
 )

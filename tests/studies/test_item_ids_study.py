@@ -15,13 +15,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    import item_ids
-
-    yield item_ids
-    for name in ("item_ids", "knowledge", "seeded", "study", "steps", "scheduling"):
-        sys.modules.pop(name)
+def study(script):
+    return script("item_ids")
 
 
 def test_rows_differ_in_the_ids_alone(study, tmp_path):

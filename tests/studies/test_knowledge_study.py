@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -17,13 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    import knowledge
-
-    yield knowledge
-    for name in ("knowledge", "seeded", "study", "steps", "scheduling"):
-        sys.modules.pop(name)
+def study(script):
+    return script("knowledge")
 
 
 def test_the_rows_differ_in_the_auxiliary_tasks_alone(study, tmp_path):

@@ -1,7 +1,6 @@
 """The study of stage 1's losses: runs differ in these alone, and are compared item by item."""
 
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -14,13 +13,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    import losses
-
-    yield losses
-    for name in ("losses", "few_texts", "receipts", "study", "steps", "scheduling"):
-        sys.modules.pop(name)
+def study(script):
+    return script("losses")
 
 
 def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):

@@ -15,13 +15,8 @@ PLACES = ["MODEL_DIR=m", "LM_FROM=lm"]
 
 
 @pytest.fixture
-def rates(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    import rates
-
-    yield rates
-    for name in ("rates", "study", "steps", "scheduling"):
-        sys.modules.pop(name)
+def rates(script):
+    return script("rates")
 
 
 def test_the_recipes_hold_what_the_committed_search_found(rates):
