@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from ilm_jax import safetensors_files
 from ilm_jax.files import atomic_write
 
 # Larger files are mapped and not read, so that pages come and go as memory allows.
 MAPPED_BYTES = 1 << 28
-_KINDS = {"F32": "<f4", "I64": "<i8", "U8": "|u1", "BOOL": "|b1"}
-_NAMES = {np.dtype(kind): name for name, kind in _KINDS.items()}
 
 
 def write(
@@ -29,23 +28,18 @@ def write(
 
     Args:
       path: of the file.
-      tensors: F32, I64, U8 or BOOL, by name; mapped ones are copied page by page.
+      tensors: by name; mapped ones are copied page by page.
       metadata: strings for the header.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     # Numbers of more bytes come first, so that each stands at a multiple of its size.
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    at = 0
-    for name in names:
-        tensor = tensors[name]
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape)}
-        header[name]["data_offsets"] = [at, at := at + tensor.nbytes]
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    found = {name: _tensor(tensors[name]) for name in names}
     with atomic_write(path, "wb") as stream:
-        stream.write(struct.pack("<Q", len(text)) + text)
-        for name in names:
-            stream.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+        safetensors_files.write(stream, found, metadata)
+
+
+def _tensor(array: np.ndarray) -> safetensors_files.Tensor:
+    return safetensors_files.Tensor(array.shape, array.dtype, lambda: array)
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -67,9 +61,9 @@ def read(path: pathlib.Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def _mapped(path: pathlib.Path, start: int, entry: Mapping[str, Any]) -> np.ndarray:
-    if entry["dtype"] not in _KINDS:
+    kind, shape = safetensors_files.DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+    if kind is None:
         raise ValueError(f"a tensor of type {entry['dtype']}")
-    kind, shape = np.dtype(_KINDS[entry["dtype"]]), tuple(entry["shape"])
     if 0 in shape:
         return np.zeros(shape, kind)
     at = start + entry["data_offsets"][0]

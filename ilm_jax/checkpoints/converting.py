@@ -26,11 +26,12 @@ from ilm_jax.checkpoints.published.companions import (
     tokenizer_beside,
 )
 from ilm_jax.checkpoints.published.entries import Entry
-from ilm_jax.checkpoints.published.hugging_face import Tensor, write_folder
+from ilm_jax.checkpoints.published.hugging_face import write_folder
 from ilm_jax.checkpoints.published.sources import ADAPTER, Opened, open_source
 from ilm_jax.data.tokenizers import conflicting_specials, holds_tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
+from ilm_jax.safetensors_files import Tensor
 from ilm_jax.sharding.freezing import matches
 
 Progress = Callable[[str, int], None]

@@ -1,15 +1,11 @@
 """The study of stage 1's losses: runs differ in these alone, and are compared item by item."""
 
-import pathlib
-
 import numpy as np
 import pytest
 
 from ilm_jax.errors import UserError
 from ilm_jax.metrics.values import MetricValues
 from ilm_jax.objectives.alignment_kinds import KINDS
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

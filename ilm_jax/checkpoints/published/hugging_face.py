@@ -6,27 +6,24 @@ slices, but maps the file into memory, and touched pages count as the process's 
 reads the memory that a read needs is the slice that it returns.
 """
 
-import dataclasses
 import io
 import json
 import math
 import os
 import pathlib
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import DTypeLike
 
-from ilm_jax.checkpoints.published.shards import CONFIG, DTYPES, INDEX, SINGLE, find_tensors
+from ilm_jax.checkpoints.published.shards import CONFIG, INDEX, SINGLE, find_tensors
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_dir
+from ilm_jax.safetensors_files import Tensor, write
 from ilm_jax.strict_json import parse_object
 
 Index = tuple[slice, ...]
 
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD_BYTES = 5 * 10**9
 
 
@@ -112,15 +109,6 @@ def resolve(index: Sequence[slice], shape: Sequence[int]) -> list[tuple[int, int
     return [part.indices(n)[:2] for part, n in zip(whole, shape, strict=True)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A tensor to be written: known in shape and type before it is read."""
-
-    shape: tuple[int, ...]
-    dtype: DTypeLike
-    read: Callable[[], np.ndarray]
-
-
 def write_folder(
     folder: str | os.PathLike,
     tensors: Mapping[str, Tensor],
@@ -144,7 +132,7 @@ def write_folder(
     shards: list[dict[str, Tensor]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
-        size = _bytes(tensor)
+        size = tensor.nbytes
         if shards[-1] and filled + size > shard_bytes:
             shards.append({})
             filled = 0
@@ -156,36 +144,13 @@ def write_folder(
             total = len(shards)
             files = [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
             names = {name: file for file, part in zip(files, shards, strict=True) for name in part}
-            index = {"metadata": {"total_size": sum(map(_bytes, tensors.values()))}}
+            index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())}}
             (temporary / INDEX).write_text(json.dumps({**index, "weight_map": names}, indent=1))
         for file, part in zip(files, shards, strict=True):
-            _write_file(temporary / file, part, progress)
+            with open(temporary / file, "wb") as stream:
+                write(stream, part, {"format": "pt"}, progress)
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         for name, data in (copies or {}).items():
             (temporary / name).write_bytes(data)
         for name, text in (texts or {}).items():
             (temporary / name).write_text(text)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
-
-
-def _write_file(
-    file: pathlib.Path, tensors: Mapping[str, Tensor], progress: Callable[[str], None]
-) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for name, tensor in tensors.items():
-        kind = NAMES[np.dtype(tensor.dtype)]
-        header[name] = {"dtype": kind, "shape": list(tensor.shape)}
-        header[name]["data_offsets"] = [at, at := at + _bytes(tensor)]
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(file, "wb") as stream:
-        stream.write(struct.pack("<Q", len(text)) + text)
-        for name, tensor in tensors.items():
-            value = np.asarray(tensor.read(), dtype=tensor.dtype, order="C")
-            assert value.shape == tensor.shape, name
-            stream.write(value.reshape(-1).view(np.uint8).data)
-            progress(name)

@@ -6,26 +6,12 @@ import pathlib
 import struct
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ilm_jax.errors import UserError
+from ilm_jax.safetensors_files import DTYPES
 from ilm_jax.strict_json import parse_object
 
-DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
 INDEX, SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 # An adapter beside a model, which other libraries add to it when they read the folder.
 ADAPTERS = ("adapter_model.safetensors", "adapter_config.json")
