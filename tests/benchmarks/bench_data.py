@@ -3,9 +3,10 @@
     python -m tests.benchmarks.bench_data [--examples 4000] [--consumed 550] [--seqio]
 
 Times are CPU seconds of this process, so that other work on the machine does not count. On demand
-a shuffled stream makes each example when it is read; `read` reads it from a cache. `consumed` is
+a shuffled stream makes each example when it is read; `read` reads it from a cache; `shared` is all
+there is to do for rows that examples share: planned, made and placed. `consumed` is how many times
 what the trainer takes (examples per second of a tiny stage-2 run: `examples_per_second` of its
-metrics.jsonl, times examples to a row), and how many times that a core makes and batches. Padding
+metrics.jsonl, times examples to a row) a core makes and batches: one to a row, and shared. Padding
 is the share of positions without a token, with one example in a row and with up to sixteen in a
 row of four times the length (for a decoder: one sum of both lengths).
 
@@ -61,13 +62,19 @@ def main() -> None:
     settings = TaskSettings(history=5, families=(CorpusSettings(sequential_examples=1500),))
     splits = make_splits(toy.make_world(0), settings.split)
     tokenizer = train_tokenizer(splits, settings)
-    columns = ["on demand/s", "cached/s", "read/s", "batched/s", "padding", "packed"]
-    columns += ["consumed"] * bool(flags.consumed) + ["seqio c/s", "seqio r/s"] * flags.seqio
+    columns = ["on demand/s", "cached/s", "read/s", "batched/s", "shared/s", "padding"]
+    columns += ["packed", *["consumed", "shared"] * bool(flags.consumed)]
+    columns += ["seqio c/s", "seqio r/s"] * flags.seqio
     print(f"{'task':20}" + "".join(f"{name:>12}" for name in columns), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for task in TASKS:
-            (examples,) = registry.make_examples([spec_named(task)], splits, settings, tokenizer)
-            cells = measure(examples, settings, tokenizer, pathlib.Path(folder), flags)
+            fresh, examples = (
+                registry.make_examples([spec_named(task)], splits, settings, tokenizer)[0]
+                for _ in range(2)  # what is remembered of one pass is not there in the other
+            )
+            path = pathlib.Path(folder)
+            shared = sharing(fresh, path, flags.examples, tokenizer)
+            cells = measure(examples, settings, tokenizer, path, flags, shared)
             print(f"{task:20}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
@@ -77,8 +84,9 @@ def measure(
     tokenizer: Any,
     folder: pathlib.Path,
     flags: argparse.Namespace,
+    shared: float,
 ) -> list[str]:
-    """One task's line."""
+    """One task's line; `shared` is given."""
     spec = examples.spec
     path = folder / spec.task / "train"
     source = OnDemandTask(spec.name("toy"), examples, "train", path, dict)
@@ -99,10 +107,10 @@ def measure(
     taken: list = []
     reading = rate(len(rows), lambda: taken.extend(stream[i] for i in rows))
     batching, padding, packed = batches(taken, task, tokenizer)
-    cells = [f"{x:.0f}" for x in (making, caching, reading, batching)]
+    cells = [f"{x:.0f}" for x in (making, caching, reading, batching, shared)]
     cells += [f"{padding:.1%}", f"{packed:.1%}"]
     both = 1 / (1 / making + 1 / batching)
-    cells += [f"x {both / flags.consumed:.1f}"] if flags.consumed else []
+    cells += [f"x {x / flags.consumed:.1f}" for x in (both, shared)] if flags.consumed else []
     if flags.seqio:
         cells += [f"{x:.0f}" for x in peer(name, spec, len(rows), folder)]
     return cells
@@ -119,6 +127,22 @@ def batches(taken: Sequence[Any], task: CachedTask, tokenizer: Any) -> tuple[flo
     source = PackedSource(task, converter, converter, PACK, seed=0)
     packed = [packing([source[i]]) for i in range(len(source))]
     return batching, _padding(made), _padding(packed)
+
+
+def sharing(examples: Any, folder: pathlib.Path, most: int, tokenizer: Any) -> float:
+    """Examples per CPU second into batches of rows that they share, planned on the way."""
+    name = examples.spec.task
+    source = OnDemandTask(name, examples, "train", folder / f"{name}-shared", dict)
+    one, row = _converter(LENGTHS, 8, tokenizer), _converter(PACKED_LENGTHS, 8 * PACK, tokenizer)
+    packing, made, number = PackingConverter(one, row), 0, 0
+    assert Stream({name: source})[0]  # imports grain
+    start = time.process_time()
+    stream = Stream({name: PackedSource(source, one, row, PACK, seed=0)})  # plans the first rows
+    while made < min(most, len(source)):
+        batch = packing(stream.batch(range(number, number + BATCH // 8)))
+        made += int(batch["segment_ids"].max(1).sum())
+        number += BATCH // 8
+    return made / (time.process_time() - start)
 
 
 def _converter(lengths: dict[str, int], entities: int, tokenizer: Any) -> PromptConverter:

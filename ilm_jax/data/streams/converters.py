@@ -129,7 +129,7 @@ class PromptConverter:
                 batch["slot_query"][row, read:end] = query = answer.query[:-1]
                 batch["slot_entity"][row, read:end] = np.where(query >= 0, number, -1)
             if not read:  # nothing stands in front of the first target: nothing predicts it
-                read, answer = 1, _Answer(*(column[1:] for column in answer))
+                read, answer = 1, _Answer(*(column[1:] for column in answer[:3]), answer.slots)
             batch["targets"][row, : read - 1] = batch["tokens"][row, 1:read]
             batch["targets"][row, read - 1 : end] = answer.tokens
             batch["loss_weights"][row, read - 1 : end] = answer.query < 0
@@ -250,16 +250,17 @@ class PromptConverter:
         before = np.concatenate([[0], np.cumsum(np.where(is_slot, self.num_queries, 1))])
         slots_before = np.concatenate([[0], np.cumsum(is_slot)])
         # The latest element stays: a history of nothing is another task.
-        for cut in bounds[1:-1]:
-            start = bounds[0]
-            left = before[-1] - (before[cut] - before[start])
-            slots_left = slots_before[-1] - (slots_before[cut] - slots_before[start])
-            if left <= self.inputs_length and slots_left <= most:
-                self.counts["history"] += 1
-                inputs = np.concatenate([inputs[:start], inputs[cut:]])
-                gone = slice(slots_before[start], slots_before[cut])
-                kept = bounds[bounds >= cut] - (cut - start)
-                return Fitted(inputs, np.delete(slots, gone), kept)
+        start, cuts = bounds[:1], bounds[1:-1]
+        left = before[-1] - (before[cuts] - before[start])
+        slots_left = slots_before[-1] - (slots_before[cuts] - slots_before[start])
+        enough = np.flatnonzero((left <= self.inputs_length) & (slots_left <= most))
+        if len(enough):
+            first, cut = bounds[0], cuts[enough[0]]
+            self.counts["history"] += 1
+            inputs = np.concatenate([inputs[:first], inputs[cut:]])
+            gone = slice(slots_before[first], slots_before[cut])
+            kept = bounds[bounds >= cut] - (cut - first)
+            return Fitted(inputs, np.delete(slots, gone), kept)
         raise UserError(
             f"{example_name(example)}: inputs take {before[-1]} positions and {slots_before[-1]} "
             f"slots ({self.num_queries} positions per slot), and no more history can be "
@@ -274,10 +275,10 @@ class PromptConverter:
         if self._answers and len(targets) and not is_slot.any():
             if len(targets) > (most := self.targets_length):
                 self._check_cut(example, len(targets))
-            return _Answer(targets[:most], np.full(min(len(targets), most), -1), content[:most])
+            return _Answer(targets[:most], np.full(min(len(targets), most), -1), content[:most], 0)
         first = np.where(is_slot[:1], self._pad, targets[:1])
         if not self._answers:
-            return _Answer(first, np.full(1, -1), content[:1])
+            return _Answer(first, np.full(1, -1), content[:1], 0)
         width = np.where(is_slot, self.num_queries, 1)
         kept = len(targets)
         # A slot with nothing behind it takes no position: the item is asked for, and no token.
@@ -288,12 +289,14 @@ class PromptConverter:
             column[:kept] for column in (targets, content, is_slot, width)
         )
         if is_slot.all():
-            return _Answer(first, np.zeros(1, int), np.zeros(1, int))
+            return _Answer(first, np.zeros(1, int), np.zeros(1, int), 0)
         query = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)
+        query = np.where(np.repeat(is_slot, width), query, -1)
         return _Answer(
             np.repeat(np.where(is_slot, self._pad, targets), width),
-            np.where(np.repeat(is_slot, width), query, -1),
+            query,
             np.repeat(np.where(is_slot, 0, content), width),
+            int((query[:-1] == 0).sum()),
         )
 
     def _check_cut(self, example: Example, total: int) -> None:
@@ -314,16 +317,13 @@ class _Answer(NamedTuple):
       tokens: ids, pad at slots.
       query: which soft token of the slot stands here; -1 where a token is predicted.
       content: 1 where a token carries information.
+      slots: that the row reads: those with something behind them.
     """
 
     tokens: np.ndarray
     query: np.ndarray
     content: np.ndarray
-
-    @property
-    def slots(self) -> int:
-        """Slots that the row reads: those with something behind them."""
-        return int((self.query[:-1] == 0).sum())
+    slots: int
 
 
 def check_lengths(lengths: Mapping[str, int]) -> None:

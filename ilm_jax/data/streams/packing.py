@@ -4,12 +4,14 @@ Which examples share a row follows from their lengths (packing_plan.py), so a ro
 function of its number as an example is: packed streams shuffle, mix and resume as others do.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.converters import Batch, PromptConverter, index_column
@@ -124,12 +126,19 @@ def _key(converter: PromptConverter, room: Room, seed: int) -> str:
     """Hex key of all that a plan depends on beside the examples and their tokenizer."""
     how = [converter.inputs_length, converter.targets_length, converter.max_entities]
     how += [converter.num_queries, converter.truncate_targets]
-    return sha256_json([FORMAT, OPEN_ROWS, how, *room.limits.tolist(), seed])
+    return sha256_json([FORMAT, OPEN_ROWS, how, *dataclasses.astuple(room), seed])
 
 
-def _size(row: Batch) -> tuple[int, int, int]:
-    entities = int(row["slot_entity"].max()) + 1
-    return int((row["segment_ids"] > 0).sum()), int(row["loss_weights"].sum()), entities
+# Arrays with an entry for each position of a row.
+_BY_POSITION = (
+    "tokens",
+    "targets",
+    "loss_weights",
+    "content_weights",
+    "positions",
+    "slot_query",
+    "word_ids",
+)
 
 
 class PackingConverter:
@@ -137,7 +146,7 @@ class PackingConverter:
 
     def __init__(self, converter: PromptConverter, row: PromptConverter) -> None:
         """Joins what `converter` makes of single examples, in the shapes of `row`."""
-        self._converter, self._shapes = converter, row
+        self._converter, self._blank = converter, row([None])
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -148,41 +157,53 @@ class PackingConverter:
         self, examples: Sequence[Example | None], indices: Sequence[int] | np.ndarray | None = None
     ) -> Batch:
         """Stacks rows; as `PromptConverter`, with segments 1, 2, … in a row."""
-        rows = [self._row(row["packed"] if row else []) for row in examples]
-        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        batch = {name: np.repeat(row, len(examples), axis=0) for name, row in self._blank.items()}
+        sharing = [row["packed"] if row else [] for row in examples]
+        rows = np.repeat(np.arange(len(examples)), [len(row) for row in sharing])
+        if len(rows):
+            self._fill(
+                batch, self._converter([example for row in sharing for example in row]), rows
+            )
         batch["example_index"] = index_column(examples, indices)
         return batch
 
-    def _row(self, examples: Sequence[Example]) -> Batch:
-        blank = {name: array[0] for name, array in self._shapes([None]).items()}
-        if not examples:
-            return blank
-        single = self._converter(examples)
-        at = entities = asked = 0
-        for i in range(len(examples)):
-            length, _, slots = _size({name: array[i : i + 1] for name, array in single.items()})
-            where = slice(at, at + length)
-            for name in (
-                "tokens",
-                "targets",
-                "loss_weights",
-                "content_weights",
-                "positions",
-                "slot_query",
-                *({"word_ids"} & single.keys()),
-            ):
-                blank[name][where] = single[name][i, :length]
-            blank["segment_ids"][where] = i + 1
-            slot = single["slot_entity"][i, :length]
-            blank["slot_entity"][where] = np.where(slot >= 0, slot + entities, -1)
-            blank["entities"][entities : entities + slots] = single["entities"][i, :slots]
-            if "item_targets" in single:
-                here = single["item_targets"][i] >= 0
-                some = slice(asked, asked + int(here.sum()))
-                blank["item_targets"][some] = single["item_targets"][i, here]
-                blank["item_positions"][some] = single["item_positions"][i, here] + at
-                if "item_weights" in single:
-                    blank["item_weights"][some] = single["item_weights"][i, here]
-                asked = some.stop
-            at, entities = at + length, entities + slots
-        return blank
+    def _fill(self, batch: Batch, single: Batch, rows: Int[np.ndarray, " examples"]) -> None:
+        """Writes each example behind those in front of it in its row.
+
+        Args:
+          batch: rows of padding.
+          single: the examples, each in a row of its own.
+          rows: which row of the batch each goes to, ascending.
+        """
+        there = single["segment_ids"] > 0
+        before = _before(there.sum(1), rows)
+        example, place = np.nonzero(there)
+        where = rows[example], before[example] + place
+        for name in _BY_POSITION:
+            if name in single:
+                batch[name][where] = single[name][there]
+        batch["segment_ids"][where] = 1 + _before(np.ones_like(rows), rows)[example]
+
+        slots = single["slot_entity"].max(1) + 1
+        earlier = _before(slots, rows)
+        slot = single["slot_entity"][there]
+        batch["slot_entity"][where] = np.where(slot < 0, -1, slot + earlier[example])
+        example, place = np.nonzero(np.arange(single["entities"].shape[1]) < slots[:, None])
+        where = rows[example], earlier[example] + place
+        batch["entities"][where] = single["entities"][example, place]
+
+        if "item_targets" in single:
+            asked = single["item_targets"] >= 0
+            example, place = np.nonzero(asked)
+            where = rows[example], _before(asked.sum(1), rows)[example] + place
+            for name in single.keys() & {"item_targets", "item_weights"}:
+                batch[name][where] = single[name][asked]
+            batch["item_positions"][where] = single["item_positions"][asked] + before[example]
+
+
+def _before(
+    counts: Int[np.ndarray, " examples"], rows: Int[np.ndarray, " examples"]
+) -> Int[np.ndarray, " examples"]:
+    """Sum of the counts of the examples in front of each in its row."""
+    before = np.cumsum(counts) - counts
+    return before - before[np.searchsorted(rows, rows)]

@@ -6,6 +6,7 @@ much a pure function of its number as an example is.
 
 import contextlib
 import dataclasses
+import operator
 import pathlib
 import threading
 from array import array
@@ -37,11 +38,6 @@ class Room:
     entities: int
     examples: int
 
-    @property
-    def limits(self) -> np.ndarray:
-        """The four, as a vector."""
-        return np.array(dataclasses.astuple(self))
-
 
 class Plan:
     """Rows of examples by number, each made when it or a later one is first asked for.
@@ -70,13 +66,13 @@ class Plan:
           file: where the plan is stored as it grows; None: nowhere. It may only be readable.
         """
         self._arguments = size, examples, room, seed, file
-        self._size, self._limits, self._file = size, room.limits, file
+        self._size, self._limits, self._file = size, dataclasses.astuple(room), file
         self._room, self._lock = room, threading.Lock()
         seed = draws.integer(2**31, seed, "packing")
         self._order = np.random.default_rng(seed).permutation(examples)
         self._closed, self._starts = array("q"), array("q", [0])
         self._open: list[list[int]] = []
-        self._left = np.zeros((0, 4), int)
+        self._left: list[list[int]] = []
         self._placed = self._stored = 0
         if file is not None:
             self._load(file)
@@ -136,24 +132,30 @@ class Plan:
         return True
 
     def _place(self, example: int) -> None:
-        needs = np.array([*self._size(example), 1])
-        if (needs > self._limits).any():
-            raise UserError(f"example {example} needs {needs}, a row has {self._room}")
-        fits = np.flatnonzero((self._left >= needs).all(axis=1))
-        if not len(fits):
-            if len(self._open) == OPEN_ROWS:  # the fullest will hardly take another
-                self._close(int(self._left[:, 0].argmin()))
-            fits = np.array([len(self._open)])
-            self._open.append([])
-            self._left = np.concatenate([self._left, self._limits[None]])
-        at = int(fits[0])
+        needs = positions, targets, slots = self._size(example)
+        # A few small numbers for each open row: compared faster by Python than as arrays.
+        for at, left in enumerate(self._left):
+            if left[0] >= positions and left[1] >= targets and left[2] >= slots and left[3]:
+                break
+        else:
+            at = self._opened(example, (*needs, 1))
         self._open[at].append(example)
-        self._left[at] -= needs
+        self._left[at] = [*map(operator.sub, self._left[at], (*needs, 1))]
+
+    def _opened(self, example: int, needs: tuple[int, ...]) -> int:
+        """The number of a row that is opened for an example."""
+        if not all(map(operator.ge, self._limits, needs)):
+            raise UserError(f"example {example} needs {needs}, a row has {self._room}")
+        if len(self._open) == OPEN_ROWS:  # the fullest will hardly take another
+            self._close(min(range(OPEN_ROWS), key=lambda row: self._left[row][0]))
+        self._open.append([])
+        self._left.append([*self._limits])
+        return len(self._open) - 1
 
     def _close(self, at: int) -> None:
         self._closed.extend(self._open.pop(at))
         self._starts.append(len(self._closed))
-        self._left = np.delete(self._left, at, axis=0)
+        del self._left[at]
 
     def _store(self) -> None:
         if self._file is None or self._stored == self._placed:
@@ -166,7 +168,7 @@ class Plan:
                 order=np.asarray(self._closed),
                 held=np.array([example for row in self._open for example in row], np.int64),
                 lengths=np.array([len(row) for row in self._open], np.int64),
-                left=self._left,
+                left=np.array(self._left, np.int64).reshape(-1, len(self._limits)),
             )
 
     def _load(self, file: pathlib.Path) -> None:
@@ -185,7 +187,7 @@ class Plan:
         self._starts, self._closed = array("q", starts.tolist()), array("q", order.tolist())
         ends = np.cumsum(lengths)
         self._open = [held[end - n : end].tolist() for n, end in zip(lengths, ends, strict=True)]
-        self._left, self._placed, self._stored = left, len(placed), len(placed)
+        self._left, self._placed, self._stored = left.tolist(), len(placed), len(placed)
 
 
 def _same_set(numbers: np.ndarray, want: np.ndarray, limit: int) -> bool:
