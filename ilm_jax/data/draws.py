@@ -7,6 +7,7 @@ Here every draw is a pure function of its keys: sha256 of their canonical JSON.
 import hashlib
 import json
 from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
 
 import numpy as np
 from jaxtyping import Float
@@ -19,9 +20,17 @@ Key = str | int | float | bool | np.integer | None
 def _digest(keys: tuple[Key, ...]) -> bytes:
     if not keys:
         raise TypeError("a draw needs at least one key")
-    plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
     # JSON keeps ("a", "bc") apart from ("ab", "c"), and "1" from 1.
-    return hashlib.sha256(_ENCODER.encode(plain).encode()).digest()
+    return hashlib.sha256(f"[{','.join(map(_json, keys))}]".encode()).digest()
+
+
+def _json(key: Key) -> str:
+    """A key as JSON has it; nearly all are integers and strings, which need no encoder."""
+    if type(key) is int:
+        return repr(key)
+    if type(key) is str:
+        return encode_basestring_ascii(key)
+    return _ENCODER.encode(int(key) if isinstance(key, np.integer) else key)
 
 
 def uniform(*keys: Key) -> float:
@@ -34,8 +43,7 @@ def uniform_behind(*keys: Key) -> Callable[..., float]:
 
     For very many draws that share what stands first.
     """
-    plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
-    start = hashlib.sha256(_ENCODER.encode(plain)[:-1].encode())
+    start = hashlib.sha256(f"[{','.join(map(_json, keys))}".encode())
 
     def draw(*integers: int) -> float:
         """A float in [0, 1)."""

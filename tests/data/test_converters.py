@@ -2,11 +2,14 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ilm_jax.data.examples.task_settings import TaskSettings
 from ilm_jax.data.streams.alignment_converter import AlignmentConverter
 from ilm_jax.data.streams.converters import PromptConverter
 from ilm_jax.data.streams.dataset_config import DatasetConfig
+from ilm_jax.data.streams.item_targets import ItemTargets
 from ilm_jax.data.streams.layouts import Prompts
 from ilm_jax.errors import UserError
 from ilm_jax.objectives.alignment_kinds import KINDS
@@ -64,6 +67,39 @@ def test_a_row_reads_bos_inputs_targets():
         "entities": [105, -1],
         "example_index": 0,
     }
+
+
+PARTS = st.lists(st.one_of(st.integers(10, 90), st.sampled_from([-1, -2])), max_size=12)
+WORDS = st.lists(st.integers(10, 90), min_size=1, max_size=5)
+PROMPTS = st.builds(
+    lambda parts, words, item: {
+        **example([*parts], [-1] * item + words, slots=range(sum(part < 0 for part in parts))),
+        "target_item": 3,
+        "task": "asks",
+    },
+    PARTS,
+    WORDS,
+    st.booleans(),
+)
+
+
+@given(st.lists(st.one_of(st.none(), PROMPTS), min_size=1, max_size=5), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_row_is_the_same_alone_and_among_others(examples, bos):
+    converter = PromptConverter(
+        {"inputs": 24, "targets": 8},
+        IDS if bos else NO_BOS,
+        num_queries=2,
+        max_entities=13,
+        rows=rows,
+        items=ItemTargets(frozenset({"asks"})),
+        word_begins=np.arange(100) % 3 == 0,
+    )
+    for made in (converter, converter.prompts):
+        together = made(examples)
+        for number, one in enumerate(examples):
+            for name, array in made([one], [number]).items():
+                assert array[0].tolist() == together[name][number].tolist(), name
 
 
 def test_a_corpus_text_is_all_target():

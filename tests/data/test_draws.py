@@ -1,5 +1,8 @@
 """Draws depend on their keys alone, and their values are fixed for good."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,6 +32,18 @@ def test_key_boundaries_count_and_numpy_integers_are_integers():
     assert draws.uniform("a", "bc") != draws.uniform("ab", "c")
     assert draws.uniform("1") != draws.uniform(1)
     assert draws.uniform(np.int32(7)) == draws.uniform(7)
+
+
+ANY_KEY = st.one_of(KEY, st.none(), st.floats(), st.integers(-(2**31), 2**31 - 1).map(np.int32))
+
+
+@given(st.lists(ANY_KEY, min_size=1, max_size=4))
+@settings(deadline=None, max_examples=200)
+def test_keys_are_hashed_as_json_writes_them(keys):
+    plain = [int(key) if isinstance(key, np.integer) else key for key in keys]
+    digest = hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).digest()
+    want = (int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53
+    assert draws.uniform(*keys) == want
 
 
 def test_values_are_fixed():

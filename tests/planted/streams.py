@@ -10,22 +10,22 @@ FAULTS = (
     Fault(
         "entities of a packed row overlap",
         "ilm_jax/data/streams/packing.py",
-        "np.where(slot >= 0, slot + entities, -1)",
-        "np.where(slot >= 0, slot, -1)",
+        "np.where(slot < 0, -1, slot + earlier[example])",
+        "np.where(slot < 0, -1, slot)",
         _PACKING,
     ),
     Fault(
         "packed examples are one segment",
         "ilm_jax/data/streams/packing.py",
-        'blank["segment_ids"][where] = i + 1',
-        'blank["segment_ids"][where] = 1',
+        "1 + before(np.ones_like(rows), rows)[example]",
+        "1",
         _PACKING,
     ),
     Fault(
         "the targets of a row have no bound",
         "ilm_jax/data/streams/packing_plan.py",
-        "(self._left >= needs).all(axis=1)",
-        "(self._left >= needs)[:, [0, 2, 3]].all(axis=1)",
+        "left[1] >= targets and ",
+        "",
         _PACKING,
     ),
     Fault(
@@ -38,8 +38,8 @@ FAULTS = (
     Fault(
         "a plan is stored without a word of its open rows",
         "ilm_jax/data/streams/packing_plan.py",
-        "self._left, self._placed, self._stored = left, len(placed), len(placed)",
-        "self._left, self._placed, self._stored = left, len(order), len(order)",
+        "self._left, self._placed, self._stored = left.tolist(), len(placed), len(placed)",
+        "self._left, self._placed, self._stored = left.tolist(), len(order), len(order)",
         "tests/data/test_packing.py -k stopped_plan",
     ),
     Fault(
@@ -66,8 +66,8 @@ FAULTS = (
     Fault(
         "content is lost where rows are packed",
         "ilm_jax/data/streams/packing.py",
-        '                "content_weights",\n                "positions",',
-        '                "positions",',
+        '    "content_weights",\n    "positions",',
+        '    "positions",',
         _PACKING,
     ),
     Fault(
@@ -101,8 +101,8 @@ FAULTS = (
     Fault(
         "a shared row's items are asked for at their own rows' places",
         "ilm_jax/data/streams/packing.py",
-        'single["item_positions"][i, here] + at',
-        'single["item_positions"][i, here]',
+        'single["item_positions"][asked] + start[example]',
+        'single["item_positions"][asked]',
         _ITEMS,
     ),
     Fault(

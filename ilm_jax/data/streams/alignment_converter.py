@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from ilm_jax.data.examples.example import Example
-from ilm_jax.data.streams.converters import Batch, Rows, example_name, index_column
+from ilm_jax.data.streams.converters import Batch, Rows, index_column
+from ilm_jax.data.streams.fitting import example_name
 from ilm_jax.data.tokenizers import Tokenizer
 from ilm_jax.errors import UserError
 

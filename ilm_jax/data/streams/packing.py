@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from ilm_jax.data.examples.example import Example
 from ilm_jax.data.streams.converters import Batch, PromptConverter, index_column
+from ilm_jax.data.streams.local_rows import before
 from ilm_jax.data.streams.packing_plan import OPEN_ROWS, Plan, Room
 from ilm_jax.data.streams.streams import Epochs, Source
 from ilm_jax.data.streams.task_cache import Progress
@@ -176,16 +177,16 @@ class PackingConverter:
           rows: which row of the batch each goes to, ascending.
         """
         there = single["segment_ids"] > 0
-        before = _before(there.sum(1), rows)
+        start = before(there.sum(1), rows)
         example, place = np.nonzero(there)
-        where = rows[example], before[example] + place
+        where = rows[example], start[example] + place
         for name in _BY_POSITION:
             if name in single:
                 batch[name][where] = single[name][there]
-        batch["segment_ids"][where] = 1 + _before(np.ones_like(rows), rows)[example]
+        batch["segment_ids"][where] = 1 + before(np.ones_like(rows), rows)[example]
 
         slots = single["slot_entity"].max(1) + 1
-        earlier = _before(slots, rows)
+        earlier = before(slots, rows)
         slot = single["slot_entity"][there]
         batch["slot_entity"][where] = np.where(slot < 0, -1, slot + earlier[example])
         example, place = np.nonzero(np.arange(single["entities"].shape[1]) < slots[:, None])
@@ -195,15 +196,7 @@ class PackingConverter:
         if "item_targets" in single:
             asked = single["item_targets"] >= 0
             example, place = np.nonzero(asked)
-            where = rows[example], _before(asked.sum(1), rows)[example] + place
+            where = rows[example], before(asked.sum(1), rows)[example] + place
             for name in single.keys() & {"item_targets", "item_weights"}:
                 batch[name][where] = single[name][asked]
-            batch["item_positions"][where] = single["item_positions"][asked] + before[example]
-
-
-def _before(
-    counts: Int[np.ndarray, " examples"], rows: Int[np.ndarray, " examples"]
-) -> Int[np.ndarray, " examples"]:
-    """Sum of the counts of the examples in front of each in its row."""
-    before = np.cumsum(counts) - counts
-    return before - before[np.searchsorted(rows, rows)]
+            batch["item_positions"][where] = single["item_positions"][asked] + start[example]

@@ -134,10 +134,13 @@ class Plan:
     def _place(self, example: int) -> None:
         needs = positions, targets, slots = self._size(example)
         # A few small numbers for each open row: compared faster by Python than as arrays.
-        for at, left in enumerate(self._left):
-            if left[0] >= positions and left[1] >= targets and left[2] >= slots and left[3]:
-                break
-        else:
+        fits = (
+            at
+            for at, left in enumerate(self._left)
+            if left[0] >= positions and left[1] >= targets and left[2] >= slots and left[3]
+        )
+        at = next(fits, None)
+        if at is None:
             at = self._opened(example, (*needs, 1))
         self._open[at].append(example)
         self._left[at] = [*map(operator.sub, self._left[at], (*needs, 1))]
