@@ -165,16 +165,7 @@ def kept(study: FewTexts, cell: Cell, rate: float) -> Receipt | None:
     Raises:
       UserError: if it was made from something else.
     """
-    name = study.name(cell)
-    receipt = receipts.read(study.receipts, name)
-    if receipt is None:
-        return None
-    if other := receipts.changed(receipt, study.made_from(cell, rate)):
-        raise UserError(
-            f"{study.receipts / name}.json was made from another {', '.join(other)}: delete it to "
-            "run its row anew"
-        )
-    return receipt
+    return receipts.standing(study.receipts, study.name(cell), study.made_from(cell, rate))
 
 
 def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dict[str, float]:
@@ -225,16 +216,19 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
         took = seconds.get(place(cell, rate), 0.0)
         took += seconds.get(f"evaluate {place(cell, rate)}", 0.0)
         stored = results.read(_evaluation(study, cell, rate))
-        made_from, curve = study.made_from(cell, rate), _curve(study, cell, rate)
+        made_from, curve = (
+            study.made_from(cell, rate),
+            validations(study.folder / place(cell, rate)),
+        )
         receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
         receipts.write(study.receipts, receipt)
     print(f"{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _curve(study: FewTexts, cell: Cell, rate: float) -> list[tuple[int, float]]:
-    """(step, nll) of every validation."""
-    records = read_metrics(study.folder / place(cell, rate) / "metrics.jsonl")
+def validations(run: pathlib.Path) -> list[tuple[int, float]]:
+    """(step, nll) of every validation of a run."""
     name = "validation/loss"
+    records = read_metrics(run / "metrics.jsonl")
     return [(int(record["step"]), record[name]) for record in records if name in record]
 
 
@@ -244,7 +238,7 @@ def lowest(study: FewTexts, cell: Cell, rate: float) -> tuple[int, float]:
     Raises:
       UserError: if the run was never validated.
     """
-    curve = _curve(study, cell, rate)
+    curve = validations(study.folder / place(cell, rate))
     if not curve:
         raise UserError(f"{study.folder / place(cell, rate)} was never validated: delete it")
     return min(curve, key=lambda point: point[1])

@@ -33,31 +33,46 @@ def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[flo
     )
 
 
-def check_row(studies: Sequence[FewTexts], name: str) -> str:
-    """Runs a row with a receipt again, of the first seed and from its raw data on; what to print.
+def check_rows(studies: Sequence[FewTexts], names: Sequence[str]) -> str:
+    """Runs rows with receipts again, of the first seed and from its raw data on; what to print.
 
-    In a folder of its own, which is deleted where an earlier check has ended in it.
+    In a folder of their own, which is deleted where an earlier check has ended in it.
 
     Raises:
       UserError: for a name that is no row's, a row without a receipt, or one that does not match.
     """
-    count, _, row = name.partition("_")
-    if row not in ROWS or not (count == "all" or count.isdigit()):
-        raise UserError(f"--check={name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
-    study, cell = studies[0], Cell(0 if count == "all" else int(count), row)
-    receipt = receipts.read(study.receipts, study.name(cell))
-    if receipt is None:
-        raise UserError(f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check")
-    rate = float(receipt.made_from["learning rate"])
-    kept(study, cell, rate)
-    folder = study.folder / "check" / str(cell)
+    study, rates, before = studies[0], dict[str, float](), dict[str, receipts.Receipt]()
+    cells = {name: _cell(name) for name in names}
+    for name, cell in cells.items():
+        receipt = receipts.read(study.receipts, study.name(cell))
+        if receipt is None:
+            raise UserError(
+                f"{study.receipts} has no receipt of {study.name(cell)}: nothing to check"
+            )
+        rates[str(cell)] = float(receipt.made_from["learning rate"])
+        kept(study, cell, rates[str(cell)])
+        before[name] = receipt
+    folder = study.folder / "check" / "+".join(map(str, cells.values()))
     if (folder / "receipts").exists():
         shutil.rmtree(folder)
     again = dataclasses.replace(study, folder=folder, receipts=folder / "receipts")
-    run(again, [cell], {str(cell): rate})
-    found = receipts.read(again.receipts, study.name(cell))
-    assert found is not None
-    match, lines = receipts.compared(receipt, found)
-    if not match:
-        raise UserError(f"{name} does not match: {'; '.join(lines)}")
-    return "\n".join([f"{name} matches:", *(f"  {line}" for line in lines)])
+    run(again, list(cells.values()), rates)
+    told, matches = [], True
+    for name, cell in cells.items():
+        found = receipts.read(again.receipts, study.name(cell))
+        assert found is not None
+        match, lines = receipts.compared(before[name], found)
+        matches &= match
+        said = "matches" if match else "does not match"
+        told.append("\n  ".join([f"{name} {said}:", *lines]))
+    if not matches:
+        raise UserError("; ".join(line.replace("\n", " ") for line in told))
+    return "\n".join(told)
+
+
+def _cell(name: str) -> Cell:
+    """The row of a name such as 200_ilm."""
+    count, _, row = name.partition("_")
+    if row not in ROWS or not (count == "all" or count.isdigit()):
+        raise UserError(f"--check {name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
+    return Cell(0 if count == "all" else int(count), row)

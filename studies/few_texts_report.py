@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import few_texts
-import numpy as np
-from receipts import Receipt
+from receipts import Receipt, compare_rows, joined
 
-from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write
-from ilm_jax.metrics.intervals import Comparison, Interval, compare, mean_interval
+from ilm_jax.metrics.intervals import Comparison, Interval, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,23 +28,13 @@ def tests(found: Found) -> Iterator[tuple[int, Comparison]]:
     """
     for texts in dict.fromkeys(texts for texts, _ in found):
         for a, b in few_texts.PAIRED:
-            ours, theirs = found[texts, a], found[texts, b]
-            for one, two in zip(ours, theirs, strict=True):
-                if one.metrics[METRIC].index.tolist() != two.metrics[METRIC].index.tolist():
-                    raise UserError(f"{one.row} and {two.row} were measured on different items")
-            values, tokens = _joined(ours)
-            yield texts, compare(a, values, b, _joined(theirs)[0], tokens)
+            rows = found[texts, a], found[texts, b]
+            yield texts, compare_rows(a, rows[0], b, rows[1], METRIC)
 
 
 def pooled(cells: Sequence[Receipt]) -> Interval:
     """A row's nll_content over the texts of all seeds, with its interval."""
-    return mean_interval(*_joined(cells))
-
-
-def _joined(cells: Sequence[Receipt]) -> tuple[np.ndarray, np.ndarray]:
-    metrics = [receipt.metrics[METRIC] for receipt in cells]
-    values, weights = ((m.values for m in metrics), (np.asarray(m.weights) for m in metrics))
-    return np.concatenate(list(values)), np.concatenate(list(weights))
+    return mean_interval(*joined(cells, METRIC))
 
 
 def table(found: Found, all_texts: int) -> str:

@@ -6,30 +6,32 @@ as `all` takes altogether, which tells more steps from other losses. Behind each
 texts of all training items, with the Q-Former frozen (the adaptor alone trains) or trained, at the
 learning rate that few_texts.py chose, and of its run the checkpoint with the lowest validation loss
 is measured. nll_content of test items is compared text by text over toy worlds, each with a seed of
-its own, and world by world.
+its own, and world by world. A row that is measured leaves a receipt in studies/receipts/losses, and
+is not run again.
 
     python studies/losses.py [--worlds 0 1 2] [--readers frozen trained] [--model_dir runs/losses]
 """
 
 import argparse
+import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import few_texts
-import numpy as np
+import receipts
 import scheduling
+from receipts import Receipt
 from scipy import stats
-from steps import Step
+from steps import Step, recipe_bindings
 from study import Study, plan
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
-from ilm_jax.files import trouble
+from ilm_jax.files import sha256_json, trouble
 from ilm_jax.locks import one_writer
-from ilm_jax.metrics.intervals import compare
-from ilm_jax.metrics.values import MetricValues
 from ilm_jax.training import finished
 
 # Losses of stage 1 -> (steps of each kind in turn, steps in all), of which 150 are of item_text but
@@ -42,90 +44,151 @@ STAGE_ONE = {
     "text-longer": ({"item_text": 1}, 300),
 }
 READERS = {"frozen": {few_texts.FROZEN: ("^adaptor/",)}, "trained": {}}
+FOLDER = receipts.FOLDER / "losses"
 RATE = 3e-3  # of both readers behind stage 1, with all texts: studies/receipts/few_texts
 METRIC = "nll_content"
 
 
-def run_of(study: Study, reader: str, losses: str) -> pathlib.Path:
-    """Folder of a stage 2."""
-    return study.folder / f"{reader}-{losses}"
+class Row(NamedTuple):
+    """What stage 2 does with the Q-Former, and the losses of the stage 1 that it had."""
+
+    reader: str
+    losses: str
+
+    def __str__(self) -> str:
+        return f"{self.reader}-{self.losses}"
 
 
-def steps_of(study: Study, readers: Sequence[str]) -> list[Step]:
-    """Every step of one world, in order."""
-    found = plan(study, ["ilm-rand"], False, until="stage1")
-    for losses, (schedule, count) in STAGE_ONE.items():
-        name = f"stage1-{losses}"
-        bindings = {"CF_TABLE": str(study.table), "SCHEDULE": schedule, "TRAIN_STEPS": count}
-        words = study.train(name, study.stage1, **bindings)
-        found.append((name, words, study.folder / name / finished.FILE))
-    for losses, reader in itertools.product(STAGE_ONE, readers):
-        run = run_of(study, reader, losses)
-        recipe = study.recipes["ilm"]
+Found = dict[Row, list[Receipt]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses(Study):
+    """One toy world and seed.
+
+    Attributes:
+      receipts: folder of what was measured.
+    """
+
+    receipts: pathlib.Path = FOLDER
+
+    def stage_one(self, losses: str) -> list[str]:
+        """The command of a stage 1."""
+        schedule, steps = STAGE_ONE[losses]
+        bindings = {"CF_TABLE": str(self.table), "SCHEDULE": schedule, "TRAIN_STEPS": steps}
+        return self.train(f"stage1-{losses}", self.stage1, **bindings)
+
+    def stage_two(self, row: Row) -> list[str]:
+        """The command of a row."""
+        recipe = self.recipes["ilm"]
         assert recipe is not None
-        words = study.train(
-            run.name,
-            recipe,
-            LM_FROM=str(study.lm),
-            CF_TABLE=str(study.table),
-            QFORMER_FROM=str(study.folder / f"stage1-{losses}"),
-            **few_texts.stage_two(RATE),
-            **READERS[reader],
-        )
-        found.append((run.name, words, run / finished.FILE))
-        output = run / "evaluation"
-        measure = ["evaluate", f"--model_dir={run}", f"--output={output}", *few_texts.MEASURED]
-        found.append((f"evaluate {run.name}", measure, output / results.SUMMARY))
+        sources = {
+            "LM_FROM": str(self.lm),
+            "CF_TABLE": str(self.table),
+            "QFORMER_FROM": str(self.folder / f"stage1-{row.losses}"),
+        }
+        own = {**few_texts.stage_two(RATE), **READERS[row.reader]}
+        return self.train(str(row), recipe, **sources, **own)
+
+    def name(self, row: Row) -> str:
+        """Of a row's receipt."""
+        return f"{self.dataset.replace('/', '_')}_seed{self.seed}_{row}"
+
+    def made_from(self, row: Row) -> dict[str, str]:
+        """What a receipt of a row must say: data, and what recipes bind, places aside."""
+        commands = {
+            "row": self.stage_two(row),
+            "stage 1": self.stage_one(row.losses),
+            "stage 0": self.lm_steps()[0][1],
+        }
+        return {"data": self.data} | {
+            name: sha256_json(recipe_bindings(command, few_texts.PLACES))
+            for name, command in commands.items()
+        }
+
+    def steps_of(self, rows: Sequence[Row]) -> list[Step]:
+        """Every step of some rows, in order."""
+        found = plan(self, ["ilm-rand"], False, until="stage1")
+        for losses in dict.fromkeys(row.losses for row in rows):
+            name = f"stage1-{losses}"
+            found.append((name, self.stage_one(losses), self.folder / name / finished.FILE))
+        for row in rows:
+            run = self.folder / str(row)
+            found.append((str(row), self.stage_two(row), run / finished.FILE))
+            output = run / "evaluation"
+            measure = ["evaluate", f"--model_dir={run}", f"--output={output}", *few_texts.MEASURED]
+            found.append((f"evaluate {row}", measure, output / results.SUMMARY))
+        return found
+
+
+def measure(studies: Sequence[Losses], rows: Sequence[Row]) -> Found:
+    """Receipts of every row, in the studies' order; what has none is run.
+
+    Raises:
+      UserError: if a step fails, or a receipt was made from something else than what would be run.
+    """
+    found: Found = {row: [] for row in rows}
+    for study in studies:
+        if missing := [row for row in rows if _kept(study, row) is None]:
+            with one_writer(study.folder, "studies/losses.py"):
+                seconds = scheduling.run_steps(study, study.steps_of(missing))
+            for row in missing:
+                receipts.write(study.receipts, _receipt(study, row, seconds))
+        for row in rows:
+            receipt = _kept(study, row)
+            assert receipt is not None
+            found[row].append(receipt)
     return found
 
 
-def metric_of(study: Study, reader: str, losses: str) -> MetricValues:
-    """nll_content of every test item of one run."""
-    return results.read(run_of(study, reader, losses) / "evaluation").metrics[METRIC]
+def _kept(study: Losses, row: Row) -> Receipt | None:
+    return receipts.standing(study.receipts, study.name(row), study.made_from(row))
 
 
-def report(studies: Sequence[Study], readers: Sequence[str]) -> str:
+def _receipt(study: Losses, row: Row, seconds: Mapping[str, float]) -> Receipt:
+    took = seconds.get(str(row), 0.0) + seconds.get(f"evaluate {row}", 0.0)
+    run = study.folder / str(row)
+    stored, curve = results.read(run / "evaluation"), few_texts.validations(run)
+    made = study.made_from(row)
+    return receipts.of_evaluation(study.name(row), made, took, curve, stored, few_texts.METRICS)
+
+
+def report(found: Found) -> str:
     """The text to print: each row's nll_content, and what it lacks of `all` and has of `text`.
 
     Raises:
       UserError: if two rows of a world were not measured on the same items.
     """
     lines = []
-    for reader in readers:
-        rows = {name: [metric_of(study, reader, name) for study in studies] for name in STAGE_ONE}
+    for reader in dict.fromkeys(row.reader for row in found):
+        rows = {row.losses: cells for row, cells in found.items() if row.reader == reader}
         lines += ["", f"Q-Former {reader} in stage 2; {METRIC} of test items by world, then pooled"]
-        for name, metrics in rows.items():
-            each = "  ".join(f"{metric.mean:.4f}" for metric in metrics)
-            values, tokens = _joined(metrics)
-            pooled = values.sum() / tokens.sum()
-            lines.append(f"  {name:12} {each}   {pooled:.4f}")
-        lines += [
-            _difference(first, rows[first], second, rows[second])
-            for first, second in itertools.combinations(STAGE_ONE, 2)
-            if first == "all" or second == "text"
-        ]
+        for name, cells in rows.items():
+            each = "  ".join(f"{cell.mean(METRIC):.4f}" for cell in cells)
+            values, tokens = receipts.joined(cells, METRIC)
+            lines.append(f"  {name:12} {each}   {values.sum() / tokens.sum():.4f}")
+        for first, second in pairs(rows):
+            lines.append(_difference(first, rows[first], second, rows[second]))
     return "\n".join(lines).strip()
 
 
-def _difference(
-    first: str, ours: Sequence[MetricValues], second: str, theirs: Sequence[MetricValues]
-) -> str:
-    for one, two in zip(ours, theirs, strict=True):
-        if one.index.tolist() != two.index.tolist():
-            raise UserError(f"{first} and {second} were measured on different items")
-    values, tokens = _joined(ours)
-    tested = compare(first, values, second, _joined(theirs)[0], tokens)
-    said = f"  {tested}"
+def pairs(rows: Iterable[str]) -> list[tuple[str, str]]:
+    """Losses of stage 1 that are compared: those with `all` and those with `text`."""
+    every = itertools.combinations(rows, 2)
+    return [(first, second) for first, second in every if first == "all" or second == "text"]
+
+
+def _difference(first: str, ours: Sequence[Receipt], second: str, theirs: Sequence[Receipt]) -> str:
+    said = f"  {receipts.compare_rows(first, ours, second, theirs, METRIC)}"
     if len(ours) > 1:
-        means = [[metric.mean for metric in metrics] for metrics in (ours, theirs)]
-        said += f"; over {len(ours)} worlds p = {stats.ttest_rel(*means).pvalue:.2g}"
+        said += f"; over {len(ours)} worlds p = {over_worlds(ours, theirs):.2g}"
     return said
 
 
-def _joined(metrics: Sequence[MetricValues]) -> tuple[np.ndarray, np.ndarray]:
-    """Values and weights of all worlds' items."""
-    weights = [np.asarray(metric.weights) for metric in metrics]
-    return np.concatenate([metric.values for metric in metrics]), np.concatenate(weights)
+def over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> float:
+    """p of a paired t test whose units are worlds."""
+    means = [[receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)]
+    return float(stats.ttest_rel(*means).pvalue)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=scheduling.default_jobs())
     flags = parser.parse_args(argv)
     studies = [
-        Study(
+        Losses(
             f"toy/world{world}" if world else "toy",
             world,
             pathlib.Path(flags.model_dir) / f"world{world}",
@@ -149,11 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for world in flags.worlds
     ]
+    rows = [Row(*pair) for pair in itertools.product(flags.readers, STAGE_ONE)]
     try:
-        for study in studies:
-            with one_writer(study.folder, "studies/losses.py"):
-                scheduling.run_steps(study, steps_of(study, flags.readers))
-        print("\n" + report(studies, flags.readers))
+        print("\n" + report(measure(studies, rows)))
     except (UserError, OSError) as error:
         print(f"losses.py: error: {trouble(error) or error}", file=sys.stderr)
         return 2

@@ -21,6 +21,7 @@ from ilm_jax import __version__
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports.results import Stored
 from ilm_jax.files import atomic_write
+from ilm_jax.metrics.intervals import Comparison, compare
 from ilm_jax.metrics.values import MetricValues
 
 HERE = pathlib.Path(__file__).parent
@@ -108,6 +109,45 @@ def read(folder: pathlib.Path, row: str) -> Receipt | None:
         )
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise UserError(f"{path} is no receipt ({error}): delete it to run its row") from error
+
+
+def standing(folder: pathlib.Path, row: str, made_from: Mapping[str, str]) -> Receipt | None:
+    """The receipt of a row, if it has one.
+
+    Raises:
+      UserError: if it was made from something else.
+    """
+    receipt = read(folder, row)
+    if receipt is None:
+        return None
+    if other := changed(receipt, made_from):
+        raise UserError(
+            f"{folder / row}.json was made from another {', '.join(other)}: delete it to run its "
+            "row anew"
+        )
+    return receipt
+
+
+def joined(rows: Sequence[Receipt], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(values, weights) of a metric that is weighted, of all rows one behind the other."""
+    found = [receipt.metrics[metric] for receipt in rows]
+    weights = [np.asarray(one.weights) for one in found]
+    return np.concatenate([one.values for one in found]), np.concatenate(weights)
+
+
+def compare_rows(
+    first: str, ours: Sequence[Receipt], second: str, theirs: Sequence[Receipt], metric: str
+) -> Comparison:
+    """Paired test of two rows, unit by unit over all receipts of each, which are in one order.
+
+    Raises:
+      UserError: if two of a pair were not measured on the same units.
+    """
+    for one, two in zip(ours, theirs, strict=True):
+        if one.metrics[metric].index.tolist() != two.metrics[metric].index.tolist():
+            raise UserError(f"{one.row} and {two.row} were measured on different items")
+    values, weights = joined(ours, metric)
+    return compare(first, values, second, joined(theirs, metric)[0], weights)
 
 
 def changed(receipt: Receipt, made_from: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,7 @@
     python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
     python studies/reproduce.py few_texts [--dataset toy] [--data_dir DIR] [--seeds 0 1 2]
                                           [--texts 50 200 800 0] [--model_dir DIR]
-                                          [--plan | --check 200_ilm | --smoke]
+                                          [--plan | --check 200_ilm … | --smoke]
 
 `quickstart` runs data, CF, stages 0, 1 and 2 and the evaluation of every row on one dataset; with
 `--lm` a published language model stands in the place of stage 0's (published.py).
@@ -150,7 +150,7 @@ def count_texts(arguments: argparse.Namespace) -> None:
     if arguments.plan:
         print(few_texts_check.budget(studies, texts, grid))
     elif arguments.check:
-        print(few_texts_check.check_row(studies, arguments.check))
+        print(few_texts_check.check_rows(studies, arguments.check))
     else:
         found = few_texts.measure(studies, texts, grid)
         picture, everything = studies[0].folder.parent / "few_texts.png", studies[0].all_texts
@@ -217,7 +217,9 @@ def main() -> int:
     few.add_argument("--texts", nargs="+", type=int, default=few_texts.TEXTS, help="0: all")
     how = few.add_mutually_exclusive_group()
     how.add_argument("--plan", action="store_true", help="print runs and their cost, run nothing")
-    how.add_argument("--check", metavar="ROW", help="run a row again, such as 200_ilm, and compare")
+    how.add_argument(
+        "--check", nargs="+", metavar="ROW", help="run rows again, such as 200_ilm, and compare"
+    )
     how.add_argument("--smoke", action="store_true", help="a few steps of everything, no receipts")
     few.set_defaults(run=count_texts)
     for study in (one, grid, several, lists, few):

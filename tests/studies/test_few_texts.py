@@ -134,21 +134,21 @@ def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch
 
     module.measure([one], [50], (1e-3,))
     ran.clear()
-    assert checking.check_row([one], "50_ilm").startswith("50_ilm matches:")
+    assert checking.check_rows([one], ["50_ilm"]).startswith("50_ilm matches:")
     # From the vectors on, although the study's own runs are all there; and again, each time.
     assert ran[:3] == ["cf", "stage0", "stage1"] and "few_texts/50_ilm_0.001" in ran
     assert len(list(one.receipts.iterdir())) == 5
     first = list(ran)
-    checking.check_row([one], "50_ilm")
+    checking.check_rows([one], ["50_ilm"])
     assert ran == 2 * first
     monkeypatch.setitem(LOSS, "ilm", 1.2)
     with pytest.raises(UserError, match=r"does not match: nll_content: 0\.99.* kept, 1\.19.* now"):
-        checking.check_row([one], "50_ilm")
+        checking.check_rows([one], ["50_ilm"])
     for wrong in ("ilm", "50_other", "some_ilm"):
         with pytest.raises(UserError, match="no row"):
-            checking.check_row([one], wrong)
+            checking.check_rows([one], [wrong])
     with pytest.raises(UserError, match="no receipt"):
-        checking.check_row([one], "200_ilm")
+        checking.check_rows([one], ["200_ilm"])
 
 
 def test_a_damaged_receipt_is_named(study):

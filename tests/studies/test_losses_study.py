@@ -14,8 +14,9 @@ def study(script):
 
 
 def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):
-    made = study.Study("toy", 0, tmp_path)
-    steps = {name: words for name, words, _ in study.steps_of(made, list(study.READERS))}
+    made = study.Losses("toy", 0, tmp_path)
+    rows = [study.Row(reader, losses) for reader in study.READERS for losses in study.STAGE_ONE]
+    steps = {name: words for name, words, _ in made.steps_of(rows)}
     own = ("MODEL_DIR", "SCHEDULE", "TRAIN_STEPS", "QFORMER_FROM")
 
     def shared(words):
@@ -36,29 +37,63 @@ def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):
     assert len(steps) == len(study.plan(made, ["ilm-rand"], False, until="stage1")) + 5 + 2 * 10
 
 
-def metrics(shift=0.0, first=0):
+def receipt(study, shift=0.0, first=0, row="row"):
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 9, 60).astype(float)
     values = tokens * (1.5 + shift + rng.normal(0, 0.1, 60))
-    return MetricValues("nll_content", "items", np.arange(60) + first, values, tokens, False)
+    found = MetricValues("nll_content", "items", np.arange(60) + first, values, tokens, False)
+    return study.Receipt(row, {}, "", 1.0, [], {"nll_content": found})
 
 
-def test_losses_are_compared_item_by_item_and_world_by_world(study, tmp_path, monkeypatch):
-    worlds = [study.Study("toy", seed, tmp_path / str(seed)) for seed in range(3)]
+def test_losses_are_compared_item_by_item_and_world_by_world(study):
     shifts = {"all": 0.0, "text+items": 0.1, "text+users": 0.0, "text": 0.2, "text-longer": 0.2}
-    wobble = {0: 0.0, 1: 0.01, 2: -0.01}
-    monkeypatch.setattr(
-        study,
-        "metric_of",
-        lambda one, reader, losses: metrics(shifts[losses] + (losses == "text") * wobble[one.seed]),
-    )
-    told = study.report(worlds, ["frozen"])
+    wobble = (0.0, 0.01, -0.01)
+    found = {
+        study.Row("frozen", losses): [
+            receipt(study, shift + (losses == "text") * more) for more in wobble
+        ]
+        for losses, shift in shifts.items()
+    }
+    told = study.report(found)
     assert "all below text: all - text = -0.2000 [" in told and "text-longer - text" not in told
     assert "undecided: all - text+users = 0.0000" in told
     line = next(line for line in told.splitlines() if "all - text =" in line)
     assert "180 pairs" in line and float(line.rpartition("p = ")[2]) == pytest.approx(8e-4, rel=0.1)
+    found[study.Row("frozen", "text")] = [receipt(study, first=1, row="other")] * 3
+    with pytest.raises(UserError, match="row and other were measured on different items"):
+        study.report(found)
+
+
+def test_a_world_with_receipts_is_not_run_again(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study.Losses, "data", "catalogue")
+    made = study.Losses("toy", 0, tmp_path, receipts=tmp_path / "receipts")
+    rows = [study.Row("frozen", losses) for losses in ("all", "text")]
+    ran = []
+
+    def run(one, steps):
+        ran.append([name for name, *_ in steps])
+        return {}
+
+    monkeypatch.setattr(study.scheduling, "run_steps", run)
     monkeypatch.setattr(
-        study, "metric_of", lambda one, reader, losses: metrics(first=losses == "text")
+        study,
+        "_receipt",
+        lambda one, row, seconds: study.dataclasses.replace(
+            receipt(study, row=one.name(row)), made_from=one.made_from(row)
+        ),
     )
-    with pytest.raises(UserError, match="all and text were measured on different items"):
-        study.report(worlds, ["frozen"])
+    first = study.measure([made], rows)
+    assert ran == [
+        ["cf", "stage0", "stage1-all", "stage1-text"]
+        + ["frozen-all", "evaluate frozen-all", "frozen-text", "evaluate frozen-text"]
+    ]
+    again = study.measure([made], rows)
+    assert len(ran) == 1 and [c[0].row for c in again.values()] == [
+        "toy_seed0_frozen-all",
+        "toy_seed0_frozen-text",
+    ]
+    assert first.keys() == again.keys()
+    # Another stage 1 is another row, and its receipt is not taken for this one.
+    monkeypatch.setitem(study.STAGE_ONE, "text", ({"item_text": 1}, 151))
+    with pytest.raises(UserError, match="frozen-text.json was made from another stage 1"):
+        study.measure([made], rows)
