@@ -38,7 +38,7 @@ class Row(NamedTuple):
       fitted: its inputs.
       answer: behind them.
       item: local row of the item that the answer's slot stands for.
-      catalogue: that local rows count in.
+      catalogue: that local rows count in; plain texts have none.
     """
 
     fitted: Fitted
@@ -88,13 +88,13 @@ class Fitting:
         answer = self.answer(example)
         item = example["target_item"] if answer.slots else -1
         fitted = self.inputs(example, answer.slots)
-        return Row(fitted, answer, item, example["catalogue"])
+        return Row(fitted, answer, item, example.get("catalogue", ""))
 
     def prompt(self, example: Example | None) -> Row:
         """The row of the example's prompt alone; as `row`."""
         if example is None:
             return PADDING
-        return Row(self.inputs(example), _UNANSWERED, catalogue=example["catalogue"])
+        return Row(self.inputs(example), _UNANSWERED, catalogue=example.get("catalogue", ""))
 
     def inputs(self, example: Example, others: int = 0) -> Fitted:
         """The example without the oldest of its history, where all does not fit beside `others`."""
