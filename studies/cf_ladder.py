@@ -22,6 +22,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
@@ -29,6 +30,8 @@ import cf_data
 import cf_sweep
 import ladder_picture
 import numpy as np
+import receipts
+from receipts import Receipt
 
 from ilm_jax.cf import evaluation, ials, item_knn
 from ilm_jax.cf.interactions import Interactions
@@ -40,6 +43,7 @@ from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write
 from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.metrics.ranking import hit_rate, ndcg
+from ilm_jax.metrics.values import MetricValues
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.fitting import FitCF
 from ilm_jax.runs.sequential import SequentialConfig, SequentialFit
@@ -180,6 +184,21 @@ class Ladder:
         whom = f"{title}, {len(self.ranks['popularity'][0]['0']):,} users, seen items {HALVES[0]}"
         ladder_picture.draw(drawn, whom, self.folder / "ladder.png")
 
+    def keep(self, names: Mapping[str, str], title: str, folder: pathlib.Path) -> None:
+        """Leaves a receipt of each row of the first half, as `picture` names them."""
+        for name, (hits, gain), means in self.rows(0):
+            shown = names.get(name, name)
+            users = np.arange(len(gain))
+            metrics = {
+                metric: MetricValues(metric, "users", users, values, None, True)
+                for metric, values in (("ndcg@10", gain), ("hr@10", hits))
+            }
+            row = f"{title}_{re.sub(r'[^a-z0-9]+', '-', shown.lower())}"
+            said = {"row": shown, "seeds": " ".join(f"{mean:.4f}" for mean in means)}
+            made = {"data": self.splits.fingerprint, **said}
+            receipt = Receipt(row, made, receipts.commit(), 0.0, [], metrics)
+            receipts.write(folder, receipt)
+
 
 def pairs_of(flag: str, words: Sequence[str]) -> list[tuple[str, str]]:
     """What words of the form A=B say.
@@ -209,6 +228,9 @@ def main() -> int:
     parser.add_argument(
         "--names", nargs="*", default=[], help="ROW=NAME in the picture, FOLDER/ladder.png"
     )
+    parser.add_argument(
+        "--receipts", type=pathlib.Path, help="leave a receipt of every row in this folder"
+    )
     arguments = parser.parse_args()
     keep_freed_memory()
     splits, train = cf_data.load(arguments)
@@ -230,7 +252,10 @@ def main() -> int:
     with atomic_write(arguments.folder / "table.txt") as stream:
         stream.write("\n".join(lines) + "\n")
     names = dict(pairs_of("--names", arguments.names))
-    ladder.picture(names, dict(lists), splits.catalogue.name.removeprefix("sequences/"))
+    title = splits.catalogue.name.removeprefix("sequences/")
+    ladder.picture(names, dict(lists), title)
+    if arguments.receipts:
+        ladder.keep(names, title, arguments.receipts)
     print("\n".join(lines))
     return 0
 

@@ -82,8 +82,14 @@ class Span:
     bold: bool = False
 
 
-def forest(spans: Sequence[Span], *, across: str) -> str:
-    """Differences with intervals, one below the other, and a line at none."""
+def forest(spans: Sequence[Span], *, across: str, signed: bool = True) -> str:
+    """Values with intervals, one below the other, and a line at zero.
+
+    Args:
+      spans: the rows.
+      across: what the axis says.
+      signed: they are differences, and say which way they go.
+    """
     room, step = 150, 22
     height = TOP + step * len(spans) + BOTTOM
     ends = [end for span in spans for end in (span.interval.low, span.interval.high)]
@@ -92,13 +98,16 @@ def forest(spans: Sequence[Span], *, across: str) -> str:
     parts = [f'<line class="zero" x1="{scale(0):.1f}" x2="{scale(0):.1f}" y1="{TOP}"']
     parts[0] += f' y2="{height - BOTTOM}"/>'
     for tick in _round(low, high, 5):
-        parts.append(_text(scale(tick), height - BOTTOM + 14, _signed(tick), "middle"))
+        label = _signed(tick) if signed else f"{tick:.3g}"
+        parts.append(_text(scale(tick), height - BOTTOM + 14, label, "middle"))
     parts.append(_text((room + WIDTH - RIGHT) / 2, height - 4, across, "middle"))
     for number, span in enumerate(spans):
         at, found = TOP + step * (number + 0.5), span.interval
         parts.append(_text(room - 8, at + 4, span.name, "end", "strong" if span.bold else ""))
         parts.append(_stroke(span.colour, scale(found.low), at, scale(found.high), at))
-        said = f"{span.name}: {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        figures = (found.mean, found.low, found.high)
+        mean, low_end, high_end = (f"{x:+.3f}" if signed else f"{x:.4f}" for x in figures)
+        said = f"{span.name}: {mean} [{low_end}, {high_end}]"
         parts.append(_dot(span.colour, scale(found.mean), at, said, 5 if span.bold else 3.5))
     return _whole(height, parts, across)
 

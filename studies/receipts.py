@@ -67,7 +67,7 @@ def of_evaluation(
 ) -> Receipt:
     """The receipt of a row that was just evaluated; of its metrics, those of `names`."""
     metrics = {name: stored.metrics[name] for name in names if name in stored.metrics}
-    return Receipt(row, dict(made_from), _commit(), round(seconds, 1), curve, metrics)
+    return Receipt(row, dict(made_from), commit(), round(seconds, 1), curve, metrics)
 
 
 def write(folder: pathlib.Path, receipt: Receipt) -> pathlib.Path:
@@ -210,7 +210,8 @@ def _unpack(text: str, kind: str) -> np.ndarray:
     return np.frombuffer(zlib.decompress(base64.b85decode(text)), kind)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the code that runs; "" outside of git."""
     words = ["git", "-C", str(HERE), "rev-parse", "--short=12", "HEAD"]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     return found.stdout.strip() if not found.returncode else ""

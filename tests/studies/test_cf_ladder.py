@@ -28,7 +28,7 @@ def ladder(monkeypatch, tmp_path):
     made = cf_ladder.Ladder(splits, train_interactions(splits), tmp_path)
     made.measure("popularity", lambda: popularity_scorer(splits.train_counts()))
     yield made
-    for name in ("cf_ladder", "cf_data", "cf_sweep", "ladder_picture"):
+    for name in ("cf_ladder", "cf_data", "cf_sweep", "ladder_picture", "receipts"):
         sys.modules.pop(name)
 
 
@@ -92,6 +92,21 @@ def test_the_picture_has_the_rows_of_the_half_without_seen_items(ladder, tmp_pat
         "the most popular": False,
         "run": True,
     }
+
+
+def test_a_receipt_of_each_row_holds_its_users(ladder, tmp_path):
+    import receipts
+
+    ladder.evaluated("head", lists_of(ladder, tmp_path / "run"))
+    ladder.keep({"head": "A head, 3 steps"}, "small", tmp_path / "kept")
+    assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == [
+        "small_a-head-3-steps",
+        "small_popularity",
+    ]
+    found = receipts.read(tmp_path / "kept", "small_a-head-3-steps")
+    assert found.made_from["row"] == "A head, 3 steps"
+    (_, gain), _ = next((row[1:] for row in ladder.rows(0) if row[0] == "head"))
+    assert found.metrics["ndcg@10"].values == pytest.approx(gain, abs=1e-6)
 
 
 @pytest.mark.parametrize(

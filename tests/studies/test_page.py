@@ -48,8 +48,8 @@ def test_the_page_is_whole_by_itself_and_has_every_study(script):
     found = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert all(ET.fromstring(svg).get("viewBox") for svg in found)
     sections = re.findall(r'<section id="(\w+)">', text)
-    assert sections == ["claims", "texts", "losses", "curves", "map", "again"]
-    assert text.count("<svg") == len(found) == 2 + 1 + 1 + 1 + 3
+    assert sections == ["claims", "texts", "losses", "curves", "lists", "map", "again"]
+    assert text.count("<svg") == len(found) == 2 + 1 + 1 + 1 + 1 + 3
     few = page.few_texts_report
     cells = page._kept("few_texts", "all_ilm-frozen")
     assert len(cells) >= 3 and f"after stage 1: {few.pooled(cells).mean:.3f} [" in text
@@ -61,6 +61,7 @@ def test_a_study_without_receipts_is_left_out(script, monkeypatch, tmp_path):
     page = script("page")
     monkeypatch.setattr(page.receipts, "FOLDER", tmp_path)
     monkeypatch.setattr(page, "ITEM_MAP", tmp_path / "item_map.json")
+    monkeypatch.setattr(page, "LADDER", tmp_path / "ladder")
     assert re.findall(r'<section id="(\w+)">', page.page()) == ["claims", "again"]
     assert page.main([f"--output={tmp_path / 'page.html'}"]) == 0
     (tmp_path / "few_texts").mkdir()
