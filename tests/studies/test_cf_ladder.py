@@ -97,7 +97,7 @@ def test_the_picture_has_the_rows_of_the_half_without_seen_items(ladder, tmp_pat
 def test_a_receipt_of_each_row_holds_its_users(ladder, tmp_path):
     import receipts
 
-    ladder.evaluated("head", lists_of(ladder, tmp_path / "run"))
+    ladder.evaluated("head", lists_of(ladder, tmp_path))
     ladder.keep({"head": "A head, 3 steps"}, "small", tmp_path / "kept")
     assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == [
         "small_a-head-3-steps",
@@ -105,7 +105,7 @@ def test_a_receipt_of_each_row_holds_its_users(ladder, tmp_path):
     ]
     found = receipts.read(tmp_path / "kept", "small_a-head-3-steps")
     assert found.made_from["row"] == "A head, 3 steps"
-    (_, gain), _ = next((row[1:] for row in ladder.rows(0) if row[0] == "head"))
+    (_, gain), _ = next(row[1:] for row in ladder.rows(0) if row[0] == "head")
     assert found.metrics["ndcg@10"].values == pytest.approx(gain, abs=1e-6)
 
 
