@@ -120,6 +120,34 @@ class FewTexts(Study):
         return {"data": self.data, "learning rate": f"{rate:g}", **digests}
 
 
+def of_seed(
+    seed: int,
+    folder: pathlib.Path,
+    dataset: str = "toy",
+    places: tuple[str | None, str | None] = (None, None),
+    jobs: int = 1,
+    *,
+    smoke: bool = False,
+    receipts: pathlib.Path = FOLDER,
+) -> FewTexts:
+    """The study of one seed; of the toy dataset in a world of its own.
+
+    Args:
+      seed: of everything that is trained.
+      folder: of all seeds.
+      dataset: see `Study`.
+      places: data_dir and cache_dir.
+      jobs: see `Study`.
+      smoke: a few steps of every stage.
+      receipts: folder of what was measured.
+    """
+    if dataset == "toy" and seed:
+        dataset = f"toy/world{seed}"
+    own = folder / f"{dataset.replace('/', '_')}_seed{seed}"
+    steps = SMOKE_STEPS if smoke else 0
+    return FewTexts(dataset, seed, own, *places, jobs, steps=steps, receipts=receipts)
+
+
 def stage_two(rate: float, every: int = EVERY) -> dict[str, object]:
     """Bindings of a stage 2 of texts alone, saved whenever it is validated."""
     return {

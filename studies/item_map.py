@@ -146,6 +146,23 @@ def said(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def is_of(file: pathlib.Path, study: Study) -> bool:
+    """Whether a file holds the map of these data."""
+    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["data"] == study.data
+
+
+def run(study: Study, output: pathlib.Path = FILE) -> None:
+    """Trains what is not trained, writes what is found, and says it."""
+    steps = [step for step in plan(study, ["ilm"], False, until="stage1") if step[0] != "stage0"]
+    with one_writer(study.folder, "studies/item_map.py"):
+        scheduling.run_steps(study, steps)
+    record = measured(study)
+    with atomic_write(output) as stream:
+        json.dump(record, stream, separators=(",", ":"), ensure_ascii=False)
+        stream.write("\n")
+    print("\n" + said(record))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the words and runs the study; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -160,15 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     folder, places = pathlib.Path(flags.model_dir), (flags.data_dir, flags.cache_dir)
     study = Study(flags.dataset, flags.seed, folder, *places, jobs=scheduling.default_jobs())
-    steps = [step for step in plan(study, ["ilm"], False, until="stage1") if step[0] != "stage0"]
     try:
-        with one_writer(study.folder, "studies/item_map.py"):
-            scheduling.run_steps(study, steps)
-        record = measured(study)
-        with atomic_write(flags.output) as stream:
-            json.dump(record, stream, separators=(",", ":"), ensure_ascii=False)
-            stream.write("\n")
-        print("\n" + said(record))
+        run(study, flags.output)
     except (UserError, OSError) as error:
         print(f"item_map.py: error: {trouble(error) or error}", file=sys.stderr)
         return 2

@@ -67,10 +67,17 @@ class Losses(Study):
     """One toy world and seed.
 
     Attributes:
+      steps: of every stage at most; 0: as many as recipes and `STAGE_ONE` say.
       receipts: folder of what was measured.
     """
 
+    steps: int = 0
     receipts: pathlib.Path = FOLDER
+
+    def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
+        """See `Study`."""
+        fewer = {"TRAIN_STEPS": self.steps} if self.steps else {}
+        return super().train(stage, *recipes, **bindings | fewer)
 
     def stage_one(self, losses: str) -> list[str]:
         """The command of a stage 1."""
@@ -87,7 +94,8 @@ class Losses(Study):
             "CF_TABLE": str(self.table),
             "QFORMER_FROM": str(self.folder / f"stage1-{row.losses}"),
         }
-        own = {**few_texts.stage_two(RATE), **READERS[row.reader]}
+        every = min(few_texts.EVERY, self.steps or few_texts.EVERY)
+        own = {**few_texts.stage_two(RATE, every), **READERS[row.reader]}
         return self.train(str(row), recipe, **sources, **own)
 
     def name(self, row: Row) -> str:
@@ -119,6 +127,27 @@ class Losses(Study):
             measure = ["evaluate", f"--model_dir={run}", f"--output={output}", *few_texts.MEASURED]
             found.append((f"evaluate {row}", measure, output / results.SUMMARY))
         return found
+
+
+def of_world(
+    world: int,
+    folder: pathlib.Path,
+    cache_dir: str | None = None,
+    jobs: int = 1,
+    *,
+    steps: int = 0,
+    receipts: pathlib.Path = FOLDER,
+) -> Losses:
+    """The study of one toy world, whose number is the seed, in a folder of its own in `folder`."""
+    dataset, own = f"toy/world{world}" if world else "toy", folder / f"world{world}"
+    return Losses(
+        dataset, world, own, cache_dir=cache_dir, jobs=jobs, steps=steps, receipts=receipts
+    )
+
+
+def rows_of(readers: Iterable[str]) -> list[Row]:
+    """Every row of these readers."""
+    return [Row(*pair) for pair in itertools.product(readers, STAGE_ONE)]
 
 
 def measure(studies: Sequence[Losses], rows: Sequence[Row]) -> Found:
@@ -202,19 +231,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
     parser.add_argument("--jobs", type=int, default=scheduling.default_jobs())
     flags = parser.parse_args(argv)
-    studies = [
-        Losses(
-            f"toy/world{world}" if world else "toy",
-            world,
-            pathlib.Path(flags.model_dir) / f"world{world}",
-            cache_dir=flags.cache_dir,
-            jobs=flags.jobs,
-        )
-        for world in flags.worlds
-    ]
-    rows = [Row(*pair) for pair in itertools.product(flags.readers, STAGE_ONE)]
+    folder = pathlib.Path(flags.model_dir)
+    worlds = [of_world(world, folder, flags.cache_dir, flags.jobs) for world in flags.worlds]
     try:
-        print("\n" + report(measure(studies, rows)))
+        print("\n" + report(measure(worlds, rows_of(flags.readers))))
     except (UserError, OSError) as error:
         print(f"losses.py: error: {trouble(error) or error}", file=sys.stderr)
         return 2

@@ -5,6 +5,8 @@
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
     python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
+    python studies/reproduce.py ilm [--data_dir DIR] [--seeds 0 1 2] [--model_dir DIR]
+                                    [--plan | --smoke]
     python studies/reproduce.py few_texts [--dataset toy] [--data_dir DIR] [--seeds 0 1 2]
                                           [--texts 50 200 800 0] [--model_dir DIR]
                                           [--plan | --check 200_ilm … | --smoke]
@@ -17,13 +19,13 @@ rate by nll_content of the validation items (rates.py); the tiny recipes hold wh
 nll_content of ilm is below ilm-rand, that below mlp, and that below prompt.
 `recommending` does so for NDCG@10 of ilm's item head, beside iALS, whose vectors it reads, and
 beside id strings (recommending.py).
-`few_texts` asks where stage 1 pays: rows with it and without, over the number of texts that stage 2
-reads (few_texts.py). Finished steps are skipped, half-done ones resume, so an interrupted study
-goes on where it was.
+`ilm` runs every study that leaves receipts, where it has left none, and writes one page of them all
+(whole.py, page.py). `few_texts` is one of these: where stage 1 pays, rows with it and without, over
+the number of texts that stage 2 reads. Finished steps are skipped, half-done ones resume, so an
+interrupted study goes on where it was.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 import time
@@ -35,6 +37,7 @@ import published
 import rates
 import recommending
 import scheduling
+import whole
 from reporting import ORDER, report_study
 from study import READER_ROWS, RECIPES, Study, run_study
 
@@ -159,24 +162,31 @@ def count_texts(arguments: argparse.Namespace) -> None:
         print(f"\npicture {picture}")
 
 
+def study_whole(arguments: argparse.Namespace) -> None:
+    """Every part that leaves receipts, and the page of them."""
+    made = whole.of(
+        pathlib.Path(arguments.model_dir or f"runs/ilm{'_smoke' * arguments.smoke}"),
+        arguments.seeds,
+        (arguments.data_dir, arguments.cache_dir),
+        jobs_of(arguments),
+        arguments.output,
+        smoke=arguments.smoke,
+    )
+    if arguments.plan:
+        print(made.budget())
+    else:
+        made.run()
+
+
 def few_texts_of(arguments: argparse.Namespace, seed: int) -> few_texts.FewTexts:
     """The study of one seed; of the toy dataset in a world of its own."""
-    dataset, smoke = arguments.dataset, arguments.smoke
-    if dataset == "toy" and seed:
-        dataset = f"toy/world{seed}"
+    smoke = arguments.smoke
     folder = pathlib.Path(arguments.model_dir or f"runs/few_texts{'_smoke' * smoke}")
-    study = few_texts.FewTexts(
-        dataset,
-        seed,
-        folder / f"{dataset.replace('/', '_')}_seed{seed}",
-        arguments.data_dir,
-        arguments.cache_dir,
-        jobs_of(arguments),
+    places = (arguments.data_dir, arguments.cache_dir)
+    kept = folder / "receipts" if smoke else few_texts.FOLDER
+    return few_texts.of_seed(
+        seed, folder, arguments.dataset, places, jobs_of(arguments), smoke=smoke, receipts=kept
     )
-    if not smoke:
-        return study
-    kept = folder / "receipts"
-    return dataclasses.replace(study, steps=few_texts.SMOKE_STEPS, receipts=kept)
 
 
 def main() -> int:
@@ -222,7 +232,15 @@ def main() -> int:
     )
     how.add_argument("--smoke", action="store_true", help="a few steps of everything, no receipts")
     few.set_defaults(run=count_texts)
-    for study in (one, grid, several, lists, few):
+    every = studies.add_parser("ilm", help="all that leaves receipts, and one page of it")
+    every.add_argument("--data_dir", help="folder of a dataset of one's own, for the map of items")
+    every.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="and toy worlds")
+    every.add_argument("--output", type=pathlib.Path, help="the page (default: docs/study.html)")
+    short = every.add_mutually_exclusive_group()
+    short.add_argument("--plan", action="store_true", help="print what is left and its cost")
+    short.add_argument("--smoke", action="store_true", help="a few steps of little of everything")
+    every.set_defaults(run=study_whole)
+    for study in (one, grid, several, lists, few, every):
         study.add_argument("--model_dir", help="where everything is written (default: runs/…)")
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
         study.add_argument(

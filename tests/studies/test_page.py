@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from ilm_jax.errors import UserError
 from ilm_jax.metrics.intervals import Interval
 
 VOID = {"meta", "link", "br", "hr", "img", "circle", "line", "polyline"}
@@ -50,24 +51,23 @@ def test_the_page_is_whole_by_itself_and_has_every_study(script):
     sections = re.findall(r'<section id="(\w+)">', text)
     assert sections == ["claims", "texts", "losses", "curves", "lists", "map", "again"]
     assert text.count("<svg") == len(found) == 2 + 1 + 1 + 1 + 1 + 3
-    few = page.few_texts_report
-    cells = page._kept("few_texts", "all_ilm-frozen")
-    assert len(cells) >= 3 and f"after stage 1: {few.pooled(cells).mean:.3f} [" in text
+    sections = page.page_sections
+    cells = sections._kept(page.receipts.FOLDER / "few_texts", "all_ilm-frozen")
+    mean = sections.few_texts_report.pooled(cells).mean
+    assert len(cells) >= 3 and f"after stage 1: {mean:.3f} [" in text
     assert "](" not in text and "**" not in text
 
 
-def test_a_study_without_receipts_is_left_out(script, monkeypatch, tmp_path):
+def test_a_study_without_receipts_is_left_out(script, tmp_path):
     pytest.importorskip("markdown")
     page = script("page")
-    monkeypatch.setattr(page.receipts, "FOLDER", tmp_path)
-    monkeypatch.setattr(page, "ITEM_MAP", tmp_path / "item_map.json")
-    monkeypatch.setattr(page, "LADDER", tmp_path / "ladder")
-    assert re.findall(r'<section id="(\w+)">', page.page()) == ["claims", "again"]
-    assert page.main([f"--output={tmp_path / 'page.html'}"]) == 0
+    made = page.page(tmp_path)
+    assert re.findall(r'<section id="(\w+)">', made) == ["claims", "again"]
     (tmp_path / "few_texts").mkdir()
     (tmp_path / "few_texts/toy_seed0_50_ilm.json").write_text("{}")
-    assert page.main([f"--output={tmp_path / 'other.html'}"]) == 2
-    assert not (tmp_path / "other.html").exists()
+    with pytest.raises(UserError, match="toy_seed0_50_ilm.json is no receipt"):
+        page.write(tmp_path / "page.html", tmp_path)
+    assert not (tmp_path / "page.html").exists()
 
 
 def places(svg, kind="circle"):

@@ -1,0 +1,59 @@
+"""The study as a whole: one command whose parts share nothing but the folder of receipts."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture
+def whole(script):
+    return script("whole")
+
+
+def test_every_part_is_of_the_same_worlds_and_a_smoke_touches_no_receipt(whole, tmp_path):
+    made = whole.of(tmp_path, [0, 1], (None, None), 1)
+    assert [s.dataset for s in made.texts] == [s.dataset for s in made.worlds]
+    assert made.kept == whole.receipts.FOLDER and made.output == whole.page.OUTPUT
+    assert {study.receipts.parent for study in (*made.texts, *made.worlds)} == {made.kept}
+    assert len(made.rows) == len(whole.losses.STAGE_ONE) and made.items is None
+    smoke = whole.of(tmp_path, [0], (str(tmp_path / "own"), None), 1, smoke=True)
+    for path in (smoke.kept, smoke.output, *(s.receipts for s in (*smoke.texts, *smoke.worlds))):
+        assert path.is_relative_to(tmp_path)
+    assert smoke.items.dataset == "custom" and len(smoke.rows) == 2
+    words = [*smoke.texts[0].train("x", "tiny/stage1.gin"), *smoke.worlds[0].stage_one("text")]
+    assert words.count("--gin.TRAIN_STEPS=4") == 2
+
+
+def test_what_has_receipts_is_not_planned(whole, tmp_path):
+    told = whole.of(tmp_path, [0, 1, 2], (None, None), 1).budget()
+    assert "48 have receipts, 0 runs" in told and "losses: 0 of 3 worlds are left" in told
+    more = whole.of(tmp_path, [0, 9], (str(tmp_path), None), 1, smoke=True).budget()
+    assert "losses: 2 of 2 worlds are left, about 0.7 core hours" in more and "map:" in more
+
+
+def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypatch):
+    pytest.importorskip("markdown")
+    asked = []
+    monkeypatch.setattr(whole.few_texts, "measure", lambda *words: asked.append(words))
+    monkeypatch.setattr(whole.losses, "measure", lambda *words: asked.append(words))
+    made = whole.of(tmp_path, [0], (None, None), 1, smoke=True)
+    made.run()
+    assert asked == [
+        (made.texts, whole.few_texts.SMOKE, whole.few_texts.GRID[:1]),
+        (made.worlds, made.rows),
+    ]
+    assert made.output.is_file()
+
+
+@pytest.mark.slow  # five minutes of two cores: everything is compiled
+def test_a_smoke_goes_from_raw_data_to_the_page(whole, tmp_path):
+    made = whole.of(tmp_path, [0], (None, None), 2, smoke=True)
+    made.run()
+    text = made.output.read_text(encoding="utf-8")
+    assert re.findall(r'<section id="(\w+)">', text) == [
+        "claims",
+        "texts",
+        "losses",
+        "curves",
+        "again",
+    ]
