@@ -26,6 +26,7 @@ from study import Study, plan
 
 from ilm_jax.checkpoints.checkpoints import InitFrom
 from ilm_jax.checkpoints.loading import load_sources
+from ilm_jax.data.catalogue.splits import TRAIN
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, trouble
 from ilm_jax.locks import one_writer
@@ -47,13 +48,13 @@ class View:
     Attributes:
       places: first two principal components, [items, 2].
       explained: share of the variance that these hold.
-      alike: share of neighbours that have an item's first category.
+      alike: share of neighbours that have an item's first category, for each item.
       directions: participation ratio of the covariance.
     """
 
     places: np.ndarray
     explained: float
-    alike: float
+    alike: np.ndarray
     directions: float
 
 
@@ -69,7 +70,7 @@ def view(outputs: np.ndarray, categories: np.ndarray) -> View:
     return View(
         centred @ axes[:2].T,
         float(variance[:2].sum() / variance.sum()),
-        float((categories[nearest] == categories[:, None]).mean()),
+        (categories[nearest] == categories[:, None]).mean(1),
         float(variance.sum() ** 2 / (variance**2).sum()),
     )
 
@@ -109,27 +110,38 @@ def measured(study: Study) -> dict[str, Any]:
         raise UserError(f"{catalogue.name}: {len(rows)} items have a category and a vector")
     first = np.array([catalogue.categories[row][0] for row in rows.tolist()])
     views = {name: view(made, first) for name, made in outputs_of(run, rows).items()}
+    held_out = run.splits.item_fold[rows] != TRAIN
     shown = np.random.default_rng(0).permutation(len(rows))[:SHOWN]
     common = [name for name, _ in Counter(first.tolist()).most_common(CATEGORIES)]
     return {
-        "dataset": catalogue.name,
+        "dataset": pathlib.Path(study.data_dir).name if study.data_dir else catalogue.name,
         "data": catalogue.fingerprint,
         "items": len(rows),
+        "held_out": int(held_out.sum()),
         "by_chance": round(by_chance(first), 4),
         "categories": [*common, "other"],
         "titles": [catalogue.titles[row] for row in rows[shown].tolist()],
         "category": [common.index(c) if c in common else len(common) for c in first[shown]],
-        "views": {name: _plain(found, shown) for name, found in views.items()},
+        "views": {name: _plain(found, shown, held_out) for name, found in views.items()},
     }
 
 
-def _plain(found: View, shown: np.ndarray) -> dict[str, Any]:
-    """A view as JSON; positions in thousandths of the farthest of all."""
+def _plain(found: View, shown: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
+    """A view as JSON; positions in thousandths of the farthest of all.
+
+    Args:
+      found: the view.
+      shown: items whose positions are kept.
+      held_out: which items' texts stage 1 did not read.
+    """
     places = np.rint(1000 * found.places / np.abs(found.places).max()).astype(int)
-    numbers = {
-        name: round(getattr(found, name), 4) for name in ("explained", "alike", "directions")
+    return {
+        "explained": round(found.explained, 4),
+        "alike": round(float(found.alike.mean()), 4),
+        "alike_held_out": round(float(found.alike[held_out].mean()), 4),
+        "directions": round(found.directions, 4),
+        "places": places[shown].tolist(),
     }
-    return {**numbers, "places": places[shown].tolist()}
 
 
 def said(record: Mapping[str, Any]) -> str:
@@ -140,7 +152,8 @@ def said(record: Mapping[str, Any]) -> str:
     lines[0] += " have the same first category"
     for name, found in record["views"].items():
         lines.append(
-            f"  {name:10} neighbours alike {found['alike']:.3f}, directions "
+            f"  {name:10} neighbours alike {found['alike']:.3f} (of held-out items "
+            f"{found['alike_held_out']:.3f}), directions "
             f"{found['directions']:.1f}, two components hold {found['explained']:.2f}"
         )
     return "\n".join(lines)

@@ -170,8 +170,9 @@ def map_section(kept: pathlib.Path) -> str:
         f"<p>{record['items']:,} items of {html.escape(record['dataset'])} ("
         f"{len(record['titles'])} of them drawn), coloured by first category. <em>Alike</em>: the "
         "share of an item's ten nearest neighbours that have its first category; of any two items "
-        f"it is {record['by_chance']:.2f}. <em>Directions</em>: how many the outputs spread "
-        "over (participation ratio).</p>"
+        f"it is {record['by_chance']:.2f}. <em>Directions</em>: how many the outputs spread over "
+        "(participation ratio). Stage 1 reads the items' texts, which name their categories, but "
+        f"not those of {record['held_out']:,} held-out items.</p>"
     ]
     for view, title in VIEWS.items():
         found = record["views"][view]
@@ -179,7 +180,10 @@ def map_section(kept: pathlib.Path) -> str:
         places = zip(found["places"], record["category"], record["titles"], strict=True)
         for (x, y), category, name in places:
             groups[record["categories"][category]].append((x, y, name))
-        said = f"{title}: alike {found['alike']:.2f}, directions {found['directions']:.1f}"
+        said = (
+            f"{title}: alike {found['alike']:.2f}, of held-out items "
+            f"{found['alike_held_out']:.2f}; directions {found['directions']:.1f}"
+        )
         parts.append(_figure(said, charts.scatter(groups, height=300, label=said)))
     return "\n".join(parts)
 
