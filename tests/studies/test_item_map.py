@@ -38,6 +38,7 @@ def test_the_record_is_json_of_the_items_that_are_drawn(study):
     assert len(again["places"]) == 3 and max(abs(x) for p in again["places"] for x in p) <= 1000
 
 
+@pytest.mark.slow  # vectors are fitted and stage 1 is trained, for two steps
 def test_a_small_world_is_mapped(study, tmp_path, capsys):
     import scheduling
 
