@@ -2,15 +2,19 @@
 
 import concurrent.futures
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import jax
 import numpy as np
 
-from ilm_jax.data.streams.readers import Readers
+from ilm_jax.data.streams.readers import Readers, cut_of
 from ilm_jax.data.streams.schedule import Positions, Schedule
 from ilm_jax.sharding.partitioning import Partitioner
+
+# A batch, and what was cut until it was made.
+Made = tuple[dict[str, jax.Array], Counter[str]]
 
 
 class ExampleSource(Protocol):
@@ -39,11 +43,14 @@ def training_batches(
     *,
     ahead: int = 2,
     readers: int = 0,
+    cut: Counter[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, jax.Array], Positions]]:
     """Yields (kind, batch, positions after it) for the steps in [first_step, last_step).
 
     A thread prepares `ahead` batches; what it prepares depends on the step alone. With `readers`
-    it takes their rows from so many processes, each of which is two batches ahead.
+    it takes their rows from so many processes, each of which is two batches ahead. `cut` is kept at
+    the number of this process' examples that were cut until the batch that is yielded, by what of
+    them was cut (`Feed.counts`).
 
     Raises:
       UserError: as `Readers`.
@@ -51,14 +58,15 @@ def training_batches(
     local = partitioner.local_rows(batch_size)
     processes = Readers(sources, readers) if readers else None
 
-    def job(kind: str, first: int) -> Callable[[], dict[str, jax.Array]]:
+    def job(kind: str, first: int) -> Callable[[], Made]:
         """What makes the batch of examples [first, first + batch_size)."""
         if processes is None:
-            return functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
+            make = functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
+            return lambda: (make(), cut_of(sources.values()))
         rows = processes.submit(kind, first + local)
-        return lambda: partitioner.global_batch(rows(), batch_size)
+        return lambda: (partitioner.global_batch(rows(), batch_size), processes.cut)
 
-    def jobs() -> Iterator[tuple[str, Callable[[], dict[str, jax.Array]], Positions]]:
+    def jobs() -> Iterator[tuple[str, Callable[[], Made], Positions]]:
         """For each step its kind, what makes its batch, and the positions behind it."""
         at = positions
         for step in range(first_step, last_step):
@@ -67,16 +75,25 @@ def training_batches(
             at = at.advance(kind, batch_size)
             yield kind, job(kind, first), at
 
+    def taken(
+        kind: str, future: concurrent.futures.Future[Made], after: Positions
+    ) -> tuple[str, dict[str, jax.Array], Positions]:
+        """A batch that is waited for."""
+        batch, counts = future.result()
+        if cut is not None:
+            cut.clear()
+            cut.update(counts)
+        return kind, batch, after
+
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    waiting: list[tuple[str, concurrent.futures.Future, Positions]] = []
+    waiting: list[tuple[str, concurrent.futures.Future[Made], Positions]] = []
     try:
         for kind, made, after in jobs():
             waiting.append((kind, pool.submit(made), after))
             if len(waiting) > max(ahead, 2 * readers):
-                kind, future, after = waiting.pop(0)
-                yield kind, future.result(), after
-        for kind, future, after in waiting:
-            yield kind, future.result(), after
+                yield taken(*waiting.pop(0))
+        for one in waiting:
+            yield taken(*one)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         if processes is not None:

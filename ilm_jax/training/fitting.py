@@ -4,6 +4,8 @@ A device that lacks memory raises an error. A host that lacks it ends the proces
 what a step on CPU needs is compared with what there is as soon as it is compiled.
 """
 
+from collections.abc import Mapping
+
 import jax
 
 from ilm_jax.objectives.objective import Objective
@@ -16,6 +18,11 @@ ADVICE = (
 )
 # Steps with temporaries from here on take so long that the host need not run ahead of them.
 LARGE = 256 * 2**20
+CUT = {
+    "history": "lost the oldest of their history",
+    "targets": "the end of their answer",
+    "text": "the end of their text",
+}
 # Share of padding from which on it is mentioned.
 MOST_PADDING = 0.25
 
@@ -58,6 +65,21 @@ def padding_note(shares: list[tuple[str, float]]) -> str | None:
     return (
         f"note: {padding:.0%} of the positions are padding: shorter TASK_FEATURE_LENGTHS, or "
         "examples that share rows (PACK), save that share of the time"
+    )
+
+
+def cut_note(cut: Mapping[str, int]) -> str | None:
+    """A line for people where examples were cut to fit their rows; else None.
+
+    Args:
+      cut: how many, by what of them was cut (`Feed.counts`).
+    """
+    parts = [f"{count:,} {CUT.get(what, what)}" for what, count in sorted(cut.items()) if count]
+    if not parts:
+        return None
+    return (
+        f"note: to fit their rows, examples were cut: {' and '.join(parts)} (metrics.jsonl counts "
+        "on); longer TASK_FEATURE_LENGTHS keep them whole"
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import jax
@@ -90,7 +91,8 @@ class Loop:
         )
         self._window, self._clock, self._pacer = Window(), StepClock(), Pacer()
         self._compiled: set[str] = set()
-        self._told = False  # of padding
+        self._told = False  # of padding, and of what was cut
+        self._cut, self._cut_before = Counter[str](), Counter[str]()
 
     def run(self, state: TrainState, positions: Positions) -> tuple[dict[str, float], TrainState]:
         """Returns (the last validation metrics, the state in which it ended).
@@ -112,6 +114,7 @@ class Loop:
             trainer.config.batch_size,
             trainer.partitioner,
             readers=trainer.config.readers,
+            cut=self._cut,
         )
         profile = Profile(trainer.profile_steps, trainer.model_dir)
         try:
@@ -187,11 +190,16 @@ class Loop:
         self._check_finite(step)
         window, self._window = self._window, Window()
         metrics, norm = window.metrics(), window.weight_norm
-        if not self._told and (note := fitting.padding_note(window.full_steps())):
-            self._line.note(note)
-        self._told = True
-        spent = self._clock.read(metrics.pop("tokens"), *self._flops(window))
         examples = window.steps * self._trainer.config.batch_size
+        notes = fitting.padding_note(window.full_steps()), fitting.cut_note(self._cut)
+        for note in notes:
+            if note is not None and not self._told:
+                self._line.note(note)
+        self._told = True
+        since = self._cut - self._cut_before
+        self._cut_before = self._cut.copy()
+        metrics |= {f"cut_{what}": float(count) for what, count in since.items()}
+        spent = self._clock.read(metrics.pop("tokens"), *self._flops(window))
         speed = self._line.show(step, metrics["loss"], examples)
         rate = float(self._rate(step - 1))
         speeds = {"examples_per_second": speed, **spent}

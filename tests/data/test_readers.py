@@ -1,5 +1,6 @@
 """Reader processes make the batches that a thread makes, in its order, and end with the trainer."""
 
+import collections
 import os
 import pathlib
 import signal
@@ -23,7 +24,7 @@ from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 from ilm_jax.training.feeding import training_batches
 from tests.tasks.test_versions import world
 
-LENGTHS = {"inputs": 60, "targets": 60}
+LENGTHS = {"inputs": 60, "targets": 24}
 
 
 class Numbered:
@@ -84,14 +85,23 @@ def test_batches_are_those_of_a_thread_and_come_in_the_same_order(tmp_path):
     one = Partitioner(MeshConfig(1), devices=tuple(jax.devices()[:1]))
 
     def batches(readers):
+        cut = collections.Counter()
+        for feed in feeds.values():
+            feed.counts.clear()
         return [
-            (kind, {name: np.asarray(x) for name, x in batch.items()}, after)
+            (kind, {name: np.asarray(x) for name, x in batch.items()}, after, dict(cut))
             for kind, batch, after in training_batches(
-                feeds, schedule, Positions({}), 0, 12, 4, one, readers=readers
+                feeds, schedule, Positions({}), 0, 12, 4, one, readers=readers, cut=cut
             )
         ]
 
     ours, theirs = batches(0), batches(2)
+    # What is cut is counted up to the batch that is had, whoever reads ahead.
+    counts = [cut for *_, cut in ours]
+    assert (
+        counts == [cut for *_, cut in theirs] and 0 < counts[5]["targets"] < counts[-1]["targets"]
+    )
+    ours, theirs = ([made[:3] for made in side] for side in (ours, theirs))
     assert [kind for kind, _, _ in ours] == [kind for kind, _, _ in theirs]
     assert [after for _, _, after in ours] == [after for _, _, after in theirs]
     for (_, left, _), (_, right, _) in zip(ours, theirs, strict=True):

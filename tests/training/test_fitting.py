@@ -47,6 +47,12 @@ def test_bfloat16_on_a_cpu_is_mentioned():
     assert "lm computes in bfloat16" in fitting.type_note(low)
 
 
+def test_what_was_cut_is_mentioned_in_words():
+    assert fitting.cut_note({}) is None and fitting.cut_note({"history": 0}) is None
+    note = fitting.cut_note({"targets": 1200, "history": 3})
+    assert "3 lost the oldest of their history and 1,200 the end of their answer" in note
+
+
 def test_rows_that_are_mostly_padding_are_mentioned():
     assert fitting.padding_note([("prompt", 0.9), ("pairs", 1.0)]) is None
     assert "60% of the positions" in fitting.padding_note([("prompt", 0.3), ("prompt", 0.5)])

@@ -1,5 +1,6 @@
 """The loop: resumes bit for bit, stops cleanly, refuses what is not finite."""
 
+import collections
 import json
 
 import jax
@@ -104,6 +105,30 @@ def test_a_loss_that_is_not_finite_stops_and_spares_the_checkpoint(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         trainer.fit()
     assert Checkpoints(str(tmp_path)).latest_step == 4
+
+
+class Cutting(Rows):
+    """Cuts every fourth example."""
+
+    def __init__(self, salt):
+        super().__init__(salt)
+        self.counts = collections.Counter()
+
+    def rows(self, indices):
+        self.counts["history"] += sum(int(i) % 4 == 0 for i in indices)
+        return super().rows(indices)
+
+
+def test_what_is_cut_is_told_and_counted_up_to_each_log(tmp_path, capfd):
+    trainer = make_trainer(tmp_path, steps=12)
+    trainer.sources["plain"] = Cutting(1)
+    trainer.fit()
+    told = [line for line in capfd.readouterr().err.splitlines() if "were cut" in line]
+    assert len(told) == 1 and "lost the oldest of their history" in told[0]
+    # Two steps a log; a batch of "plain" has eight examples, of "scaled" none is cut.
+    logs = [r for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r]
+    assert sum(r.get("cut_history", 0.0) for r in logs) == 2 * 64 / 8
+    assert all(r.get("cut_history", 0.0) in (0.0, 2.0, 4.0) for r in logs)
 
 
 def test_validation_of_fewer_examples_than_there_are_is_spread_over_all(tmp_path):

@@ -1,5 +1,6 @@
 """Examples of a dataset by number, and the batch rows of them."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +44,11 @@ class Feed:
     def len_epoch(self) -> int:
         """Examples in one pass."""
         return self.stream.len_epoch
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Examples that were cut to fit their rows so far, by what of them was cut."""
+        return getattr(self.converter, "counts", {})
 
     def facts(self, number: int) -> Example:
         """Whose an example is and what it asks for: `FACTS`; it is made once for all who ask."""

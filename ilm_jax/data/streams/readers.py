@@ -10,7 +10,8 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -48,6 +49,7 @@ class Readers:
         # A fork would copy the locks of the threads that JAX has started.
         context = multiprocessing.get_context("spawn")
         self._readers, self._asked = [], itertools.count()
+        self._cut: list[Mapping[str, int]] = [{}] * count
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -71,9 +73,21 @@ class Readers:
           What waits for them; to be called in the order of asking. It raises UserError if the
           process ended, or as the source's `rows`.
         """
-        _, reader = self._readers[next(self._asked) % len(self._readers)]
+        number = next(self._asked) % len(self._readers)
+        _, reader = self._readers[number]
         _send(reader, (kind, indices))
-        return lambda: _taken(reader)
+
+        def taken() -> Batch:
+            """The rows, once they are there."""
+            found, self._cut[number] = _taken(reader)
+            return found
+
+        return taken
+
+    @property
+    def cut(self) -> Counter[str]:
+        """Examples that were cut so far, by what of them was cut; of rows that were taken."""
+        return added(self._cut)
 
     def close(self) -> None:
         """Ends the processes; what they have not made is dropped."""
@@ -91,7 +105,20 @@ def _send(reader: Connection, what: object) -> None:
         raise UserError(_ENDED) from error
 
 
-def _taken(reader: Connection) -> Batch:
+def cut_of(sources: Iterable[object]) -> Counter[str]:
+    """Examples that sources have cut so far; those that count nothing have cut nothing."""
+    return added(getattr(source, "counts", {}) for source in sources)
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """The sum of counts."""
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(dict(some))
+    return total
+
+
+def _taken(reader: Connection) -> tuple[Batch, Mapping[str, int]]:
     try:
         found = reader.recv()
     except (EOFError, ConnectionResetError) as error:
@@ -112,15 +139,17 @@ def _serve(trainer: Connection) -> None:
         sources: dict[str, RowSource] = trainer.recv()
         while True:
             kind, indices = trainer.recv()
-            trainer.send(_rows(sources[kind], indices))
+            trainer.send(_rows(sources, kind, indices))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _rows(source: RowSource, indices: np.ndarray) -> Batch | UserError | str:
-    """The rows, or what is wrong with them: for the user, or for whoever mends the source."""
+def _rows(
+    sources: Mapping[str, RowSource], kind: str, indices: np.ndarray
+) -> tuple[Batch, Mapping[str, int]] | UserError | str:
+    """(the rows, what was cut so far), or what is wrong: for the user, or for whoever mends it."""
     try:
-        return source.rows(indices)
+        return sources[kind].rows(indices), cut_of(sources.values())
     except UserError as error:
         return error
     except Exception:
