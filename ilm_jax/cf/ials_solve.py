@@ -167,7 +167,11 @@ def conjugate_gradients(
     # The partners are read once for the target and what `start` makes of it: reading is the time.
     residual = back(1.0 - scores(start)) - shared(start)
     state = (start, residual, residual, jnp.sum(residual**2, -1))
-    return jax.lax.fori_loop(0, steps, step, state)[0]
+    x, _, direction, size = jax.lax.fori_loop(0, steps - 1, step, state)
+    # The last step's residual is not wanted, and its length needs one reading: for a direction d,
+    # d'Ad = |met d|^2 + d'(gram + ridge 1)d.
+    curvature = jnp.sum(scores(direction) ** 2, -1) + jnp.sum(direction * shared(direction), -1)
+    return x + (size / jnp.maximum(curvature, 1e-30))[:, None] * direction
 
 
 class PlacedBlock(NamedTuple):

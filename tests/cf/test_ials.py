@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from ilm_jax.cf import ials, ials_blocks
 from ilm_jax.cf.early_stopping import EarlyStopping
+from ilm_jax.cf.ials_solve import conjugate_gradients
 from ilm_jax.cf.interactions import Interactions
 
 USERS, ITEMS = 37, 29
@@ -200,6 +201,27 @@ def test_what_is_exchanged_at_once_is_bounded(monkeypatch):
         side = ials_blocks.make_side(train, rows, others, 5, copies)
         together[copies] = max(block.partners.shape[1] for block in side.blocks)
     assert together[8] == 1 < together[1]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_steps_of_conjugate_gradients_are_hestenes_and_stiefels(steps):
+    """On the matrix itself, in float64: nothing that a step leaves out is missed."""
+    rng = np.random.default_rng(0)
+    met, start = rng.normal(size=(4, 9, 6)), rng.normal(size=(4, 6))
+    other, ridge = rng.normal(size=(20, 6)), rng.uniform(0.1, 2.0, size=4)
+    gram = 0.3 * other.T @ other
+    found = conjugate_gradients(*(np.float32(x) for x in (met, gram, ridge, start)), steps)
+    for row in range(4):
+        matrix = met[row].T @ met[row] + gram + ridge[row] * np.eye(6)
+        x = start[row]
+        residual = direction = met[row].sum(0) - matrix @ x
+        for _ in range(steps):
+            image = matrix @ direction
+            length = residual @ residual / (direction @ image)
+            x, new = x + length * direction, residual - length * image
+            direction = new + (new @ new) / (residual @ residual) * direction
+            residual = new
+        np.testing.assert_allclose(found[row], x, rtol=2e-5, atol=2e-5)
 
 
 def test_enough_conjugate_gradients_give_the_exact_solution():

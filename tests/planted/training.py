@@ -197,4 +197,11 @@ FAULTS = (
         'return params, [f"  drawn anew',
         f"{_OPENP5} -k anew",
     ),
+    Fault(
+        "what was cut is counted since the start",
+        "ilm_jax/training/loop.py",
+        "since = self._cut - self._cut_before",
+        "since = self._cut",
+        "tests/training/test_trainer.py -k cut",
+    ),
 )
