@@ -1,3 +1,5 @@
+import collections
+import re
 import types
 
 import numpy as np
@@ -69,37 +71,85 @@ def test_a_row_reads_bos_inputs_targets():
     }
 
 
-PARTS = st.lists(st.one_of(st.integers(10, 90), st.sampled_from([-1, -2])), max_size=12)
+PARTS = st.lists(st.one_of(st.integers(10, 90), st.sampled_from([-1, -2])), max_size=14)
 WORDS = st.lists(st.integers(10, 90), min_size=1, max_size=5)
-PROMPTS = st.builds(
-    lambda parts, words, item: {
-        **example([*parts], [-1] * item + words, slots=range(sum(part < 0 for part in parts))),
-        "target_item": 3,
-        "task": "asks",
-    },
-    PARTS,
-    WORDS,
+
+
+@st.composite
+def prompts(draw):
+    """An example with a history that may be longer than its row, of one of two catalogues."""
+    parts, item = draw(PARTS), draw(st.booleans())
+    borders = sorted(draw(st.lists(st.integers(0, len(parts)), max_size=5)))
+    catalogue = "toy" if -2 in parts else draw(st.sampled_from(["toy", "film"]))
+    slots = range(sum(part < 0 for part in parts))
+    targets = [-1] * item + draw(WORDS)
+    found = example(parts, targets, slots, borders, catalogue=catalogue)
+    return {**found, "target_item": 3, "task": draw(st.sampled_from(["asks", "tells"]))}
+
+
+@given(
+    st.lists(st.one_of(st.none(), prompts()), min_size=1, max_size=5),
     st.booleans(),
+    st.sampled_from([0.0, 0.5]),
+    st.integers(6, 24),
 )
+@settings(deadline=None, max_examples=100)
+def test_a_row_is_the_same_alone_and_among_others(examples, bos, history_weight, room):
+    def made_by(given):
+        converter = PromptConverter(
+            {"inputs": room, "targets": 4},
+            IDS if bos else NO_BOS,
+            num_queries=2,
+            max_entities=5,
+            rows=rows,
+            truncate_targets=True,
+            items=ItemTargets(frozenset({"asks"}), 6, history_weight),
+            word_begins=np.arange(100) % 3 == 0,
+        )
+        return converter(given), converter.prompts(given), converter.counts
+
+    alone, counts = [], collections.Counter()
+    for one in examples:
+        try:
+            *batches, cut = made_by([one])
+        except UserError as error:  # no more history can be dropped
+            with pytest.raises(UserError, match=re.escape(str(error))):
+                made_by([one, None])
+            return
+        alone.append(batches)
+        counts += cut
+    *together, cut = made_by(examples)
+    assert cut == counts
+    for number, batches in enumerate(alone):
+        for batch, whole in zip(batches, together, strict=True):
+            assert batch.keys() == whole.keys()
+            for name in batch.keys() - {"example_index"}:
+                assert batch[name][0].tolist() == whole[name][number].tolist(), name
 
 
-@given(st.lists(st.one_of(st.none(), PROMPTS), min_size=1, max_size=5), st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_a_row_is_the_same_alone_and_among_others(examples, bos):
-    converter = PromptConverter(
-        {"inputs": 24, "targets": 8},
-        IDS if bos else NO_BOS,
-        num_queries=2,
-        max_entities=13,
-        rows=rows,
-        items=ItemTargets(frozenset({"asks"})),
-        word_begins=np.arange(100) % 3 == 0,
-    )
-    for made in (converter, converter.prompts):
-        together = made(examples)
-        for number, one in enumerate(examples):
-            for name, array in made([one], [number]).items():
-                assert array[0].tolist() == together[name][number].tolist(), name
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"slots": np.array([5, 6])}, "inputs have 1 slots, and `slots` 2"),
+        ({"slots": np.zeros(0, int)}, "inputs have 1 slots, and `slots` 0"),
+        ({"targets_content": np.ones(1)}, "2 targets, and 1 targets_content"),
+        ("catalogue", "has slots, and no `catalogue`"),
+    ],
+)
+def test_an_example_that_contradicts_itself_is_named_and_spoils_no_other(wrong, said):
+    odd = {**example([50, -1], [40, EOS], slots=[5]), "key": "odd"}
+    odd |= {name: np.array(value, np.int32) for name, value in wrong.items() if value is not None}
+    odd = {
+        name: value for name, value in odd.items() if name not in wrong or wrong[name] is not None
+    }
+    fine = example([50, -1], [40, EOS], slots=[7])
+    with pytest.raises(UserError, match=f"example 'odd'.*{said}"):
+        convert_all([fine, odd, fine])
+
+
+def convert_all(examples):
+    lengths = {"inputs": 8, "targets": 4}
+    return PromptConverter(lengths, IDS, num_queries=2, max_entities=4, rows=rows)(examples)
 
 
 def test_a_corpus_text_is_all_target():

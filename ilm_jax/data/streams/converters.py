@@ -69,16 +69,37 @@ class PromptConverter:
         check_lengths(lengths)
         self._tokenizer, self._pad = tokenizer, tokenizer.pad_id
         self._opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        self.inputs_length, self.targets_length = lengths["inputs"], lengths["targets"]
-        self.num_queries = num_queries
-        self.max_entities = max(1, max_entities)
-        self.truncate_targets = truncate_targets
         self._fitting = Fitting(
-            lengths, num_queries, self.max_entities, truncate_targets, answers, self._pad
+            dict(lengths), num_queries, max(1, max_entities), truncate_targets, answers, self._pad
         )
         self._uncounted = dataclasses.replace(self._fitting, counts=Counter())
         self._rows, self._items = rows, items
         self._word_begins, self._source = word_begins, source
+
+    @property
+    def inputs_length(self) -> int:
+        """Positions of the inputs, after widening, without bos."""
+        return self._fitting.lengths["inputs"]
+
+    @property
+    def targets_length(self) -> int:
+        """Positions of the answer."""
+        return self._fitting.lengths["targets"]
+
+    @property
+    def num_queries(self) -> int:
+        """Positions per slot."""
+        return self._fitting.num_queries
+
+    @property
+    def max_entities(self) -> int:
+        """Slots per row at most."""
+        return self._fitting.max_entities
+
+    @property
+    def truncate_targets(self) -> bool:
+        """Whether over-long targets are cut."""
+        return self._fitting.truncate_targets
 
     @property
     def counts(self) -> Counter[str]:
@@ -167,7 +188,8 @@ class PromptConverter:
         # Hidden states are read at every target, and where a slot is to be predicted.
         targets = int((answer.query <= 0).sum()) if answer.slots else len(answer.tokens)
         # With nothing in front of it, the first target has no prediction.
-        return read + len(answer.tokens) - 1, targets - (not read), len(slots) + answer.slots
+        positions, predicted = read + len(answer.tokens) - 1, targets - (not read)
+        return max(0, positions), max(0, predicted), len(slots) + answer.slots
 
     def _empty(self, rows: int, length: int) -> Batch:
         fills = {

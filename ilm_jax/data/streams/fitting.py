@@ -88,17 +88,26 @@ class Fitting:
         answer = self.answer(example)
         item = example["target_item"] if answer.slots else -1
         fitted = self.inputs(example, answer.slots)
-        return Row(fitted, answer, item, example.get("catalogue", ""))
+        return Row(fitted, answer, item, _catalogue(example, len(fitted.slots) + answer.slots))
 
     def prompt(self, example: Example | None) -> Row:
         """The row of the example's prompt alone; as `row`."""
         if example is None:
             return PADDING
-        return Row(self.inputs(example), _UNANSWERED, catalogue=example.get("catalogue", ""))
+        fitted = self.inputs(example)
+        return Row(fitted, _UNANSWERED, catalogue=_catalogue(example, len(fitted.slots)))
 
     def inputs(self, example: Example, others: int = 0) -> Fitted:
-        """The example without the oldest of its history, where all does not fit beside `others`."""
+        """The example without the oldest of its history, where all does not fit beside `others`.
+
+        Raises:
+          UserError: if it has other slots than its inputs say, or is too long all the same.
+        """
         inputs, slots = example["inputs"], example["slots"]
+        if (told := np.count_nonzero(inputs < 0)) != len(slots):
+            raise UserError(
+                f"{example_name(example)}: its inputs have {told} slots, and `slots` {len(slots)}"
+            )
         bounds = np.asarray(example["history_bounds"], np.int64)
         most = self.max_entities - others
         wide = len(inputs) + len(slots) * (self.num_queries - 1)
@@ -126,8 +135,17 @@ class Fitting:
         )
 
     def answer(self, example: Example) -> Answer:
-        """The targets, their slot widened; of rows without answers the first token's place."""
+        """The targets, their slot widened; of rows without answers the first token's place.
+
+        Raises:
+          UserError: if they are too long and may not be cut, or not as long as `targets_content`.
+        """
         targets, content = example["targets"], example["targets_content"]
+        if len(targets) != len(content):
+            raise UserError(
+                f"{example_name(example)}: {len(targets)} targets, and {len(content)} "
+                "targets_content"
+            )
         is_slot = targets < 0
         if self.answers and len(targets) and not is_slot.any():
             if len(targets) > (most := self.lengths["targets"]):
@@ -167,6 +185,21 @@ class Fitting:
         self.counts["targets"] += 1
 
 
+def _catalogue(example: Example, slots: int) -> str:
+    """Whose rows an example's slots are; "" where it has none.
+
+    Raises:
+      UserError: if it has slots and does not say.
+    """
+    if not slots:
+        return ""
+    if "catalogue" not in example:
+        raise UserError(
+            f"{example_name(example)}: has slots, and no `catalogue` whose rows they are"
+        )
+    return str(example["catalogue"])
+
+
 def example_name(example: Example) -> str:
     """Name of an example in messages."""
-    return f"{example.get('task', 'task')}, example {example['key']!r}"
+    return f"{example.get('task', 'task')}, example {example.get('key', '')!r}"
