@@ -12,7 +12,7 @@ from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, trouble
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,7 @@ def exit_code(main: Callable[[], int]) -> int:
     """What `main` returns; 2 after a line that says what was wrong with the words or the data."""
     try:
         return main()
-    except UserError as error:
-        print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        told = trouble(error) or " ".join(str(error).split())
+        print(f"{pathlib.Path(sys.argv[0]).name}: {told}", file=sys.stderr)
         return 2

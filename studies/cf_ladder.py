@@ -184,20 +184,33 @@ class Ladder:
         whom = f"{title}, {len(self.ranks['popularity'][0]['0']):,} users, seen items {HALVES[0]}"
         ladder_picture.draw(drawn, whom, self.folder / "ladder.png")
 
-    def keep(self, names: Mapping[str, str], title: str, folder: pathlib.Path) -> None:
-        """Leaves a receipt of each row of the first half, as `picture` names them."""
+    def keep(
+        self, names: Mapping[str, str], lists: Container[str], title: str, folder: pathlib.Path
+    ) -> None:
+        """Leaves a receipt of each row of the first half, as `picture` names them.
+
+        Raises:
+          UserError: for two rows whose names differ in marks alone.
+        """
+        written = set[str]()
         for name, (hits, gain), means in self.rows(0):
-            shown = names.get(name, name)
-            users = np.arange(len(gain))
+            shown, users = names.get(name, name), np.arange(len(gain))
+            row = re.sub(r"[^a-z0-9]+", "-", f"{title}_{shown}".lower()).strip("-")
+            if row in written:
+                raise UserError(f"--names: two rows would be called {row}: give another name")
+            written.add(row)
+            made = {
+                "data": self.splits.fingerprint,
+                "dataset": title,
+                "row": shown,
+                "kind": "lists" if name in lists else "fitted",
+                "seeds": str(len(means)),
+            }
             metrics = {
                 metric: MetricValues(metric, "users", users, values, None, True)
                 for metric, values in (("ndcg@10", gain), ("hr@10", hits))
             }
-            row = f"{title}_{re.sub(r'[^a-z0-9]+', '-', shown.lower())}"
-            said = {"row": shown, "seeds": " ".join(f"{mean:.4f}" for mean in means)}
-            made = {"data": self.splits.fingerprint, **said}
-            receipt = Receipt(row, made, receipts.commit(), 0.0, [], metrics)
-            receipts.write(folder, receipt)
+            receipts.write(folder, Receipt(row, made, receipts.commit(), 0.0, [], metrics))
 
 
 def pairs_of(flag: str, words: Sequence[str]) -> list[tuple[str, str]]:
@@ -255,7 +268,7 @@ def main() -> int:
     title = splits.catalogue.name.removeprefix("sequences/")
     ladder.picture(names, dict(lists), title)
     if arguments.receipts:
-        ladder.keep(names, title, arguments.receipts)
+        ladder.keep(names, dict(lists), title, arguments.receipts)
     print("\n".join(lines))
     return 0
 

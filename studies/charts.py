@@ -28,12 +28,14 @@ class Line:
       colour: number of the class.
       points: from left to right.
       reach: (low, high) of each point; empty for none.
+      dashed: instead of solid.
     """
 
     name: str
     colour: int
     points: Sequence[Point]
     reach: Sequence[Point] = ()
+    dashed: bool = False
 
 
 def lines(
@@ -42,6 +44,7 @@ def lines(
     height: int,
     across: str,
     up: str,
+    label: str,
     ticks: Mapping[float, str] | None = None,
 ) -> str:
     """Lines with intervals over one scale, and their key.
@@ -50,6 +53,7 @@ def lines(
       found: the lines.
       height: of the chart.
       across, up: what the axes say.
+      label: of the whole, for who hears it.
       ticks: of the horizontal axis; None: round numbers.
     """
     xs = [x for line in found for x, _ in line.points]
@@ -61,7 +65,8 @@ def lines(
         parts.append(_text(across_scale(x), height - BOTTOM + 14, label, "middle"))
     for line in found:
         path = " ".join(f"{across_scale(x):.1f},{up_scale(y):.1f}" for x, y in line.points)
-        parts.append(f'<polyline class="line c{line.colour}" points="{path}"/>')
+        kind = f"line c{line.colour}{' dashed' if line.dashed else ''}"
+        parts.append(f'<polyline class="{kind}" points="{path}"/>')
         for number, (x, y) in enumerate(line.points):
             low, high = line.reach[number] if line.reach else (y, y)
             at = across_scale(x)
@@ -69,7 +74,7 @@ def lines(
                 parts.append(_stroke(line.colour, at, up_scale(low), at, up_scale(high)))
             said = f"{line.name}: {y:.3f}" + (f" [{low:.3f}, {high:.3f}]" if line.reach else "")
             parts.append(_dot(line.colour, at, up_scale(y), said, 3.2 if line.reach else 2))
-    return _whole(height, parts, up) + _key((line.name, line.colour) for line in found)
+    return _whole(height, parts, label) + _key((line.name, line.colour) for line in found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +87,13 @@ class Span:
     bold: bool = False
 
 
-def forest(spans: Sequence[Span], *, across: str, signed: bool = True) -> str:
+def forest(spans: Sequence[Span], *, across: str, label: str, signed: bool = True) -> str:
     """Values with intervals, one below the other, and a line at zero.
 
     Args:
       spans: the rows.
       across: what the axis says.
+      label: of the whole, for who hears it.
       signed: they are differences, and say which way they go.
     """
     room, step = 150, 22
@@ -98,8 +104,8 @@ def forest(spans: Sequence[Span], *, across: str, signed: bool = True) -> str:
     parts = [f'<line class="zero" x1="{scale(0):.1f}" x2="{scale(0):.1f}" y1="{TOP}"']
     parts[0] += f' y2="{height - BOTTOM}"/>'
     for tick in _round(low, high, 5):
-        label = _signed(tick) if signed else f"{tick:.3g}"
-        parts.append(_text(scale(tick), height - BOTTOM + 14, label, "middle"))
+        said = _signed(tick) if signed else f"{tick:.3g}"
+        parts.append(_text(scale(tick), height - BOTTOM + 14, said, "middle"))
     parts.append(_text((room + WIDTH - RIGHT) / 2, height - 4, across, "middle"))
     for number, span in enumerate(spans):
         at, found = TOP + step * (number + 0.5), span.interval
@@ -109,16 +115,24 @@ def forest(spans: Sequence[Span], *, across: str, signed: bool = True) -> str:
         mean, low_end, high_end = (f"{x:+.3f}" if signed else f"{x:.4f}" for x in figures)
         said = f"{span.name}: {mean} [{low_end}, {high_end}]"
         parts.append(_dot(span.colour, scale(found.mean), at, said, 5 if span.bold else 3.5))
-    return _whole(height, parts, across)
+    return _whole(height, parts, label)
 
 
 def scatter(
     groups: Mapping[str, Iterable[tuple[float, float, str]]], *, height: int, label: str
 ) -> str:
-    """Points by group, (x, y, what a pointer shows) each, and their key; axes have no numbers."""
+    """Points by group, (x, y, what a pointer shows) each, and their key.
+
+    Both axes have one scale, and no numbers.
+    """
     every = [point for points in groups.values() for point in points]
-    across = _scale(*_padded([x for x, _, _ in every]), RIGHT, WIDTH - RIGHT)
-    up = _scale(*_padded([y for _, y, _ in every]), height - TOP, TOP)
+    ends = _padded([x for x, _, _ in every]), _padded([y for _, y, _ in every])
+    room = WIDTH - 2 * RIGHT, height - 2 * TOP
+    size = max((high - low) / pixels for (low, high), pixels in zip(ends, room, strict=True))
+    half = [0.5 * size * pixels for pixels in room]
+    middle = [0.5 * (low + high) for low, high in ends]
+    across = _scale(middle[0] - half[0], middle[0] + half[0], RIGHT, WIDTH - RIGHT)
+    up = _scale(middle[1] - half[1], middle[1] + half[1], height - TOP, TOP)
     parts = [
         _dot(number, across(x), up(y), said, 2.4)
         for number, points in enumerate(groups.values())
@@ -145,6 +159,8 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
 
 def _round(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers between two, at most so many."""
+    if high <= low:
+        return [low]
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= most)
     return [float(x) for x in np.arange(math.ceil(low / step), high / step) * step]

@@ -70,11 +70,9 @@ class FewTexts(Study):
     """One dataset and seed; of the toy dataset each seed has a world of its own.
 
     Attributes:
-      steps: of every stage at most; 0: as many as the recipes say, and `STEPS` of a row.
       receipts: folder of what was measured.
     """
 
-    steps: int = 0
     receipts: pathlib.Path = FOLDER
 
     @property
@@ -82,17 +80,10 @@ class FewTexts(Study):
         """Training items, each with a text."""
         return len(make_splits(self.catalogue).items_in(TRAIN))
 
-    def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
-        """See `Study`."""
-        return super().train(stage, *recipes, **bindings | self._fewer())
-
-    def _fewer(self) -> dict[str, object]:
-        return {"TRAIN_STEPS": self.steps} if self.steps else {}
-
     def train_cell(self, cell: Cell, rate: float) -> list[str]:
         """The command that trains a row at a rate."""
         row, frozen = ROWS[cell.row]
-        bindings = stage_two(rate, min(EVERY, self.steps or EVERY))
+        bindings = stage_two(rate, min(EVERY, self.most_steps or EVERY))
         bindings["elm24.Elm24Settings.train_items"] = cell.texts
         if frozen:
             bindings[FROZEN] = ("^adaptor/",)
@@ -144,8 +135,8 @@ def of_seed(
     if dataset == "toy" and seed:
         dataset = f"toy/world{seed}"
     own = folder / f"{dataset.replace('/', '_')}_seed{seed}"
-    steps = SMOKE_STEPS if smoke else 0
-    return FewTexts(dataset, seed, own, *places, jobs, steps=steps, receipts=receipts)
+    most = SMOKE_STEPS if smoke else 0
+    return FewTexts(dataset, seed, own, *places, jobs, most_steps=most, receipts=receipts)
 
 
 def stage_two(rate: float, every: int = EVERY) -> dict[str, object]:

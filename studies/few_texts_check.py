@@ -66,13 +66,13 @@ def check_rows(studies: Sequence[FewTexts], names: Sequence[str]) -> str:
         said = "matches" if match else "does not match"
         told.append("\n  ".join([f"{name} {said}:", *lines]))
     if not matches:
-        raise UserError("; ".join(line.replace("\n", " ") for line in told))
+        raise UserError("; ".join(" ".join(line.split()) for line in told))
     return "\n".join(told)
 
 
 def _cell(name: str) -> Cell:
     """The row of a name such as 200_ilm."""
     count, _, row = name.partition("_")
-    if row not in ROWS or not (count == "all" or count.isdigit()):
+    if row not in ROWS or not (count == "all" or count.isdecimal()):
         raise UserError(f"--check {name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
     return Cell(0 if count == "all" else int(count), row)

@@ -4,7 +4,7 @@ Fits item vectors and trains stage 1 on one dataset, then looks at every item's 
 untrained Q-Former makes of it, and at what the same Q-Former makes of it after stage 1: its first
 two principal components, the share of its ten nearest neighbours (by cosine) that have its first
 category, and how many directions the outputs have (participation ratio of their covariance). What
-is found goes into studies/receipts/item_map.json, with the positions of `SHOWN` items.
+is found goes into studies/receipts/item_map/DATASET.json, with the positions of `SHOWN` items.
 
     python studies/item_map.py --dataset custom --data_dir DIR [--model_dir runs/item_map]
 """
@@ -37,7 +37,7 @@ from ilm_jax.runs.run import Run
 from ilm_jax.sharding.state import describe_variables, initialise, nested
 
 NEIGHBOURS, SHOWN, CATEGORIES = 10, 900, 7
-FILE = receipts.FOLDER / "item_map.json"
+FOLDER = receipts.FOLDER / "item_map"
 VIEWS = ("vectors", "untrained", "stage 1")
 
 
@@ -114,7 +114,7 @@ def measured(study: Study) -> dict[str, Any]:
     shown = np.random.default_rng(0).permutation(len(rows))[:SHOWN]
     common = [name for name, _ in Counter(first.tolist()).most_common(CATEGORIES)]
     return {
-        "dataset": pathlib.Path(study.data_dir).name if study.data_dir else catalogue.name,
+        "dataset": _named(study),
         "data": catalogue.fingerprint,
         "items": len(rows),
         "held_out": int(held_out.sum()),
@@ -138,7 +138,7 @@ def _plain(found: View, shown: np.ndarray, held_out: np.ndarray) -> dict[str, An
     return {
         "explained": round(found.explained, 4),
         "alike": round(float(found.alike.mean()), 4),
-        "alike_held_out": round(float(found.alike[held_out].mean()), 4),
+        "alike_held_out": round(float(found.alike[held_out].mean()), 4) if held_out.any() else None,
         "directions": round(found.directions, 4),
         "places": places[shown].tolist(),
     }
@@ -147,31 +147,61 @@ def _plain(found: View, shown: np.ndarray, held_out: np.ndarray) -> dict[str, An
 def said(record: Mapping[str, Any]) -> str:
     """The figures, as text."""
     lines = [
-        f"{record['items']} items of {record['dataset']}; of any two {record['by_chance']:.3f}"
+        f"{record['items']} items of {record['dataset']}, {record['held_out']} of them held out; "
+        f"of any two a share of {record['by_chance']:.3f} have the same first category"
     ]
-    lines[0] += " have the same first category"
     for name, found in record["views"].items():
+        held_out = found["alike_held_out"]
+        also = "" if held_out is None else f" (of held-out items {held_out:.3f})"
         lines.append(
-            f"  {name:10} neighbours alike {found['alike']:.3f} (of held-out items "
-            f"{found['alike_held_out']:.3f}), directions "
+            f"  {name:10} neighbours alike {found['alike']:.3f}{also}, directions "
             f"{found['directions']:.1f}, two components hold {found['explained']:.2f}"
         )
     return "\n".join(lines)
 
 
+def file_of(study: Study, folder: pathlib.Path = FOLDER) -> pathlib.Path:
+    """Where the map of a study's items lies."""
+    return folder / f"{_named(study).replace('/', '_')}.json"
+
+
+def _named(study: Study) -> str:
+    """The dataset's name; data of one's own go by the name of their folder."""
+    own = study.family == "custom" and study.data_dir
+    return pathlib.Path(study.data_dir or "").name if own else study.dataset
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+    """A map that was written.
+
+    Raises:
+      UserError: if the file is none.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if not {"data", "items", "views", "titles", "category", "held_out"} <= record.keys():
+            raise ValueError("parts are missing")
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} is no map of items ({error}): delete it to have it drawn"
+        ) from error
+    return record
+
+
 def is_of(file: pathlib.Path, study: Study) -> bool:
-    """Whether a file holds the map of these data."""
-    return file.exists() and json.loads(file.read_text(encoding="utf-8"))["data"] == study.data
+    """Whether a file holds the map of these data, which are opened first."""
+    data = study.data
+    return file.exists() and read(file)["data"] == data
 
 
-def run(study: Study, output: pathlib.Path = FILE) -> None:
+def run(study: Study, file: pathlib.Path) -> None:
     """Trains what is not trained, writes what is found, and says it."""
     steps = [step for step in plan(study, ["ilm"], False, until="stage1") if step[0] != "stage0"]
     with one_writer(study.folder, "studies/item_map.py"):
         scheduling.run_steps(study, steps)
     record = measured(study)
-    with atomic_write(output) as stream:
-        json.dump(record, stream, separators=(",", ":"), ensure_ascii=False)
+    with atomic_write(file) as stream:
+        json.dump(record, stream, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         stream.write("\n")
     print("\n" + said(record))
 
@@ -186,15 +216,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model_dir", default="runs/item_map", help="where everything is written")
     parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path, default=FILE, help="what was found")
+    parser.add_argument("--output", type=pathlib.Path, help="what was found (default: above)")
     flags = parser.parse_args(argv)
     folder, places = pathlib.Path(flags.model_dir), (flags.data_dir, flags.cache_dir)
     study = Study(flags.dataset, flags.seed, folder, *places, jobs=scheduling.default_jobs())
     try:
-        run(study, flags.output)
+        run(study, flags.output or file_of(study))
     except (UserError, OSError) as error:
-        print(f"item_map.py: error: {trouble(error) or error}", file=sys.stderr)
+        told = trouble(error) or " ".join(str(error).split())
+        print(f"item_map.py: error: {told}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("item_map.py: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -32,6 +32,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.files import sha256_json, trouble
 from ilm_jax.locks import one_writer
+from ilm_jax.metrics.intervals import mean_interval
 from ilm_jax.training import finished
 
 # Losses of stage 1 -> (steps of each kind in turn, steps in all), of which 150 are of item_text but
@@ -67,17 +68,10 @@ class Losses(Study):
     """One toy world and seed.
 
     Attributes:
-      steps: of every stage at most; 0: as many as recipes and `STAGE_ONE` say.
       receipts: folder of what was measured.
     """
 
-    steps: int = 0
     receipts: pathlib.Path = FOLDER
-
-    def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
-        """See `Study`."""
-        fewer = {"TRAIN_STEPS": self.steps} if self.steps else {}
-        return super().train(stage, *recipes, **bindings | fewer)
 
     def stage_one(self, losses: str) -> list[str]:
         """The command of a stage 1."""
@@ -94,7 +88,7 @@ class Losses(Study):
             "CF_TABLE": str(self.table),
             "QFORMER_FROM": str(self.folder / f"stage1-{row.losses}"),
         }
-        every = min(few_texts.EVERY, self.steps or few_texts.EVERY)
+        every = min(few_texts.EVERY, self.most_steps or few_texts.EVERY)
         own = {**few_texts.stage_two(RATE, every), **READERS[row.reader]}
         return self.train(str(row), recipe, **sources, **own)
 
@@ -135,14 +129,13 @@ def of_world(
     cache_dir: str | None = None,
     jobs: int = 1,
     *,
-    steps: int = 0,
+    most_steps: int = 0,
     receipts: pathlib.Path = FOLDER,
 ) -> Losses:
     """The study of one toy world, whose number is the seed, in a folder of its own in `folder`."""
     dataset, own = f"toy/world{world}" if world else "toy", folder / f"world{world}"
-    return Losses(
-        dataset, world, own, cache_dir=cache_dir, jobs=jobs, steps=steps, receipts=receipts
-    )
+    places = (None, cache_dir)
+    return Losses(dataset, world, own, *places, jobs, most_steps=most_steps, receipts=receipts)
 
 
 def rows_of(readers: Iterable[str]) -> list[Row]:
@@ -194,8 +187,8 @@ def report(found: Found) -> str:
         lines += ["", f"Q-Former {reader} in stage 2; {METRIC} of test items by world, then pooled"]
         for name, cells in rows.items():
             each = "  ".join(f"{cell.mean(METRIC):.4f}" for cell in cells)
-            values, tokens = receipts.joined(cells, METRIC)
-            lines.append(f"  {name:12} {each}   {values.sum() / tokens.sum():.4f}")
+            pooled = mean_interval(*receipts.joined(cells, METRIC)).mean
+            lines.append(f"  {name:12} {each}   {pooled:.4f}")
         for first, second in pairs(rows):
             lines.append(_difference(first, rows[first], second, rows[second]))
     return "\n".join(lines).strip()
@@ -236,8 +229,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print("\n" + report(measure(worlds, rows_of(flags.readers))))
     except (UserError, OSError) as error:
-        print(f"losses.py: error: {trouble(error) or error}", file=sys.stderr)
+        told = trouble(error) or " ".join(str(error).split())
+        print(f"losses.py: error: {told}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("losses.py: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -8,11 +8,13 @@ light or dark, and is legible on a phone. Needs the package markdown (`pip insta
 """
 
 import argparse
+import importlib.util
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
 
+import page_parts
 import page_sections
 import receipts
 
@@ -22,8 +24,6 @@ from ilm_jax.files import atomic_write, sha256_json, trouble
 ROOT = pathlib.Path(__file__).parent.parent
 CLAIMS, OUTPUT = ROOT / "docs/claims.md", ROOT / "docs/study.html"
 STYLE = pathlib.Path(__file__).with_name("page.css")
-# Rows of a ladder that are a language model's.
-OURS = ("frozen decoder", "frozen, 3,000 steps", "never trained")
 
 
 def page(kept: pathlib.Path = receipts.FOLDER) -> str:
@@ -65,7 +65,8 @@ def page(kept: pathlib.Path = receipts.FOLDER) -> str:
 <h1>Item-language models, measured</h1>
 <p>A Q-Former turns collaborative-filtering vectors into soft tokens that a frozen language model
 reads. What holds of the Item-Language Model's claims (Yang et al. 2024) on small worlds and small
-models that anybody can train again: paired tests, 95 % intervals, and the command behind each.</p>
+models that anybody can train again: paired tests and 95 % intervals, from files that are kept with
+the code.</p>
 <nav>{menu}</nav>
 </header>
 <main>
@@ -85,25 +86,30 @@ def write(output: pathlib.Path, kept: pathlib.Path = receipts.FOLDER) -> None:
 
 
 def made_from(kept: pathlib.Path = receipts.FOLDER) -> str:
-    """Digest of all that the page is made of."""
-    code = [STYLE.with_name(name) for name in ("page.py", "page_sections.py", "charts.py")]
-    files = [CLAIMS, STYLE, *code, *sorted(kept.rglob("*.json"))]
-    return sha256_json([file.read_text(encoding="utf-8") for file in files])[:16]
+    """Digest of the words and the receipts that the page is made of."""
+    files = [CLAIMS, STYLE, *sorted(kept.rglob("*.json"))]
+    return sha256_json([[file.name, file.read_text(encoding="utf-8")] for file in files])[:16]
+
+
+def check() -> None:
+    """Raises UserError unless what the page needs is installed."""
+    if importlib.util.find_spec("markdown") is None:
+        raise UserError("the page needs the package markdown: pip install -e '.[docs]'")
 
 
 def _claims() -> str:
-    """docs/claims.md without its title, links to other pages as words."""
-    try:
-        import markdown
-    except ImportError as error:
-        raise UserError("the page needs the package markdown: pip install -e '.[docs]'") from error
+    """docs/claims.md without its title and what leads to other pages."""
+    check()
+    import markdown
+
     text = CLAIMS.read_text(encoding="utf-8").partition("\n")[2]
+    text = re.sub(r"\nWhere each figure comes from:.*?\n\n", "\n", text, flags=re.DOTALL)
     text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
     text = re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
     made = markdown.markdown(text, extensions=["tables"])
     for word in ("confirmed", "refuted"):
         made = made.replace(f"<strong>{word}</strong>", f'<strong class="{word}">{word}</strong>')
-    return page_sections.scrolling(made)
+    return page_parts.scrolling(made)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         write(flags.output)
     except (UserError, OSError) as error:
-        print(f"page.py: error: {trouble(error) or error}", file=sys.stderr)
+        told = trouble(error) or " ".join(str(error).split())
+        print(f"page.py: error: {told}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,9 +1,8 @@
 """Sections of the page that are made of receipts; each is empty where there are none."""
 
 import html
-import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import charts
 import few_texts
@@ -12,233 +11,273 @@ import item_map
 import losses
 import receipts
 from charts import Line, Span
+from page_parts import Worlds, column, figure, tests_table, with_all, worlds_of
+from receipts import Receipt
 
-from ilm_jax.metrics.intervals import Comparison, compare, mean_interval
+from ilm_jax.metrics.intervals import Comparison, mean_interval
 
-# Toy worlds, each with a seed of its own.
-PLACES = ("toy_seed0", *(f"toy_world{n}_seed{n}" for n in range(1, 5)))
-COLOURS = {"ilm-rand": 1, "ilm": 0, "ilm-rand-frozen": 1, "ilm-frozen": 0}
+COLOURS = {"ilm": 0, "ilm-rand": 1}
 NAMES = {"ilm-rand": "without stage 1", "ilm": "after stage 1"}
 VIEWS = {
     "vectors": "The vectors themselves",
     "untrained": "An untrained Q-Former",
     "stage 1": "After stage 1",
 }
-# Rows of a ladder that are a language model's.
-OURS = ("frozen decoder", "frozen, 3,000 steps", "never trained")
+ROUNDING = (
+    "<p>Intervals and p are over items of these runs. What rounding alone does to a run is not in "
+    "them: up to .06 nats with all texts, .09 with fifty, between two versions of the code that "
+    "are the same in exact arithmetic. A smaller difference is not decided by them.</p>"
+)
+ROUNDED = 0.09
 
 
 def texts_section(kept: pathlib.Path) -> str:
     """Rows with stage 1 and without, over the number of texts that stage 2 reads."""
-    found: dict[tuple[int, str], list[receipts.Receipt]] = {}
-    folder = kept / "few_texts"
-    for count in _counts(folder):
-        cells = {
-            row: _kept(kept / "few_texts", f"{count or 'all'}_{row}") for row in few_texts.ROWS
-        }
-        if all(cells.values()):
-            found.update({(count, row): kept for row, kept in cells.items()})
+    worlds = worlds_of(kept / few_texts.FOLDER.name)
+    found = {count: with_all(worlds, _names(count)) for count in _counts(worlds)}
+    found = {count: some for count, some in found.items() if some}
     if not found:
         return ""
-    counts = list(dict.fromkeys(count for count, _ in found))
     parts = [
         "<p>Stage 1 read the texts of all training items; stage 2 reads so many of them. What the "
-        "language model lacks of held-out items' own words, in nats per content token, on "
-        f"{len(found[counts[0], 'ilm'])} toy worlds: lower is better. With the Q-Former frozen in "
-        "stage 2, all that it knows of texts is stage 1's.</p>"
+        "language model lacks of held-out items' own words, in nats per content token: lower is "
+        "better. With the Q-Former frozen in stage 2, all that it knows of texts is stage 1's. Toy "
+        f"worlds, each with a seed of its own: {_how_many(found)}.</p>"
     ]
-    ticks = {float(n): str(count or "all") for n, count in enumerate(counts)}
     for frozen, title in ((True, "Q-Former frozen in stage 2"), (False, "Q-Former trained")):
         rows = [row for row, (_, is_frozen) in few_texts.ROWS.items() if is_frozen == frozen]
-        drawn = [_line(found, row, counts) for row in reversed(rows)]
         chart = charts.lines(
-            drawn, height=230, across="texts that stage 2 reads", up="nats", ticks=ticks
+            [_over_counts(found, row) for row in reversed(rows)],
+            height=230,
+            across="texts that stage 2 reads",
+            up="nats",
+            label=title,
+            ticks={float(n): _said(count) for n, count in enumerate(found)},
         )
-        parts.append(_figure(title, chart))
-    tested = [
-        (f"{count or 'all'}, {'frozen' if 'frozen' in test.first else 'trained'}", test)
-        for count, test in few_texts_report.tests(found)
-    ]
-    chart = charts.forest(
-        [Span(name, t.difference, 0) for name, t in tested], across="stage 1 less none, nats"
-    )
-    parts.append(_figure("What stage 1 changes, paired text by text (left of 0: it helps)", chart))
-    parts.append(_tests("texts, Q-Former", tested))
+        parts.append(figure(title, chart))
+    tested = []
+    for count, some in found.items():
+        cells = {(count, row): column(some, _name(count, row)) for row in few_texts.ROWS}
+        for _, test in few_texts_report.tests(cells):
+            rests = "frozen" if "frozen" in test.first else "trained"
+            tested.append((f"{_said(count)}, {rests}", test, _within_rounding(test)))
+    title = "What stage 1 changes, paired text by text (left of 0: it helps)"
+    spans = [Span(name, test.difference, 0) for name, test, _ in tested]
+    chart = charts.forest(spans, across="with stage 1 less without, nats", label=title)
+    parts += [figure(title, chart), tests_table("texts, Q-Former", tested), ROUNDING]
     return "\n".join(parts)
 
 
-def _counts(folder: pathlib.Path) -> list[int]:
+def _within_rounding(test: Comparison) -> str:
+    small = abs(test.difference.mean) < ROUNDED
+    return ", within what rounding does" if small and test.verdict != "undecided" else ""
+
+
+def _said(count: int) -> str:
+    return str(count or "all")
+
+
+def _name(count: int, row: str) -> str:
+    return f"{_said(count)}_{row}"
+
+
+def _names(count: int) -> list[str]:
+    return [_name(count, row) for row in few_texts.ROWS]
+
+
+def _counts(worlds: Worlds) -> list[int]:
     """Numbers of texts that rows were measured with, 0 (all) last."""
-    names = (path.stem for path in folder.glob(f"{PLACES[0]}_*_ilm.json"))
-    counts = {name.split("_")[2] for name in names}
+    counts = {row.partition("_")[0] for cells in worlds.values() for row in cells}
     return [*sorted(int(count) for count in counts - {"all"}), *[0] * ("all" in counts)]
 
 
-def _line(found: few_texts_report.Found, row: str, counts: Sequence[int]) -> Line:
-    cells = [few_texts_report.pooled(found[count, row]) for count in counts]
+def _how_many(found: Mapping[int, Worlds]) -> str:
+    """How many worlds each number of texts was measured in."""
+    sizes = {count: len(some) for count, some in found.items()}
+    if len(set(sizes.values())) == 1:
+        return str(next(iter(sizes.values())))
+    return ", ".join(f"{size} with {_said(count)}" for count, size in sizes.items())
+
+
+def _over_counts(found: Mapping[int, Worlds], row: str) -> Line:
+    pooled = few_texts_report.pooled
+    cells = [pooled(column(some, _name(count, row))) for count, some in found.items()]
     points = [(float(n), cell.mean) for n, cell in enumerate(cells)]
-    reach = [(cell.low, cell.high) for cell in cells]
-    return Line(NAMES[few_texts.ROWS[row][0]], COLOURS[row], points, reach)
+    plain, _ = few_texts.ROWS[row]
+    return Line(NAMES[plain], COLOURS[plain], points, [(cell.low, cell.high) for cell in cells])
 
 
 def losses_section(kept: pathlib.Path) -> str:
     """What each loss of stage 1 adds to item-text losses alone."""
-    rows = {name: _kept(kept / "losses", f"frozen-{name}") for name in losses.STAGE_ONE}
-    if not all(rows.values()):
+    worlds = worlds_of(kept / losses.FOLDER.name)
+    there = [name for name in losses.STAGE_ONE if any(_frozen(name) in c for c in worlds.values())]
+    worlds = with_all(worlds, map(_frozen, there))
+    if "text" not in there or len(there) < 2 or not worlds:
         return ""
-    worlds = min(map(len, rows.values()))
-    spans, tested = [], []
+    rows = {name: column(worlds, _frozen(name)) for name in there}
+    spans = []
     for number, name in enumerate(losses.STAGE_ONE):
-        if name == "text":
+        if name not in rows or name == "text":
             continue
-        for world in range(worlds):
-            pair = rows[name][world : world + 1], rows["text"][world : world + 1]
-            one = receipts.compare_rows(name, pair[0], "text", pair[1], losses.METRIC)
+        for place, world in enumerate(worlds):
+            one = _less(rows, name, "text", slice(place, place + 1))
             spans.append(Span(f"world {world}", one.difference, number))
-        pair = rows[name][:worlds], rows["text"][:worlds]
-        every = receipts.compare_rows(name, pair[0], "text", pair[1], losses.METRIC)
-        spans.append(Span(name, every.difference, number, bold=True))
-        tested.append((f"{name} (over worlds p = {losses.over_worlds(*pair):.2g})", every))
+        spans.append(Span(name, _less(rows, name, "text").difference, number, bold=True))
+    pairs = [(name, "text") for name in rows if name != "text"]
+    pairs += [(name, "text-longer") for name in rows if name.partition("-")[0] != "text"]
+    pairs = [(name, other) for name, other in pairs if other in rows]
+    tested = [
+        (f"{name} less {other}", _less(rows, name, other), _over_worlds(rows[name], rows[other]))
+        for name, other in pairs
+    ]
+    title = "Nats per content token less those of item-text losses alone (left of 0: better)"
     return "\n".join(
         [
-            "<p>Stage 1 with item-text losses alone (<code>text</code>), with item-item or "
-            "user-item losses beside them, with both (<code>all</code>), and with as many steps of "
-            "item-text losses as <code>all</code> takes altogether (<code>text-longer</code>). "
-            "Behind each, stage 2 with the Q-Former frozen.</p>",
-            _figure(
-                "Nats per content token less those of item-text losses alone (left of 0: better)",
-                charts.forest(spans, across="less text, nats"),
-            ),
-            _tests("losses", tested),
+            "<p>Stage 1 with item-text losses alone (<code>text</code>, 150 steps), with item-item "
+            "or user-item losses beside them (75 steps more), with both (<code>all</code>, 300 "
+            "steps), and with as many steps of item-text losses as <code>all</code> takes "
+            "altogether (<code>text-longer</code>, 300). Behind each, stage 2 with the Q-Former "
+            f"frozen. Toy worlds, each with a seed of its own: {len(worlds)}.</p>",
+            figure(title, charts.forest(spans, across="less text, nats", label=title)),
+            tests_table("losses", tested),
         ]
     )
+
+
+def _frozen(name: str) -> str:
+    return str(losses.Row("frozen", name))
+
+
+def _less(
+    rows: Mapping[str, Sequence[Receipt]], one: str, other: str, some: slice = slice(None)
+) -> Comparison:
+    return receipts.compare_rows(one, rows[one][some], other, rows[other][some], losses.METRIC)
+
+
+def _over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> str:
+    return f"; over worlds p = {losses.over_worlds(ours, theirs):.2g}" if len(ours) > 1 else ""
 
 
 def curves_section(kept: pathlib.Path) -> str:
-    """Validation loss of the first world's rows of all texts."""
-    found = [
-        Line(f"{NAMES[plain]}{', frozen' if frozen else ''}", number, cells[0].curve)
-        for number, (row, (plain, frozen)) in enumerate(few_texts.ROWS.items())
-        if (cells := _kept(kept / "few_texts", f"all_{row}"))
-    ]
-    if not found:
+    """Validation loss of the first world's rows, of the most texts."""
+    worlds = worlds_of(kept / few_texts.FOLDER.name)
+    if not worlds:
         return ""
-    chart = charts.lines(found, height=240, across="step of stage 2", up="validation nll, nats")
-    return _figure("Validation, world 0, all texts, each row at its own best rate", chart)
+    world, cells = next(iter(worlds.items()))
+    count = _counts({world: cells})[-1]
+    found = []
+    for row, (plain, frozen) in few_texts.ROWS.items():
+        name = _name(count, row)
+        if name in cells:
+            said = f"{NAMES[plain]}{', frozen' if frozen else ''}"
+            found.append(Line(said, COLOURS[plain], cells[name].curve, dashed=frozen))
+    title = f"Validation, world {world}, texts: {_said(count)}, each row at its own best rate"
+    chart = charts.lines(
+        found, height=240, across="step of stage 2", up="validation nll, nats", label=title
+    )
+    return figure(title, chart)
 
 
 def lists_section(kept: pathlib.Path) -> str:
-    """NDCG@10 of every row that was measured on one dataset's users, and each against the best."""
-    found = [
-        receipts.read(path.parent, path.stem) for path in sorted((kept / "ladder").glob("*.json"))
-    ]
-    rows = sorted((row for row in found if row is not None), key=lambda row: row.mean("ndcg@10"))
-    if not rows:
-        return ""
-    gains = {row.made_from["row"]: row.metrics["ndcg@10"].values for row in rows}
-    spans = [
-        Span(name, mean_interval(gain), int(name in OURS), bold=name in OURS)
-        for name, gain in reversed(gains.items())
-    ]
-    tested = [
-        (f"{ours} less {other}", compare(ours, gains[ours], other, gain))
-        for ours in OURS
-        for other, gain in reversed(gains.items())
-        if ours in gains and other not in OURS and "SASRec" in other
-    ]
-    users = len(rows[0].metrics["ndcg@10"].values)
-    return "\n".join(
-        [
-            f"<p>MovieLens 1M, {users:,} users, leave-one-out, every item a candidate, what a user "
-            "has seen left out. iALS, SASRec of 8 epochs and the frozen decoder are means of three "
-            "seeds, user by user; the others are one. An item head reads the states of a small "
-            "frozen decoder, after 1,500 steps and after 3,000; behind one that was never trained "
-            "it does as well, so that it is not language that recommends.</p>",
-            _figure("NDCG@10, 95 % over users", charts.forest(spans, across="", signed=False)),
-            _tests("rows", tested, of="difference of NDCG@10"),
+    """NDCG@10 of every row, by dataset; a language model's rows against sequential models."""
+    ladders: dict[tuple[str, str], dict[str, Receipt]] = {}
+    for path in sorted((kept / "ladder").glob("*.json")):
+        receipt = receipts.read(path.parent, path.stem)
+        assert receipt is not None
+        made = receipt.made_from
+        ladders.setdefault((made["dataset"], made["data"]), {})[made["row"]] = receipt
+    parts = []
+    for (dataset, _), rows in ladders.items():
+        ordered = sorted(rows.items(), key=lambda row: -row[1].mean("ndcg@10"))
+        users = len(ordered[0][1].metrics["ndcg@10"].values)
+        title = f"{dataset}: NDCG@10 of {users:,} users, 95 %"
+        spans = [
+            Span(name, mean_interval(row.metrics["ndcg@10"].values), int(_ours(row)), _ours(row))
+            for name, row in ordered
         ]
-    )
+        tested = [
+            (f"{name} less {other}", _compared(name, row, other, than), "")
+            for name, row in ordered
+            for other, than in ordered
+            if _ours(row) and (not _ours(than) or name < other)
+            if than.mean("ndcg@10") > 0.5 * row.mean("ndcg@10")  # others are far below
+        ]
+        parts += [
+            "<p>Leave-one-out, every item a candidate, what a user has seen left out. Rows of "
+            f"several seeds are their mean, user by user ({_seeds(rows)}). In bold: an item head "
+            "that reads the states of a frozen decoder.</p>",
+            figure(title, charts.forest(spans, across="", label=title, signed=False)),
+            tests_table("rows", tested, of="NDCG@10"),
+        ]
+    return "\n".join(parts)
+
+
+def _compared(name: str, row: Receipt, other: str, than: Receipt) -> Comparison:
+    return receipts.compare_rows(name, [row], other, [than], "ndcg@10")
+
+
+def _ours(row: Receipt) -> bool:
+    return row.made_from.get("kind") == "lists"
+
+
+def _seeds(rows: Mapping[str, Receipt]) -> str:
+    several = {name: row.made_from["seeds"] for name, row in rows.items()}
+    said = [f"{html.escape(name)}: {seeds}" for name, seeds in several.items() if seeds != "1"]
+    return "; ".join(said) or "none"
 
 
 def map_section(kept: pathlib.Path) -> str:
     """Items as the vectors have them, and as a Q-Former does before and after stage 1."""
-    file = kept / item_map.FILE.name
-    if not file.exists():
-        return ""
-    record = json.loads(file.read_text(encoding="utf-8"))
-    parts = [
-        f"<p>{record['items']:,} items of {html.escape(record['dataset'])} ("
-        f"{len(record['titles'])} of them drawn), coloured by first category. <em>Alike</em>: the "
-        "share of an item's ten nearest neighbours that have its first category; of any two items "
-        f"it is {record['by_chance']:.2f}. <em>Directions</em>: how many the outputs spread over "
-        "(participation ratio). Stage 1 reads the items' texts, which name their categories, but "
-        f"not those of {record['held_out']:,} held-out items.</p>"
-    ]
-    for view, title in VIEWS.items():
-        found = record["views"][view]
-        groups: dict[str, list[tuple[float, float, str]]] = {c: [] for c in record["categories"]}
-        places = zip(found["places"], record["category"], record["titles"], strict=True)
-        for (x, y), category, name in places:
-            groups[record["categories"][category]].append((x, y, name))
-        said = (
-            f"{title}: alike {found['alike']:.2f}, of held-out items "
-            f"{found['alike_held_out']:.2f}; directions {found['directions']:.1f}"
+    parts = []
+    for path in sorted((kept / item_map.FOLDER.name).glob("*.json")):
+        record = item_map.read(path)
+        parts.append(
+            f"<p>{record['items']:,} items of {html.escape(record['dataset'])} ("
+            f"{len(record['titles'])} of them drawn), coloured by first category, at the first two "
+            "principal components of what is read, each view on a scale of its own. "
+            "<em>Alike</em>: the share of an item's ten nearest neighbours (of all directions, not "
+            "of these two) that have its first category; of any two items it is "
+            f"{record['by_chance']:.2f}. <em>Directions</em>: how many the outputs spread over "
+            "(participation ratio). A small Q-Former and vectors of 32 dimensions, so that the "
+            "figures are others than those of larger runs. Stage 1 did not read the texts of "
+            f"{record['held_out']:,} held-out items.</p>"
         )
-        parts.append(_figure(said, charts.scatter(groups, height=300, label=said)))
+        for view, title in VIEWS.items():
+            found = record["views"][view]
+            groups: dict[str, list[tuple[float, float, str]]] = {
+                c: [] for c in record["categories"]
+            }
+            places = zip(found["places"], record["category"], record["titles"], strict=True)
+            for (x, y), category, name in places:
+                groups[record["categories"][category]].append((x, y, name))
+            said = f"{title}: alike {found['alike']:.2f}"
+            if found["alike_held_out"] is not None:
+                said += f", of held-out items {found['alike_held_out']:.2f}"
+            said += f"; directions {found['directions']:.1f}; the two hold {found['explained']:.0%}"
+            parts.append(figure(said, charts.scatter(groups, height=300, label=said)))
     return "\n".join(parts)
 
 
 def again_section(kept: pathlib.Path) -> str:
     """Commands, and what the rows took."""
+    found = [
+        receipts.read(path.parent, path.stem)
+        for name in (few_texts.FOLDER.name, losses.FOLDER.name)
+        for path in sorted((kept / name).glob("*_*_*.json"))
+        if not path.stem.endswith("_rates")
+    ]
+    hours = sum(receipt.seconds for receipt in found if receipt) / 3600
     commands = (
-        "bash launch/setup.sh",
+        "python3 -m venv .venv && source .venv/bin/activate && pip install -e '.[docs]'",
         "python studies/reproduce.py ilm --plan",
         "python studies/reproduce.py ilm --data_dir DIR",
         "python studies/reproduce.py few_texts --check all_ilm-frozen all_ilm-rand",
     )
-    seconds = sum(
-        json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0)
-        for path in kept.rglob("*.json")
-    )
-    count = sum(1 for path in kept.rglob("*_*-*.json"))
     lines = "\n".join(commands)
     return (
-        f"<p>{count} rows have receipts, which took {seconds / 3600:.1f} hours of a core to train "
-        "and to measure (two at a time on two cores), the stages before them aside. A row with a "
-        "receipt is not run again; <code>--check ROW</code> runs it again and compares.</p>"
+        f"<p>{len(found)} rows of the first two studies have receipts; they took {hours:.1f} hours "
+        "to train and to measure, two at a time on two cores, the stages before them and the "
+        "search for rates aside. A row with a receipt is not run again; <code>--check</code> runs "
+        "rows of the first study again and compares.</p>"
         f"<pre>{html.escape(lines)}</pre>"
     )
-
-
-def _kept(folder: pathlib.Path, row: str) -> list[receipts.Receipt]:
-    """A row's receipts, world by world from the first on."""
-    found = []
-    for place in PLACES:
-        receipt = receipts.read(folder, f"{place}_{row}")
-        if receipt is None:
-            break
-        found.append(receipt)
-    return found
-
-
-def _tests(
-    what: str, tested: Sequence[tuple[str, Comparison]], of: str = "difference, nats"
-) -> str:
-    rows = "\n".join(
-        f"<tr><td>{html.escape(name)}</td><td>{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]</td>"
-        f"<td>{test.p_value:.1g}</td><td>{html.escape(test.verdict)}</td></tr>"
-        for name, test in tested
-        for d in [test.difference]
-    )
-    head = f"<tr><th>{what}</th><th>{of}</th><th>p</th><th></th></tr>"
-    return scrolling(f"<table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table>")
-
-
-def scrolling(made: str) -> str:
-    """Tables that are wider than a phone move by themselves."""
-    made = made.replace("<table>", '<div class="wide"><table>')
-    return made.replace("</table>", "</table></div>")
-
-
-def _figure(title: str, chart: str) -> str:
-    return f"<figure><figcaption>{html.escape(title)}</figcaption>\n{chart}</figure>"

@@ -128,11 +128,12 @@ def standing(folder: pathlib.Path, row: str, made_from: Mapping[str, str]) -> Re
     return receipt
 
 
-def joined(rows: Sequence[Receipt], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """(values, weights) of a metric that is weighted, of all rows one behind the other."""
+def joined(rows: Sequence[Receipt], metric: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """(values, weights if there are any) of a metric, of all rows one behind the other."""
     found = [receipt.metrics[metric] for receipt in rows]
-    weights = [np.asarray(one.weights) for one in found]
-    return np.concatenate([one.values for one in found]), np.concatenate(weights)
+    weights = [one.weights for one in found if one.weights is not None]
+    values = np.concatenate([one.values for one in found])
+    return values, np.concatenate(weights) if weights else None
 
 
 def compare_rows(

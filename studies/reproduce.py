@@ -189,6 +189,13 @@ def few_texts_of(arguments: argparse.Namespace, seed: int) -> few_texts.FewTexts
     )
 
 
+def seed(word: str) -> int:
+    """A seed, which is a toy world's number too; argparse tells of a ValueError."""
+    if not word.isdecimal():
+        raise ValueError(word)
+    return int(word)
+
+
 def main() -> int:
     """Parses the words and runs a study; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -223,7 +230,7 @@ def main() -> int:
     few = studies.add_parser("few_texts", help="where stage 1 pays: over the number of texts")
     few.add_argument("--dataset", default="toy", help="toy: each seed has a world of its own")
     few.add_argument("--data_dir", help="folder of the raw files (not for toy)")
-    few.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    few.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2])
     few.add_argument("--texts", nargs="+", type=int, default=few_texts.TEXTS, help="0: all")
     how = few.add_mutually_exclusive_group()
     how.add_argument("--plan", action="store_true", help="print runs and their cost, run nothing")
@@ -234,7 +241,7 @@ def main() -> int:
     few.set_defaults(run=count_texts)
     every = studies.add_parser("ilm", help="all that leaves receipts, and one page of it")
     every.add_argument("--data_dir", help="folder of a dataset of one's own, for the map of items")
-    every.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="and toy worlds")
+    every.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="and toy worlds")
     every.add_argument("--output", type=pathlib.Path, help="the page (default: docs/study.html)")
     short = every.add_mutually_exclusive_group()
     short.add_argument("--plan", action="store_true", help="print what is left and its cost")

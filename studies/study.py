@@ -68,6 +68,7 @@ class Study:
       folder: of the study.
       jobs: steps that run side by side.
       heads: whether rows that read items learn to recommend by an item head beside the texts.
+      most_steps: of everything that is trained; 0: as many as the recipes say.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class Study:
     cache_dir: str | None = None
     jobs: int = 1
     heads: bool = False
+    most_steps: int = 0
     stage1: ClassVar[str] = "tiny/stage1.gin"
     head: ClassVar[str] = HEADS
 
@@ -183,6 +185,7 @@ class Study:
             **({"CACHE_DIR": self.cache_dir} if self.cache_dir else {}),
             **self.longer(stage),
             **bindings,
+            **({"TRAIN_STEPS": self.most_steps} if self.most_steps else {}),
         }
         words = [f"--gin.{name}={value!r}" for name, value in values.items()]
         return ["train", *(f"--gin_file={recipe}" for recipe in recipes), *words]

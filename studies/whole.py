@@ -60,9 +60,8 @@ class Whole:
             f"losses: {len(missing)} of {len(self.worlds)} worlds are left, about {hours:.1f} core "
             "hours"
         )
-        drawn = (self.kept / item_map.FILE.name).exists()
-        if self.items is not None and not drawn:
-            lines.append(f"map:    about {MAP_SECONDS / 3600:.1f} core hours")
+        if self.items is not None and not self._is_drawn(self.items):
+            lines.append(f"map:    about {MAP_SECONDS / 3600:.2f} core hours")
         return "\n".join(lines)
 
     def run(self) -> None:
@@ -71,17 +70,21 @@ class Whole:
         Raises:
           UserError: as the studies, and as `page.page`.
         """
+        page.check()
+        drawn = self.items is None or self._is_drawn(self.items)  # opens the data: now, not last
         counts = few_texts.SMOKE if self.smoke else few_texts.TEXTS
         grid = few_texts.GRID[:1] if self.smoke else few_texts.GRID
         few_texts.measure(self.texts, counts, grid)
         losses.measure(self.worlds, self.rows)
-        if self.items is not None:
-            self._draw(self.items)
+        if self.items is not None and not drawn:
+            item_map.run(self.items, self._map(self.items))
         page.write(self.output, self.kept)
 
-    def _draw(self, study: Study) -> None:
-        if not item_map.is_of(self.kept / item_map.FILE.name, study):
-            item_map.run(study, self.kept / item_map.FILE.name)
+    def _map(self, study: Study) -> pathlib.Path:
+        return item_map.file_of(study, self.kept / item_map.FOLDER.name)
+
+    def _is_drawn(self, study: Study) -> bool:
+        return item_map.is_of(self._map(study), study)
 
 
 def of(
@@ -117,15 +120,15 @@ def of(
         )
         for seed in seeds
     ]
-    steps = few_texts.SMOKE_STEPS if smoke else 0
+    most = few_texts.SMOKE_STEPS if smoke else 0
     own = kept / losses.FOLDER.name
     worlds = [
-        losses.of_world(seed, folder / "losses", cache_dir, jobs, steps=steps, receipts=own)
+        losses.of_world(seed, folder / "losses", cache_dir, jobs, most_steps=most, receipts=own)
         for seed in seeds
     ]
     items = None
     if data_dir:
         place = folder / f"map_{pathlib.Path(data_dir).name}"
-        items = Study("custom", 0, place, data_dir, cache_dir, jobs)
+        items = Study("custom", 0, place, data_dir, cache_dir, jobs, most_steps=most)
     page_at = output or (folder / "study.html" if smoke else page.OUTPUT)
     return Whole(texts, worlds, items, page_at, kept, smoke)

@@ -98,13 +98,15 @@ def test_a_receipt_of_each_row_holds_its_users(ladder, tmp_path):
     import receipts
 
     ladder.evaluated("head", lists_of(ladder, tmp_path))
-    ladder.keep({"head": "A head, 3 steps"}, "small", tmp_path / "kept")
+    ladder.keep({"head": "A head, 3 steps"}, ("head",), "movielens/1m", tmp_path / "kept")
     assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == [
-        "small_a-head-3-steps",
-        "small_popularity",
+        "movielens-1m-a-head-3-steps",
+        "movielens-1m-popularity",
     ]
-    found = receipts.read(tmp_path / "kept", "small_a-head-3-steps")
-    assert found.made_from["row"] == "A head, 3 steps"
+    found = receipts.read(tmp_path / "kept", "movielens-1m-a-head-3-steps")
+    assert (found.made_from["row"], found.made_from["kind"]) == ("A head, 3 steps", "lists")
+    with pytest.raises(UserError, match="two rows would be called small-popularity"):
+        ladder.keep({"head": "Popularity!"}, (), "small", tmp_path / "other")
     (_, gain), _ = next(row[1:] for row in ladder.rows(0) if row[0] == "head")
     assert found.metrics["ndcg@10"].values == pytest.approx(gain, abs=1e-6)
 

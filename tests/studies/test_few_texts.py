@@ -99,7 +99,7 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
     assert "0.0 core hours" in checking.budget([elsewhere], [50], grid)
     # Another recipe: the receipts are not taken for it.
     with pytest.raises(UserError, match="made from another row, stage 0"):
-        module.measure([dataclasses.replace(elsewhere, steps=3)], [50], grid)
+        module.measure([dataclasses.replace(elsewhere, most_steps=3)], [50], grid)
 
 
 def test_rows_are_paired_text_by_text_over_all_seeds(study, tmp_path):

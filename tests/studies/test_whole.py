@@ -1,8 +1,11 @@
 """The study as a whole: one command whose parts share nothing but the folder of receipts."""
 
+import json
 import re
 
 import pytest
+
+from ilm_jax.errors import UserError
 
 
 @pytest.fixture
@@ -26,23 +29,43 @@ def test_every_part_is_of_the_same_worlds_and_a_smoke_touches_no_receipt(whole, 
 
 def test_what_has_receipts_is_not_planned(whole, tmp_path):
     told = whole.of(tmp_path, [0, 1, 2], (None, None), 1).budget()
-    assert "48 have receipts, 0 runs" in told and "losses: 0 of 3 worlds are left" in told
-    more = whole.of(tmp_path, [0, 9], (str(tmp_path), None), 1, smoke=True).budget()
-    assert "losses: 2 of 2 worlds are left, about 0.7 core hours" in more and "map:" in more
+    assert "3 seeds, 16 rows each: " in told and "losses: 0 of 3 worlds are left" in told
+    more = whole.of(tmp_path, [0, 9], (None, None), 1, smoke=True).budget()
+    assert "losses: 2 of 2 worlds are left, about 0.7 core hours" in more and "map:" not in more
+    with pytest.raises(UserError, match="nowhere"):
+        whole.of(tmp_path, [0], (str(tmp_path / "nowhere"), None), 1).budget()
 
 
 def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypatch):
     pytest.importorskip("markdown")
-    asked = []
+    asked, data = [], tmp_path / "own"
     monkeypatch.setattr(whole.few_texts, "measure", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.losses, "measure", lambda *words: asked.append(words))
-    made = whole.of(tmp_path, [0], (None, None), 1, smoke=True)
+    monkeypatch.setattr(whole.item_map, "run", lambda *words: asked.append(words))
+    monkeypatch.setattr(whole.Study, "data", "fingerprint")
+    made = whole.of(tmp_path, [0], (str(data), None), 1, smoke=True)
+    assert "map:    about" in made.budget()
     made.run()
     assert asked == [
         (made.texts, whole.few_texts.SMOKE, whole.few_texts.GRID[:1]),
         (made.worlds, made.rows),
+        (made.items, tmp_path / "receipts/item_map/own.json"),
     ]
-    assert made.output.is_file()
+    assert made.output.is_file() and made.items.most_steps == whole.few_texts.SMOKE_STEPS
+    (tmp_path / "receipts/item_map").mkdir(parents=True)
+    record = dict.fromkeys(("items", "views", "titles", "category", "held_out"), 0)
+    (tmp_path / "receipts/item_map/own.json").write_text(json.dumps({**record, "data": "other"}))
+    assert not made._is_drawn(made.items)
+    record["data"] = "fingerprint"
+    (tmp_path / "receipts/item_map/own.json").write_text(json.dumps(record))
+    assert made._is_drawn(made.items) and "map:" not in made.budget()
+
+
+def test_nothing_is_trained_without_what_the_page_needs(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole.page.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(whole.few_texts, "measure", lambda *words: pytest.fail("trained"))
+    with pytest.raises(UserError, match="the page needs the package markdown"):
+        whole.of(tmp_path, [0], (None, None), 1, smoke=True).run()
 
 
 @pytest.mark.slow  # five minutes of two cores: everything is compiled

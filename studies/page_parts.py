@@ -1,0 +1,71 @@
+"""What sections of the page are put together from: figures, tables of tests, rows by world."""
+
+import html
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import receipts
+from receipts import Receipt
+
+from ilm_jax.metrics.intervals import Comparison
+
+# A toy world with a seed of its own, as receipts are called: the first has no number.
+WORLD = re.compile(r"toy(?:_world(\d+))?_seed(\d+)_(.+)")
+# By number of a world: its receipts by row.
+Worlds = Mapping[int, Mapping[str, Receipt]]
+
+
+def worlds_of(folder: pathlib.Path) -> Worlds:
+    """Receipts of a study over toy worlds, in the worlds' order.
+
+    Raises:
+      UserError: for a file that is no receipt.
+    """
+    found: dict[int, dict[str, Receipt]] = {}
+    for path in sorted(folder.glob("*.json")):
+        named = WORLD.fullmatch(path.stem)
+        if not named or named[3] == "rates" or (named[1] or "0") != named[2]:
+            continue
+        receipt = receipts.read(folder, path.stem)
+        assert receipt is not None
+        found.setdefault(int(named[2]), {})[named[3]] = receipt
+    return dict(sorted(found.items()))
+
+
+def with_all(worlds: Worlds, rows: Iterable[str]) -> Worlds:
+    """The worlds that have all of these rows, and no other row."""
+    wanted = list(rows)
+    return {
+        world: {row: cells[row] for row in wanted}
+        for world, cells in worlds.items()
+        if all(row in cells for row in wanted)
+    }
+
+
+def column(worlds: Worlds, row: str) -> list[Receipt]:
+    """A row's receipts, world by world."""
+    return [cells[row] for cells in worlds.values()]
+
+
+def tests_table(what: str, tested: Sequence[tuple[str, Comparison, str]], of: str = "nats") -> str:
+    """Paired tests: (name, test, what is to be said beside its verdict) each."""
+    rows = "\n".join(
+        f"<tr><td>{html.escape(name)}</td><td>{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]</td>"
+        f"<td>{test.p_value:.1g}</td><td>{html.escape(test.verdict + also)}</td></tr>"
+        for name, test, also in tested
+        for d in [test.difference]
+    )
+    head = f"<tr><th>{what}</th><th>difference, {of}</th><th>p</th><th>verdict</th></tr>"
+    return scrolling(f"<table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table>")
+
+
+def scrolling(made: str) -> str:
+    """Tables that are wider than a phone move by themselves."""
+    made = made.replace("<table>", '<div class="wide"><table>')
+    return made.replace("</table>", "</table></div>")
+
+
+def figure(title: str, chart: str) -> str:
+    """A chart under its title."""
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>\n{chart}</figure>"
