@@ -16,7 +16,7 @@ import pathlib
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, trouble
 from ilm_jax.locks import one_writer
 from ilm_jax.models.applying import applied
-from ilm_jax.objectives.alignment import Alignment
+from ilm_jax.models.qformer import QFormer, QFormerConfig
 from ilm_jax.runs.opening import run_of_folder
 from ilm_jax.runs.run import Run
 from ilm_jax.sharding.state import describe_variables, initialise, nested
@@ -84,7 +84,8 @@ def by_chance(categories: np.ndarray) -> float:
 def outputs_of(run: Run, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Each view's outputs of these items, queries side by side."""
     objective, tables = run.sized_objective, run.tables
-    assert isinstance(objective, Alignment) and tables is not None
+    assert tables is not None
+    model = QFormer(cast(QFormerConfig, objective.configs["qformer"]))
     (block,) = [name for name in tables.blocks if name.endswith("/item")]
     vectors = tables.vectors[tables.rows(block, rows)]
     variables, key = describe_variables(objective), jax.random.key(run.trainer.seed)
@@ -93,7 +94,7 @@ def outputs_of(run: Run, rows: np.ndarray) -> dict[str, np.ndarray]:
     trained, _ = load_sources(objective, variables, sources, (), run.partitioner, key)
     found = {"vectors": vectors}
     for name, params in (("untrained", fresh), ("stage 1", trained)):
-        made = applied(objective.model, nested(params)["qformer"], vectors)
+        made = applied(model, nested(params)["qformer"], vectors)
         found[name] = np.asarray(made, np.float32).reshape(len(rows), -1)
     return found
 
