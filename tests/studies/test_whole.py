@@ -68,7 +68,7 @@ def test_nothing_is_trained_without_what_the_page_needs(whole, tmp_path, monkeyp
         whole.of(tmp_path, [0], (None, None), 1, smoke=True).run()
 
 
-@pytest.mark.slow  # five minutes of two cores: everything is compiled
+@pytest.mark.slow  # three minutes of two cores: everything is compiled
 def test_a_smoke_goes_from_raw_data_to_the_page(whole, tmp_path):
     made = whole.of(tmp_path, [0], (None, None), 2, smoke=True)
     made.run()
