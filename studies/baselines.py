@@ -17,9 +17,9 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-import cf_data
 import cf_sweep
 import numpy as np
+from exiting import exit_code
 from jaxtyping import Float, Int
 
 from ilm_jax.cf import evaluation, ials, item_knn
@@ -178,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import cf_data
 import jax
 import numpy as np
+from exiting import exit_code
 from jax.sharding import Mesh
 
 from ilm_jax.cf import evaluation, ials
@@ -217,4 +218,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

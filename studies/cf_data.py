@@ -3,8 +3,6 @@
 import argparse
 import json
 import pathlib
-import sys
-from collections.abc import Callable
 from typing import Any
 
 from ilm_jax import __version__
@@ -12,7 +10,7 @@ from ilm_jax.cf.interactions import Interactions, catalogue_from_sequences
 from ilm_jax.data.catalogue.splits import SplitConfig, Splits, make_splits
 from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, trouble
+from ilm_jax.files import atomic_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,13 +50,3 @@ def claim(folder: pathlib.Path, splits: Splits, **settings: Any) -> None:
         )
     with atomic_write(path) as stream:
         json.dump(about, stream)
-
-
-def exit_code(main: Callable[[], int]) -> int:
-    """What `main` returns; 2 after a line that says what was wrong with the words or the data."""
-    try:
-        return main()
-    except (UserError, OSError) as error:
-        told = trouble(error) or " ".join(str(error).split())
-        print(f"{pathlib.Path(sys.argv[0]).name}: {told}", file=sys.stderr)
-        return 2

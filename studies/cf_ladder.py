@@ -31,6 +31,7 @@ import cf_sweep
 import ladder_picture
 import numpy as np
 import receipts
+from exiting import exit_code
 from receipts import Receipt
 
 from ilm_jax.cf import evaluation, ials, item_knn
@@ -274,4 +275,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

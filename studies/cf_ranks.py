@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import cf_data
 import numpy as np
+from exiting import exit_code
 
 from ilm_jax.cf import evaluation
 from ilm_jax.cf.interactions import Interactions
@@ -266,4 +267,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import cf_data
 import numpy as np
+from exiting import exit_code
 
 from ilm_jax.cf import evaluation, ials, item_knn
 from ilm_jax.cf.interactions import Interactions
@@ -197,4 +198,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

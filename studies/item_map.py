@@ -22,13 +22,14 @@ import jax
 import numpy as np
 import receipts
 import scheduling
+from exiting import exit_code
 from study import Study, plan
 
 from ilm_jax.checkpoints.checkpoints import InitFrom
 from ilm_jax.checkpoints.loading import load_sources
 from ilm_jax.data.catalogue.splits import TRAIN
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, trouble
+from ilm_jax.files import atomic_write
 from ilm_jax.locks import one_writer
 from ilm_jax.models.applying import applied
 from ilm_jax.models.qformer import QFormer, QFormerConfig
@@ -221,16 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     folder, places = pathlib.Path(flags.model_dir), (flags.data_dir, flags.cache_dir)
     study = Study(flags.dataset, flags.seed, folder, *places, jobs=scheduling.default_jobs())
-    try:
-        run(study, flags.output or file_of(study))
-    except (UserError, OSError) as error:
-        told = trouble(error) or " ".join(str(error).split())
-        print(f"item_map.py: error: {told}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("item_map.py: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(study, flags.output or file_of(study)), "item_map.py")
 
 
 if __name__ == "__main__":

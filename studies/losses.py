@@ -23,14 +23,14 @@ from typing import NamedTuple
 import few_texts
 import receipts
 import scheduling
+from exiting import exit_code
 from receipts import Receipt
 from scipy import stats
 from steps import Step, recipe_bindings
 from study import Study, plan
 
-from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
-from ilm_jax.files import sha256_json, trouble
+from ilm_jax.files import sha256_json
 from ilm_jax.locks import one_writer
 from ilm_jax.metrics.intervals import mean_interval
 from ilm_jax.training import finished
@@ -226,16 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     folder = pathlib.Path(flags.model_dir)
     worlds = [of_world(world, folder, flags.cache_dir, flags.jobs) for world in flags.worlds]
-    try:
-        print("\n" + report(measure(worlds, rows_of(flags.readers))))
-    except (UserError, OSError) as error:
-        told = trouble(error) or " ".join(str(error).split())
-        print(f"losses.py: error: {told}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("losses.py: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    rows = rows_of(flags.readers)
+    return exit_code(lambda: print("\n" + report(measure(worlds, rows))), "losses.py")
 
 
 if __name__ == "__main__":

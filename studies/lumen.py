@@ -14,8 +14,8 @@ import pathlib
 import sys
 from typing import Any
 
-import cf_data
 import numpy as np
+from exiting import exit_code
 
 from ilm_jax import open_run
 from ilm_jax.cli import main as cli
@@ -184,4 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

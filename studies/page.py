@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import page_parts
 import page_sections
 import receipts
+from exiting import exit_code
 
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write, sha256_json, trouble
+from ilm_jax.files import atomic_write, sha256_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLAIMS, OUTPUT = ROOT / "docs/claims.md", ROOT / "docs/study.html"
@@ -119,13 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=pathlib.Path, default=OUTPUT)
     flags = parser.parse_args(argv)
-    try:
-        write(flags.output)
-    except (UserError, OSError) as error:
-        told = trouble(error) or " ".join(str(error).split())
-        print(f"page.py: error: {told}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: write(flags.output), "page.py")
 
 
 if __name__ == "__main__":

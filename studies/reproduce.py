@@ -38,13 +38,13 @@ import rates
 import recommending
 import scheduling
 import whole
+from exiting import exit_code
 from reporting import ORDER, report_study
 from study import READER_ROWS, RECIPES, Study, run_study
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.evaluation.reports.comparison import compare_content
-from ilm_jax.files import trouble
 
 
 def study_of(arguments: argparse.Namespace) -> Study:
@@ -256,16 +256,7 @@ def main() -> int:
             help="steps that run side by side (default: 2 on a CPU of two cores or more, else 1)",
         )
     arguments = parser.parse_args()
-    try:
-        arguments.run(arguments)
-    except (UserError, OSError) as error:
-        told = trouble(error) or " ".join(str(error).split())
-        print(f"reproduce: error: {told}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("reproduce: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: arguments.run(arguments), "reproduce")
 
 
 if __name__ == "__main__":

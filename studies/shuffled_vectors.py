@@ -9,8 +9,8 @@ import argparse
 import dataclasses
 import sys
 
-import cf_data
 import numpy as np
+from exiting import exit_code
 
 from ilm_jax.cf.table import EmbeddingTable
 
@@ -34,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cf_data.exit_code(main))
+    sys.exit(exit_code(main))

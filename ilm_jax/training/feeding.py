@@ -32,6 +32,26 @@ def global_batch(
     return partitioner.global_batch(source.rows(first + rows), batch_size)
 
 
+def _jobs(
+    sources: Mapping[str, ExampleSource],
+    processes: Readers | None,
+    batch_size: int,
+    partitioner: Partitioner,
+) -> Callable[[str, int], Callable[[], Made]]:
+    """From a kind and the first example's number to what makes the batch that begins there."""
+    local = partitioner.local_rows(batch_size)
+
+    def job(kind: str, first: int) -> Callable[[], Made]:
+        """Made here, or of the rows that a reader is asked for at once."""
+        if processes is None:
+            make = functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
+            return lambda: (make(), cut_of(sources.values()))
+        rows = processes.submit(kind, first + local)
+        return lambda: (partitioner.global_batch(rows(), batch_size), processes.cut)
+
+    return job
+
+
 def training_batches(
     sources: Mapping[str, ExampleSource],
     schedule: Schedule,
@@ -55,16 +75,8 @@ def training_batches(
     Raises:
       UserError: as `Readers`.
     """
-    local = partitioner.local_rows(batch_size)
     processes = Readers(sources, readers) if readers else None
-
-    def job(kind: str, first: int) -> Callable[[], Made]:
-        """What makes the batch of examples [first, first + batch_size)."""
-        if processes is None:
-            make = functools.partial(global_batch, sources[kind], first, batch_size, partitioner)
-            return lambda: (make(), cut_of(sources.values()))
-        rows = processes.submit(kind, first + local)
-        return lambda: (partitioner.global_batch(rows(), batch_size), processes.cut)
+    job = _jobs(sources, processes, batch_size, partitioner)
 
     def jobs() -> Iterator[tuple[str, Callable[[], Made], Positions]]:
         """For each step its kind, what makes its batch, and the positions behind it."""
