@@ -112,4 +112,18 @@ FAULTS = (
         "place",
         "tests/data/test_redrawing.py -k turns",
     ),
+    Fault(
+        "what stands in front of an entry is counted over all rows",
+        "ilm_jax/data/streams/local_rows.py",
+        "return total - total[np.searchsorted(rows, rows)]",
+        "return total",
+        "tests/data/test_converters.py -k alone",
+    ),
+    Fault(
+        "an example's slots need not be those of its inputs",
+        "ilm_jax/data/streams/fitting.py",
+        "if (told := np.count_nonzero(inputs < 0)) != len(slots):",
+        "if (told := 0) != 0:",
+        "tests/data/test_converters.py -k contradicts",
+    ),
 )
