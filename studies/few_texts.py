@@ -16,6 +16,7 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import receipts
 from receipts import Receipt
@@ -42,8 +43,8 @@ ROWS = {
     "ilm-rand-frozen": ("ilm-rand", True),
     "ilm-frozen": ("ilm", True),
 }
-# Of each pair the first is expected below the second, if stage 1 pays.
-PAIRED = (("ilm", "ilm-rand"), ("ilm-frozen", "ilm-rand-frozen"))
+# Of each pair the first is expected below the second, if stage 1 pays, and if a Q-Former does.
+PAIRED = (("ilm", "ilm-rand"), ("ilm-frozen", "ilm-rand-frozen"), ("ilm-rand", "mlp"))
 METRICS = ("nll_content", "worth_content")
 # Flags of `ilm evaluate`: texts are scored, and nothing else.
 MEASURED = ("--tasks=long_description", "--noranking", "--nogeneration")
@@ -71,9 +72,15 @@ class FewTexts(Study):
 
     Attributes:
       receipts: folder of what was measured.
+      rows: name -> (row of the comparison, whether its Q-Former is frozen).
+      grid: learning rates that a row is trained at, for the first seed.
+      scored: flags of `ilm evaluate`.
     """
 
     receipts: pathlib.Path = FOLDER
+    rows: ClassVar[Mapping[str, tuple[str, bool]]] = ROWS
+    grid: ClassVar[Sequence[float]] = GRID
+    scored: ClassVar[Sequence[str]] = MEASURED
 
     @property
     def all_texts(self) -> int:
@@ -82,12 +89,16 @@ class FewTexts(Study):
 
     def train_cell(self, cell: Cell, rate: float) -> list[str]:
         """The command that trains a row at a rate."""
-        row, frozen = ROWS[cell.row]
-        bindings = stage_two(rate, min(EVERY, self.most_steps or EVERY))
+        row, frozen = self.rows[cell.row]
+        bindings = self.texts_alone(rate)
         bindings["elm24.Elm24Settings.train_items"] = cell.texts
         if frozen:
             bindings[FROZEN] = ("^adaptor/",)
         return self.train_row(row, place(cell, rate), **bindings)
+
+    def texts_alone(self, rate: float) -> dict[str, object]:
+        """Bindings of a stage 2 at a rate."""
+        return stage_two(rate, min(EVERY, self.most_steps or EVERY))
 
     def name(self, cell: Cell | str) -> str:
         """Of a row's receipt; data of one's own go by the name of their folder."""
@@ -101,14 +112,18 @@ class FewTexts(Study):
         Defaults of the code are no part of it, or each new setting would undo every receipt:
         whether the code of today gives the same figures is what a check asks.
         """
-        commands = {"row": self.train_cell(cell, rate), "stage 0": self.lm_steps()[0][1]}
-        if ROWS[cell.row][0] == "ilm":
-            commands["stage 1"] = self.train("stage1", self.stage1, CF_TABLE=str(self.table))
         digests = {
             name: sha256_json(recipe_bindings(command, PLACES))
-            for name, command in commands.items()
+            for name, command in self.commands(cell, rate).items()
         }
         return {"data": self.data, "learning rate": f"{rate:g}", **digests}
+
+    def commands(self, cell: Cell, rate: float) -> dict[str, list[str]]:
+        """What trains a row, and what it reads."""
+        commands = {"row": self.train_cell(cell, rate), "stage 0": self.lm_steps()[0][1]}
+        if self.rows[cell.row][0] == "ilm":
+            commands["stage 1"] = self.train("stage1", self.stage1, CF_TABLE=str(self.table))
+        return commands
 
 
 def of_seed(
@@ -157,15 +172,20 @@ def place(cell: Cell, rate: float) -> str:
 
 
 def measure(
-    studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID
+    studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = ()
 ) -> dict[tuple[int, str], list[Receipt]]:
     """Receipts of every row, in the studies' order; what has none is run.
+
+    Args:
+      studies: of one kind, a seed each.
+      texts: numbers of them; 0: all.
+      grid: learning rates; none: the first study's.
 
     Raises:
       UserError: if a step fails, or a receipt was made from something else than what would be run.
     """
-    cells = [Cell(count, row) for count in texts for row in ROWS]
-    rates = _rates(studies[0], cells, grid)
+    cells = [Cell(count, row) for count in texts for row in studies[0].rows]
+    rates = _rates(studies[0], cells, grid or studies[0].grid)
     found: dict[tuple[int, str], list[Receipt]] = {}
     for study in studies:
         missing = [cell for cell in cells if kept(study, cell, rates[str(cell)]) is None]
@@ -206,7 +226,7 @@ def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dic
 
 
 def _before(study: FewTexts, cells: Sequence[Cell]) -> list[Step]:
-    rows = {ROWS[cell.row][0] for cell in cells}
+    rows = {study.rows[cell.row][0] for cell in cells}
     return plan(study, sorted(rows), False, until="stage1")
 
 
@@ -225,7 +245,7 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
     for cell in cells:
         rate = rates[str(cell)]
         output = _evaluation(study, cell, rate)
-        words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *MEASURED]
+        words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *study.scored]
         steps.append(_trained(study, cell, rate))
         steps.append((f"evaluate {place(cell, rate)}", words, output / results.SUMMARY))
     with one_writer(study.folder, "studies/reproduce.py"):

@@ -2,10 +2,10 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import receipts
-from few_texts import GRID, ROWS, STEPS, Cell, FewTexts, kept, run
+from few_texts import STEPS, Cell, FewTexts, kept, run
 
 from ilm_jax.errors import UserError
 
@@ -15,14 +15,14 @@ ROW_SECONDS = 90
 BEFORE_SECONDS = 490
 
 
-def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = GRID) -> str:
+def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = ()) -> str:
     """What is still to be run and what it costs, without running anything."""
-    cells = [Cell(count, row) for count in texts for row in ROWS]
+    cells = [Cell(count, row) for count in texts for row in studies[0].rows]
     missing = [
         [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
         for study in studies
     ]
-    searched = len(missing[0]) * (len(grid) - 1)
+    searched = len(missing[0]) * (len(grid or studies[0].grid) - 1)
     runs = searched + sum(map(len, missing))
     seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
     kept_rows = len(studies) * len(cells) - sum(map(len, missing))
@@ -42,7 +42,7 @@ def check_rows(studies: Sequence[FewTexts], names: Sequence[str]) -> str:
       UserError: for a name that is no row's, a row without a receipt, or one that does not match.
     """
     study, rates, before = studies[0], dict[str, float](), dict[str, receipts.Receipt]()
-    cells = {name: _cell(name) for name in names}
+    cells = {name: _cell(name, study.rows) for name in names}
     for name, cell in cells.items():
         receipt = receipts.read(study.receipts, study.name(cell))
         if receipt is None:
@@ -70,9 +70,9 @@ def check_rows(studies: Sequence[FewTexts], names: Sequence[str]) -> str:
     return "\n".join(told)
 
 
-def _cell(name: str) -> Cell:
+def _cell(name: str, rows: Container[str]) -> Cell:
     """The row of a name such as 200_ilm."""
     count, _, row = name.partition("_")
-    if row not in ROWS or not (count == "all" or count.isdecimal()):
+    if row not in rows or not (count == "all" or count.isdecimal()):
         raise UserError(f"--check {name}: no row; give TEXTS_ROW, such as 200_ilm or all_ilm-rand")
     return Cell(0 if count == "all" else int(count), row)

@@ -27,9 +27,15 @@ def tests(found: Found) -> Iterator[tuple[int, Comparison]]:
       UserError: if two rows of a seed were not measured on the same texts.
     """
     for texts in dict.fromkeys(texts for texts, _ in found):
-        for a, b in few_texts.PAIRED:
+        for a, b in _paired(found):
             rows = found[texts, a], found[texts, b]
             yield texts, compare_rows(a, rows[0], b, rows[1], METRIC)
+
+
+def _paired(found: Found) -> list[tuple[str, str]]:
+    """The rows that are compared, of those that were measured."""
+    rows = {row for _, row in found}
+    return [pair for pair in few_texts.PAIRED if rows.issuperset(pair)]
 
 
 def pooled(cells: Sequence[Receipt]) -> Interval:
@@ -45,14 +51,15 @@ def table(found: Found, all_texts: int) -> str:
       all_texts: what 0 stands for.
     """
     counts = list(dict.fromkeys(texts for texts, _ in found))
-    lines = ["| texts | " + " | ".join(f"`{row}`" for row in few_texts.ROWS) + " |"]
-    lines.append("|---" * (1 + len(few_texts.ROWS)) + "|")
+    rows = list(dict.fromkeys(row for _, row in found))
+    lines = ["| texts | " + " | ".join(f"`{row}`" for row in rows) + " |"]
+    lines.append("|---" * (1 + len(rows)) + "|")
     for texts in counts:
-        cells = (pooled(found[texts, row]) for row in few_texts.ROWS)
+        cells = (pooled(found[texts, row]) for row in rows)
         shown = (f"{c.mean:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells)
         lines.append(f"| {texts or all_texts} | " + " | ".join(shown) + " |")
-    names = (f"`{a}` less `{b}`" for a, b in few_texts.PAIRED)
-    lines += ["", "| texts | " + " | ".join(names) + " |", "|---" * 3 + "|"]
+    names = [f"`{a}` less `{b}`" for a, b in _paired(found)]
+    lines += ["", "| texts | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     by_count: dict[int, list[str]] = {}
     for texts, tested in tests(found):
         d = tested.difference

@@ -10,6 +10,7 @@ import few_texts_report
 import item_map
 import losses
 import receipts
+import variations
 from charts import Line, Span
 from page_parts import Worlds, column, figure, tests_table, with_all, worlds_of
 from receipts import Receipt
@@ -145,17 +146,17 @@ def losses_section(kept: pathlib.Path) -> str:
 
 
 def _frozen(name: str) -> str:
-    return str(losses.Row("frozen", name))
+    return str(variations.Row("frozen", name))
 
 
 def _less(
     rows: Mapping[str, Sequence[Receipt]], one: str, other: str, some: slice = slice(None)
 ) -> Comparison:
-    return receipts.compare_rows(one, rows[one][some], other, rows[other][some], losses.METRIC)
+    return receipts.compare_rows(one, rows[one][some], other, rows[other][some], variations.METRIC)
 
 
 def _over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> str:
-    return f"; over worlds p = {losses.over_worlds(ours, theirs):.2g}" if len(ours) > 1 else ""
+    return f"; over worlds p = {variations.over_worlds(ours, theirs):.2g}" if len(ours) > 1 else ""
 
 
 def curves_section(kept: pathlib.Path) -> str:

@@ -74,7 +74,7 @@ class PublishedStudy(Study):
     @functools.cached_property
     def inputs(self) -> int:
         """Positions of a prompt at most."""
-        return prompt_length(self.source)
+        return prompt_length(self.source) + SPARE
 
     def longer(self, stage: str) -> dict[str, object]:
         """See `Study`."""
@@ -119,15 +119,26 @@ def named(lm: str) -> str:
     return source
 
 
-def prompt_length(source: str) -> int:
-    """Positions of the longest prompt for a description, the chat template's own words included."""
-    from ilm_jax.data.examples.prompt_tokens import PromptTokenizer, spoken
+def prompt_length(source: str, *, chat: bool = True) -> int:
+    """Positions of the longest prompt for a description.
+
+    Args:
+      source: of the model.
+      chat: in its chat template, if it has one, whose own words count; else as it stands.
+    """
+    from ilm_jax.data.examples.prompt_tokens import PromptTokenizer
+    from ilm_jax.data.examples.prompts import ITEM_SLOT, Rendered, Segment
     from ilm_jax.data.examples.templates import DESCRIPTION
     from ilm_jax.data.tokenizers import formatted, open_tokenizer_at
 
-    tokenizer = PromptTokenizer(formatted(open_tokenizer_at(source)))
-    asked = [spoken(re.sub(r"[][]|\{item\}", "", words)) for words in DESCRIPTION]
-    return max(len(tokenizer.prompt(prompt)[0]) for prompt in asked) + QUERIES + SPARE
+    plain = open_tokenizer_at(source)
+    tokenizer = PromptTokenizer(formatted(plain) if chat else plain)
+    lengths = []
+    for words in DESCRIPTION:
+        first, _, last = re.sub("[][]", "", words).partition("{item}")
+        asked = Segment(0, first), Segment(ITEM_SLOT, row=0), Segment(0, f"{last} ")
+        lengths.append(len(tokenizer.prompt(Rendered(asked))[0]))
+    return max(lengths) - 1 + QUERIES
 
 
 def folder_name(dataset: str, lm: str) -> str:

@@ -97,6 +97,10 @@ class Study:
         """The frozen language model."""
         return self.folder / "stage0"
 
+    def cf_flags(self) -> list[str]:
+        """Of `ilm fit_cf`, the data's and the seed's aside."""
+        return []
+
     def lm_steps(self) -> list[Step]:
         """What makes the frozen language model."""
         words = self.train("stage0", "tiny/stage0.gin")
@@ -224,14 +228,8 @@ def plan(
       trained: folders in the study's that hold rows which need no more training.
     """
     folder = study.folder
-    steps: list[Step] = [
-        (
-            "cf",
-            ["fit_cf", *study.data_flags(), f"--output={study.table}", f"--seed={study.seed}"],
-            study.table,
-        ),
-        *study.lm_steps(),
-    ]
+    fit = ["fit_cf", *study.cf_flags(), *study.data_flags(), f"--output={study.table}"]
+    steps: list[Step] = [("cf", [*fit, f"--seed={study.seed}"], study.table), *study.lm_steps()]
     if "ilm" in rows:
         steps.append(
             (

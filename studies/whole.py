@@ -10,9 +10,11 @@ import item_map
 import losses
 import page
 import receipts
+import variations
 from few_texts import FewTexts
-from losses import Losses, Row
+from losses import Losses
 from study import Study
+from variations import Row
 
 # Of the rows of one world, two at a time on two cores, stages 0 and 1 included.
 LOSSES_SECONDS = 1200
@@ -45,7 +47,7 @@ class Whole:
     def rows(self) -> list[Row]:
         """Of the losses' study."""
         every = losses.rows_of(["frozen"])
-        return [row for row in every if not self.smoke or row.losses in SMOKE_LOSSES]
+        return [row for row in every if not self.smoke or row.variation in SMOKE_LOSSES]
 
     def budget(self) -> str:
         """What is still to be run and what it costs."""
@@ -75,7 +77,7 @@ class Whole:
         counts = few_texts.SMOKE if self.smoke else few_texts.TEXTS
         grid = few_texts.GRID[:1] if self.smoke else few_texts.GRID
         few_texts.measure(self.texts, counts, grid)
-        losses.measure(self.worlds, self.rows)
+        variations.measure(self.worlds, self.rows)
         if self.items is not None and not drawn:
             item_map.run(self.items, self._map(self.items))
         page.write(self.output, self.kept)

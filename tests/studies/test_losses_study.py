@@ -7,6 +7,8 @@ from ilm_jax.errors import UserError
 from ilm_jax.metrics.values import MetricValues
 from ilm_jax.objectives.alignment_kinds import KINDS
 
+FROZEN = "trainer.TrainerConfig.trainable"
+
 
 @pytest.fixture
 def study(script):
@@ -32,9 +34,14 @@ def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):
             words = steps[f"{reader}-{losses}"]
             assert shared(words) == shared(steps[f"{reader}-all"])
             assert f"--gin.QFORMER_FROM='{tmp_path / f'stage1-{losses}'}'" in words
-            frozen = any(word.startswith(f"--gin.{study.few_texts.FROZEN}=") for word in words)
+            frozen = any(
+                word.startswith(f"--gin.{study.variations.few_texts.FROZEN}=") for word in words
+            )
             assert frozen == (reader == "frozen")
-    assert len(steps) == len(study.plan(made, ["ilm-rand"], False, until="stage1")) + 5 + 2 * 10
+    assert (
+        len(steps)
+        == len(study.variations.plan(made, ["ilm-rand"], False, until="stage1")) + 5 + 2 * 10
+    )
 
 
 def receipt(study, shift=0.0, first=0, row="row"):
@@ -42,7 +49,7 @@ def receipt(study, shift=0.0, first=0, row="row"):
     tokens = rng.integers(5, 9, 60).astype(float)
     values = tokens * (1.5 + shift + rng.normal(0, 0.1, 60))
     found = MetricValues("nll_content", "items", np.arange(60) + first, values, tokens, False)
-    return study.Receipt(row, {}, "", 1.0, [], {"nll_content": found})
+    return study.receipts.Receipt(row, {}, "", 1.0, [], {"nll_content": found})
 
 
 def test_losses_are_compared_item_by_item_and_world_by_world(study):
@@ -74,20 +81,20 @@ def test_a_world_with_receipts_is_not_run_again(study, tmp_path, monkeypatch):
         ran.append([name for name, *_ in steps])
         return {}
 
-    monkeypatch.setattr(study.scheduling, "run_steps", run)
+    monkeypatch.setattr(study.variations.scheduling, "run_steps", run)
     monkeypatch.setattr(
-        study,
+        study.variations,
         "_receipt",
         lambda one, row, seconds: study.dataclasses.replace(
             receipt(study, row=one.name(row)), made_from=one.made_from(row)
         ),
     )
-    first = study.measure([made], rows)
+    first = study.variations.measure([made], rows)
     assert ran == [
         ["cf", "stage0", "stage1-all", "stage1-text"]
         + ["frozen-all", "evaluate frozen-all", "frozen-text", "evaluate frozen-text"]
     ]
-    again = study.measure([made], rows)
+    again = study.variations.measure([made], rows)
     assert len(ran) == 1 and [c[0].row for c in again.values()] == [
         "toy_seed0_frozen-all",
         "toy_seed0_frozen-text",
@@ -96,4 +103,4 @@ def test_a_world_with_receipts_is_not_run_again(study, tmp_path, monkeypatch):
     # Another stage 1 is another row, and its receipt is not taken for this one.
     monkeypatch.setitem(study.STAGE_ONE, "text", ({"item_text": 1}, 151))
     with pytest.raises(UserError, match="frozen-text.json was made from another stage 1"):
-        study.measure([made], rows)
+        study.variations.measure([made], rows)

@@ -40,7 +40,7 @@ def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypa
     pytest.importorskip("markdown")
     asked, data = [], tmp_path / "own"
     monkeypatch.setattr(whole.few_texts, "measure", lambda *words: asked.append(words))
-    monkeypatch.setattr(whole.losses, "measure", lambda *words: asked.append(words))
+    monkeypatch.setattr(whole.variations, "measure", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.item_map, "run", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.Study, "data", "fingerprint")
     made = whole.of(tmp_path, [0], (str(data), None), 1, smoke=True)

@@ -1,0 +1,162 @@
+"""Where stage 1 pays on real texts: few_texts.py through a published language model.
+
+The data are a folder of one's own with a written text for each item ({item id: text}); stage 1
+reads the items' metadata, as the paper's does, and stage 2 the written texts, cut at `TARGETS`
+tokens. Rows are those of few_texts.py, and an MLP; every row has the learning rate that is best on
+the validation items of the first seed. Vectors, stage 1 and stage 2 have the seed; the items, their
+split and the language model are the same for all. Receipts: studies/receipts/real_texts.
+
+    python studies/real_texts.py --data_dir DIR --texts_file DIR/descriptions.json
+                                 [--seeds 0 1 2] [--texts 0] [--model_dir runs/real_texts]
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import few_texts
+import few_texts_report
+import published
+import receipts
+import scheduling
+from exiting import exit_code
+from few_texts import Cell, FewTexts
+from published import PublishedStudy
+
+from ilm_jax.checkpoints.identity import identity
+
+STEPS, EVERY = 200, 50
+# Tokens of a written text, and of metadata.
+TARGETS, METADATA = 32, 48
+SHAPE = "models/decoder_tiny.gin"
+FOLDER = receipts.FOLDER / "real_texts"
+TEXTS_FILE = "elm24.Elm24Settings.texts_file"
+# Of a row's 1,600 training texts, and 256 of the test items'.
+SCORED = (*few_texts.MEASURED, "--texts=256")
+# MovieLens 1M's, by gin/runs/cf_ml1m.gin.
+VECTORS = ("--dim=64", "--alpha=1", "--regularisation=0.0025", "--epochs=8")
+
+
+@dataclasses.dataclass(frozen=True)
+class RealTexts(PublishedStudy, FewTexts):
+    """One seed.
+
+    Attributes:
+      texts_file: written texts of items.
+    """
+
+    receipts: pathlib.Path = FOLDER
+    texts_file: str = ""
+    rows: ClassVar[Mapping[str, tuple[str, bool]]] = {"mlp": ("mlp", False), **few_texts.ROWS}
+    grid: ClassVar[Sequence[float]] = (3e-3, 1e-2)
+    scored: ClassVar[Sequence[str]] = SCORED
+
+    @functools.cached_property
+    def inputs(self) -> int:
+        """See `PublishedStudy`: prompts as they stand, without a chat template."""
+        return published.prompt_length(self.source, chat=False)
+
+    def cf_flags(self) -> list[str]:
+        """See `Study`."""
+        return list(VECTORS)
+
+    def longer(self, stage: str) -> dict[str, object]:
+        """See `Study`: stage 1 reads titles and genres, which are short."""
+        if stage != "stage1":
+            return {}
+        return {
+            "LEARNING_RATE": 1e-3,
+            "TRAIN_STEPS": 400,
+            "TASK_FEATURE_LENGTHS": {"text": METADATA},
+            "qformer.QFormerConfig.max_text_length": METADATA,
+            "dataset_config.DatasetConfig.truncate_targets": True,
+        }
+
+    def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
+        """See `Study`: rows are those of gin/lm, eight texts a step that share none."""
+        verb, recipe, model, *words = super().train_row(row, stage, **bindings)
+        return [verb, recipe, "--gin_file=lm/long.gin", model, *words]
+
+    def texts_alone(self, rate: float) -> dict[str, object]:
+        """See `FewTexts`."""
+        every = min(EVERY, self.most_steps or EVERY)
+        return {
+            **few_texts.stage_two(rate, every),
+            "TRAIN_STEPS": STEPS,
+            "TASK_FEATURE_LENGTHS": {"inputs": self.inputs, "targets": TARGETS},
+            "trainer.TrainerConfig.eval_batches": 16,
+            TEXTS_FILE: self.texts_file,
+        }
+
+    def commands(self, cell: Cell, rate: float) -> dict[str, list[str]]:
+        """See `FewTexts`.
+
+        The shape that `ilm convert` writes is not there before it has run: another stands for it,
+        and `made_from` has the identity of the weights.
+        """
+        found = super().commands(cell, rate)
+        del found["stage 0"]
+        row = [word for word in found["row"] if not word.startswith(f"--gin.{TEXTS_FILE}=")]
+        row[row.index(f"--gin_file={self.lm}/model.gin")] = f"--gin_file={SHAPE}"
+        return {**found, "row": row}
+
+    def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
+        """See `FewTexts`."""
+        return {
+            **super().made_from(cell, rate),
+            "vectors": " ".join(self.cf_flags()),
+            "language model": identity(self.source),
+            "texts": identity(self.texts_file),
+        }
+
+
+def words_of(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Attributes of the study of one seed, as the words of the command line have it."""
+    return {
+        "dataset": "custom",
+        "seed": seed,
+        "folder": pathlib.Path(flags.model_dir) / f"seed{seed}",
+        "data_dir": flags.data_dir,
+        "cache_dir": flags.cache_dir,
+        "jobs": flags.jobs or scheduling.default_jobs(),
+        "source": published.named(flags.lm),
+        "texts_file": flags.texts_file,
+    }
+
+
+def parser_of(script: str, text: str | None) -> argparse.ArgumentParser:
+    """A parser with the words of every study of written texts."""
+    parser = argparse.ArgumentParser(
+        prog=script, description=text, formatter_class=argparse.RawTextHelpFormatter
+    )
+    folder = f"runs/{script.removesuffix('.py')}"
+    parser.add_argument("--data_dir", required=True, help="folder of the raw files")
+    parser.add_argument("--texts_file", required=True, help="JSON: {item id: text}")
+    parser.add_argument("--lm", default="smollm2", help="a published language model")
+    parser.add_argument("--model_dir", default=folder, help="where everything is written")
+    parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
+    parser.add_argument("--jobs", type=int, help="steps that run side by side")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the words and runs the study; returns the exit code."""
+    parser = parser_of("real_texts.py", __doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--texts", nargs="+", type=int, default=[0], help="0: all")
+    flags = parser.parse_args(argv)
+
+    def run() -> None:
+        studies = [RealTexts(**words_of(flags, seed)) for seed in flags.seeds]
+        found = few_texts.measure(studies, flags.texts)
+        print("\n" + few_texts_report.table(found, studies[0].all_texts))
+
+    return exit_code(run, "real_texts.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
