@@ -50,3 +50,19 @@ def test_a_ladder_trains_and_measures_once_and_refuses_other_settings(tmp_path):
     other = study("cf_ladder.py", tmp_path, *words)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "holds results of another bound" in other.stderr
+
+
+@pytest.mark.slow
+def test_ranks_are_corrected_in_sequential_models_too(tmp_path):
+    words = ("--recipe", "tiny/sasrec.gin", "--epochs", "2", "--rates", ".003", "--drawn", "4")
+    first = study("cf_ranks.py", tmp_path, *words, "--seeds", "0")
+    assert first.returncode == 0, first.stderr
+    lines = first.stdout.splitlines()
+    assert sum(" m=4: " in line and ", finds 0." in line for line in lines) == 6
+    assert "twice" not in first.stdout  # with one rate nothing is chosen
+    names = {path.name for path in (tmp_path / "kept").glob("*.npz")}
+    assert len(names) == 6 and "warp_corrected_m0_rate0.003_epochs2_seed0.npz" in names
+    again = study("cf_ranks.py", tmp_path, *words, "--seeds", "0")
+    assert again.stdout == first.stdout[first.stdout.index("test NDCG@10") :]
+    other = study("cf_ranks.py", tmp_path, *words[2:], "--seeds", "0")
+    assert "holds results of another recipe" in other.stderr
