@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import live
 import receipts
 from receipts import Receipt
 from scheduling import run_steps
@@ -72,12 +73,14 @@ class FewTexts(Study):
 
     Attributes:
       receipts: folder of what was measured.
+      behind: folder of receipts that rows are drawn over as they go; None: the same.
       rows: name -> (row of the comparison, whether its Q-Former is frozen).
       grid: learning rates that a row is trained at, for the first seed.
       scored: flags of `ilm evaluate`.
     """
 
     receipts: pathlib.Path = FOLDER
+    behind: pathlib.Path | None = None
     rows: ClassVar[Mapping[str, tuple[str, bool]]] = ROWS
     grid: ClassVar[Sequence[float]] = GRID
     scored: ClassVar[Sequence[str]] = MEASURED
@@ -248,7 +251,14 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
         words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *study.scored]
         steps.append(_trained(study, cell, rate))
         steps.append((f"evaluate {place(cell, rate)}", words, output / results.SUMMARY))
-    with one_writer(study.folder, "studies/reproduce.py"):
+    kept_curves = study.behind or study.receipts
+    shown = [
+        live.Row(
+            str(cell), study.folder / place(cell, rates[str(cell)]), curves_of(kept_curves, cell)
+        )
+        for cell in cells
+    ]
+    with one_writer(study.folder, "studies/reproduce.py"), live.drawn(shown, study.folder):
         seconds = run_steps(study, steps)
     for cell in cells:
         rate = rates[str(cell)]
@@ -262,6 +272,13 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
         receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
         receipts.write(study.receipts, receipt)
     print(f"{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def curves_of(folder: pathlib.Path, row: object) -> list[tuple[str, Sequence[tuple[int, float]]]]:
+    """(name, curve) of every receipt of a row, of whatever world and seed."""
+    names = [path.stem for path in sorted(folder.glob(f"*_{row}.json"))]
+    found = [receipts.read(folder, name) for name in names]
+    return [(receipt.row, receipt.curve) for receipt in found if receipt]
 
 
 def validations(run: pathlib.Path) -> list[tuple[int, float]]:

@@ -55,7 +55,9 @@ def check_rows(studies: Sequence[FewTexts], names: Sequence[str]) -> str:
     folder = study.folder / "check" / "+".join(map(str, cells.values()))
     if (folder / "receipts").exists():
         shutil.rmtree(folder)
-    again = dataclasses.replace(study, folder=folder, receipts=folder / "receipts")
+    again = dataclasses.replace(
+        study, folder=folder, receipts=folder / "receipts", behind=study.receipts
+    )
     run(again, list(cells.values()), rates)
     told, matches = [], True
     for name, cell in cells.items():

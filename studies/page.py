@@ -24,7 +24,6 @@ from ilm_jax.files import atomic_write, sha256_json
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLAIMS, OUTPUT = ROOT / "docs/claims.md", ROOT / "docs/study.html"
-STYLE = pathlib.Path(__file__).with_name("page.css")
 
 
 def page(kept: pathlib.Path = receipts.FOLDER) -> str:
@@ -51,18 +50,10 @@ def page(kept: pathlib.Path = receipts.FOLDER) -> str:
         for name, title, body in sections
         if body
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="made-from" content="{made_from(kept)}">
-<title>Item-language models, measured</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
+    head = f'<meta name="made-from" content="{made_from(kept)}">'
+    return page_parts.document(
+        "Item-language models, measured",
+        f"""<header>
 <h1>Item-language models, measured</h1>
 <p>A Q-Former turns collaborative-filtering vectors into soft tokens that a frozen language model
 reads. What holds of the Item-Language Model's claims (Yang et al. 2024) on small worlds and small
@@ -72,10 +63,9 @@ the code.</p>
 </header>
 <main>
 {body}
-</main>
-</body>
-</html>
-"""
+</main>""",
+        head,
+    )
 
 
 def write(output: pathlib.Path, kept: pathlib.Path = receipts.FOLDER) -> None:
@@ -88,7 +78,7 @@ def write(output: pathlib.Path, kept: pathlib.Path = receipts.FOLDER) -> None:
 
 def made_from(kept: pathlib.Path = receipts.FOLDER) -> str:
     """Digest of the words and the receipts that the page is made of."""
-    files = [CLAIMS, STYLE, *sorted(kept.rglob("*.json"))]
+    files = [CLAIMS, page_parts.STYLE, *sorted(kept.rglob("*.json"))]
     return sha256_json([[file.name, file.read_text(encoding="utf-8")] for file in files])[:16]
 
 

@@ -10,6 +10,7 @@ from receipts import Receipt
 
 from ilm_jax.metrics.intervals import Comparison
 
+STYLE = pathlib.Path(__file__).with_name("page.css")
 # A toy world with a seed of its own, as receipts are called: the first has no number.
 WORLD = re.compile(r"toy(?:_world(\d+))?_seed(\d+)_(.+)")
 # By number of a world: its receipts by row.
@@ -69,3 +70,28 @@ def scrolling(made: str) -> str:
 def figure(title: str, chart: str) -> str:
     """A chart under its title."""
     return f"<figure><figcaption>{html.escape(title)}</figcaption>\n{chart}</figure>"
+
+
+def document(title: str, body: str, head: str = "") -> str:
+    """A whole page in the pages' style, which loads nothing.
+
+    Args:
+      title: of the window.
+      body: what is shown.
+      head: further elements of its head.
+    """
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{head}
+<title>{html.escape(title)}</title>
+<style>
+{STYLE.read_text(encoding="utf-8")}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

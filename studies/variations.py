@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import few_texts
+import live
 import receipts
 import scheduling
 from receipts import Receipt
@@ -151,7 +152,14 @@ def measure(studies: Sequence[Varied], rows: Sequence[Row]) -> Found:
     found: Found = {row: [] for row in rows}
     for study in studies:
         if missing := [row for row in rows if _kept(study, row) is None]:
-            with one_writer(study.folder, f"studies/{study.script}"):
+            shown = [
+                live.Row(
+                    str(row), study.folder / str(row), few_texts.curves_of(study.receipts, row)
+                )
+                for row in missing
+            ]
+            writer = one_writer(study.folder, f"studies/{study.script}")
+            with writer, live.drawn(shown, study.folder):
                 seconds = scheduling.run_steps(study, study.steps_of(missing))
             for row in missing:
                 receipts.write(study.receipts, _receipt(study, row, seconds))
