@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Container, Sequence
 
 import receipts
-from few_texts import STEPS, Cell, FewTexts, kept, run
+from few_texts import Cell, FewTexts, kept, run
 
 from ilm_jax.errors import UserError
 
@@ -15,8 +15,18 @@ ROW_SECONDS = 90
 BEFORE_SECONDS = 490
 
 
-def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = ()) -> str:
-    """What is still to be run and what it costs, without running anything."""
+def budget(
+    studies: Sequence[FewTexts],
+    texts: Sequence[int],
+    grid: Sequence[float] = (),
+    seconds: int = ROW_SECONDS,
+) -> str:
+    """What is still to be run and what it costs, without running anything.
+
+    Args:
+      studies, texts, grid: see `few_texts.measure`.
+      seconds: of one row.
+    """
     cells = [Cell(count, row) for count in texts for row in studies[0].rows]
     missing = [
         [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
@@ -24,12 +34,12 @@ def budget(studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[flo
     ]
     searched = len(missing[0]) * (len(grid or studies[0].grid) - 1)
     runs = searched + sum(map(len, missing))
-    seconds = runs * ROW_SECONDS + sum(map(bool, missing)) * BEFORE_SECONDS
+    whole = runs * seconds + sum(map(bool, missing)) * BEFORE_SECONDS
     kept_rows = len(studies) * len(cells) - sum(map(len, missing))
     return (
-        f"{len(studies)} seeds, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs of "
-        f"{STEPS} steps are left ({searched} of them for learning rates), about "
-        f"{seconds / 3600:.1f} core hours"
+        f"{len(studies)} seeds, {len(cells)} rows each: {kept_rows} have receipts, {runs} runs are "
+        f"left ({searched} of them for learning rates), about "
+        f"{whole / 3600:.1f} core hours"
     )
 
 

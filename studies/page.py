@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import page_parts
+import page_real
 import page_sections
 import receipts
 from exiting import exit_code
@@ -39,6 +40,9 @@ def page(kept: pathlib.Path = receipts.FOLDER) -> str:
         ("claims", "What holds", _claims()),
         ("texts", "Where stage 1 pays", page_sections.texts_section(kept)),
         ("losses", "Which of its losses pay", page_sections.losses_section(kept)),
+        ("real", "On written texts, through SmolLM2", page_real.real_section(kept)),
+        ("kept", "What language is kept", page_real.retention_section(kept)),
+        ("settings", "What single settings do", page_real.ablations_section(kept)),
         ("curves", "How rows learn", page_sections.curves_section(kept)),
         ("lists", "What it recommends", page_sections.lists_section(kept)),
         ("map", "What the Q-Former makes of items", page_sections.map_section(kept)),

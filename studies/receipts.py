@@ -129,17 +129,29 @@ def standing(folder: pathlib.Path, row: str, made_from: Mapping[str, str]) -> Re
 
 
 def joined(rows: Sequence[Receipt], metric: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """(values, weights if there are any) of a metric, of all rows one behind the other."""
+    """(values, weights if there are any) of a metric of a row's receipts.
+
+    Receipts of one catalogue are seeds of the same units, whose mean is taken unit by unit: they
+    are no more units. Those of several catalogues stand one behind the other.
+
+    Raises:
+      UserError: if two of one catalogue were not measured on the same units.
+    """
     found = [receipt.metrics[metric] for receipt in rows]
     weights = [one.weights for one in found if one.weights is not None]
-    values = np.concatenate([one.values for one in found])
-    return values, np.concatenate(weights) if weights else None
+    values = [one.values for one in found]
+    if "data" in rows[0].made_from and len({row.made_from.get("data") for row in rows}) == 1:
+        for row, one in zip(rows, found, strict=True):
+            if one.index.tolist() != found[0].index.tolist():
+                raise UserError(f"{rows[0].row} and {row.row} were measured on different items")
+        return np.mean(values, axis=0), np.mean(weights, axis=0) if weights else None
+    return np.concatenate(values), np.concatenate(weights) if weights else None
 
 
 def compare_rows(
     first: str, ours: Sequence[Receipt], second: str, theirs: Sequence[Receipt], metric: str
 ) -> Comparison:
-    """Paired test of two rows, unit by unit over all receipts of each, which are in one order.
+    """Paired test of two rows, unit by unit (see `joined`); their receipts are in one order.
 
     Raises:
       UserError: if two of a pair were not measured on the same units.

@@ -5,8 +5,8 @@
     python studies/reproduce.py rates [--model_dir DIR]
     python studies/reproduce.py order [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
     python studies/reproduce.py recommending [--pairs 0:0 1:1 2:2 3:3 4:4] [--model_dir DIR]
-    python studies/reproduce.py ilm [--data_dir DIR] [--seeds 0 1 2] [--model_dir DIR]
-                                    [--plan | --smoke]
+    python studies/reproduce.py ilm [--data_dir DIR [--texts_file FILE]] [--seeds 0 1 2]
+                                    [--model_dir DIR] [--plan | --smoke]
     python studies/reproduce.py few_texts [--dataset toy] [--data_dir DIR] [--seeds 0 1 2]
                                           [--texts 50 200 800 0] [--model_dir DIR]
                                           [--plan | --check 200_ilm … | --smoke]
@@ -171,11 +171,25 @@ def study_whole(arguments: argparse.Namespace) -> None:
         jobs_of(arguments),
         arguments.output,
         smoke=arguments.smoke,
+        written=written_of(arguments),
     )
     if arguments.plan:
         print(made.budget())
     else:
         made.run()
+
+
+def written_of(arguments: argparse.Namespace) -> dict[str, str] | None:
+    """What `ilm` reads of written texts, if there are any.
+
+    Raises:
+      UserError: for texts without data, or a language model that there is not.
+    """
+    if not arguments.texts_file:
+        return None
+    if not arguments.data_dir:
+        raise UserError("--texts_file holds texts of a dataset's items: name it (--data_dir)")
+    return {"texts_file": arguments.texts_file, "source": published.named(arguments.lm)}
 
 
 def few_texts_of(arguments: argparse.Namespace, seed: int) -> few_texts.FewTexts:
@@ -241,6 +255,8 @@ def main() -> int:
     few.set_defaults(run=count_texts)
     every = studies.add_parser("ilm", help="all that leaves receipts, and one page of it")
     every.add_argument("--data_dir", help="folder of a dataset of one's own, for the map of items")
+    every.add_argument("--texts_file", help="JSON: {item id: text}, written about these items")
+    every.add_argument("--lm", default="smollm2", help="that reads them: see quickstart --lm")
     every.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="and toy worlds")
     every.add_argument("--output", type=pathlib.Path, help="the page (default: docs/study.html)")
     short = every.add_mutually_exclusive_group()

@@ -2,25 +2,32 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import ablations
 import few_texts
 import few_texts_check
 import item_map
 import losses
 import page
+import real_texts
 import receipts
+import retention
 import variations
 from few_texts import FewTexts
-from losses import Losses
+from real_texts import RealTexts
+from retention import Retention
 from study import Study
-from variations import Row
+from variations import Row, Varied
 
 # Of the rows of one world, two at a time on two cores, stages 0 and 1 included.
-LOSSES_SECONDS = 1200
+LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 2400
 MAP_SECONDS = 900
-# Of the smoke: one loss beside all of them.
-SMOKE_LOSSES = ("all", "text")
+# Of one row through SmolLM2, on one core.
+REAL_SECONDS, RETENTION_SECONDS = 840, 1200
+# Of the smoke: one loss beside all of them, one setting beside none.
+SMOKE_LOSSES, SMOKE_SETTINGS = ("all", "text"), ("base", "queries-1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +37,21 @@ class Whole:
     Attributes:
       texts: where stage 1 pays, a study for each toy world.
       worlds: for the losses of stage 1.
+      settings: for single settings, of the same worlds.
       items: of which a map is drawn, if any.
+      real: on written texts through a published model, a study for each seed, if there are texts.
+      language: what is kept of it, if there are texts.
       output: the page.
       kept: folder of all receipts.
       smoke: a few steps of little of everything.
     """
 
     texts: Sequence[FewTexts]
-    worlds: Sequence[Losses]
+    worlds: Sequence[Varied]
+    settings: Sequence[Varied]
     items: Study | None
+    real: Sequence[RealTexts]
+    language: Retention | None
     output: pathlib.Path
     kept: pathlib.Path = receipts.FOLDER
     smoke: bool = False
@@ -49,19 +62,27 @@ class Whole:
         every = losses.rows_of(["frozen"])
         return [row for row in every if not self.smoke or row.variation in SMOKE_LOSSES]
 
+    @property
+    def setting_rows(self) -> list[Row]:
+        """Of the settings' study."""
+        every = ablations.rows_of(ablations.READERS)
+        return [row for row in every if not self.smoke or row.variation in SMOKE_SETTINGS]
+
     def budget(self) -> str:
         """What is still to be run and what it costs."""
-        lines = [f"texts:  {few_texts_check.budget(self.texts, few_texts.TEXTS)}"]
-        missing = [
-            study
-            for study in self.worlds
-            if any(receipts.read(study.receipts, study.name(row)) is None for row in self.rows)
+        lines = [
+            f"texts:  {few_texts_check.budget(self.texts, few_texts.TEXTS)}",
+            _left("losses:  ", self.worlds, self.rows, LOSSES_SECONDS),
+            _left("settings:", self.settings, self.setting_rows, SETTINGS_SECONDS),
         ]
-        hours = len(missing) * LOSSES_SECONDS / 3600
-        lines.append(
-            f"losses: {len(missing)} of {len(self.worlds)} worlds are left, about {hours:.1f} core "
-            "hours"
-        )
+        if self.real:
+            lines.append(f"real:   {few_texts_check.budget(self.real, [0], seconds=REAL_SECONDS)}")
+        if self.language is not None:
+            own = self.language
+            names = [own.name(few_texts.Cell(0, row)) for row in retention.ROWS]
+            missing = sum(receipts.read(own.receipts, name) is None for name in names)
+            hours = missing * RETENTION_SECONDS / 3600
+            lines.append(f"kept:   {missing} rows are left, about {hours:.1f} core hours")
         if self.items is not None and not self._is_drawn(self.items):
             lines.append(f"map:    about {MAP_SECONDS / 3600:.2f} core hours")
         return "\n".join(lines)
@@ -78,6 +99,11 @@ class Whole:
         grid = few_texts.GRID[:1] if self.smoke else few_texts.GRID
         few_texts.measure(self.texts, counts, grid)
         variations.measure(self.worlds, self.rows)
+        variations.measure(self.settings, self.setting_rows)
+        if self.real:
+            few_texts.measure(self.real, [0], grid if self.smoke else ())
+        if self.language is not None:
+            retention.measure(self.language, list(retention.ROWS))
         if self.items is not None and not drawn:
             item_map.run(self.items, self._map(self.items))
         page.write(self.output, self.kept)
@@ -89,6 +115,17 @@ class Whole:
         return item_map.is_of(self._map(study), study)
 
 
+def _left(name: str, studies: Sequence[Varied], rows: Sequence[Row], seconds: int) -> str:
+    """What is left of worlds."""
+    missing = [
+        study
+        for study in studies
+        if any(receipts.read(study.receipts, study.name(row)) is None for row in rows)
+    ]
+    hours = len(missing) * seconds / 3600
+    return f"{name} {len(missing)} of {len(studies)} worlds are left, about {hours:.1f} core hours"
+
+
 def of(
     folder: pathlib.Path,
     seeds: Sequence[int],
@@ -97,6 +134,7 @@ def of(
     output: pathlib.Path | None = None,
     *,
     smoke: bool = False,
+    written: Mapping[str, Any] | None = None,
 ) -> Whole:
     """The study in a folder.
 
@@ -107,6 +145,8 @@ def of(
       jobs: steps that run side by side.
       output: the page; None: docs/study.html.
       smoke: a few steps of little of everything; receipts and page stay in the folder.
+      written: texts_file and source of `RealTexts`; None: nothing is written about data of one's
+        own.
     """
     data_dir, cache_dir = places
     kept = folder / "receipts" if smoke else receipts.FOLDER
@@ -123,14 +163,53 @@ def of(
         for seed in seeds
     ]
     most = few_texts.SMOKE_STEPS if smoke else 0
-    own = kept / losses.FOLDER.name
-    worlds = [
-        losses.of_world(seed, folder / "losses", cache_dir, jobs, most_steps=most, receipts=own)
-        for seed in seeds
-    ]
+    worlds, settings = (
+        [
+            module.of_world(
+                seed,
+                folder / module.FOLDER.name,
+                cache_dir,
+                jobs,
+                most_steps=most,
+                receipts=kept / module.FOLDER.name,
+            )
+            for seed in seeds
+        ]
+        for module in (losses, ablations)
+    )
     items = None
     if data_dir:
         place = folder / f"map_{pathlib.Path(data_dir).name}"
         items = Study("custom", 0, place, data_dir, cache_dir, jobs, most_steps=most)
     page_at = output or (folder / "study.html" if smoke else page.OUTPUT)
-    return Whole(texts, worlds, items, page_at, kept, smoke)
+    real: list[RealTexts] = []
+    language: Retention | None = None
+    if data_dir and written:
+        own = {"data_dir": data_dir, "cache_dir": cache_dir, "jobs": jobs, "most_steps": most}
+        real, language = _written(folder, seeds, kept, {**own, **written})
+    return Whole(texts, worlds, settings, items, real, language, page_at, kept, smoke)
+
+
+def _written(
+    folder: pathlib.Path, seeds: Sequence[int], kept: pathlib.Path, own: Mapping[str, Any]
+) -> tuple[list[RealTexts], Retention]:
+    """The studies of written texts, whose attributes `own` are the same."""
+    real = [
+        RealTexts(
+            "custom",
+            seed,
+            folder / f"real_texts/seed{seed}",
+            receipts=kept / real_texts.FOLDER.name,
+            **own,
+        )
+        for seed in seeds
+    ]
+    language = Retention(
+        "custom",
+        seeds[0],
+        folder / "retention",
+        receipts=kept / retention.FOLDER.name,
+        passages=retention.passages_of(None),
+        **own,
+    )
+    return real, language

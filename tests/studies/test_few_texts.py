@@ -102,8 +102,9 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
         module.measure([dataclasses.replace(elsewhere, most_steps=3)], [50], grid)
 
 
-def test_rows_are_paired_text_by_text_over_all_seeds(study, tmp_path):
+def test_rows_are_paired_text_by_text_over_all_worlds(study, tmp_path, monkeypatch):
     module, one, _ = study
+    monkeypatch.setattr(module.FewTexts, "data", property(lambda own: f"world {own.seed}"))
     two = dataclasses.replace(one, seed=1, folder=tmp_path / "two")
     found = module.measure([one, two], [0], (1e-3,))
     import few_texts_report as report
@@ -177,3 +178,29 @@ def test_the_committed_receipts_are_of_todays_recipes(study):
         now = committed.made_from(cell, float(receipt.made_from["learning rate"]))
         assert receipts.changed(receipt, {**now, "data": receipt.made_from["data"]}) == []
         assert receipt.metrics["nll_content"].weights.min() > 0
+
+
+def test_seeds_of_one_catalogue_are_one_sample_of_items(study):
+    """Their mean is taken item by item: a second seed measures no other items."""
+    del study
+    import receipts
+
+    rng, tokens = np.random.default_rng(0), np.full(40, 6.0)
+
+    def row(name, mean, data, first=0):
+        values = tokens * (mean + rng.normal(0, 0.1, 40))
+        found = MetricValues("nll", "items", np.arange(40) + first, values, tokens, False)
+        return receipts.Receipt(name, {"data": data}, "", 1.0, [], {"nll": found})
+
+    def compared(data):
+        ours, theirs = ([row(n, mean, d) for d in data] for n, mean in (("a", 1.7), ("b", 1.8)))
+        return receipts.compare_rows("a", ours, "b", theirs, "nll").difference
+
+    assert compared(("one", "one")).units == 40 and compared(("one", "two")).units == 80
+    seeds = [row("a", 1.7, "one"), row("a", 1.9, "one")]
+    values, weights = receipts.joined(seeds, "nll")
+    both = [receipt.metrics["nll"].values for receipt in seeds]
+    np.testing.assert_allclose(values, (both[0] + both[1]) / 2)
+    np.testing.assert_array_equal(weights, tokens)
+    with pytest.raises(UserError, match="a and other were measured on different items"):
+        receipts.joined([seeds[0], row("other", 1.0, "one", first=1)], "nll")

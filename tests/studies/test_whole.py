@@ -17,21 +17,36 @@ def test_every_part_is_of_the_same_worlds_and_a_smoke_touches_no_receipt(whole, 
     made = whole.of(tmp_path, [0, 1], (None, None), 1)
     assert [s.dataset for s in made.texts] == [s.dataset for s in made.worlds]
     assert made.kept == whole.receipts.FOLDER and made.output == whole.page.OUTPUT
-    assert {study.receipts.parent for study in (*made.texts, *made.worlds)} == {made.kept}
+    studies = (*made.texts, *made.worlds, *made.settings)
+    assert {study.receipts.parent for study in studies} == {made.kept}
+    assert len({study.folder for study in studies}) == len(studies) == 6
     assert len(made.rows) == len(whole.losses.STAGE_ONE) and made.items is None
+    assert not made.real and made.language is None
     smoke = whole.of(tmp_path, [0], (str(tmp_path / "own"), None), 1, smoke=True)
-    for path in (smoke.kept, smoke.output, *(s.receipts for s in (*smoke.texts, *smoke.worlds))):
+    studies = (*smoke.texts, *smoke.worlds, *smoke.settings)
+    for path in (smoke.kept, smoke.output, *(s.receipts for s in studies)):
         assert path.is_relative_to(tmp_path)
     assert smoke.items.dataset == "custom" and len(smoke.rows) == 2
     words = [*smoke.texts[0].train("x", "tiny/stage1.gin"), *smoke.worlds[0].stage_one("text")]
     assert words.count("--gin.TRAIN_STEPS=4") == 2
 
 
+def test_written_texts_have_studies_of_their_own(whole, tmp_path):
+    written = {"texts_file": "texts.json", "source": "lm"}
+    made = whole.of(tmp_path, [0, 2], (str(tmp_path / "own"), None), 1, written=written)
+    assert [study.seed for study in made.real] == [0, 2] and made.language.seed == 0
+    studies = (*made.real, made.language)
+    assert {study.texts_file for study in studies} == {"texts.json"}
+    assert {study.source for study in studies} == {"lm"} and made.language.passages
+    assert len({study.folder for study in studies}) == 3
+    assert not whole.of(tmp_path, [0], (None, None), 1, written=written).real
+
+
 def test_what_has_receipts_is_not_planned(whole, tmp_path):
     told = whole.of(tmp_path, [0, 1, 2], (None, None), 1).budget()
-    assert "3 seeds, 16 rows each: " in told and "losses: 0 of 3 worlds are left" in told
+    assert "3 seeds, 16 rows each: " in told and "losses:   0 of 3 worlds are left" in told
     more = whole.of(tmp_path, [0, 9], (None, None), 1, smoke=True).budget()
-    assert "losses: 2 of 2 worlds are left, about 0.7 core hours" in more and "map:" not in more
+    assert "losses:   2 of 2 worlds are left, about 0.7 core hours" in more and "map:" not in more
     with pytest.raises(UserError, match="nowhere"):
         whole.of(tmp_path, [0], (str(tmp_path / "nowhere"), None), 1).budget()
 
@@ -49,6 +64,7 @@ def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypa
     assert asked == [
         (made.texts, whole.few_texts.SMOKE, whole.few_texts.GRID[:1]),
         (made.worlds, made.rows),
+        (made.settings, made.setting_rows),
         (made.items, tmp_path / "receipts/item_map/own.json"),
     ]
     assert made.output.is_file() and made.items.most_steps == whole.few_texts.SMOKE_STEPS
@@ -77,6 +93,7 @@ def test_a_smoke_goes_from_raw_data_to_the_page(whole, tmp_path):
         "claims",
         "texts",
         "losses",
+        "settings",
         "curves",
         "again",
     ]
