@@ -1,12 +1,13 @@
-"""What single settings are worth: queries, item tokens, vectors, and how soft tokens start.
+"""What single settings are worth: queries, item tokens, vectors, how soft tokens start, and steps.
 
 Each variation (`VARIATIONS`) changes one setting of the tiny recipes, in both stages; `base`
 changes none. Behind it stage 2 reads the texts of all training items, with stage 1 (`trained`) and
-without (`fresh`), the Q-Former trained (variations.py). nll_content of test items is compared with
-the base text by text over toy worlds, each with a seed of its own, and world by world. Receipts:
-studies/receipts/ablations.
+without (`fresh`), the Q-Former trained (variations.py). `longer` gives stage 2 as many steps more
+as stage 1 would have cost, with the Q-Former frozen too (`frozen`, `fresh-frozen`): whether stage 1
+is worth its computations. nll_content of test items is compared text by text over toy worlds, each
+with a seed of its own, and world by world. Receipts: studies/receipts/ablations.
 
-    python studies/ablations.py [--worlds 0 1 2] [--readers trained fresh]
+    python studies/ablations.py [--worlds 0 1 2] [--readers trained fresh frozen fresh-frozen]
                                 [--variations base queries-1 …] [--model_dir runs/ablations]
 """
 
@@ -31,6 +32,8 @@ def _both(**bindings: object) -> Variation:
     return Variation(named, named)
 
 
+# 120 steps of .19 to .25 core seconds, and stage 1's 300 of .44, in steps of stage 2.
+LONGER = 720
 # The recipes have eight queries, one item token, vectors of 32 dimensions, and start from data.
 VARIATIONS = {
     "base": Variation(),
@@ -43,8 +46,16 @@ VARIATIONS = {
     "vectors-64": Variation(vectors=("--dim=64",)),
     "vectors+text": Variation(vectors=("--gin_file=runs/cf_combined.gin",)),
     "drawn-start": Variation(stage_two={"READER_START": "drawn"}),
+    "longer": Variation(stage_two={"TRAIN_STEPS": LONGER}),
 }
-READERS = ("trained", "fresh")
+READERS = ("trained", "fresh", "frozen", "fresh-frozen")
+# With the Q-Former frozen, the question is that of the steps alone.
+OF_FROZEN = ("base", "longer")
+# Rows that cost the same: with stage 1, and with more of stage 2.
+EQUAL = (
+    (Row("trained", "base"), Row("fresh", "longer")),
+    (Row("frozen", "base"), Row("fresh-frozen", "longer")),
+)
 FOLDER = receipts.FOLDER / "ablations"
 
 
@@ -76,8 +87,9 @@ def of_world(
 
 
 def rows_of(readers: Iterable[str], names: Iterable[str] = VARIATIONS) -> list[Row]:
-    """Every row of these readers and variations."""
-    return [Row(*pair) for pair in itertools.product(readers, names)]
+    """Every row of these readers and variations; frozen Q-Formers have few."""
+    every = [Row(*pair) for pair in itertools.product(readers, names)]
+    return [row for row in every if "frozen" not in row.reader or row.variation in OF_FROZEN]
 
 
 def report(found: Found) -> str:
@@ -97,6 +109,10 @@ def report(found: Found) -> str:
         for name, cells in rows.items():
             if name != "base" and "base" in rows:
                 lines.append(variations.difference(name, cells, "base", rows["base"]))
+    there = [pair for pair in EQUAL if found.keys() >= set(pair)]
+    lines += ["", "stage 1 beside as many computations of stage 2"] if there else []
+    for one, other in there:
+        lines.append(variations.difference(str(one), found[one], str(other), found[other]))
     return "\n".join(lines).strip()
 
 

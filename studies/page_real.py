@@ -161,6 +161,20 @@ def ablations_section(kept: pathlib.Path) -> str:
         title = f"{title}: nats less those of the base (left of 0: better), worlds: {len(same)}"
         chart = charts.forest(spans, across="less base, nats", label=title)
         parts += [figure(title, chart), tests_table("setting", tested)]
+    equal = with_all(worlds, [str(row) for pair in ablations.EQUAL for row in pair])
+    if equal:
+        tested = []
+        for one, other in ablations.EQUAL:
+            ours, theirs = column(equal, str(one)), column(equal, str(other))
+            test = receipts.compare_rows(str(one), ours, str(other), theirs, METRIC)
+            over = variations.over_worlds(ours, theirs) if len(equal) > 1 else math.nan
+            said = f"; over worlds p = {over:.2g}" * (len(equal) > 1)
+            tested.append((f"{one} less {other}", test, said))
+        parts += [
+            "<p>Stage 1, or its computations spent on stage 2 "
+            f"({ablations.LONGER} steps for {few_texts.STEPS}), on {len(equal)} worlds:</p>",
+            tests_table("rows", tested),
+        ]
     if not parts:
         return ""
     return "\n".join(

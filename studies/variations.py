@@ -27,10 +27,12 @@ from ilm_jax.locks import one_writer
 from ilm_jax.training import finished
 
 # Reader -> (row of the comparison, its own bindings).
+_FROZEN = {few_texts.FROZEN: ("^adaptor/",)}
 READERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "frozen": ("ilm", {few_texts.FROZEN: ("^adaptor/",)}),
     "trained": ("ilm", {}),
+    "frozen": ("ilm", _FROZEN),
     "fresh": ("ilm-rand", {}),  # without stage 1
+    "fresh-frozen": ("ilm-rand", _FROZEN),
 }
 RATE = 3e-3  # of all these readers, with all texts: studies/receipts/few_texts
 METRIC = "nll_content"
@@ -105,9 +107,8 @@ class Varied(Study):
             sources["QFORMER_FROM"] = str(self.folder / f"stage1-{row.variation}")
         every = min(few_texts.EVERY, self.most_steps or few_texts.EVERY)
         own = {**few_texts.stage_two(RATE, every), **bindings}
-        return self.train(
-            str(row), recipe, **sources, **own, **self.variations[row.variation].stage_two
-        )
+        own |= self.variations[row.variation].stage_two
+        return self.train(str(row), recipe, **sources, **own)
 
     def name(self, row: Row) -> str:
         """Of a row's receipt."""

@@ -31,7 +31,7 @@ def test_each_variation_changes_its_own_setting_alone(study, tmp_path):
             (made.stage_one(name), made.stage_one("base"), one.stage_one),
             *(
                 (made.stage_two(row), made.stage_two(study.Row(row.reader, "base")), one.stage_two)
-                for row in study.rows_of(study.READERS, [name])
+                for row in study.rows_of(["trained", "fresh"], [name])
             ),
         ):
             more = shared(command) - shared(base)
@@ -41,6 +41,18 @@ def test_each_variation_changes_its_own_setting_alone(study, tmp_path):
         run = run_of(made.stage_two(study.Row("fresh", f"queries-{queries}")))
         assert run.objective.configs["qformer"].num_queries == queries
     assert run_of(made.stage_one("item-tokens-4")).objective.configs["qformer"].num_item_tokens == 4
+
+
+def test_steps_are_asked_of_frozen_readers_alone(study, tmp_path):
+    rows = study.rows_of(study.READERS)
+    assert len(rows) == len(set(rows)) == 2 * len(study.VARIATIONS) + 2 * 2
+    assert {row.variation for row in rows if "frozen" in row.reader} == {"base", "longer"}
+    made = study.Ablations("toy", 0, tmp_path)
+    for _, longer in study.EQUAL:
+        run = run_of(made.stage_two(longer))
+        assert run.trainer.total_steps == study.LONGER > 120
+        assert (run.trainer.trainable == ("^adaptor/",)) == (longer.reader == "fresh-frozen")
+        assert not any("QFORMER_FROM" in word for word in made.stage_two(longer))
 
 
 def test_a_variations_vectors_are_fitted_before_what_reads_them(study, tmp_path):
@@ -74,7 +86,9 @@ def test_rows_are_compared_with_the_base_of_their_reader(study):
         study.Row("trained", "base"): cells(1.7),
         study.Row("trained", "queries-1"): cells(1.9),
         study.Row("fresh", "base"): cells(1.6),
+        study.Row("fresh", "longer"): cells(1.65),
     }
     told = study.report(found)
     assert "base below queries-1: queries-1 - base = 0.2000 [" in told
-    assert "base           1.6940  1.7040   1.6990" in told and told.count(" - base = ") == 1
+    assert "base           1.6940  1.7040   1.6990" in told and told.count(" - base = ") == 2
+    assert "fresh-longer below trained-base: trained-base - fresh-longer = 0.0500 [" in told
