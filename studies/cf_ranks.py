@@ -36,7 +36,7 @@ from ilm_jax.cf.negatives import SamplerConfig
 from ilm_jax.cf.sequences import Sequences
 from ilm_jax.data.catalogue.splits import TEST, VALID, Splits
 from ilm_jax.errors import UserError
-from ilm_jax.files import atomic_write
+from ilm_jax.files import atomic_write, sha256_json
 from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.metrics.ranking import ndcg
 from ilm_jax.runs import gin_config, sampled
@@ -139,7 +139,10 @@ class Bench:
         run = gin_config.build(FitCF, [self.recipe], words).trained(self.splits)
         if not isinstance(run, SequentialFit):
             raise UserError(f"--recipe={self.recipe} trains no sequential model")
-        item = run.fit().item
+        try:
+            item = run.fit().item
+        except ValueError as error:
+            raise UserError(f"{loss}, {rank} ranks, m={drawn}, rate {rate:g}: {error}") from error
         users = [run.user_vectors(Sequences.before(self.splits, fold)) for fold in (VALID, TEST)]
         valid, test = (evaluation.vector_scorer(user, item) for user in users)
         return valid, test
@@ -153,6 +156,12 @@ class Bench:
         """The best of them."""
         if len(self.rates) == 1:
             return self.rates[0]
+        if self.only_kept:
+            there = [r for r in self.rates if self.path(loss, rank, TUNED_AT, r, 0).exists()]
+            if len(there) < len(self.rates):
+                raise UserError(
+                    f"{self.folder} has no runs at all rates of {loss}, {rank} ranks yet"
+                )
         tried = self.tried(loss, rank)
         return max(tried, key=lambda rate: tried[rate])
 
@@ -201,6 +210,8 @@ def convergence(bench: Bench) -> list[str]:
 
 def report(found: PerUser, bench: Bench, more: Sequence[str] = ()) -> None:
     """Writes table and plot of what there is."""
+    if not found:
+        raise UserError(f"{bench.folder} holds no finished run: leave out --only_kept")
     mean = {name: np.mean(values, axis=0) for name, values in found.items()}
     with atomic_write(bench.folder / "table.txt") as stream:
         stream.write("\n".join([*table(mean, found, bench), *more]) + "\n")
@@ -282,6 +293,12 @@ def draw(mean: dict, bench: Bench) -> None:
             axes.legend(frameon=False)
     with atomic_write(bench.folder / "ranks.png", "wb") as stream:
         figure.savefig(stream, format="png")
+
+
+def recipe_digest(recipe: str) -> str:
+    """Of all that a recipe binds."""
+    gin_config.build(FitCF, [recipe], [])
+    return sha256_json(gin_config.bindings_of(gin_config.operative_config()))
 
 
 def main() -> int:

@@ -61,8 +61,8 @@ def lines(
     across_scale = _scale(min(xs), max(xs), LEFT + 12, WIDTH - RIGHT - 12)
     up_scale = _scale(*_padded(ys), height - BOTTOM, TOP)
     parts = _axes(height, up_scale, _round(*_padded(ys)), across, up)
-    for x, label in (ticks or {x: f"{x:g}" for x in _round(min(xs), max(xs))}).items():
-        parts.append(_text(across_scale(x), height - BOTTOM + 14, label, "middle"))
+    for x, tick in (ticks or {x: f"{x:g}" for x in _round(min(xs), max(xs))}).items():
+        parts.append(_text(across_scale(x), height - BOTTOM + 14, tick, "middle"))
     for line in found:
         path = " ".join(f"{across_scale(x):.1f},{up_scale(y):.1f}" for x, y in line.points)
         kind = f"line c{line.colour}{' dashed' if line.dashed else ''}"

@@ -3,7 +3,7 @@
 Stage 1 reads the texts of all training items, stage 2 those of so many (`TEXTS`; 0: all), the first
 by a hash of the items' ids. Rows are `ilm-rand` and `ilm`, each with the Q-Former trained and with
 it frozen, where the adaptor alone trains. Every row of every number of texts has the learning rate
-that is best on the validation items of the first seed, out of one grid, and of its run the
+that is best on the validation items of seed 0, out of one grid, and of its run the
 checkpoint with the lowest validation loss: so none is judged after it has overfitted. Test items
 are described, and nll_content is compared text by text over all seeds; of the toy dataset each seed
 has a world of its own.
@@ -12,12 +12,12 @@ A row that is measured leaves a receipt in studies/receipts/few_texts, and is no
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import chosen_rates
 import live
 import receipts
 from receipts import Receipt
@@ -28,14 +28,16 @@ from study import Study, plan
 from ilm_jax.data.catalogue.splits import TRAIN, make_splits
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
-from ilm_jax.files import atomic_write, sha256_json
+from ilm_jax.files import sha256_json
 from ilm_jax.locks import one_writer
+from ilm_jax.metrics.values import MetricValues
 from ilm_jax.training import finished
 from ilm_jax.training.writers import read_metrics
 
 TEXTS = (50, 200, 800, 0)
 GRID = (1e-3, 3e-3, 1e-2)
 STEPS, EVERY = 120, 20
+TRAIN_ITEMS = "elm24.Elm24Settings.train_items"
 FROZEN = "trainer.TrainerConfig.trainable"
 # Row -> (row of the comparison, whether its Q-Former is frozen).
 ROWS = {
@@ -94,7 +96,7 @@ class FewTexts(Study):
         """The command that trains a row at a rate."""
         row, frozen = self.rows[cell.row]
         bindings = self.texts_alone(rate)
-        bindings["elm24.Elm24Settings.train_items"] = cell.texts
+        bindings[TRAIN_ITEMS] = cell.texts
         if frozen:
             bindings[FROZEN] = ("^adaptor/",)
         return self.train_row(row, place(cell, rate), **bindings)
@@ -103,9 +105,20 @@ class FewTexts(Study):
         """Bindings of a stage 2 at a rate."""
         return stage_two(rate, min(EVERY, self.most_steps or EVERY))
 
+    def further_metrics(self, run: pathlib.Path) -> dict[str, MetricValues]:
+        """What is measured of a row beside its texts."""
+        del run
+        return {}
+
+    @property
+    def rates_name(self) -> str:
+        """Of the rates that seed 0 chose."""
+        found = self.name("rates").replace(f"_seed{self.seed}_", "_seed0_")
+        return found.replace(f"toy_world{self.seed}_", "toy_")
+
     def name(self, cell: Cell | str) -> str:
         """Of a row's receipt; data of one's own go by the name of their folder."""
-        own = pathlib.Path(self.data_dir).name if self.data_dir else ""
+        own = pathlib.Path(self.data_dir).resolve().name if self.data_dir else ""
         named = own if self.family == "custom" else self.dataset.replace("/", "_")
         return f"{named}_seed{self.seed}_{cell}"
 
@@ -211,21 +224,35 @@ def kept(study: FewTexts, cell: Cell, rate: float) -> Receipt | None:
 
 
 def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dict[str, float]:
-    """Each cell's learning rate, by the lowest validation loss of the study's runs."""
-    path = study.receipts / f"{study.name('rates')}.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    missing = [cell for cell in cells if str(cell) not in record]
-    if missing:
+    """Each cell's learning rate: seed 0 chooses, other seeds take what it chose."""
+    named = {str(cell): cell for cell in cells}
+
+    def search(rows: Sequence[str]) -> dict[str, dict[float, float]]:
+        missing = [named[row] for row in rows]
         runs = [(cell, rate) for cell in missing for rate in grid]
-        with one_writer(study.folder, "studies/reproduce.py"):
+        shown = [_shown(study, *run) for run in runs]
+        with one_writer(study.folder, "studies/reproduce.py"), live.drawn(shown, study.folder):
             run_steps(study, [*_before(study, missing), *(_trained(study, *run) for run in runs)])
-        for cell in missing:
-            losses = {f"{rate:g}": lowest(study, cell, rate)[1] for rate in grid}
-            record[str(cell)] = {"rate": float(min(losses, key=losses.__getitem__)), **losses}
-        with atomic_write(path) as stream:
-            json.dump(record, stream, indent=1)
-            stream.write("\n")
-    return {str(cell): record[str(cell)]["rate"] for cell in cells}
+        return {
+            str(cell): {rate: lowest(study, cell, rate)[1] for rate in grid} for cell in missing
+        }
+
+    path = study.receipts / f"{study.rates_name}.json"
+    rows = {row: _without_rate(study, cell) for row, cell in named.items()}
+    return chosen_rates.chosen(path, rows, grid, None if study.seed else search)
+
+
+def _without_rate(study: FewTexts, cell: Cell) -> dict[str, str]:
+    """What a rate is chosen for: a receipt's `made_from` at one rate that is the same for all."""
+    made = study.made_from(cell, 1.0)
+    del made["learning rate"]
+    return made
+
+
+def _shown(study: FewTexts, cell: Cell, rate: float) -> live.Row:
+    """A row as it is drawn while it learns."""
+    behind = curves_of(study.behind or study.receipts, cell)
+    return live.Row(place(cell, rate), study.folder / place(cell, rate), behind)
 
 
 def _before(study: FewTexts, cells: Sequence[Cell]) -> list[Step]:
@@ -251,25 +278,19 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
         words = ["evaluate", f"--model_dir={output.parent}", f"--output={output}", *study.scored]
         steps.append(_trained(study, cell, rate))
         steps.append((f"evaluate {place(cell, rate)}", words, output / results.SUMMARY))
-    kept_curves = study.behind or study.receipts
-    shown = [
-        live.Row(
-            str(cell), study.folder / place(cell, rates[str(cell)]), curves_of(kept_curves, cell)
-        )
-        for cell in cells
-    ]
+    shown = [_shown(study, cell, rates[str(cell)]) for cell in cells]
     with one_writer(study.folder, "studies/reproduce.py"), live.drawn(shown, study.folder):
         seconds = run_steps(study, steps)
     for cell in cells:
         rate = rates[str(cell)]
         took = seconds.get(place(cell, rate), 0.0)
         took += seconds.get(f"evaluate {place(cell, rate)}", 0.0)
+        folder = study.folder / place(cell, rate)
+        made_from, curve = study.made_from(cell, rate), validations(folder)
         stored = results.read(_evaluation(study, cell, rate))
-        made_from, curve = (
-            study.made_from(cell, rate),
-            validations(study.folder / place(cell, rate)),
-        )
         receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
+        metrics = {**receipt.metrics, **study.further_metrics(folder)}
+        receipt = dataclasses.replace(receipt, metrics=metrics)
         receipts.write(study.receipts, receipt)
     print(f"{study.dataset}, seed {study.seed}: {time.monotonic() - start:.0f} s", flush=True)
 

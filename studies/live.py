@@ -8,6 +8,7 @@ import dataclasses
 import html
 import math
 import pathlib
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -70,8 +71,12 @@ def _stamp(row: Row) -> float:
 
 
 def _write(page: pathlib.Path, rows: Sequence[Row], *, ended: bool = False) -> None:
-    with atomic_write(page) as stream:
-        stream.write(text(rows, ended=ended))
+    """Writes what there is; a page that cannot be written stops no study."""
+    try:
+        with atomic_write(page) as stream:
+            stream.write(text(rows, ended=ended))
+    except (OSError, ValueError) as error:
+        print(f"{page} was not written: {error}", file=sys.stderr, flush=True)
 
 
 def text(rows: Sequence[Row], *, ended: bool = False) -> str:

@@ -12,7 +12,16 @@ import losses
 import receipts
 import variations
 from charts import Line, Span
-from page_parts import Worlds, column, figure, tests_table, with_all, worlds_of
+from page_parts import (
+    ROUNDING,
+    Worlds,
+    column,
+    figure,
+    tests_table,
+    with_all,
+    within_rounding,
+    worlds_of,
+)
 from receipts import Receipt
 
 from ilm_jax.metrics.intervals import Comparison, mean_interval
@@ -24,12 +33,6 @@ VIEWS = {
     "untrained": "An untrained Q-Former",
     "stage 1": "After stage 1",
 }
-ROUNDING = (
-    "<p>Intervals and p are over items of these runs. What rounding alone does to a run is not in "
-    "them: up to .06 nats with all texts, .09 with fifty, between two versions of the code that "
-    "are the same in exact arithmetic. A smaller difference is not decided by them.</p>"
-)
-ROUNDED = 0.09
 
 
 def texts_section(kept: pathlib.Path) -> str:
@@ -61,17 +64,12 @@ def texts_section(kept: pathlib.Path) -> str:
         cells = {(count, row): column(some, _name(count, row)) for row in few_texts.ROWS}
         for _, test in few_texts_report.tests(cells):
             rests = "frozen" if "frozen" in test.first else "trained"
-            tested.append((f"{_said(count)}, {rests}", test, _within_rounding(test)))
+            tested.append((f"{_said(count)}, {rests}", test, within_rounding(test)))
     title = "What stage 1 changes, paired text by text (left of 0: it helps)"
     spans = [Span(name, test.difference, 0) for name, test, _ in tested]
     chart = charts.forest(spans, across="with stage 1 less without, nats", label=title)
     parts += [figure(title, chart), tests_table("texts, Q-Former", tested), ROUNDING]
     return "\n".join(parts)
-
-
-def _within_rounding(test: Comparison) -> str:
-    small = abs(test.difference.mean) < ROUNDED
-    return ", within what rounding does" if small and test.verdict != "undecided" else ""
 
 
 def _said(count: int) -> str:
@@ -127,10 +125,10 @@ def losses_section(kept: pathlib.Path) -> str:
     pairs = [(name, "text") for name in rows if name != "text"]
     pairs += [(name, "text-longer") for name in rows if name.partition("-")[0] != "text"]
     pairs = [(name, other) for name, other in pairs if other in rows]
-    tested = [
-        (f"{name} less {other}", _less(rows, name, other), _over_worlds(rows[name], rows[other]))
-        for name, other in pairs
-    ]
+    tested = []
+    for name, other in pairs:
+        test, over = variations.compared(name, rows[name], other, rows[other])
+        tested.append((f"{name} less {other}", test, over))
     title = "Nats per content token less those of item-text losses alone (left of 0: better)"
     return "\n".join(
         [
@@ -141,6 +139,7 @@ def losses_section(kept: pathlib.Path) -> str:
             f"frozen. Toy worlds, each with a seed of its own: {len(worlds)}.</p>",
             figure(title, charts.forest(spans, across="less text, nats", label=title)),
             tests_table("losses", tested),
+            ROUNDING,
         ]
     )
 
@@ -153,10 +152,6 @@ def _less(
     rows: Mapping[str, Sequence[Receipt]], one: str, other: str, some: slice = slice(None)
 ) -> Comparison:
     return receipts.compare_rows(one, rows[one][some], other, rows[other][some], variations.METRIC)
-
-
-def _over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> str:
-    return f"; over worlds p = {variations.over_worlds(ours, theirs):.2g}" if len(ours) > 1 else ""
 
 
 def curves_section(kept: pathlib.Path) -> str:

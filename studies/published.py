@@ -89,10 +89,10 @@ class PublishedStudy(Study):
             "dataset_config.DatasetConfig.truncate_targets": True,
         }
 
-    def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
+    def recipes_of(self, row: str) -> list[str]:
         """See `Study`; what `ilm convert` wrote says which architecture it is."""
-        verb, recipe, *words = super().train_row(row, stage, **bindings)
-        return [verb, recipe, f"--gin_file={self.lm}/model.gin", *words]
+        first, *others = super().recipes_of(row)
+        return [first, f"{self.lm}/model.gin", *others]
 
     def closing(self, stored: Mapping[str, results.Stored]) -> list[str]:
         """See `Study`: texts of every row, and how to talk with the best reader."""

@@ -28,6 +28,8 @@ from few_texts import Cell, FewTexts
 from published import PublishedStudy
 
 from ilm_jax.checkpoints.identity import identity
+from ilm_jax.data.formats.text_records import read_texts
+from ilm_jax.tasks.elm24_texts import ARITY
 
 STEPS, EVERY = 200, 50
 # Tokens of a written text, and of metadata.
@@ -35,9 +37,9 @@ TARGETS, METADATA = 32, 48
 SHAPE = "models/decoder_tiny.gin"
 FOLDER = receipts.FOLDER / "real_texts"
 TEXTS_FILE = "elm24.Elm24Settings.texts_file"
-# Of a row's 1,600 training texts, and 256 of the test items'.
+# So many of the test items' texts are measured.
 SCORED = (*few_texts.MEASURED, "--texts=256")
-# MovieLens 1M's, by gin/runs/cf_ml1m.gin.
+# MovieLens 1M's of gin/runs/cf_ml1m.gin, with fewer dimensions.
 VECTORS = ("--dim=64", "--alpha=1", "--regularisation=0.0025", "--epochs=8")
 
 
@@ -76,10 +78,20 @@ class RealTexts(PublishedStudy, FewTexts):
             "dataset_config.DatasetConfig.truncate_targets": True,
         }
 
-    def train_row(self, row: str, stage: str = "", **bindings: object) -> list[str]:
+    def recipes_of(self, row: str) -> list[str]:
         """See `Study`: rows are those of gin/lm, eight texts a step that share none."""
-        verb, recipe, model, *words = super().train_row(row, stage, **bindings)
-        return [verb, recipe, "--gin_file=lm/long.gin", model, *words]
+        first, *others = super().recipes_of(row)
+        return [first, "lm/long.gin", *others]
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        """See `Study`."""
+        return [pathlib.Path(self.texts_file)]
+
+    def name(self, cell: Cell | str) -> str:
+        """See `FewTexts`; the language model's name follows the data's."""
+        data = pathlib.Path(self.data_dir or "").resolve().name
+        return f"{published.folder_name(data, self.source)}_seed{self.seed}_{cell}"
 
     def texts_alone(self, rate: float) -> dict[str, object]:
         """See `FewTexts`."""
@@ -96,13 +108,14 @@ class RealTexts(PublishedStudy, FewTexts):
         """See `FewTexts`.
 
         The shape that `ilm convert` writes is not there before it has run: another stands for it,
-        and `made_from` has the identity of the weights.
+        and `made_from` has the identity of the weights; and that of the texts, wherever they lie.
         """
         found = super().commands(cell, rate)
         del found["stage 0"]
-        row = [word for word in found["row"] if not word.startswith(f"--gin.{TEXTS_FILE}=")]
-        row[row.index(f"--gin_file={self.lm}/model.gin")] = f"--gin_file={SHAPE}"
-        return {**found, "row": row}
+        shape, texts = f"--gin_file={self.lm}/model.gin", f"--gin.{TEXTS_FILE}="
+        row = [word for word in found["row"] if not word.startswith(texts)]
+        found["row"] = [f"--gin_file={SHAPE}" if word == shape else word for word in row]
+        return found
 
     def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
         """See `FewTexts`."""
@@ -111,7 +124,18 @@ class RealTexts(PublishedStudy, FewTexts):
             "vectors": " ".join(self.cf_flags()),
             "language model": identity(self.source),
             "texts": identity(self.texts_file),
+            "measured": " ".join(self.scored),
         }
+
+
+def checked(file: str) -> str:
+    """The name of a file of texts, which is read before anything is trained.
+
+    Raises:
+      UserError: if it is none.
+    """
+    read_texts(file, ARITY)
+    return file
 
 
 def words_of(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def words_of(flags: argparse.Namespace, seed: int) -> dict[str, Any]:
         "cache_dir": flags.cache_dir,
         "jobs": flags.jobs or scheduling.default_jobs(),
         "source": published.named(flags.lm),
-        "texts_file": flags.texts_file,
+        "texts_file": checked(flags.texts_file),
     }
 
 
@@ -135,11 +159,11 @@ def parser_of(script: str, text: str | None) -> argparse.ArgumentParser:
     )
     folder = f"runs/{script.removesuffix('.py')}"
     parser.add_argument("--data_dir", required=True, help="folder of the raw files")
-    parser.add_argument("--texts_file", required=True, help="JSON: {item id: text}")
+    parser.add_argument("--texts_file", required=True, help="{item id: text}, or JSON lines")
     parser.add_argument("--lm", default="smollm2", help="a published language model")
     parser.add_argument("--model_dir", default=folder, help="where everything is written")
     parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
-    parser.add_argument("--jobs", type=int, help="steps that run side by side")
+    parser.add_argument("--jobs", type=scheduling.jobs, help="steps that run side by side")
     return parser
 
 

@@ -35,6 +35,7 @@ import few_texts_check
 import few_texts_report
 import published
 import rates
+import real_texts
 import recommending
 import scheduling
 import whole
@@ -189,7 +190,8 @@ def written_of(arguments: argparse.Namespace) -> dict[str, str] | None:
         return None
     if not arguments.data_dir:
         raise UserError("--texts_file holds texts of a dataset's items: name it (--data_dir)")
-    return {"texts_file": arguments.texts_file, "source": published.named(arguments.lm)}
+    file = real_texts.checked(arguments.texts_file)
+    return {"texts_file": file, "source": published.named(arguments.lm)}
 
 
 def few_texts_of(arguments: argparse.Namespace, seed: int) -> few_texts.FewTexts:
@@ -268,7 +270,7 @@ def main() -> int:
         study.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
         study.add_argument(
             "--jobs",
-            type=int,
+            type=scheduling.jobs,
             help="steps that run side by side (default: 2 on a CPU of two cores or more, else 1)",
         )
     arguments = parser.parse_args()

@@ -3,9 +3,11 @@
 Each row of `ROWS` trains a published language model on the written texts of a dataset's items, as
 real_texts.py does, with the same steps: `frozen` the reader alone, `lora` low-rank updates beside
 it, `text-full` all of the model (without items). Before and after, the model reads passages that
-have nothing to do with items: the topics of Python's own reference, which come with every Python
+have nothing to do with items: the topics of Python's own reference, which this Python brings
 (`pydoc_data.topics`), or --passages FILE. Their nll is compared passage by passage with the
-untrained model's. Receipts: studies/receipts/retention.
+untrained model's. Another Python has other words in its reference: what was measured stands, and
+rows that are missing are refused until all are measured with one. Receipts:
+studies/receipts/retention.
 
     python studies/retention.py --data_dir DIR --texts_file DIR/descriptions.json
                                 [--rows frozen lora text-full] [--model_dir runs/retention]
@@ -32,7 +34,9 @@ from few_texts import Cell
 from jaxtyping import Array, PyTree
 from real_texts import RealTexts
 from receipts import Receipt
+from study import READER_ROWS
 
+from ilm_jax.checkpoints.identity import identity
 from ilm_jax.checkpoints.language_models import load_language_model
 from ilm_jax.data.tokenizers import Tokenizer, open_tokenizer_at
 from ilm_jax.errors import UserError
@@ -42,7 +46,7 @@ from ilm_jax.metrics.values import MetricValues
 from ilm_jax.runs.opening import load_trained, run_of_folder
 
 FOLDER = receipts.FOLDER / "retention"
-METRIC = "passage_nll"
+METRIC, BEFORE = "passage_nll", "before"
 # Tokens of a passage: what is shorter is left out, what is longer cut.
 LENGTH = 128
 # Row -> (row of real_texts.py, further recipes, learning rate).
@@ -60,10 +64,12 @@ class Retention(RealTexts):
 
     Attributes:
       passages: texts that have nothing to do with items.
+      asked: whether they were asked for by name.
     """
 
     receipts: pathlib.Path = FOLDER
     passages: Sequence[str] = ()
+    asked: bool = False
     rows: ClassVar[Mapping[str, tuple[str, bool]]] = {
         name: (plain, False) for name, (plain, *_) in ROWS.items()
     }
@@ -73,17 +79,47 @@ class Retention(RealTexts):
         """See `Study`."""
         return {**super().recipes, "text-full": TEXT_FULL}
 
+    def recipes_of(self, row: str) -> list[str]:
+        """See `Study`; `row` is one of these rows."""
+        plain, more, _ = ROWS[row]
+        return [*super().recipes_of(plain), *more]
+
     def train_cell(self, cell: Cell, rate: float) -> list[str]:
         """See `FewTexts`."""
-        verb, *words = super().train_cell(cell, rate)
-        more = [f"--gin_file={recipe}" for recipe in ROWS[cell.row][1]]
-        last = max(n for n, word in enumerate(words) if word.startswith("--gin_file=")) + 1
-        return [verb, *words[:last], *more, *words[last:]]
+        bindings = {**self.texts_alone(rate), few_texts.TRAIN_ITEMS: cell.texts}
+        sources = {"CF_TABLE": str(self.table)} if ROWS[cell.row][0] in READER_ROWS else {}
+        where = few_texts.place(cell, rate)
+        recipes = self.recipes_of(cell.row)
+        return self.train(where, *recipes, LM_FROM=str(self.lm), **sources, **bindings)
 
     def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
         """See `FewTexts`."""
-        digest = hashlib.sha256("\0".join(self.passages).encode()).hexdigest()
-        return {**super().made_from(cell, rate), "passages": digest[:16]}
+        return {**super().made_from(cell, rate), **self.read}
+
+    @property
+    def read(self) -> dict[str, str]:
+        """What passages are: those of the untrained model's receipt, if nothing else was asked."""
+        first = receipts.read(self.receipts, self.name(BEFORE))
+        if first is not None and not self.asked:
+            return {name: first.made_from.get(name, "") for name in ("passages", "length")}
+        return {"passages": self.digest, "length": str(LENGTH)}
+
+    @property
+    def digest(self) -> str:
+        """Of the passages."""
+        return hashlib.sha256("\0".join(self.passages).encode()).hexdigest()[:16]
+
+    def further_metrics(self, run: pathlib.Path) -> dict[str, MetricValues]:
+        """See `FewTexts`."""
+        return {METRIC: after(self, run)}
+
+    def check_passages(self) -> None:
+        """Raises UserError if what there is was measured with other passages than these."""
+        if self.read["passages"] != self.digest:
+            raise UserError(
+                f"{self.receipts} holds receipts of other passages (another Python's reference): "
+                "delete them all to measure anew, or run this with that Python"
+            )
 
 
 def passage_nll(
@@ -146,27 +182,22 @@ def measure(study: Retention, rows: Sequence[str]) -> dict[str, Receipt]:
     """Receipts by row; "before" is the published model's. What has none is run.
 
     Raises:
-      UserError: as `few_texts.measure`.
+      UserError: as `few_texts.measure`, and if what there is was measured with other passages.
     """
-    found: dict[str, Receipt] = {}
-    first = receipts.read(study.receipts, study.name("before"))
+    name = study.name(BEFORE)
+    made_from = {"language model": identity(study.source), **study.read}
+    first = receipts.standing(study.receipts, name, made_from)
     if first is None:
-        kept = {METRIC: before(study)}
-        first = Receipt(study.name("before"), {}, receipts.commit(), 0.0, [], kept)
+        first = Receipt(name, made_from, receipts.commit(), 0.0, [], {METRIC: before(study)})
         receipts.write(study.receipts, first)
-    found["before"] = first
+    found = {BEFORE: first}
     for row in rows:
         cell, rate = Cell(0, row), ROWS[row][2]
-        receipt = few_texts.kept(study, cell, rate)
-        if receipt is None:
+        if few_texts.kept(study, cell, rate) is None:
+            study.check_passages()
             few_texts.run(study, [cell], {str(cell): rate})
-            receipt = few_texts.kept(study, cell, rate)
+        receipt = few_texts.kept(study, cell, rate)
         assert receipt is not None
-        if METRIC not in receipt.metrics:
-            own = after(study, study.folder / few_texts.place(cell, rate))
-            metrics = {**receipt.metrics, METRIC: own}
-            receipt = dataclasses.replace(receipt, metrics=metrics)
-            receipts.write(study.receipts, receipt)
         found[row] = receipt
     return found
 
@@ -174,15 +205,15 @@ def measure(study: Retention, rows: Sequence[str]) -> dict[str, Receipt]:
 def report(found: Mapping[str, Receipt]) -> str:
     """A line for each row: perplexity of the passages, and what training changed."""
     lines = []
-    first = found["before"].metrics[METRIC]
+    first = found[BEFORE].metrics[METRIC]
     for row, receipt in found.items():
         own = receipt.metrics[METRIC]
         lines.append(f"{row:10} perplexity of passages {math.exp(own.mean):.2f}")
-        if row != "before":
+        if row != BEFORE:
             texts = receipt.metrics["nll_content"]
             described = mean_interval(texts.values, texts.weights)
             lines[-1] += f", nll_content of test items' texts {described}"
-            lines.append(f"  {compare(row, own.values, 'before', first.values, own.weights)}")
+            lines.append(f"  {compare(row, own.values, BEFORE, first.values, own.weights)}")
     return "\n".join(lines)
 
 
@@ -213,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         words = real_texts.words_of(flags, flags.seed)
-        study = Retention(**words, passages=passages_of(flags.passages))
+        study = Retention(**words, passages=passages_of(flags.passages), asked=bool(flags.passages))
         print("\n" + report(measure(study, flags.rows)))
 
     return exit_code(run, "retention.py")

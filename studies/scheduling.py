@@ -28,6 +28,13 @@ def default_jobs() -> int:
     return 1 if accelerator or (os.cpu_count() or 1) < 2 else 2
 
 
+def jobs(word: str) -> int:
+    """A number of steps side by side; argparse tells of a ValueError."""
+    if not word.isdecimal() or int(word) < 1:
+        raise ValueError(word)
+    return int(word)
+
+
 def run_steps(
     study: "Study", steps: Sequence[Step], earlier: Sequence[pathlib.Path] = ()
 ) -> dict[str, float]:

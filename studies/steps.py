@@ -23,6 +23,7 @@ from ilm_jax.cli.words import split_bindings
 from ilm_jax.errors import UserError
 from ilm_jax.files import atomic_write, sha256_json
 from ilm_jax.runs import gin_config
+from ilm_jax.runs.fitting import FitCF
 from ilm_jax.runs.run import Run
 from ilm_jax.training import finished
 
@@ -92,7 +93,7 @@ def output_of(done: pathlib.Path) -> pathlib.Path:
 
 def is_named(path: pathlib.Path, command: Sequence[str]) -> bool:
     """Whether a command names a path, or one in it; also inside JSON."""
-    whole = re.compile(re.escape(str(path)) + r"(?![\w.-])")
+    whole = re.compile(re.escape(str(path)) + r"(?![\w.+-])")
     return any(whole.search(word) for word in command)
 
 
@@ -100,7 +101,7 @@ def _made_from(
     study: "Study", command: Sequence[str], earlier: Sequence[pathlib.Path]
 ) -> dict[str, Any]:
     """The command, the data, and what it reads: outputs of earlier steps, a published model."""
-    named = [str(path) for path in earlier if is_named(path, command)]
+    named = [str(path) for path in (*earlier, *study.files) if is_named(path, command)]
     named += [word.partition("=")[2] for word in command if word.startswith("--source=")]
     return {
         "command": list(command),
@@ -123,11 +124,21 @@ def recipe_bindings(command: Sequence[str], leave_out: Container[str]) -> dict[s
     return {name: value for name, value in recipe.items() if name not in leave_out}
 
 
+def fit_bindings(command: Sequence[str]) -> dict[str, str]:
+    """What the recipe of `ilm fit_cf` binds; empty without one, where flags say all."""
+    files = [word.partition("=")[2] for word in command if word.startswith("--gin_file=")]
+    if not files:
+        return {}
+    gin_config.build(FitCF, files, split_bindings(command[1:])[0])
+    return gin_config.bindings_of(gin_config.operative_config(defaults=False))
+
+
 def _recipe(command: Sequence[str]) -> str:
-    """Digest of what a step that trains binds."""
-    if command[0] != "train":
-        return ""
-    return sha256_json(recipe_bindings(command, finished.PLACES))
+    """Digest of what a step that trains or fits binds."""
+    if command[0] == "train":
+        return sha256_json(recipe_bindings(command, finished.PLACES))
+    found = fit_bindings(command) if command[0] == "fit_cf" else {}
+    return sha256_json(found) if found else ""
 
 
 def _check_made_from(

@@ -88,6 +88,11 @@ class Study:
         return self.folder / "cf.safetensors"
 
     @property
+    def files(self) -> Sequence[pathlib.Path]:
+        """Files of a user's that commands name: with another content they make something else."""
+        return ()
+
+    @property
     def recipes(self) -> Mapping[str, str | None]:
         """Row -> recipe; None for the frozen language model as it stands."""
         return RECIPES
@@ -201,15 +206,17 @@ class Study:
             sources["CF_TABLE"] = str(self.table)
         if row == "ilm":
             sources["QFORMER_FROM"] = str(self.folder / "stage1")
-        recipe = self.recipes[row]
-        assert recipe is not None, f"{row} is not trained"
-        recipes = [recipe]
         if self.heads and row in READER_ROWS:
-            recipes.append(self.head)
             sources["TOKENIZER"] = str(self.tokenizer)
             # What reads no item has learnt what it can by then.
             sources |= {"TRAIN_STEPS": FLOOR_STEPS} if row in FLOORS else {}
-        return self.train(stage or row, *recipes, **sources, **bindings)
+        return self.train(stage or row, *self.recipes_of(row), **sources, **bindings)
+
+    def recipes_of(self, row: str) -> list[str]:
+        """The recipes that train a row, in order."""
+        recipe = self.recipes[row]
+        assert recipe is not None, f"{row} is not trained"
+        return [recipe, self.head] if self.heads and row in READER_ROWS else [recipe]
 
 
 def plan(

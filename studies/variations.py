@@ -9,21 +9,24 @@ receipt, and is not run again.
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import few_texts
 import live
 import receipts
 import scheduling
+from exiting import exit_code
 from receipts import Receipt
 from scipy import stats
-from steps import Step, recipe_bindings
+from steps import Step, fit_bindings, recipe_bindings
 from study import Study, plan
 
+from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.files import sha256_json
 from ilm_jax.locks import one_writer
+from ilm_jax.metrics.intervals import Comparison, mean_interval
 from ilm_jax.training import finished
 
 # Reader -> (row of the comparison, its own bindings).
@@ -34,7 +37,6 @@ READERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "fresh": ("ilm-rand", {}),  # without stage 1
     "fresh-frozen": ("ilm-rand", _FROZEN),
 }
-RATE = 3e-3  # of all these readers, with all texts: studies/receipts/few_texts
 METRIC = "nll_content"
 
 
@@ -71,15 +73,43 @@ class Varied(Study):
 
     Attributes:
       receipts: folder of what was measured.
+      script: that runs the study.
+      readers: those that are asked for where none is named.
+      rates: the learning rate of every reader.
     """
 
     receipts: pathlib.Path = pathlib.Path()
     script: ClassVar[str]
+    readers: ClassVar[Sequence[str]]
+    rates: ClassVar[Mapping[str, float]]
+
+    @classmethod
+    def of_world(
+        cls, number: int, folder: pathlib.Path, cache_dir: str | None = None, **more: Any
+    ) -> Self:
+        """The study of one toy world, whose number is the seed, in a folder of its own there.
+
+        Args:
+          number: of the world.
+          folder: of all worlds.
+          cache_dir: of prepared data.
+          **more: see the class.
+        """
+        dataset, own = f"toy/world{number}" if number else "toy", folder / f"world{number}"
+        return cls(dataset, number, own, cache_dir=cache_dir, **more)
 
     @property
     def variations(self) -> Mapping[str, Variation]:
         """By name."""
         raise NotImplementedError
+
+    def rows(self, readers: Iterable[str] = (), names: Iterable[str] = ()) -> list[Row]:
+        """Rows of these readers and variations; none: of all."""
+        return [
+            Row(reader, name)
+            for reader in readers or self.readers
+            for name in names or self.variations
+        ]
 
     def table_of(self, variation: str) -> pathlib.Path:
         """The vectors that a variation reads."""
@@ -88,8 +118,10 @@ class Varied(Study):
 
     def fit(self, variation: str) -> list[str]:
         """The command that fits a variation's own vectors."""
-        words = [*self.variations[variation].vectors, *self.data_flags()]
-        return ["fit_cf", *words, f"--output={self.table_of(variation)}", f"--seed={self.seed}"]
+        own = self.variations[variation].vectors
+        recipe = any(word.startswith("--gin_file=") for word in own)
+        seed = f"--gin.SEED={self.seed}" if recipe else f"--seed={self.seed}"
+        return ["fit_cf", *own, *self.data_flags(), f"--output={self.table_of(variation)}", seed]
 
     def stage_one(self, variation: str) -> list[str]:
         """The command of a stage 1."""
@@ -106,7 +138,7 @@ class Varied(Study):
         if plain == "ilm":
             sources["QFORMER_FROM"] = str(self.folder / f"stage1-{row.variation}")
         every = min(few_texts.EVERY, self.most_steps or few_texts.EVERY)
-        own = {**few_texts.stage_two(RATE, every), **bindings}
+        own = {**few_texts.stage_two(self.rates[row.reader], every), **bindings}
         own |= self.variations[row.variation].stage_two
         return self.train(str(row), recipe, **sources, **own)
 
@@ -123,8 +155,10 @@ class Varied(Study):
             name: sha256_json(recipe_bindings(command, few_texts.PLACES))
             for name, command in commands.items()
         }
-        vectors = " ".join(self.variations[row.variation].vectors)
-        return made | ({"vectors": vectors} if vectors else {})
+        if own := self.variations[row.variation].vectors:
+            recipe = fit_bindings(self.fit(row.variation))
+            made["vectors"] = sha256_json([*own, recipe])
+        return made
 
     def steps_of(self, rows: Sequence[Row]) -> list[Step]:
         """Every step of some rows, in order."""
@@ -183,39 +217,88 @@ def _receipt(study: Varied, row: Row, seconds: Mapping[str, float]) -> Receipt:
     return receipts.of_evaluation(study.name(row), made, took, curve, stored, few_texts.METRICS)
 
 
-def difference(first: str, ours: Sequence[Receipt], second: str, theirs: Sequence[Receipt]) -> str:
-    """A paired test over items, and over worlds where there are several, in a line.
+def compared(
+    first: object, ours: Sequence[Receipt], second: object, theirs: Sequence[Receipt]
+) -> tuple[Comparison, str]:
+    """A paired test over items, and what one over worlds (or seeds) says, where there are several.
 
     Raises:
       UserError: if the two were not measured on the same items of a world.
     """
-    said = f"  {receipts.compare_rows(first, ours, second, theirs, METRIC)}"
-    if len(ours) > 1:
-        said += f"; over {len(ours)} worlds p = {over_worlds(ours, theirs):.2g}"
-    return said
+    test = receipts.compare_rows(str(first), ours, str(second), theirs, METRIC)
+    if len(ours) < 2:
+        return test, ""
+    unit = "seeds" if len({receipt.made_from.get("data") for receipt in ours}) == 1 else "worlds"
+    return test, f"; over {len(ours)} {unit} p = {over_worlds(ours, theirs):.2g}"
 
 
 def over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> float:
-    """p of a paired t test whose units are worlds."""
+    """p of a paired t test whose units are worlds, or seeds."""
     means = [[receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)]
     return float(stats.ttest_rel(*means).pvalue)
 
 
-def of_world(number: int, folder: pathlib.Path) -> tuple[str, int, pathlib.Path]:
-    """(dataset, seed, folder of its own) of a toy world, whose number is the seed."""
-    return f"toy/world{number}" if number else "toy", number, folder / f"world{number}"
+def report(found: Found, pairs: Callable[[Sequence[str]], Iterable[tuple[str, str]]]) -> str:
+    """The text to print: each row's nll_content by world, and pairs of a reader's variations.
+
+    Args:
+      found: receipts of rows.
+      pairs: of the variations of a reader, those that are compared.
+
+    Raises:
+      UserError: if two rows of a world were not measured on the same items.
+    """
+    lines = []
+    for reader in dict.fromkeys(row.reader for row in found):
+        rows = {row.variation: cells for row, cells in found.items() if row.reader == reader}
+        lines += ["", f"{reader}; {METRIC} of test items by world, then pooled"]
+        for name, cells in rows.items():
+            each = "  ".join(f"{cell.mean(METRIC):.4f}" for cell in cells)
+            pooled = mean_interval(*receipts.joined(cells, METRIC)).mean
+            lines.append(f"  {name:14} {each}   {pooled:.4f}")
+        for first, second in pairs(list(rows)):
+            lines.append(line_of(*compared(first, rows[first], second, rows[second])))
+    return "\n".join(lines).strip()
 
 
-def parser_of(script: str, text: str | None, readers: Iterable[str]) -> argparse.ArgumentParser:
-    """A parser with the words of every such study."""
+def line_of(test: Comparison, more: str) -> str:
+    """What `compared` found."""
+    return f"  {test}{more}"
+
+
+def run_script(
+    kind: type[Varied],
+    text: str | None,
+    told: Callable[[Found], str],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the words of such a study and runs it; returns the exit code.
+
+    Args:
+      kind: the study.
+      text: what it is.
+      told: makes what is printed.
+      argv: words; None: the command line's.
+    """
     parser = argparse.ArgumentParser(
-        prog=script, description=text, formatter_class=argparse.RawTextHelpFormatter
+        prog=kind.script, description=text, formatter_class=argparse.RawTextHelpFormatter
     )
-    every = list(readers)
-    folder = f"runs/{script.removesuffix('.py')}"
+    folder = f"runs/{kind.script.removesuffix('.py')}"
     parser.add_argument("--worlds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--readers", nargs="+", choices=every, default=every)
+    parser.add_argument("--readers", nargs="+", choices=kind.readers, default=kind.readers)
+    parser.add_argument("--variations", nargs="+", metavar="NAME", default=(), help="default: all")
     parser.add_argument("--model_dir", default=folder, help="where everything is written")
     parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
-    parser.add_argument("--jobs", type=int, default=scheduling.default_jobs())
-    return parser
+    parser.add_argument("--jobs", type=scheduling.jobs, default=scheduling.default_jobs())
+    flags = parser.parse_args(argv)
+
+    def run() -> None:
+        places = pathlib.Path(flags.model_dir), flags.cache_dir
+        worlds = [kind.of_world(world, *places, jobs=flags.jobs) for world in flags.worlds]
+        if unknown := set(flags.variations) - set(worlds[0].variations):
+            known = ", ".join(worlds[0].variations)
+            raise UserError(f"--variations {unknown.pop()}: there are {known}")
+        rows = worlds[0].rows(flags.readers, flags.variations)
+        print("\n" + told(measure(worlds, rows)))
+
+    return exit_code(run, kind.script)

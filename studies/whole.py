@@ -15,19 +15,21 @@ import real_texts
 import receipts
 import retention
 import variations
+from ablations import Ablations
 from few_texts import FewTexts
+from losses import Losses
 from real_texts import RealTexts
 from retention import Retention
 from study import Study
 from variations import Row, Varied
 
 # Of the rows of one world, two at a time on two cores, stages 0 and 1 included.
-LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 2400
+LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 3600
 MAP_SECONDS = 900
 # Of one row through SmolLM2, on one core.
 REAL_SECONDS, RETENTION_SECONDS = 840, 1200
 # Of the smoke: one loss beside all of them, one setting beside none.
-SMOKE_LOSSES, SMOKE_SETTINGS = ("all", "text"), ("base", "queries-1")
+SMOKE_LOSSES, SMOKE_SETTINGS = ("all", "text"), (Row("fresh", "base"), Row("fresh", "queries-1"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +61,14 @@ class Whole:
     @property
     def rows(self) -> list[Row]:
         """Of the losses' study."""
-        every = losses.rows_of(["frozen"])
+        every = self.worlds[0].rows(["frozen"])
         return [row for row in every if not self.smoke or row.variation in SMOKE_LOSSES]
 
     @property
     def setting_rows(self) -> list[Row]:
         """Of the settings' study."""
-        every = ablations.rows_of(ablations.READERS)
-        return [row for row in every if not self.smoke or row.variation in SMOKE_SETTINGS]
+        every = self.settings[0].rows()
+        return [row for row in every if not self.smoke or row in SMOKE_SETTINGS]
 
     def budget(self) -> str:
         """What is still to be run and what it costs."""
@@ -165,17 +167,17 @@ def of(
     most = few_texts.SMOKE_STEPS if smoke else 0
     worlds, settings = (
         [
-            module.of_world(
+            kind.of_world(
                 seed,
-                folder / module.FOLDER.name,
+                folder / where.name,
                 cache_dir,
-                jobs,
+                jobs=jobs,
                 most_steps=most,
-                receipts=kept / module.FOLDER.name,
+                receipts=kept / where.name,
             )
             for seed in seeds
         ]
-        for module in (losses, ablations)
+        for kind, where in ((Losses, losses.FOLDER), (Ablations, ablations.FOLDER))
     )
     items = None
     if data_dir:

@@ -1,8 +1,11 @@
 """The ablations: each changes its one setting in the stages that have it, and nothing else."""
 
+import json
+
 import numpy as np
 import pytest
 
+from ilm_jax.cli import fit_cf
 from ilm_jax.metrics.values import MetricValues
 from ilm_jax.runs import gin_config
 from ilm_jax.runs.run import Run
@@ -11,6 +14,16 @@ from ilm_jax.runs.run import Run
 @pytest.fixture
 def study(script):
     return script("ablations")
+
+
+def fit_of(command):
+    """The methods that a command of `ilm fit_cf` fits."""
+    values, bindings = fit_cf._flags(), []
+    words = [word for word in command[1:] if not word.startswith("--gin.")]
+    bindings = [w.removeprefix("--gin.") for w in command[1:] if w.startswith("--gin.")]
+    values(["fit_cf", *words])
+    make = fit_cf._from_recipe if values.gin_file else fit_cf._from_flags
+    return make(values, bindings).methods
 
 
 def run_of(command):
@@ -27,46 +40,61 @@ def test_each_variation_changes_its_own_setting_alone(study, tmp_path):
         return {word for word in words if not any(f"{name}=" in word for name in own)}
 
     for name, one in study.VARIATIONS.items():
-        for command, base, bound in (
-            (made.stage_one(name), made.stage_one("base"), one.stage_one),
-            *(
-                (made.stage_two(row), made.stage_two(study.Row(row.reader, "base")), one.stage_two)
-                for row in study.rows_of(["trained", "fresh"], [name])
-            ),
-        ):
-            more = shared(command) - shared(base)
+        pairs = [(made.stage_one(name), made.stage_one("base"), one.stage_one)]
+        for row in made.rows(["trained", "fresh"], [name]):
+            base = study.Row(row.reader, "base")
+            pairs.append((made.stage_two(row), made.stage_two(base), one.stage_two))
+        for command, base, bound in pairs:
+            more, less = shared(command) - shared(base), shared(base) - shared(command)
             tables = {f"--gin.CF_TABLE='{made.table_of(name)}'"} if one.vectors else set()
-            assert more == {f"--gin.{key}={value!r}" for key, value in bound.items()} | tables
+            own_words = {f"--gin.{key}={value!r}" for key, value in bound.items()} | tables
+            assert more <= own_words <= shared(command)
+            names = {word.partition("=")[0] for word in more}
+            assert {word.partition("=")[0] for word in less} <= names
+            run_of(command)  # the recipe can be built
     for queries in (1, 2, 4, 16):
         run = run_of(made.stage_two(study.Row("fresh", f"queries-{queries}")))
         assert run.objective.configs["qformer"].num_queries == queries
+        # Five texts share a row of the base; so they do with other numbers of soft tokens.
+        assert run.dataset.pack_room * 136 - 1.8 * 136 == pytest.approx(5 * (queries - 8), abs=0.1)
     assert run_of(made.stage_one("item-tokens-4")).objective.configs["qformer"].num_item_tokens == 4
 
 
-def test_steps_are_asked_of_frozen_readers_alone(study, tmp_path):
-    rows = study.rows_of(study.READERS)
-    assert len(rows) == len(set(rows)) == 2 * len(study.VARIATIONS) + 2 * 2
-    assert {row.variation for row in rows if "frozen" in row.reader} == {"base", "longer"}
+def test_rates_are_those_that_were_chosen_with_few_texts(study):
+    chosen = json.loads((study.receipts.FOLDER / "few_texts/toy_seed0_rates.json").read_text())
+    names = {"trained": "ilm", "fresh": "ilm-rand", "frozen": "ilm-frozen"}
+    names["fresh-frozen"] = "ilm-rand-frozen"
+    for reader, row in names.items():
+        assert study.Ablations.rates[reader] == chosen[f"all_{row}"]["rate"]
+
+
+def test_steps_are_asked_where_rows_cost_the_same(study, tmp_path):
     made = study.Ablations("toy", 0, tmp_path)
-    for _, longer in study.EQUAL:
-        run = run_of(made.stage_two(longer))
-        assert run.trainer.total_steps == study.LONGER > 120
-        assert (run.trainer.trainable == ("^adaptor/",)) == (longer.reader == "fresh-frozen")
+    rows = made.rows()
+    assert len(rows) == len(set(rows)) == 2 * (len(study.VARIATIONS) - 2) + 2 + 1 + 2
+    assert made.rows(["frozen"]) == [study.Row("frozen", "base")]
+    assert {row for pair in study.EQUAL for row in pair} <= set(rows)
+    for one, longer in study.EQUAL:
+        run, shorter = run_of(made.stage_two(longer)), run_of(made.stage_two(one))
+        assert run.trainer.total_steps == study.LONGER > shorter.trainer.total_steps == 120
+        assert run.trainer.trainable == shorter.trainer.trainable
         assert not any("QFORMER_FROM" in word for word in made.stage_two(longer))
 
 
 def test_a_variations_vectors_are_fitted_before_what_reads_them(study, tmp_path):
     made = study.Ablations("toy", 0, tmp_path)
-    steps = [
-        name for name, *_ in made.steps_of(study.rows_of(["trained", "fresh"], ["vectors-64"]))
-    ]
-    assert steps == [
+    rows = made.rows(["trained", "fresh"], ["vectors-64"])
+    assert [name for name, *_ in made.steps_of(rows)] == [
         *("cf", "stage0", "cf-vectors-64", "stage1-vectors-64", "trained-vectors-64"),
         *("evaluate trained-vectors-64", "fresh-vectors-64", "evaluate fresh-vectors-64"),
     ]
-    assert "--dim=64" in made.fit("vectors-64")
-    made_from = made.made_from(study.Row("fresh", "vectors-64"))
-    assert made_from["vectors"] == "--dim=64" and "stage 1" not in made_from
+    digests = set()
+    for name, one in study.VARIATIONS.items():
+        if one.vectors:
+            method = fit_of(made.fit(name))[0]
+            assert method.dim == {"vectors-16": 16, "vectors-64": 64}.get(name, 32)
+            digests.add(made.made_from(study.Row("fresh", name))["vectors"])
+    assert len(digests) == 3 and "stage 1" not in made.made_from(study.Row("fresh", "base"))
 
 
 def test_rows_are_compared_with_the_base_of_their_reader(study):
@@ -86,9 +114,9 @@ def test_rows_are_compared_with_the_base_of_their_reader(study):
         study.Row("trained", "base"): cells(1.7),
         study.Row("trained", "queries-1"): cells(1.9),
         study.Row("fresh", "base"): cells(1.6),
-        study.Row("fresh", "longer"): cells(1.65),
+        study.Row("fresh", "longer-.01"): cells(1.65),
     }
     told = study.report(found)
     assert "base below queries-1: queries-1 - base = 0.2000 [" in told
     assert "base           1.6940  1.7040   1.6990" in told and told.count(" - base = ") == 2
-    assert "fresh-longer below trained-base: trained-base - fresh-longer = 0.0500 [" in told
+    assert "fresh-longer-.01 below trained-base: trained-base - fresh-longer-.01 = 0.0500 [" in told

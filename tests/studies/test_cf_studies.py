@@ -1,9 +1,12 @@
 """The studies of collaborative filtering keep what they measured, and never mix it up."""
 
+import itertools
 import pathlib
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 
 STUDIES = pathlib.Path(__file__).parents[2] / "studies"
@@ -60,9 +63,59 @@ def test_ranks_are_corrected_in_sequential_models_too(tmp_path):
     lines = first.stdout.splitlines()
     assert sum(" m=4: " in line and ", finds 0." in line for line in lines) == 6
     assert "twice" not in first.stdout  # with one rate nothing is chosen
-    names = {path.name for path in (tmp_path / "kept").glob("*.npz")}
-    assert len(names) == 6 and "warp_corrected_m0_rate0.003_epochs2_seed0.npz" in names
+    files = {path.name.partition("_rate")[0]: path for path in (tmp_path / "kept").glob("*.npz")}
+    kinds = [
+        f"{loss}_{rank}" for loss in ("warp", "lambdarank") for rank in ("sampled", "corrected")
+    ]
+    assert set(files) == {
+        *(f"{kind}_m4" for kind in kinds),
+        "warp_corrected_m0",
+        "lambdarank_corrected_m0",
+    }
+    ranks = {name: np.load(path)["ranks"] for name, path in files.items()}
+    pairs = list(itertools.combinations(ranks.values(), 2))
+    assert all(not np.array_equal(one, other) for one, other in pairs)  # each is its own training
     again = study("cf_ranks.py", tmp_path, *words, "--seeds", "0")
     assert again.stdout == first.stdout[first.stdout.index("test NDCG@10") :]
     other = study("cf_ranks.py", tmp_path, *words[2:], "--seeds", "0")
     assert "holds results of another recipe" in other.stderr
+
+
+def test_what_a_test_can_find_follows_from_its_standard_error(script):
+    ranks = script("cf_ranks")
+    one, other = np.zeros(100), np.tile([0.0, 0.2], 50)
+    # The standard deviation of differences of 0 and -.2 is .1005, its error a tenth of that.
+    assert ranks.findable(one, other) == pytest.approx(2.8 * 0.01005, rel=1e-3)
+    assert ranks.findable(one, one) == 0
+
+
+def test_each_target_is_ranked_by_what_came_before_it(script, monkeypatch, tmp_path):
+    ranks = script("cf_ranks")
+    asked, bound = [], []
+
+    class Fit(ranks.SequentialFit):
+        def __init__(self):
+            pass
+
+        def fit(self):
+            return types.SimpleNamespace(item=np.eye(3))
+
+        def user_vectors(self, sequences):
+            asked.append(sequences)
+            return np.eye(3)
+
+    def build(kind, files, words):
+        bound.append(dict(word.split("=", 1) for word in words))
+        return types.SimpleNamespace(trained=lambda splits: Fit())
+
+    monkeypatch.setattr(ranks.gin_config, "build", build)
+    monkeypatch.setattr(ranks.Sequences, "before", lambda splits, fold: fold)
+    monkeypatch.setattr(ranks.evaluation, "vector_scorer", lambda user, item: asked[-1])
+    bench = ranks.Bench(None, None, tmp_path, [0], 2, [0.1], [4], recipe="tiny/sasrec.gin")
+    bench._sequential("lambdarank", "sampled", 4, 0.1, 2, 1)
+    assert asked == [ranks.VALID, ranks.TEST]
+    assert bound[0]["sequential.SequentialConfig.rank"] == "'sampled'" and bound[0]["SEED"] == "1"
+    assert bound[0]["sequential.SequentialConfig.cutoff"] == "10"
+    bench._sequential("warp", "corrected", ranks.FULL, 0.1, 2, 1)
+    assert bound[1]["negatives.SamplerConfig.kind"] == "'all'"
+    assert "negatives.SamplerConfig.drawn" not in bound[1]

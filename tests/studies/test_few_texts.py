@@ -16,6 +16,8 @@ from ilm_jax.training import finished
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORDS = (
+    "chosen_rates",
+    "live",
     "few_texts_report",
     "few_texts_check",
     "few_texts",
@@ -97,7 +99,12 @@ def test_a_row_with_a_receipt_is_not_run_again_and_another_recipes_is_refused(st
     again = module.measure([elsewhere], [50], grid)
     assert not ran and again.keys() == found.keys()
     assert "0.0 core hours" in checking.budget([elsewhere], [50], grid)
-    # Another recipe: the receipts are not taken for it.
+    # Another recipe: neither receipts nor rates are taken for it.
+    with pytest.raises(
+        UserError, match=r"_rates\.json: the rate of 50_.* for another row, stage 0"
+    ):
+        module.measure([dataclasses.replace(elsewhere, most_steps=3)], [50], grid)
+    (one.receipts / "toy_seed0_rates.json").unlink()
     with pytest.raises(UserError, match="made from another row, stage 0"):
         module.measure([dataclasses.replace(elsewhere, most_steps=3)], [50], grid)
 
@@ -150,6 +157,29 @@ def test_a_check_runs_a_row_again_and_says_whether_it_matches(study, monkeypatch
             checking.check_rows([one], [wrong])
     with pytest.raises(UserError, match="no receipt"):
         checking.check_rows([one], ["200_ilm"])
+
+
+def test_seed_0_chooses_rates_for_all(study, tmp_path):
+    module, one, ran = study
+    other = dataclasses.replace(one, seed=3, dataset="toy/world3", folder=tmp_path / "three")
+    with pytest.raises(
+        UserError, match=r"toy_seed0_rates\.json has no rate for 50_ilm-rand: seed 0"
+    ):
+        module.measure([other], [50], (2e-3, 1e-3))
+    assert not ran
+    module.measure([one], [50], (2e-3, 1e-3))
+    ran.clear()
+    found = module.measure([other], [50], (2e-3, 1e-3))
+    assert {rows[0].made_from["learning rate"] for rows in found.values()} == {"0.001"}
+    assert len([name for name in ran if name.startswith("few_texts/")]) == len(module.ROWS)
+    ran.clear()
+    module.measure([one], [50], (1e-3, 5e-3))  # a rate that was not tried
+    assert len([name for name in ran if name.endswith("_0.005")]) >= len(module.ROWS)
+    path = one.receipts / "toy_seed0_rates.json"
+    for damaged in ("{", '{"50_ilm": {}}', '{"50_ilm": {"rate": "high"}}', "[]"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"_rates\.json holds no rates"):
+            module.measure([one], [50], (1e-3,))
 
 
 def test_a_damaged_receipt_is_named(study):

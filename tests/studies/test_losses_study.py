@@ -17,7 +17,7 @@ def study(script):
 
 def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):
     made = study.Losses("toy", 0, tmp_path)
-    rows = [study.Row(reader, losses) for reader in study.READERS for losses in study.STAGE_ONE]
+    rows = made.rows()
     steps = {name: words for name, words, _ in made.steps_of(rows)}
     own = ("MODEL_DIR", "SCHEDULE", "TRAIN_STEPS", "QFORMER_FROM")
 
@@ -30,7 +30,7 @@ def test_runs_differ_in_the_losses_of_stage_one_alone(study, tmp_path):
         assert f"--gin.TRAIN_STEPS={count}" in words and f"--gin.SCHEDULE={schedule!r}" in words
         texts = count * schedule["item_text"] / sum(schedule.values())
         assert texts == (300 if losses == "text-longer" else 150)
-        for reader in study.READERS:
+        for reader in made.readers:
             words = steps[f"{reader}-{losses}"]
             assert shared(words) == shared(steps[f"{reader}-all"])
             assert f"--gin.QFORMER_FROM='{tmp_path / f'stage1-{losses}'}'" in words
@@ -56,7 +56,7 @@ def test_losses_are_compared_item_by_item_and_world_by_world(study):
     shifts = {"all": 0.0, "text+items": 0.1, "text+users": 0.0, "text": 0.2, "text-longer": 0.2}
     wobble = (0.0, 0.01, -0.01)
     found = {
-        study.Row("frozen", losses): [
+        study.variations.Row("frozen", losses): [
             receipt(study, shift + (losses == "text") * more) for more in wobble
         ]
         for losses, shift in shifts.items()
@@ -66,7 +66,7 @@ def test_losses_are_compared_item_by_item_and_world_by_world(study):
     assert "undecided: all - text+users = 0.0000" in told
     line = next(line for line in told.splitlines() if "all - text =" in line)
     assert "180 pairs" in line and float(line.rpartition("p = ")[2]) == pytest.approx(8e-4, rel=0.1)
-    found[study.Row("frozen", "text")] = [receipt(study, first=1, row="other")] * 3
+    found[study.variations.Row("frozen", "text")] = [receipt(study, first=1, row="other")] * 3
     with pytest.raises(UserError, match="row and other were measured on different items"):
         study.report(found)
 
@@ -74,7 +74,7 @@ def test_losses_are_compared_item_by_item_and_world_by_world(study):
 def test_a_world_with_receipts_is_not_run_again(study, tmp_path, monkeypatch):
     monkeypatch.setattr(study.Losses, "data", "catalogue")
     made = study.Losses("toy", 0, tmp_path, receipts=tmp_path / "receipts")
-    rows = [study.Row("frozen", losses) for losses in ("all", "text")]
+    rows = [study.variations.Row("frozen", losses) for losses in ("all", "text")]
     ran = []
 
     def run(one, steps):
@@ -104,3 +104,14 @@ def test_a_world_with_receipts_is_not_run_again(study, tmp_path, monkeypatch):
     monkeypatch.setitem(study.STAGE_ONE, "text", ({"item_text": 1}, 151))
     with pytest.raises(UserError, match="frozen-text.json was made from another stage 1"):
         study.variations.measure([made], rows)
+
+
+def test_the_committed_receipts_are_of_todays_recipes(study, monkeypatch, tmp_path):
+    """Delete those whose recipe was changed on purpose: their rows are run again."""
+    monkeypatch.setattr(study.Losses, "data", "catalogue")
+    for world in range(4):
+        made = study.Losses.of_world(world, tmp_path)
+        for row in made.rows(["frozen"]):
+            receipt = study.receipts.read(study.FOLDER, made.name(row))
+            now = {**made.made_from(row), "data": receipt.made_from["data"]}
+            assert study.receipts.changed(receipt, now) == []

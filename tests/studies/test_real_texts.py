@@ -84,10 +84,13 @@ def test_a_receipt_is_of_these_texts_vectors_and_weights(script, words, monkeypa
     cell = real.Cell(0, "ilm")
     made = study.made_from(cell, 3e-3)
     assert made.keys() == {
-        *("data", "learning rate", "row", "stage 1", "vectors", "language model", "texts")
+        *("data", "learning rate", "row", "stage 1", "vectors", "language model", "texts"),
+        "measured",
     }
+    assert study.name(cell) == "data_instruct_seed0_all_ilm"
     moved = dataclasses.replace(study, folder=tmp_path / "elsewhere")
     assert moved.made_from(cell, 3e-3) == made
+    study.train_cell(cell, 3e-3)
     (tmp_path / "other.json").write_text(json.dumps({"1": "Another text."}))
     other = dataclasses.replace(study, texts_file=str(tmp_path / "other.json"))
     monkeypatch.setattr(real, "VECTORS", ("--dim=8",))
@@ -107,7 +110,49 @@ def test_low_rank_updates_and_all_weights_train_where_their_rows_say_so(script, 
         assert run.dataset.settings.text_only == (row == "text-full")
     assert trains["text-full"] == ("^lm/",)
     assert trains["lora"] == (*trains["frozen"], "/lora_[ab]$")
-    assert "passages" in study.made_from(retention.Cell(0, "lora"), 1e-3)
+    made = study.made_from(retention.Cell(0, "lora"), 1e-3)
+    assert made["passages"] == study.digest and made["length"] == "128"
+
+
+def test_another_pythons_passages_are_not_mixed_with_those_that_were_read(script, words):
+    retention = script("retention")
+    study = retention.Retention(**words, passages=("As this Python has it.",))
+    first = {"language model": retention.identity(study.source), **study.read}
+    found = retention.Receipt(study.name("before"), first, "", 1.0, [], {})
+    retention.receipts.write(study.receipts, found)
+    other = dataclasses.replace(study, passages=("As another has it.",))
+    # Receipts stand, whatever this Python has; rows that are missing cannot be compared with them.
+    assert other.made_from(retention.Cell(0, "lora"), 1.0)["passages"] == study.digest
+    with pytest.raises(UserError, match="receipts of other passages"):
+        retention.measure(other, ["lora"])
+    asked = dataclasses.replace(other, asked=True)
+    with pytest.raises(UserError, match="before.json was made from another passages"):
+        retention.measure(asked, ["lora"])
+
+
+def test_an_edited_file_of_texts_makes_another_step(script, words, monkeypatch):
+    """Else what was trained on the texts before would be taken for what these make."""
+    real, steps = script("real_texts"), script("steps")
+    study = real.RealTexts(**words)
+    monkeypatch.setattr(real.RealTexts, "lm", study.folder / "lm")
+    command = ["train", f"--gin.{real.TEXTS_FILE}={words['texts_file']!r}"]
+    monkeypatch.setattr(steps, "_recipe", lambda command: "")
+    before = steps._made_from(study, command, [])
+    assert steps._made_from(study, command, []) == before
+    texts = json.loads(study.files[0].read_text())
+    study.files[0].write_text(json.dumps({**texts, "1": "Another."}))
+    after = steps._made_from(study, command, [])
+    assert [name for name in before if before[name] != after[name]] == [words["texts_file"]]
+
+
+def test_what_is_no_file_of_texts_is_told_before_anything_runs(script, words, tmp_path, capsys):
+    real = script("real_texts")
+    file = tmp_path / "texts.json"
+    file.write_text("[1]")
+    flags = ["--data_dir", words["data_dir"], "--lm", words["source"], "--model_dir", str(tmp_path)]
+    assert real.main([*flags, "--texts_file", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "texts.json: a list instead of {item id: text}" in line
 
 
 def test_passages_are_compared_with_the_model_as_it_was(script, tmp_path):

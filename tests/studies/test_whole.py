@@ -54,17 +54,23 @@ def test_what_has_receipts_is_not_planned(whole, tmp_path):
 def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypatch):
     pytest.importorskip("markdown")
     asked, data = [], tmp_path / "own"
+    monkeypatch.setattr(whole.retention, "measure", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.few_texts, "measure", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.variations, "measure", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.item_map, "run", lambda *words: asked.append(words))
     monkeypatch.setattr(whole.Study, "data", "fingerprint")
-    made = whole.of(tmp_path, [0], (str(data), None), 1, smoke=True)
-    assert "map:    about" in made.budget()
+    written = {"texts_file": "texts.json", "source": "lm"}
+    made = whole.of(tmp_path, [0], (str(data), None), 1, smoke=True, written=written)
+    told = made.budget()
+    assert "map:    about" in told and "kept:   3 rows are left, about 1.0 core hours" in told
+    assert "real:   1 seeds, 5 rows each: 0 have receipts, 10 runs are left (5 of them" in told
     made.run()
     assert asked == [
         (made.texts, whole.few_texts.SMOKE, whole.few_texts.GRID[:1]),
         (made.worlds, made.rows),
         (made.settings, made.setting_rows),
+        (made.real, [0], whole.few_texts.GRID[:1]),
+        (made.language, ["frozen", "lora", "text-full"]),
         (made.items, tmp_path / "receipts/item_map/own.json"),
     ]
     assert made.output.is_file() and made.items.most_steps == whole.few_texts.SMOKE_STEPS
