@@ -127,10 +127,10 @@ def retention_section(kept: pathlib.Path) -> str:
             receipt = receipts.read(folder, f"{stem}_all_{row}")
             if receipt is None:
                 continue
-            lines.append(_kept_line(f"{row}: {said}", receipt))
             own = receipt.metrics.get(retention.METRIC)
             if own is None or len(own.values) != len(first.values):
                 raise UserError(f"{folder / receipt.row}.json is of other passages: delete it")
+            lines.append(_kept_line(f"{row}: {said}", receipt))
             test = compare(row, own.values, "as published", first.values, own.weights)
             tested.append((f"{row} less as published", test, ""))
         head = "<tr><th>what trained</th><th>perplexity of passages</th><th>nats, texts</th></tr>"

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from ilm_jax.data.sources.prepare import load_catalogue
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
 from ilm_jax.files import atomic_write
@@ -193,11 +194,12 @@ def test_a_damaged_receipt_is_named(study):
             module.measure([one], [50], (1e-3,))
 
 
-def test_the_committed_receipts_are_of_todays_recipes(study):
+def test_the_committed_receipts_are_of_todays_recipes_and_world(study, tmp_path):
     """Delete those whose recipe was changed on purpose: their rows are run again."""
     module, one, _ = study
     import receipts
 
+    world = load_catalogue("toy", cache_dir=tmp_path).fingerprint
     found = sorted(module.FOLDER.glob("toy_seed0_*_*.json"))
     assert len(found) >= len(module.ROWS)
     committed = dataclasses.replace(one, receipts=module.FOLDER)
@@ -206,7 +208,7 @@ def test_the_committed_receipts_are_of_todays_recipes(study):
         receipt = receipts.read(module.FOLDER, path.stem)
         cell = module.Cell(0 if count == "all" else int(count), row)
         now = committed.made_from(cell, float(receipt.made_from["learning rate"]))
-        assert receipts.changed(receipt, {**now, "data": receipt.made_from["data"]}) == []
+        assert receipts.changed(receipt, {**now, "data": world}) == []
         assert receipt.metrics["nll_content"].weights.min() > 0
 
 
