@@ -188,7 +188,10 @@ def place(cell: Cell, rate: float) -> str:
 
 
 def measure(
-    studies: Sequence[FewTexts], texts: Sequence[int], grid: Sequence[float] = ()
+    studies: Sequence[FewTexts],
+    texts: Sequence[int],
+    grid: Sequence[float] = (),
+    rows: Sequence[str] = (),
 ) -> dict[tuple[int, str], list[Receipt]]:
     """Receipts of every row, in the studies' order; what has none is run.
 
@@ -196,11 +199,12 @@ def measure(
       studies: of one kind, a seed each.
       texts: numbers of them; 0: all.
       grid: learning rates; none: the first study's.
+      rows: those that are measured; none: all.
 
     Raises:
       UserError: if a step fails, or a receipt was made from something else than what would be run.
     """
-    cells = [Cell(count, row) for count in texts for row in studies[0].rows]
+    cells = [Cell(count, row) for count in texts for row in rows or studies[0].rows]
     rates = _rates(studies[0], cells, grid or studies[0].grid)
     found: dict[tuple[int, str], list[Receipt]] = {}
     for study in studies:

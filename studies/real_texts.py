@@ -7,7 +7,8 @@ the validation items of the first seed. Vectors, stage 1 and stage 2 have the se
 split and the language model are the same for all. Receipts: studies/receipts/real_texts.
 
     python studies/real_texts.py --data_dir DIR --texts_file DIR/descriptions.json
-                                 [--seeds 0 1 2] [--texts 0] [--model_dir runs/real_texts]
+                                 [--seeds 0 1 2] [--texts 0] [--rows mlp ilm-rand …]
+                                 [--model_dir runs/real_texts]
 """
 
 import argparse
@@ -172,11 +173,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of("real_texts.py", __doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--texts", nargs="+", type=int, default=[0], help="0: all")
+    every = list(RealTexts.rows)
+    parser.add_argument("--rows", nargs="+", choices=every, default=every)
     flags = parser.parse_args(argv)
 
     def run() -> None:
         studies = [RealTexts(**words_of(flags, seed)) for seed in flags.seeds]
-        found = few_texts.measure(studies, flags.texts)
+        found = few_texts.measure(studies, flags.texts, rows=flags.rows)
         print("\n" + few_texts_report.table(found, studies[0].all_texts))
 
     return exit_code(run, "real_texts.py")
