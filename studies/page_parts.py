@@ -14,9 +14,9 @@ STYLE = pathlib.Path(__file__).with_name("page.css")
 ROUNDED = 0.09
 ROUNDING = (
     "<p>Intervals and p are over items of these runs. What rounding alone does to a run is not in "
-    "them: up to .06 nats with all texts, .09 with fifty, between two versions of the code that "
-    "are the same in exact arithmetic. A smaller difference is not decided by them, but by worlds "
-    "or seeds.</p>"
+    "them: on the toy world up to .06 nats with all texts, .09 with fifty, between two versions of "
+    "the code that are the same in exact arithmetic. A smaller difference is not decided by them, "
+    "but by worlds or seeds.</p>"
 )
 # A toy world with a seed of its own, as receipts are called: the first has no number.
 WORLD = re.compile(r"toy(?:_world(\d+))?_seed(\d+)_(.+)")

@@ -29,8 +29,9 @@ from few_texts import Cell, FewTexts
 from published import PublishedStudy
 
 from ilm_jax.checkpoints.identity import identity
+from ilm_jax.data.catalogue.splits import TRAIN, make_splits
 from ilm_jax.data.formats.text_records import read_texts
-from ilm_jax.tasks.elm24_texts import ARITY
+from ilm_jax.tasks.elm24_texts import ARITY, ItemTexts
 
 STEPS, EVERY = 200, 50
 # Tokens of a written text, and of metadata.
@@ -83,6 +84,13 @@ class RealTexts(PublishedStudy, FewTexts):
         """See `Study`: rows are those of gin/lm, eight texts a step that share none."""
         first, *others = super().recipes_of(row)
         return [first, "lm/long.gin", *others]
+
+    @property
+    def all_texts(self) -> int:
+        """See `FewTexts`: texts of training items, those that name held-out items left out."""
+        splits = make_splits(self.catalogue)
+        told = ItemTexts(splits, self.texts_file, "long_description").told
+        return sum(all(splits.item_fold[row] == TRAIN for row in rows) for rows in told)
 
     @property
     def files(self) -> Sequence[pathlib.Path]:

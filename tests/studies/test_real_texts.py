@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ilm_jax.data.catalogue.splits import TRAIN, make_splits
 from ilm_jax.data.tokenizers import open_tokenizer_at
 from ilm_jax.errors import UserError
 from ilm_jax.metrics.values import MetricValues
@@ -71,6 +72,13 @@ def test_rows_differ_in_the_reader_and_in_what_trains(script, words):
         assert (run.trainer.trainable == ("^adaptor/",)) == alone
         assert run.dataset.task_feature_lengths == {"inputs": study.inputs, "targets": 32}
         assert run.trainer.total_steps == 2  # of a study that trains little
+    held_out = make_splits(study.catalogue).item_fold != TRAIN
+    assert 0 < study.all_texts == 60 - held_out.sum() < 60
+    titled = {**json.loads(study.files[0].read_text())}
+    title = study.catalogue.titles[int(np.flatnonzero(held_out)[0])]
+    titled[study.catalogue.item_ids[int(np.flatnonzero(~held_out)[0])]] = f"After {title}."
+    study.files[0].write_text(json.dumps(titled))
+    assert study.all_texts == 60 - held_out.sum() - 1
     assert [name for name, *_ in real.few_texts._before(study, [real.Cell(0, "ilm")])] == [
         "cf",
         "lm",
