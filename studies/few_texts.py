@@ -95,7 +95,7 @@ class FewTexts(Study):
     def train_cell(self, cell: Cell, rate: float) -> list[str]:
         """The command that trains a row at a rate."""
         row, frozen = self.rows[cell.row]
-        bindings = self.texts_alone(rate)
+        bindings = {**self.texts_alone(rate), **self.own(cell.row)}
         bindings[TRAIN_ITEMS] = cell.texts
         if frozen:
             bindings[FROZEN] = ("^adaptor/",)
@@ -115,6 +115,15 @@ class FewTexts(Study):
         """Of the rates that seed 0 chose."""
         found = self.name("rates").replace(f"_seed{self.seed}_", "_seed0_")
         return found.replace(f"toy_world{self.seed}_", "toy_")
+
+    def own(self, row: str) -> dict[str, object]:
+        """Bindings of a row alone."""
+        del row
+        return {}
+
+    def rated_as(self, row: str) -> str:
+        """The row whose learning rate a row has."""
+        return row
 
     def name(self, cell: Cell | str) -> str:
         """Of a row's receipt; data of one's own go by the name of their folder."""
@@ -229,7 +238,8 @@ def kept(study: FewTexts, cell: Cell, rate: float) -> Receipt | None:
 
 def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dict[str, float]:
     """Each cell's learning rate: seed 0 chooses, other seeds take what it chose."""
-    named = {str(cell): cell for cell in cells}
+    rated = {cell: Cell(cell.texts, study.rated_as(cell.row)) for cell in cells}
+    named = {str(cell): cell for cell in rated.values()}
 
     def search(rows: Sequence[str]) -> dict[str, dict[float, float]]:
         missing = [named[row] for row in rows]
@@ -243,7 +253,8 @@ def _rates(study: FewTexts, cells: Sequence[Cell], grid: Sequence[float]) -> dic
 
     path = study.receipts / f"{study.rates_name}.json"
     rows = {row: _without_rate(study, cell) for row, cell in named.items()}
-    return chosen_rates.chosen(path, rows, grid, None if study.seed else search)
+    found = chosen_rates.chosen(path, rows, grid, None if study.seed else search)
+    return {str(cell): found[str(other)] for cell, other in rated.items()}
 
 
 def _without_rate(study: FewTexts, cell: Cell) -> dict[str, str]:

@@ -32,7 +32,10 @@ def budget(
         [cell for cell in cells if receipts.read(study.receipts, study.name(cell)) is None]
         for study in studies
     ]
-    searched = len(missing[0]) * (len(grid or studies[0].grid) - 1)
+    first = studies[0]
+    searched = sum(first.rated_as(cell.row) == cell.row for cell in missing[0]) * (
+        len(grid or studies[0].grid) - 1
+    )
     runs = searched + sum(map(len, missing))
     whole = runs * seconds + sum(map(bool, missing)) * BEFORE_SECONDS
     kept_rows = len(studies) * len(cells) - sum(map(len, missing))

@@ -41,7 +41,11 @@ LABELS = {
     "ilm": "Q-Former, stage 1",
     "ilm-rand-frozen": "frozen, no stage 1",
     "ilm-frozen": "frozen, stage 1",
+    "ilm-rand-longer": "no stage 1, longer",
+    "ilm-rand-frozen-longer": "frozen, no stage 1, longer",
 }
+# Rows with stage 1, and without it as many computations.
+EQUAL = (("ilm", "ilm-rand-longer"), ("ilm-frozen", "ilm-rand-frozen-longer"))
 KEPT = {
     "frozen": "the reader alone",
     "lora": "the reader, and low-rank updates",
@@ -66,9 +70,10 @@ def real_section(kept: pathlib.Path) -> str:
         parts += [
             f"<p>{html.escape(data)}: the published model, frozen, reads the vectors of items and "
             f"says what was written of them, cut at {real_texts.TARGETS} tokens; stage 1 read the "
-            f"items' metadata. {real_texts.STEPS} steps of eight texts, each row at the rate that "
-            f"is best on validation items of seed 0. Seeds: {', '.join(map(str, same))}, of the "
-            "same items: an item's value is its mean over them.</p>",
+            f"items' metadata. {real_texts.STEPS} steps of eight texts (<em>longer</em>: "
+            f"{real_texts.LONGER}, as many more as stage 1 costs), each row at the rate that is "
+            f"best on validation items of seed 0. Seeds: {', '.join(map(str, same))}, of the same "
+            "items: an item's value is its mean over them.</p>",
             figure(title, charts.forest(spans, across="nats", label=title, signed=False)),
             _worths(rows),
             tests_table("rows", _pairs(rows)),
@@ -92,7 +97,7 @@ def _by_data(folder: pathlib.Path) -> dict[tuple[str, str], dict[int, dict[str, 
 
 def _pairs(rows: Rows) -> list[tuple[str, Comparison, str]]:
     tested = []
-    for one, other in few_texts.PAIRED:
+    for one, other in (*few_texts.PAIRED, *EQUAL):
         if one in rows and other in rows:
             test, over = variations.compared(one, rows[one], other, rows[other])
             tested.append((f"{LABELS[one]} less {LABELS[other]}", test, over))

@@ -72,6 +72,8 @@ def test_rows_differ_in_the_reader_and_in_what_trains(script, words):
         assert (run.trainer.trainable == ("^adaptor/",)) == alone
         assert run.dataset.task_feature_lengths == {"inputs": study.inputs, "targets": 32}
         assert run.trainer.total_steps == 2  # of a study that trains little
+        whole = dataclasses.replace(study, most_steps=0).train_cell(real.Cell(0, row), 3e-3)
+        assert run_of(whole, study.lm).trainer.total_steps == (260 if "longer" in row else 200)
     held_out = make_splits(study.catalogue).item_fold != TRAIN
     assert 0 < study.all_texts == 60 - held_out.sum() < 60
     titled = {**json.loads(study.files[0].read_text())}
@@ -84,6 +86,21 @@ def test_rows_differ_in_the_reader_and_in_what_trains(script, words):
         "lm",
         "stage1",
     ]
+
+
+def test_a_longer_row_has_the_rate_of_the_row_that_it_is_more_of(script, words, monkeypatch):
+    real = script("real_texts")
+    study, asked = real.RealTexts(**words), []
+
+    def chosen(path, rows, grid, search):
+        asked.append(list(rows))
+        return {"all_ilm-rand": 3e-3, "all_ilm": 1e-2}
+
+    monkeypatch.setattr(real.few_texts.chosen_rates, "chosen", chosen)
+    cells = [real.Cell(0, row) for row in ("ilm-rand", "ilm-rand-longer", "ilm")]
+    rates = real.few_texts._rates(study, cells, study.grid)
+    assert asked == [["all_ilm-rand", "all_ilm"]]
+    assert rates == {"all_ilm-rand": 3e-3, "all_ilm-rand-longer": 3e-3, "all_ilm": 1e-2}
 
 
 def test_a_receipt_is_of_these_texts_vectors_and_weights(script, words, monkeypatch, tmp_path):

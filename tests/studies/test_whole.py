@@ -63,7 +63,7 @@ def test_a_run_measures_every_part_and_writes_the_page(whole, tmp_path, monkeypa
     made = whole.of(tmp_path, [0], (str(data), None), 1, smoke=True, written=written)
     told = made.budget()
     assert "map:    about" in told and "kept:   3 rows are left, about 1.0 core hours" in told
-    assert "real:   1 seeds, 5 rows each: 0 have receipts, 10 runs are left (5 of them" in told
+    assert "real:   1 seeds, 7 rows each: 0 have receipts, 12 runs are left (5 of them" in told
     made.run()
     assert asked == [
         (made.texts, whole.few_texts.SMOKE, whole.few_texts.GRID[:1]),
