@@ -38,10 +38,10 @@ def page(kept: pathlib.Path = receipts.FOLDER) -> str:
     """
     sections = [
         ("claims", "What holds", _claims()),
+        ("real", "On written texts, through a published model", page_real.real_section(kept)),
+        ("kept", "What language is kept", page_real.retention_section(kept)),
         ("texts", "Where stage 1 pays", page_sections.texts_section(kept)),
         ("losses", "Which of its losses pay", page_sections.losses_section(kept)),
-        ("real", "On written texts, through SmolLM2", page_real.real_section(kept)),
-        ("kept", "What language is kept", page_real.retention_section(kept)),
         ("settings", "What single settings do", page_real.ablations_section(kept)),
         ("curves", "How rows learn", page_sections.curves_section(kept)),
         ("lists", "What it recommends", page_sections.lists_section(kept)),
