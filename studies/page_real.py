@@ -7,7 +7,7 @@ import html
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import ablations
 import charts
@@ -31,8 +31,8 @@ SETTINGS = (
     "dimensions of the items' texts beside the 32, none of which held-out items have. Tests are "
     "not adjusted for their number.</p>"
 )
-# Of a dataset: the receipts of a row, seed by seed.
-Rows = Mapping[str, Sequence[Receipt]]
+# Of a dataset: a row's receipts by seed.
+Rows = Mapping[str, Mapping[int, Receipt]]
 NAMED = re.compile(r"(.+)_seed(\d+)_(\d+|all)_(.+)")
 METRIC = few_texts.METRICS[0]
 LABELS = {
@@ -56,15 +56,14 @@ KEPT = {
 def real_section(kept: pathlib.Path) -> str:
     """Rows through a published language model on written texts, over seeds."""
     parts = []
-    for (data, count), seeds in _by_data(kept / real_texts.FOLDER.name).items():
-        there = [row for row in real_texts.RealTexts.rows if any(row in c for c in seeds.values())]
-        same = with_all(seeds, there)
-        if not same:
-            continue
-        rows = {row: column(same, row) for row in there}
+    for (data, count), rows in _by_data(kept / real_texts.FOLDER.name).items():
         title = f"{data}, texts: {count}; nats per content token of test items"
         spans = [
-            Span(LABELS[row], mean_interval(*receipts.joined(found, METRIC)), int(row != "mlp"))
+            Span(
+                LABELS[row],
+                mean_interval(*receipts.joined(list(found.values()), METRIC)),
+                int(row != "mlp"),
+            )
             for row, found in rows.items()
         ]
         parts += [
@@ -72,8 +71,8 @@ def real_section(kept: pathlib.Path) -> str:
             f"says what was written of them, cut at {real_texts.TARGETS} tokens; stage 1 read the "
             f"items' metadata. {real_texts.STEPS} steps of eight texts (<em>longer</em>: "
             f"{real_texts.LONGER}, as many more as stage 1 costs), each row at the rate that is "
-            f"best on validation items of seed 0. Seeds: {', '.join(map(str, same))}, of the same "
-            "items: an item's value is its mean over them.</p>",
+            "best on validation items of seed 0. All seeds are of the same items: an item's value "
+            "is its mean over a row's seeds, and two rows are compared on the seeds of both.</p>",
             figure(title, charts.forest(spans, across="nats", label=title, signed=False)),
             _worths(rows),
             tests_table("rows", _pairs(rows)),
@@ -82,24 +81,34 @@ def real_section(kept: pathlib.Path) -> str:
     return "\n".join(parts)
 
 
-def _by_data(folder: pathlib.Path) -> dict[tuple[str, str], dict[int, dict[str, Receipt]]]:
-    """Receipts by (data, number of texts), seed and row."""
-    found: dict[tuple[str, str], dict[int, dict[str, Receipt]]] = {}
+def _by_data(folder: pathlib.Path) -> Mapping[tuple[str, str], Rows]:
+    """Receipts by (data, number of texts), row and seed, rows in the study's order."""
+    found: dict[tuple[str, str], dict[str, dict[int, Receipt]]] = {}
     named = [(NAMED.fullmatch(path.stem), path) for path in folder.glob("*.json")]
-    matched = [(match, path) for match, path in named if match]
-    for match, path in sorted(matched, key=lambda pair: (pair[0][1], int(pair[0][2]))):
+    matched = [(match, path) for match, path in named if match and match[4] in LABELS]
+    order = list(LABELS)
+
+    def place(pair: tuple[re.Match[str], pathlib.Path]) -> tuple[str, str, int, int]:
+        """Data, number of texts, row, seed."""
+        match, _ = pair
+        return match[1], match[3], order.index(match[4]), int(match[2])
+
+    for match, path in sorted(matched, key=place):
         receipt = receipts.read(folder, path.stem)
         assert receipt is not None
-        seeds = found.setdefault((match[1], match[3]), {})
-        seeds.setdefault(int(match[2]), {})[match[4]] = receipt
+        rows = found.setdefault((match[1], match[3]), {})
+        rows.setdefault(match[4], {})[int(match[2])] = receipt
     return found
 
 
 def _pairs(rows: Rows) -> list[tuple[str, Comparison, str]]:
     tested = []
     for one, other in (*few_texts.PAIRED, *EQUAL):
-        if one in rows and other in rows:
-            test, over = variations.compared(one, rows[one], other, rows[other])
+        seeds = [seed for seed in rows.get(one, {}) if seed in rows.get(other, {})]
+        if seeds:
+            ours, theirs = ([rows[row][seed] for seed in seeds] for row in (one, other))
+            test, over = variations.compared(one, ours, other, theirs)
+            over = over or "; one seed"
             tested.append((f"{LABELS[one]} less {LABELS[other]}", test, over))
     return tested
 
@@ -107,8 +116,8 @@ def _pairs(rows: Rows) -> list[tuple[str, Comparison, str]]:
 def _worths(rows: Rows) -> str:
     lines = []
     for row, found in rows.items():
-        means = ", ".join(f"{receipt.mean(METRIC):.3f}" for receipt in found)
-        worth = mean_interval(*receipts.joined(found, "worth_content"))
+        means = ", ".join(f"{receipt.mean(METRIC):.3f}" for receipt in found.values())
+        worth = mean_interval(*receipts.joined(list(found.values()), "worth_content"))
         lines.append(
             f"<tr><td>{LABELS[row]}</td><td>{means}</td>"
             f"<td>{worth.mean:.3f} [{worth.low:.3f}, {worth.high:.3f}]</td></tr>"
