@@ -130,3 +130,11 @@ def test_a_step_runs_on_its_jobs_cores_and_the_study_keeps_all(studies, monkeypa
     scheduling.run_steps(study.Study("toy", 0, tmp_path, jobs=2), [step(tmp_path, "one")])
     assert seen["one"].strip() == f"[{min(before)}]"
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_name_that_another_begins_with_is_not_named_by_it(script, tmp_path):
+    steps = script("steps")
+    for other in ("text+items", "text-longer", "text.old", "texts"):
+        assert not steps.is_named(tmp_path / "text", [f"--gin.X='{tmp_path / other}'"])
+    assert steps.is_named(tmp_path / "text", [f"--gin.X='{tmp_path / 'text'}'"])
+    assert steps.is_named(tmp_path / "text", [f'{{"x": "{tmp_path}/text/1"}}'])
