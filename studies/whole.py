@@ -27,7 +27,7 @@ from variations import Row, Varied
 LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 3600
 MAP_SECONDS = 900
 # Of one row through SmolLM2, on one core.
-REAL_SECONDS, RETENTION_SECONDS = 840, 1200
+REAL_SECONDS, RETENTION_SECONDS = 960, 1200
 # Of the smoke: one loss beside all of them, one setting beside none.
 SMOKE_LOSSES, SMOKE_SETTINGS = ("all", "text"), (Row("fresh", "base"), Row("fresh", "queries-1"))
 
