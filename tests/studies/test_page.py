@@ -59,7 +59,17 @@ def test_the_page_is_whole_by_itself_and_has_every_study(script):
     found = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
     assert all(svg.get("viewBox") and svg.get("aria-label") for svg in found)
     sections = re.findall(r'<section id="(\w+)">', text)
-    assert sections == ["claims", "real", "texts", "losses", "curves", "lists", "map", "again"]
+    assert sections == [
+        "claims",
+        "real",
+        "kept",
+        "texts",
+        "losses",
+        "curves",
+        "lists",
+        "map",
+        "again",
+    ]
     assert text.count("<svg") == len(found) == 1 + 2 + 1 + 1 + 1 + 1 + 3
     parts = page.page_parts
     cells = parts.column(parts.worlds_of(page.receipts.FOLDER / "few_texts"), "all_ilm-frozen")
