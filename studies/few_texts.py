@@ -3,10 +3,10 @@
 Stage 1 reads the texts of all training items, stage 2 those of so many (`TEXTS`; 0: all), the first
 by a hash of the items' ids. Rows are `ilm-rand` and `ilm`, each with the Q-Former trained and with
 it frozen, where the adaptor alone trains. Every row of every number of texts has the learning rate
-that is best on the validation items of seed 0, out of one grid, and of its run the
-checkpoint with the lowest validation loss: so none is judged after it has overfitted. Test items
-are described, and nll_content is compared text by text over all seeds; of the toy dataset each seed
-has a world of its own.
+that is best on the validation items of seed 0, out of one grid, and of its run the checkpoint with
+the lowest validation loss: so none is judged after it has overfitted. Test items are described, and
+nll_content is compared text by text over all seeds; of the toy dataset each seed has a world of its
+own.
 
 A row that is measured leaves a receipt in studies/receipts/few_texts, and is not run again.
 """
@@ -23,7 +23,7 @@ import receipts
 from receipts import Receipt
 from scheduling import run_steps
 from steps import Step, recipe_bindings
-from study import Study, plan
+from study import Study, plan, toy_world
 
 from ilm_jax.data.catalogue.splits import TRAIN, make_splits
 from ilm_jax.errors import UserError
@@ -32,7 +32,6 @@ from ilm_jax.files import sha256_json
 from ilm_jax.locks import one_writer
 from ilm_jax.metrics.values import MetricValues
 from ilm_jax.training import finished
-from ilm_jax.training.writers import read_metrics
 
 TEXTS = (50, 200, 800, 0)
 GRID = (1e-3, 3e-3, 1e-2)
@@ -113,8 +112,8 @@ class FewTexts(Study):
     @property
     def rates_name(self) -> str:
         """Of the rates that seed 0 chose."""
-        found = self.name("rates").replace(f"_seed{self.seed}_", "_seed0_")
-        return found.replace(f"toy_world{self.seed}_", "toy_")
+        dataset = toy_world(0) if self.family == "toy" else self.dataset
+        return dataclasses.replace(self, seed=0, dataset=dataset).name("rates")
 
     def own(self, row: str) -> dict[str, object]:
         """Bindings of a row alone."""
@@ -172,8 +171,8 @@ def of_seed(
       smoke: a few steps of every stage.
       receipts: folder of what was measured.
     """
-    if dataset == "toy" and seed:
-        dataset = f"toy/world{seed}"
+    if dataset == "toy":
+        dataset = toy_world(seed)
     own = folder / f"{dataset.replace('/', '_')}_seed{seed}"
     most = SMOKE_STEPS if smoke else 0
     return FewTexts(dataset, seed, own, *places, jobs, most_steps=most, receipts=receipts)
@@ -319,9 +318,7 @@ def curves_of(folder: pathlib.Path, row: object) -> list[tuple[str, Sequence[tup
 
 def validations(run: pathlib.Path) -> list[tuple[int, float]]:
     """(step, nll) of every validation of a run."""
-    name = "validation/loss"
-    records = read_metrics(run / "metrics.jsonl")
-    return [(int(record["step"]), record[name]) for record in records if name in record]
+    return [(int(step), nll) for step, nll in live.logged(run, live.VALIDATION)]
 
 
 def lowest(study: FewTexts, cell: Cell, rate: float) -> tuple[int, float]:

@@ -21,6 +21,7 @@ from ilm_jax.training.writers import read_metrics
 
 FILE = "live.html"
 EVERY_SECONDS = 5.0
+VALIDATION = "validation/loss"
 # Colours of the page's style: training, validation, receipts.
 TRAINED, VALIDATED, KEPT = 5, 1, 7
 
@@ -112,16 +113,21 @@ def text(rows: Sequence[Row], *, ended: bool = False) -> str:
 
 def curves(row: Row) -> list[Line]:
     """Lines of a row, those of receipts first; none before its first log."""
-    file = row.run / "metrics.jsonl"
-    records = read_metrics(file) if file.exists() else []
-    found = []
-    for name, metric, colour in (
-        ("training", "loss", TRAINED),
-        ("validation", "validation/loss", VALIDATED),
-    ):
-        logged = [(float(r["step"]), r[metric]) for r in records if metric in r]
-        points = [(step, loss) for step, loss in logged if loss and math.isfinite(loss)]
-        if points:
-            found.append(Line(name, colour, points))
+    found = [
+        Line(name, colour, points)
+        for name, metric, colour in (
+            ("training", "loss", TRAINED),
+            ("validation", VALIDATION, VALIDATED),
+        )
+        if (points := logged(row.run, metric))
+    ]
     behind = [Line(name, KEPT, curve, dashed=True) for name, curve in row.behind if curve]
     return [*behind, *found] if found else []
+
+
+def logged(run: pathlib.Path, metric: str) -> list[Point]:
+    """(step, value) of every finite value that a run has logged of a metric."""
+    file = run / "metrics.jsonl"
+    records = read_metrics(file) if file.exists() else []
+    found = [(float(record["step"]), record[metric]) for record in records if metric in record]
+    return [(step, value) for step, value in found if value is not None and math.isfinite(value)]

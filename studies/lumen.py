@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from exiting import exit_code
+from study import toy_world
 
 from ilm_jax import open_run
 from ilm_jax.cli import main as cli
@@ -51,7 +52,7 @@ class World:
 
     def __init__(self, number: int, folder: pathlib.Path, words: argparse.Namespace) -> None:
         self.number, self._words = number, words
-        self.dataset = "toy" if not number else f"toy/world{number}"
+        self.dataset = toy_world(number)
         self.folder = folder / f"world{number}"
         self.folder.mkdir(parents=True, exist_ok=True)
 

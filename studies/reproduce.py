@@ -41,7 +41,7 @@ import scheduling
 import whole
 from exiting import exit_code
 from reporting import ORDER, report_study
-from study import READER_ROWS, RECIPES, Study, run_study
+from study import READER_ROWS, RECIPES, Study, run_study, toy_world
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
@@ -130,7 +130,7 @@ def study_of_pair(
     """(toy world, seed, their study) of a pair such as "1:1"."""
     world, seed = map(int, pair.split(":"))
     study = Study(
-        f"toy/world{world}" if world else "toy",
+        toy_world(world),
         seed,
         pathlib.Path(arguments.model_dir or folder) / f"world{world}_seed{seed}",
         cache_dir=arguments.cache_dir,

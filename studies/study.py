@@ -58,6 +58,11 @@ LONGER: dict[str, dict[str, object]] = {
 }
 
 
+def toy_world(number: int) -> str:
+    """The dataset of a toy world."""
+    return f"toy/world{number}" if number else "toy"
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """One dataset, one seed, one folder; so many `jobs` at a time.

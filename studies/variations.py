@@ -20,7 +20,7 @@ from exiting import exit_code
 from receipts import Receipt
 from scipy import stats
 from steps import Step, fit_bindings, recipe_bindings
-from study import Study, plan
+from study import Study, plan, toy_world
 
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.reports import results
@@ -95,8 +95,8 @@ class Varied(Study):
           cache_dir: of prepared data.
           **more: see the class.
         """
-        dataset, own = f"toy/world{number}" if number else "toy", folder / f"world{number}"
-        return cls(dataset, number, own, cache_dir=cache_dir, **more)
+        own = folder / f"world{number}"
+        return cls(toy_world(number), number, own, cache_dir=cache_dir, **more)
 
     @property
     def variations(self) -> Mapping[str, Variation]:

@@ -23,11 +23,11 @@ from retention import Retention
 from study import Study
 from variations import Row, Varied
 
-# Of the rows of one world, two at a time on two cores, stages 0 and 1 included.
+# Of the rows of one world, two at a time on two cores, with stages 0 and 1; the latter by estimate.
 LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 3600
 MAP_SECONDS = 900
 # Of one row through SmolLM2, on one core.
-REAL_SECONDS, RETENTION_SECONDS = 960, 1200
+REAL_SECONDS, RETENTION_SECONDS = 990, 1200
 # Of the smoke: one loss beside all of them, one setting beside none.
 SMOKE_LOSSES, SMOKE_SETTINGS = ("all", "text"), (Row("fresh", "base"), Row("fresh", "queries-1"))
 

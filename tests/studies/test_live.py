@@ -51,3 +51,10 @@ def test_the_page_follows_a_run_and_ends_with_it(live, tmp_path, monkeypatch, ca
     with pytest.raises(KeyboardInterrupt), live.drawn([row], tmp_path):
         raise KeyboardInterrupt
     assert not [thread for thread in live.threading.enumerate() if thread.name == "live"]
+
+
+def test_a_page_that_cannot_be_written_stops_no_study(live, tmp_path, capsys):
+    (tmp_path / "live.html").mkdir()  # a folder where the page would be
+    with live.drawn([live.Row("row", tmp_path / "run")], tmp_path):
+        pass
+    assert "live.html was not written" in capsys.readouterr().err
