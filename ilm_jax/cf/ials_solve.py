@@ -28,6 +28,12 @@ _IN_FLIGHT = 8
 device's turn while all threads wait for that device in a collective."""
 STREAMED = 1 << 29
 """Bytes of a side's blocks that are kept on the devices, all together."""
+CACHED_FLOATS = 1 << 16
+"""Of partners' vectors that conjugate gradients work on at once on a CPU: all are read seven times,
+and a quarter of a MiB stays in a core's own cache (docs/speed.md)."""
+PIECE_FLOATS = 1 << 14
+"""Of a row's partners' vectors that are one product there: XLA's own loop for a product of one long
+row with a vector is half as fast as its loop over several short ones."""
 _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
 
@@ -49,23 +55,42 @@ def fetched(array: jax.Array) -> np.ndarray:
     return np.array(multihost_utils.process_allgather(array, tiled=True))
 
 
+def _options(mesh: Mesh) -> dict[str, bool]:
+    """Of compilation: on a CPU's virtual devices each keeps to a thread of its own.
+
+    Those that wait in an exchange would starve the one that they wait for of threads.
+    """
+    return {"xla_cpu_multi_thread_eigen": False} if _share_threads(mesh) else {}
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def _share_threads(mesh: Mesh) -> bool:
+    return mesh.size > 1 and _on_cpu(mesh)
+
+
 @functools.lru_cache(maxsize=64)
 def _gramian(mesh: Mesh):  # noqa: ANN202 - a compiled function
     def gramian(vectors: Float32[Array, "slots dim"]) -> Float32[Array, "dim dim"]:
         """Y'Y over all devices' rows."""
         return jax.lax.psum(jnp.matmul(vectors.T, vectors, precision=_HIGHEST), AXIS)
 
-    return jax.jit(jax.shard_map(gramian, mesh=mesh, in_specs=P(AXIS), out_specs=P()))
+    mapped = jax.shard_map(gramian, mesh=mesh, in_specs=P(AXIS), out_specs=P())
+    return jax.jit(mapped, compiler_options=_options(mesh))
 
 
 @functools.lru_cache(maxsize=64)
 def _whole(mesh: Mesh):  # noqa: ANN202 - a compiled function
-    return jax.jit(lambda table: table, out_shardings=NamedSharding(mesh, P()))
+    whole = NamedSharding(mesh, P())
+    return jax.jit(lambda table: table, out_shardings=whole, compiler_options=_options(mesh))
 
 
 @functools.lru_cache(maxsize=64)
 def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a compiled function
     table_spec = P(AXIS) if gather == "rows" else P()
+    on_cpu, alone = _on_cpu(mesh), _share_threads(mesh)
 
     def solve(
         solution: Float32[Array, "slots dim"],
@@ -77,23 +102,46 @@ def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a c
     ) -> Float32[Array, "slots dim"]:
         """The factors with one block's rows solved anew, on one device's share of them."""
         fetch = _exchanged if gather == "rows" else _taken
-        met = fetch(other, partners[0])
         if cg_steps:
+            pieces = _pieces(partners.shape[-1], other.shape[1]) if on_cpu else 1
+
+            def descend(rows: tuple[Array, Array, Array]) -> Float32[Array, "rows dim"]:
+                return conjugate_gradients(fetch(other, rows[0]), gram, *rows[1:], cg_steps, pieces)
+
             start = solution.at[slots[0]].get(mode="fill", fill_value=0.0)
-            vectors = conjugate_gradients(met, gram, ridge[0], start, cg_steps)
+            rows = partners[0], ridge[0], start
+            # What is exchanged is exchanged at once.
+            in_parts = on_cpu and gather == "whole"
+            vectors = _by_parts(descend, rows) if in_parts else descend(rows)
         else:
-            vectors = cholesky(met, gram, ridge[0])
+            vectors = cholesky(fetch(other, partners[0]), gram, ridge[0], alone)
         return solution.at[slots[0]].set(vectors, mode="drop")
 
     split = P(AXIS)
     mapped = jax.shard_map(
         solve, mesh=mesh, in_specs=(split, table_spec, P(), split, split, split), out_specs=split
     )
-    # On a CPU's virtual devices, threads that wait in an exchange would starve the one that they
-    # wait for of threads for its products: each device keeps to its own.
-    alone = gather == "rows" and mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_cpu_multi_thread_eigen": False} if alone else {}
-    return jax.jit(mapped, donate_argnums=0, compiler_options=options)
+    return jax.jit(mapped, donate_argnums=0, compiler_options=_options(mesh))
+
+
+def _pieces(length: int, dim: int) -> int:
+    """Pieces of like length of a row with so many partners, at best of `PIECE_FLOATS`."""
+    pieces = 1
+    while length % (2 * pieces) == 0 and length * dim > pieces * PIECE_FLOATS:
+        pieces *= 2
+    return pieces
+
+
+def _by_parts(
+    solve: Callable[[tuple[Array, Array, Array]], Array],
+    block: tuple[Int32[Array, "rows length"], Float32[Array, " rows"], Float32[Array, "rows dim"]],
+) -> Float32[Array, "rows dim"]:
+    """Solves a block's rows a few at a time, whose partners' vectors stay in cache."""
+    (rows, length), dim = block[0].shape, block[2].shape[1]
+    most = max(1, CACHED_FLOATS // (length * dim))
+    part = max(count for count in range(1, min(rows, most) + 1) if rows % count == 0)
+    parts = jax.tree.map(lambda x: x.reshape(rows // part, part, *x.shape[1:]), block)
+    return jax.lax.map(solve, parts).reshape(rows, dim)
 
 
 def _taken(
@@ -116,15 +164,28 @@ def cholesky(
     met: Float[Array, "rows length dim"],
     gram: Float32[Array, "dim dim"],
     ridge: Float32[Array, " rows"],
+    one_by_one: bool = False,
 ) -> Float32[Array, "rows dim"]:
-    """Exact solution of (met' met + gram + ridge 1) x = sum of met, for every row."""
+    """Exact solution of (met' met + gram + ridge 1) x = sum of met, for every row.
+
+    `one_by_one` factorises no two rows at once: jaxlib's LAPACK deals a batch to the threads of all
+    devices and waits for them in one of these, for ever where each device does so at once.
+    """
     dim = met.shape[-1]
     matrix = jnp.einsum(
         "bld,ble->bde", met, met, precision=_HIGHEST, preferred_element_type=jnp.float32
     )
     matrix += gram + ridge[:, None, None] * jnp.eye(dim, dtype=jnp.float32)
-    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
     total = met.astype(jnp.float32).sum(1)
+    if one_by_one:
+        return jax.lax.map(lambda one: _solved(*one), (matrix, total))
+    return _solved(matrix, total)
+
+
+def _solved(
+    matrix: Float32[Array, "... dim dim"], total: Float32[Array, "... dim"]
+) -> Float32[Array, "... dim"]:
+    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
     return jax.scipy.linalg.cho_solve(factor, total[..., None])[..., 0]
 
 
@@ -134,20 +195,28 @@ def conjugate_gradients(
     ridge: Float32[Array, " rows"],
     start: Float32[Array, "rows dim"],
     steps: int,
+    pieces: int = 1,
 ) -> Float32[Array, "rows dim"]:
-    """The same by `steps` of conjugate gradients from `start`; no matrix is formed."""
+    """The same by `steps` of conjugate gradients from `start`; no matrix is formed.
 
-    def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows length"]:
+    A row's partners are read as so many `pieces`, side by side.
+    """
+    rows, length, dim = met.shape
+    met = met.reshape(rows * pieces, length // pieces, dim)
+
+    def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "pieces part"]:
         """Each partner's inner product with x."""
+        x = jnp.repeat(x, pieces, axis=0)
         return jnp.einsum(
             "bld,bd->bl", met, x, precision=_HIGHEST, preferred_element_type=jnp.float32
         )
 
-    def back(weights: Float32[Array, "rows length"]) -> Float32[Array, "rows dim"]:
+    def back(weights: Float32[Array, "pieces part"]) -> Float32[Array, "rows dim"]:
         """The transpose of `scores`: partners summed by weight."""
-        return jnp.einsum(
+        found = jnp.einsum(
             "bld,bl->bd", met, weights, precision=_HIGHEST, preferred_element_type=jnp.float32
         )
+        return found.reshape(rows, pieces, dim).sum(1)
 
     def shared(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
         """x (gram + ridge 1): the part that no partner is read for."""
@@ -170,7 +239,8 @@ def conjugate_gradients(
     x, _, direction, size = jax.lax.fori_loop(0, steps - 1, step, state)
     # The last step's residual is not wanted, and its length needs one reading: for a direction d,
     # d'Ad = |met d|^2 + d'(gram + ridge 1)d.
-    curvature = jnp.sum(scores(direction) ** 2, -1) + jnp.sum(direction * shared(direction), -1)
+    squares = jnp.sum(scores(direction).reshape(rows, length) ** 2, -1)
+    curvature = squares + jnp.sum(direction * shared(direction), -1)
     return x + (size / jnp.maximum(curvature, 1e-30))[:, None] * direction
 
 

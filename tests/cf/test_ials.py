@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from ilm_jax.cf import ials, ials_blocks
+from ilm_jax.cf import ials, ials_blocks, ials_solve
 from ilm_jax.cf.early_stopping import EarlyStopping
 from ilm_jax.cf.ials_solve import conjugate_gradients
 from ilm_jax.cf.interactions import Interactions
@@ -131,6 +134,37 @@ def test_small_blocks_give_the_same_solution(monkeypatch):
     np.testing.assert_allclose(parts.item, whole.item, atol=1e-6)
 
 
+def test_small_parts_and_pieces_give_the_same_solution(monkeypatch):
+    """On a CPU conjugate gradients read a few rows at a time, and a long row in pieces."""
+    users, items = pairs()
+    config = dataclasses.replace(CONFIG, solver="cg")
+    whole = ials.fit(users, items, USERS, ITEMS, config)
+    monkeypatch.setattr(ials_solve, "CACHED_FLOATS", 5 * 32)
+    monkeypatch.setattr(ials_solve, "PIECE_FLOATS", 5 * 4)
+    ials_solve._block_solver.cache_clear()
+    parts = ials.fit(users, items, USERS, ITEMS, config)
+    ials_solve._block_solver.cache_clear()
+    np.testing.assert_allclose(parts.item, whole.item, atol=1e-5)
+    assert ials_solve._pieces(32, 5) == 8 and ials_solve._pieces(12, 5) == 4
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_as_many_devices_as_threads_do_not_wait_for_ever(solver):
+    """jaxlib's LAPACK waits for threads that the other devices' LAPACK waits in."""
+    code = f"""
+import jax, numpy as np
+from ilm_jax.cf import ials
+users, items = np.divmod(np.arange(80_000), 10)
+items = (items * 37 + users) % 500
+config = ials.IALSConfig(dim=32, epochs=3, solver={solver!r})
+ials.fit(users, items, 8_000, 500, config, mesh=jax.make_mesh((len(jax.devices()),), "data"))
+"""
+    flags = f"--xla_force_host_platform_device_count={max(2, os.cpu_count() or 1)}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    subprocess.run(command, env=environment, check=True, timeout=120)
+
+
 def test_fold_in_gives_a_fitted_users_next_solution():
     users, items = pairs()
     fitted = ials.fit(users, items, USERS, ITEMS, CONFIG)
@@ -203,14 +237,15 @@ def test_what_is_exchanged_at_once_is_bounded(monkeypatch):
     assert together[8] == 1 < together[1]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_steps_of_conjugate_gradients_are_hestenes_and_stiefels(steps):
+@pytest.mark.parametrize(("steps", "pieces"), [(1, 1), (2, 1), (3, 1), (3, 3)])
+def test_steps_of_conjugate_gradients_are_hestenes_and_stiefels(steps, pieces):
     """On the matrix itself, in float64: nothing that a step leaves out is missed."""
     rng = np.random.default_rng(0)
     met, start = rng.normal(size=(4, 9, 6)), rng.normal(size=(4, 6))
     other, ridge = rng.normal(size=(20, 6)), rng.uniform(0.1, 2.0, size=4)
     gram = 0.3 * other.T @ other
-    found = conjugate_gradients(*(np.float32(x) for x in (met, gram, ridge, start)), steps)
+    given = (np.float32(x) for x in (met, gram, ridge, start))
+    found = conjugate_gradients(*given, steps, pieces)
     for row in range(4):
         matrix = met[row].T @ met[row] + gram + ridge[row] * np.eye(6)
         x = start[row]
