@@ -65,8 +65,10 @@ def within_rounding(test: Comparison) -> str:
 def tests_table(what: str, tested: Sequence[tuple[str, Comparison, str]], of: str = "nats") -> str:
     """Paired tests: (name, test, what is to be said beside its verdict) each."""
     rows = "\n".join(
-        f"<tr><td>{html.escape(name)}</td><td>{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]</td>"
-        f"<td>{test.p_value:.1g}</td><td>{html.escape(test.verdict + also)}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td>"
+        f'<td class="figure">{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]</td>'
+        f'<td class="figure">{test.p_value:.1g}</td>'
+        f"<td>{html.escape(test.verdict + also)}</td></tr>"
         for name, test, also in tested
         for d in [test.difference]
     )

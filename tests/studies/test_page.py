@@ -65,12 +65,13 @@ def test_the_page_is_whole_by_itself_and_has_every_study(script):
         "kept",
         "texts",
         "losses",
+        "settings",
         "curves",
         "lists",
         "map",
         "again",
     ]
-    assert text.count("<svg") == len(found) == 1 + 2 + 1 + 1 + 1 + 1 + 3
+    assert text.count("<svg") == len(found) == 1 + 2 + 1 + 1 + 2 + 1 + 1 + 3
     parts = page.page_parts
     cells = parts.column(parts.worlds_of(page.receipts.FOLDER / "few_texts"), "all_ilm-frozen")
     mean = page.page_sections.few_texts_report.pooled(cells).mean

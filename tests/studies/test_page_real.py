@@ -46,9 +46,9 @@ def test_two_rows_are_compared_on_the_seeds_of_both(page, write, tmp_path):
     assert "<td>2.200, 2.300, 2.700</td>" in text and "<td>2.100, 2.200</td>" in text
     # Of the two seeds that both have: no more items than there are, and no third seed.
     line = text[text.index("Q-Former, stage 1 less Q-Former, no stage 1") :]
-    assert "<td>-0.100 [" in line and "; over 2 seeds p = " in line[: line.index("</tr>")]
+    assert ">-0.100 [" in line and "; over 2 seeds p = " in line[: line.index("</tr>")]
     line = text[text.index("Q-Former, no stage 1 less MLP") :]
-    assert "<td>+0.200 [" in line and "; one seed" in line[: line.index("</tr>")]
+    assert ">+0.200 [" in line and "; one seed" in line[: line.index("</tr>")]
     assert "what rounding alone does" in text.lower()
 
 
