@@ -106,6 +106,7 @@ def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a c
             pieces = _pieces(partners.shape[-1], other.shape[1]) if on_cpu else 1
 
             def descend(rows: tuple[Array, Array, Array]) -> Float32[Array, "rows dim"]:
+                """Rows anew, from their partners, ridges and vectors."""
                 return conjugate_gradients(fetch(other, rows[0]), gram, *rows[1:], cg_steps, pieces)
 
             start = solution.at[slots[0]].get(mode="fill", fill_value=0.0)
