@@ -62,3 +62,11 @@ def _forget_programs():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_recipes():
+    """Gin keeps the last recipe of the process: a file's tests must not see another file's."""
+    yield
+    if "gin" in sys.modules:
+        sys.modules["gin"].clear_config()
