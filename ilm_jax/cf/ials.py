@@ -28,8 +28,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float32, Int
 
 from ilm_jax.cf.early_stopping import Vectors
-from ilm_jax.cf.ials_blocks import Placement, Side, make_side
-from ilm_jax.cf.ials_solve import PlacedBlock, fetched, flat_mesh, place, placed, solve_side
+from ilm_jax.cf.ials_blocks import GATHERED_FLOATS, PARTED_FLOATS, Placement, Side, make_side
+from ilm_jax.cf.ials_solve import PlacedBlock, apart, fetched, flat_mesh, place, placed, solve_side
 from ilm_jax.cf.interactions import Interactions
 from ilm_jax.checks import Count, Positive, Seed, Weight, check
 
@@ -82,6 +82,11 @@ class IALSConfig:
                 "'bfloat16', 'whole' or 'rows'"
             )
 
+    @property
+    def steps(self) -> int:
+        """Of conjugate gradients; 0 where solves are exact."""
+        return self.cg_steps if self.solver == "cg" else 0
+
     def placed(self, mesh: Mesh, side: Side) -> Sequence[PlacedBlock]:
         """`ials_solve.placed` with these settings."""
         return placed(mesh, side, alpha=self.alpha, regularisation=self.regularisation, nu=self.nu)
@@ -98,7 +103,7 @@ class IALSConfig:
             alpha=self.alpha,
             dtype=self.dtype,
             gather=self.gather,
-            cg_steps=self.cg_steps if self.solver == "cg" else 0,
+            cg_steps=self.steps,
         )
 
 
@@ -148,10 +153,15 @@ def fit_interactions(
     line = flat_mesh(mesh)
     turned = train.transposed()
     places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
-    copies = line.size if config.gather == "rows" else 1  # every device answers every other
+    size = {
+        "dim": config.dim,
+        # Every device answers every other.
+        "copies": line.size if config.gather == "rows" else 1,
+        "floats": PARTED_FLOATS if apart(line, config.steps) else GATHERED_FLOATS,
+    }
     sides = (
-        make_side(train, places[0], places[1], config.dim, copies),
-        make_side(turned, places[1], places[0], config.dim, copies),
+        make_side(train, places[0], places[1], **size),
+        make_side(turned, places[1], places[0], **size),
     )
     user_side, item_side = (config.placed(line, side) for side in sides)
     first = np.array(jax.random.normal(jax.random.key(config.seed), (train.num_items, config.dim)))

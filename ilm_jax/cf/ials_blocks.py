@@ -14,9 +14,13 @@ from jaxtyping import Float32, Int32, Int64
 
 from ilm_jax.cf.interactions import Interactions
 
+AXIS = "shard"
+"""Of the mesh over which rows are dealt."""
 GATHERED_FLOATS = 1 << 21
 """About rows * max(length, dim) * dim of one device's block (8 MiB: larger ones leave a CPU's
 caches, smaller ones pay for dispatch). A block has one row at least, however long."""
+PARTED_FLOATS = 1 << 23
+"""The same where a block is worked off in parts, and is never gathered whole."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,7 +153,12 @@ def padded_rows(rows: int) -> int:
 
 
 def make_side(
-    interactions: Interactions, placement: Placement, other: Placement, dim: int, copies: int = 1
+    interactions: Interactions,
+    placement: Placement,
+    other: Placement,
+    dim: int,
+    copies: int = 1,
+    floats: int = GATHERED_FLOATS,
 ) -> Side:
     """Blocks of the rows of `interactions`, whose partners lie as `other` says.
 
@@ -158,6 +167,7 @@ def make_side(
       placement, other: of this and of the other side.
       dim: of the vectors; bounds the size of a block.
       copies: of a block's gathered vectors that a device holds at once; they share the bound.
+      floats: the bound.
     """
     shards, order = placement.shards, placement.order
     used = -(-int((interactions.lengths > 0).sum()) // shards)
@@ -167,7 +177,7 @@ def make_side(
     for length in np.unique(classes):
         mine = np.flatnonzero(classes == length)
         first, last = int(mine[0]), int(mine[-1]) + 1
-        most = max(1, GATHERED_FLOATS // (copies * dim * max(int(length), dim)))
+        most = max(1, floats // (copies * dim * max(int(length), dim)))
         # Blocks of a length are alike, so that it compiles once.
         size = padded_rows(-(-(last - first) // -(-(last - first) // most)))
         plan += [(start, last, size, int(length)) for start in range(first, last, size)]

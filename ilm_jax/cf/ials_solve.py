@@ -9,7 +9,9 @@ once is bounded, but for one row's partners, which travel together: shards * par
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -20,20 +22,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32
 
-from ilm_jax.cf.ials_blocks import Side
+from ilm_jax.cf.ials_blocks import AXIS, Side
+from ilm_jax.cf.ials_rows import by_parts, cholesky, conjugate_gradients
 
-AXIS = "shard"
 _IN_FLIGHT = 8
 """Blocks that are started ahead: with more, XLA's CPU client (32 programs at once) can wait for a
 device's turn while all threads wait for that device in a collective."""
 STREAMED = 1 << 29
 """Bytes of a side's blocks that are kept on the devices, all together."""
-CACHED_FLOATS = 1 << 16
-"""Of partners' vectors that conjugate gradients work on at once on a CPU: all are read seven times,
-and a quarter of a MiB stays in a core's own cache (docs/speed.md)."""
-PIECE_FLOATS = 1 << 14
-"""Of a row's partners' vectors that are one product there: XLA's own loop for a product of one long
-row with a vector is half as fast as its loop over several short ones."""
+_ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
 
@@ -60,7 +57,7 @@ def _options(mesh: Mesh) -> dict[str, bool]:
 
     Those that wait in an exchange would starve the one that they wait for of threads.
     """
-    return {"xla_cpu_multi_thread_eigen": False} if _share_threads(mesh) else {}
+    return _ONE_THREAD if _share_threads(mesh) else {}
 
 
 def _on_cpu(mesh: Mesh) -> bool:
@@ -69,6 +66,14 @@ def _on_cpu(mesh: Mesh) -> bool:
 
 def _share_threads(mesh: Mesh) -> bool:
     return mesh.size > 1 and _on_cpu(mesh)
+
+
+def apart(mesh: Mesh, cg_steps: int) -> bool:
+    """Whether blocks are solved side by side, each on a core of a CPU.
+
+    XLA divides such small operations badly between cores: on two an epoch took longer than on one.
+    """
+    return bool(cg_steps) and mesh.size == 1 and _on_cpu(mesh)
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,8 +94,9 @@ def _whole(mesh: Mesh):  # noqa: ANN202 - a compiled function
 
 @functools.lru_cache(maxsize=64)
 def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a compiled function
+    """Of (solution, …) to the solution, or to a block's rows alone where `apart`."""
     table_spec = P(AXIS) if gather == "rows" else P()
-    on_cpu, alone = _on_cpu(mesh), _share_threads(mesh)
+    on_cpu, alone, by_core = _on_cpu(mesh), _share_threads(mesh), apart(mesh, cg_steps)
 
     def solve(
         solution: Float32[Array, "slots dim"],
@@ -103,46 +109,33 @@ def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a c
         """The factors with one block's rows solved anew, on one device's share of them."""
         fetch = _exchanged if gather == "rows" else _taken
         if cg_steps:
-            pieces = _pieces(partners.shape[-1], other.shape[1]) if on_cpu else 1
-
-            def descend(rows: tuple[Array, Array, Array]) -> Float32[Array, "rows dim"]:
-                """Rows anew, from their partners, ridges and vectors."""
-                return conjugate_gradients(fetch(other, rows[0]), gram, *rows[1:], cg_steps, pieces)
-
             start = solution.at[slots[0]].get(mode="fill", fill_value=0.0)
             rows = partners[0], ridge[0], start
-            # What is exchanged is exchanged at once.
-            in_parts = on_cpu and gather == "whole"
-            vectors = _by_parts(descend, rows) if in_parts else descend(rows)
+            if on_cpu and gather == "whole":  # what is exchanged is exchanged at once
+                vectors = by_parts(functools.partial(_taken, other), gram, rows, cg_steps)
+            else:
+                met = fetch(other, partners[0])
+                vectors = conjugate_gradients(met, gram, *rows[1:], cg_steps)
         else:
             vectors = cholesky(fetch(other, partners[0]), gram, ridge[0], alone)
-        return solution.at[slots[0]].set(vectors, mode="drop")
+        return vectors if by_core else solution.at[slots[0]].set(vectors, mode="drop")
 
     split = P(AXIS)
     mapped = jax.shard_map(
         solve, mesh=mesh, in_specs=(split, table_spec, P(), split, split, split), out_specs=split
     )
+    if by_core:
+        return jax.jit(mapped, compiler_options=_ONE_THREAD)
     return jax.jit(mapped, donate_argnums=0, compiler_options=_options(mesh))
 
 
-def _pieces(length: int, dim: int) -> int:
-    """Pieces of like length of a row with so many partners, at best of `PIECE_FLOATS`."""
-    pieces = 1
-    while length % (2 * pieces) == 0 and length * dim > pieces * PIECE_FLOATS:
-        pieces *= 2
-    return pieces
-
-
-def _by_parts(
-    solve: Callable[[tuple[Array, Array, Array]], Array],
-    block: tuple[Int32[Array, "rows length"], Float32[Array, " rows"], Float32[Array, "rows dim"]],
-) -> Float32[Array, "rows dim"]:
-    """Solves a block's rows a few at a time, whose partners' vectors stay in cache."""
-    (rows, length), dim = block[0].shape, block[2].shape[1]
-    most = max(1, CACHED_FLOATS // (length * dim))
-    part = max(count for count in range(1, min(rows, most) + 1) if rows % count == 0)
-    parts = jax.tree.map(lambda x: x.reshape(rows // part, part, *x.shape[1:]), block)
-    return jax.lax.map(solve, parts).reshape(rows, dim)
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(
+    solution: Float32[Array, "size dim"],
+    slots: Int32[Array, "1 rows"],
+    vectors: Float32[Array, "rows dim"],
+) -> Float32[Array, "size dim"]:
+    return solution.at[slots[0]].set(vectors, mode="drop")
 
 
 def _taken(
@@ -159,90 +152,6 @@ def _exchanged(
     mine = (local >= 0) & (local < len(table))
     answers = jnp.where(mine[..., None], table[jnp.where(mine, local, 0)], 0.0)
     return jax.lax.psum_scatter(answers, AXIS)
-
-
-def cholesky(
-    met: Float[Array, "rows length dim"],
-    gram: Float32[Array, "dim dim"],
-    ridge: Float32[Array, " rows"],
-    one_by_one: bool = False,
-) -> Float32[Array, "rows dim"]:
-    """Exact solution of (met' met + gram + ridge 1) x = sum of met, for every row.
-
-    `one_by_one` factorises no two rows at once: jaxlib's LAPACK deals a batch to the threads of all
-    devices and waits for them in one of these, for ever where each device does so at once.
-    """
-    dim = met.shape[-1]
-    matrix = jnp.einsum(
-        "bld,ble->bde", met, met, precision=_HIGHEST, preferred_element_type=jnp.float32
-    )
-    matrix += gram + ridge[:, None, None] * jnp.eye(dim, dtype=jnp.float32)
-    total = met.astype(jnp.float32).sum(1)
-    if one_by_one:
-        return jax.lax.map(lambda one: _solved(*one), (matrix, total))
-    return _solved(matrix, total)
-
-
-def _solved(
-    matrix: Float32[Array, "... dim dim"], total: Float32[Array, "... dim"]
-) -> Float32[Array, "... dim"]:
-    factor = jax.scipy.linalg.cho_factor(matrix, lower=True)
-    return jax.scipy.linalg.cho_solve(factor, total[..., None])[..., 0]
-
-
-def conjugate_gradients(
-    met: Float[Array, "rows length dim"],
-    gram: Float32[Array, "dim dim"],
-    ridge: Float32[Array, " rows"],
-    start: Float32[Array, "rows dim"],
-    steps: int,
-    pieces: int = 1,
-) -> Float32[Array, "rows dim"]:
-    """The same by `steps` of conjugate gradients from `start`; no matrix is formed.
-
-    A row's partners are read as so many `pieces`, side by side.
-    """
-    rows, length, dim = met.shape
-    met = met.reshape(rows * pieces, length // pieces, dim)
-
-    def scores(x: Float32[Array, "rows dim"]) -> Float32[Array, "pieces part"]:
-        """Each partner's inner product with x."""
-        x = jnp.repeat(x, pieces, axis=0)
-        return jnp.einsum(
-            "bld,bd->bl", met, x, precision=_HIGHEST, preferred_element_type=jnp.float32
-        )
-
-    def back(weights: Float32[Array, "pieces part"]) -> Float32[Array, "rows dim"]:
-        """The transpose of `scores`: partners summed by weight."""
-        found = jnp.einsum(
-            "bld,bl->bd", met, weights, precision=_HIGHEST, preferred_element_type=jnp.float32
-        )
-        return found.reshape(rows, pieces, dim).sum(1)
-
-    def shared(x: Float32[Array, "rows dim"]) -> Float32[Array, "rows dim"]:
-        """x (gram + ridge 1): the part that no partner is read for."""
-        return jnp.matmul(x, gram, precision=_HIGHEST) + ridge[:, None] * x
-
-    def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
-        """One iteration for every row at once."""
-        x, residual, direction, size = state
-        image = back(scores(direction)) + shared(direction)
-        # A row that is solved exactly stands still.
-        length = size / jnp.maximum(jnp.sum(direction * image, -1), 1e-30)
-        residual -= length[:, None] * image
-        new = jnp.sum(residual**2, -1)
-        turned = residual + (new / jnp.maximum(size, 1e-30))[:, None] * direction
-        return x + length[:, None] * direction, residual, turned, new
-
-    # The partners are read once for the target and what `start` makes of it: reading is the time.
-    residual = back(1.0 - scores(start)) - shared(start)
-    state = (start, residual, residual, jnp.sum(residual**2, -1))
-    x, _, direction, size = jax.lax.fori_loop(0, steps - 1, step, state)
-    # The last step's residual is not wanted, and its length needs one reading: for a direction d,
-    # d'Ad = |met d|^2 + d'(gram + ridge 1)d.
-    squares = jnp.sum(scores(direction).reshape(rows, length) ** 2, -1)
-    curvature = squares + jnp.sum(direction * shared(direction), -1)
-    return x + (size / jnp.maximum(curvature, 1e-30))[:, None] * direction
 
 
 class PlacedBlock(NamedTuple):
@@ -321,8 +230,29 @@ def solve_side(
     moved = other.astype(dtype)
     moved = _whole(mesh)(moved) if gather == "whole" else moved
     solve, solution = _block_solver(mesh, gather, cg_steps), start
+    if apart(mesh, cg_steps):
+        return _side_by_side(lambda block: solve(start, moved, gram, *block), blocks, start)
     for number, block in enumerate(blocks, 1):
         solution = solve(solution, moved, gram, *block)
         if number % _IN_FLIGHT == 0 or number == len(blocks):
             solution.block_until_ready()
+    return solution
+
+
+def _side_by_side(
+    solve: Callable[[PlacedBlock], Array],
+    blocks: Sequence[PlacedBlock],
+    solution: Float32[Array, "size dim"],
+) -> Float32[Array, "size dim"]:
+    """Every core solves a block at a time, the longest first; then all are put in place."""
+
+    def solved(number: int) -> tuple[Array, Array]:
+        """(slots, vectors) of a block."""
+        block = blocks[number]
+        return block.slots, solve(block).block_until_ready()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(solved, reversed(range(len(blocks)))))
+    for slots, vectors in found:
+        solution = _put(solution, slots, vectors)
     return solution

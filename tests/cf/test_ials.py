@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from ilm_jax.cf import ials, ials_blocks, ials_solve
+from ilm_jax.cf import ials, ials_blocks, ials_rows, ials_solve
 from ilm_jax.cf.early_stopping import EarlyStopping
-from ilm_jax.cf.ials_solve import conjugate_gradients
+from ilm_jax.cf.ials_rows import conjugate_gradients
 from ilm_jax.cf.interactions import Interactions
 
 USERS, ITEMS = 37, 29
@@ -126,11 +126,21 @@ def test_same_seed_same_bits_and_order_of_pairs_does_not_matter():
     assert one.item.tobytes() != other.item.tobytes()
 
 
-def test_small_blocks_give_the_same_solution(monkeypatch):
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_small_blocks_give_the_same_solution(solver, monkeypatch):
+    """Those of conjugate gradients are solved side by side, as many as there are cores."""
     users, items = pairs()
-    whole = ials.fit(users, items, USERS, ITEMS, CONFIG)
-    monkeypatch.setattr(ials_blocks, "GATHERED_FLOATS", 5 * 32 * 3)
-    parts = ials.fit(users, items, USERS, ITEMS, CONFIG)
+    config, made = dataclasses.replace(CONFIG, solver=solver), []
+    block = ials_blocks.Blocks.__getitem__
+    monkeypatch.setattr(
+        ials_blocks.Blocks, "__getitem__", lambda self, at: made.append(at) or block(self, at)
+    )
+    whole = ials.fit(users, items, USERS, ITEMS, config)
+    few = len(made)
+    for bound in ("GATHERED_FLOATS", "PARTED_FLOATS"):
+        monkeypatch.setattr(ials, bound, 5 * 32 * 3)
+    parts = ials.fit(users, items, USERS, ITEMS, config)
+    assert len(made) - few > few
     np.testing.assert_allclose(parts.item, whole.item, atol=1e-6)
 
 
@@ -139,13 +149,13 @@ def test_small_parts_and_pieces_give_the_same_solution(monkeypatch):
     users, items = pairs()
     config = dataclasses.replace(CONFIG, solver="cg")
     whole = ials.fit(users, items, USERS, ITEMS, config)
-    monkeypatch.setattr(ials_solve, "CACHED_FLOATS", 5 * 32)
-    monkeypatch.setattr(ials_solve, "PIECE_FLOATS", 5 * 4)
+    monkeypatch.setattr(ials_rows, "CACHED_FLOATS", 5 * 32)
+    monkeypatch.setattr(ials_rows, "PIECE_FLOATS", 5 * 4)
     ials_solve._block_solver.cache_clear()
     parts = ials.fit(users, items, USERS, ITEMS, config)
     ials_solve._block_solver.cache_clear()
     np.testing.assert_allclose(parts.item, whole.item, atol=1e-5)
-    assert ials_solve._pieces(32, 5) == 8 and ials_solve._pieces(12, 5) == 4
+    assert ials_rows._pieces(32, 5) == 8 and ials_rows._pieces(12, 5) == 4
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
@@ -225,14 +235,13 @@ def test_tables_and_solutions_are_split_over_all_devices():
         assert {shard.data.shape for shard in solved.addressable_shards} == {(5, 5)}
 
 
-def test_what_is_exchanged_at_once_is_bounded(monkeypatch):
+def test_what_is_exchanged_at_once_is_bounded():
     train = Interactions.from_pairs(*pairs(), USERS, ITEMS)
     rows, others = (ials_blocks.Placement.deal(x.lengths, 1) for x in (train, train.transposed()))
     bound = 8 * 5 * 5  # one short row of five numbers, for each of eight devices
-    monkeypatch.setattr(ials_blocks, "GATHERED_FLOATS", bound)
     together = {}
     for copies in (1, 8):
-        side = ials_blocks.make_side(train, rows, others, 5, copies)
+        side = ials_blocks.make_side(train, rows, others, 5, copies, bound)
         together[copies] = max(block.partners.shape[1] for block in side.blocks)
     assert together[8] == 1 < together[1]
 
@@ -244,7 +253,9 @@ def test_steps_of_conjugate_gradients_are_hestenes_and_stiefels(steps, pieces):
     met, start = rng.normal(size=(4, 9, 6)), rng.normal(size=(4, 6))
     other, ridge = rng.normal(size=(20, 6)), rng.uniform(0.1, 2.0, size=4)
     gram = 0.3 * other.T @ other
-    given = (np.float32(x) for x in (met, gram, ridge, start))
+    spare = rng.normal(size=(int(pieces > 1), 9 // pieces, 6))  # of an earlier part: nobody's
+    read = np.concatenate([met.reshape(4 * pieces, 9 // pieces, 6), spare])
+    given = (np.float32(x) for x in (read, gram, ridge, start))
     found = conjugate_gradients(*given, steps, pieces)
     for row in range(4):
         matrix = met[row].T @ met[row] + gram + ridge[row] * np.eye(6)
