@@ -39,6 +39,8 @@ from ilm_jax.metrics.values import MetricValues
 
 TASKS = tuple(elm_templates.TASKS)
 STEPS, EVERY = 480, 60
+# A prompt names two items at most; rows are as long as those of the recipes.
+LENGTHS = {"inputs": 72, "targets": 64}
 # So many of the test items are described, for every task.
 SCORED = (f"--tasks={','.join(TASKS)}", "--noranking", "--texts=100")
 MEASURES = ("semantic", "nll_content")
@@ -73,6 +75,7 @@ class ElmTasks(FewTexts):
             **few_texts.stage_two(rate, min(EVERY, self.most_steps or EVERY)),
             "MIXTURE_OR_TASK_NAME": dict.fromkeys(TASKS, 1.0),
             "TRAIN_STEPS": STEPS,
+            "TASK_FEATURE_LENGTHS": LENGTHS,
         }
 
     def made_from(self, cell: Cell, rate: float) -> dict[str, str]:
