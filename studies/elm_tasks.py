@@ -40,7 +40,7 @@ from ilm_jax.metrics.values import MetricValues
 TASKS = tuple(elm_templates.TASKS)
 STEPS, EVERY = 480, 60
 # A prompt names two items at most; rows are as long as those of the recipes.
-LENGTHS = {"inputs": 72, "targets": 64}
+LENGTHS = {"inputs": 56, "targets": 80}
 # So many of the test items are described, for every task.
 SCORED = (f"--tasks={','.join(TASKS)}", "--noranking", "--texts=100")
 MEASURES = ("semantic", "nll_content")
