@@ -34,7 +34,7 @@ from ilm_jax.data.examples import elm_templates
 from ilm_jax.errors import UserError
 from ilm_jax.evaluation.evaluator import DESCRIPTIONS
 from ilm_jax.files import atomic_write
-from ilm_jax.metrics.intervals import compare, mean_interval
+from ilm_jax.metrics.intervals import Comparison, compare, mean_interval
 from ilm_jax.metrics.values import MetricValues
 
 TASKS = tuple(elm_templates.TASKS)
@@ -120,23 +120,20 @@ def report(found: Found) -> str:
             lines.append(f"  {row:16} {means.mean():.4f}   {each}")
         for first, second in PAIRED:
             if found.keys() >= {first, second}:
-                lines.append(_test(first, second, found, measure))
+                lines.append(variations.line_of(*compared(first, second, found, measure)))
     return "\n".join(lines)
 
 
-def _test(first: str, second: str, found: Found, measure: str) -> str:
-    """Paired over all texts, and over worlds where there are several."""
-    pair = (first, second)
-    flat = [
-        np.concatenate([x.values for x in of_tasks(found[row], measure).values()]) for row in pair
-    ]
-    weights = [x.weights for x in of_tasks(found[first], measure).values()]
-    given = [weight for weight in weights if weight is not None]
-    test = compare(first, flat[0], second, flat[1], np.concatenate(given) if given else None)
-    means = [by_world(found[row], measure).tolist() for row in pair]
+def compared(first: str, second: str, found: Found, measure: str) -> tuple[Comparison, str]:
+    """A test paired over all texts, and what one over worlds says, where there are several."""
+    ours, theirs = (list(of_tasks(found[row], measure).values()) for row in (first, second))
+    flat = [np.concatenate([metric.values for metric in row]) for row in (ours, theirs)]
+    weights = [metric.weights for metric in ours if metric.weights is not None]
+    test = compare(first, flat[0], second, flat[1], np.concatenate(weights) if weights else None)
+    means = [by_world(found[row], measure).tolist() for row in (first, second)]
     if len(means[0]) < 2:
-        return f"  {test}"
-    return f"  {test}; over {len(means[0])} worlds p = {variations.paired_p(*means):.2g}"
+        return test, ""
+    return test, f"; over {len(means[0])} worlds p = {variations.paired_p(*means):.2g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

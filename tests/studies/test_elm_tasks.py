@@ -67,3 +67,20 @@ def test_a_row_without_an_encoder_is_told(study):
     found = {"ilm": receipts_of(study, 0.0, measures=["nll_content"])}
     with pytest.raises(UserError, match="row0 has no summary/semantic: was there a sentence"):
         study.report(found)
+
+
+def test_the_page_shows_rows_of_the_worlds_that_have_all(study, script, tmp_path):
+    section = script("page_tasks").tasks_section
+    assert section(tmp_path) == ""
+    for row, shift in (("ilm-rand", 0.0), ("ilm", 0.02)):
+        for world, receipt in enumerate(receipts_of(study, shift)):
+            world_of = f"_world{world}" if world else ""
+            name = f"toy{world_of}_seed{world}_all_{row}"
+            kept = study.dataclasses.replace(receipt, row=name)
+            study.receipts.write(tmp_path / study.FOLDER.name, kept)
+    shown = section(tmp_path)
+    assert "Toy worlds, each with a seed of its own: 2." in shown
+    assert shown.count("<tr>") == 1 + 24 + 1 + 1 + 1  # both tables' heads, tasks, mean, one test
+    assert "Q-Former, stage 1 less Q-Former, no stage 1" in shown and "over 2 worlds p" in shown
+    (tmp_path / study.FOLDER.name / "toy_seed0_all_ilm.json").unlink()
+    assert "of its own: 1." in section(tmp_path)
