@@ -233,13 +233,9 @@ def compared(
 
 
 def over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> float:
-    """`paired_p` of two rows' means."""
-    return paired_p(*([receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)))
-
-
-def paired_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """p of a paired t test whose units are worlds, or seeds."""
-    return float(stats.ttest_rel(ours, theirs).pvalue)
+    means = [[receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)]
+    return float(stats.ttest_rel(*means).pvalue)
 
 
 def report(found: Found, pairs: Callable[[Sequence[str]], Iterable[tuple[str, str]]]) -> str:
