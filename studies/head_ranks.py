@@ -103,7 +103,8 @@ class HeadRanks(Study):
     def steps_of(self, chosen: Sequence[Cell]) -> list[Step]:
         """Every step, in order."""
         language = Study("toy", 0, self.folder / "language", cache_dir=self.cache_dir)
-        unread = language.train("stage0", "tiny/stage0.gin", TRAIN_STEPS=1, LEARNING_RATE=1e-9)
+        untrained = {"TRAIN_STEPS": 1, "LEARNING_RATE": 1e-9, "HELD_OUT_ITEMS": 0}
+        unread = language.train("stage0", "tiny/stage0.gin", **untrained)
         fit = ["fit_cf", *VECTORS, *self.data_flags(), f"--output={self.table}"]
         found: list[Step] = [
             ("cf", [*fit, f"--gin.SEED={self.seed}"], self.table),
