@@ -74,6 +74,7 @@ class Study:
       jobs: steps that run side by side.
       heads: whether rows that read items learn to recommend by an item head beside the texts.
       most_steps: of everything that is trained; 0: as many as the recipes say.
+      split: settings of the tokenizer that say how items are held out, where it is not as usual.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class Study:
     jobs: int = 1
     heads: bool = False
     most_steps: int = 0
+    split: ClassVar[Mapping[str, Any]] = {}
     stage1: ClassVar[str] = "tiny/stage1.gin"
     head: ClassVar[str] = HEADS
 
@@ -137,7 +139,7 @@ class Study:
     def tokenizer(self) -> pathlib.Path:
         """Stage 0's, by which prompts that it was not trained on are read too."""
         cache = pathlib.Path(self.cache_dir or default_cache_dir()).expanduser()
-        settings = settings_from(json.loads(SETTINGS))
+        settings = settings_from(json.loads(SETTINGS) | self.split)
         return tokenizer_path(self.dataset, settings, self.catalogue.fingerprint, cache)
 
     def baseline_steps(self) -> list[Step]:
