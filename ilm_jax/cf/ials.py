@@ -153,11 +153,12 @@ def fit_interactions(
     line = flat_mesh(mesh)
     turned = train.transposed()
     places = [Placement.deal(part.lengths, line.size) for part in (train, turned)]
+    in_parts = apart(line, config.gather, config.steps)
     size = {
         "dim": config.dim,
         # Every device answers every other.
         "copies": line.size if config.gather == "rows" else 1,
-        "floats": PARTED_FLOATS if apart(line, config.steps) else GATHERED_FLOATS,
+        "floats": PARTED_FLOATS if in_parts else GATHERED_FLOATS,
     }
     sides = (
         make_side(train, places[0], places[1], **size),

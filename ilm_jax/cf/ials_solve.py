@@ -30,6 +30,7 @@ _IN_FLIGHT = 8
 device's turn while all threads wait for that device in a collective."""
 STREAMED = 1 << 29
 """Bytes of a side's blocks that are kept on the devices, all together."""
+# Of compilation.
 _ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 _HIGHEST = jax.lax.Precision.HIGHEST  # a TPU's default would square in bfloat16
 
@@ -68,12 +69,12 @@ def _share_threads(mesh: Mesh) -> bool:
     return mesh.size > 1 and _on_cpu(mesh)
 
 
-def apart(mesh: Mesh, cg_steps: int) -> bool:
-    """Whether blocks are solved side by side, each on a core of a CPU.
+def apart(mesh: Mesh, gather: str, cg_steps: int) -> bool:
+    """Whether blocks are worked off in parts, and solved side by side, each on a core of a CPU.
 
     XLA divides such small operations badly between cores: on two an epoch took longer than on one.
     """
-    return bool(cg_steps) and mesh.size == 1 and _on_cpu(mesh)
+    return bool(cg_steps) and gather == "whole" and mesh.size == 1 and _on_cpu(mesh)
 
 
 @functools.lru_cache(maxsize=64)
@@ -96,7 +97,7 @@ def _whole(mesh: Mesh):  # noqa: ANN202 - a compiled function
 def _block_solver(mesh: Mesh, gather: str, cg_steps: int):  # noqa: ANN202 - a compiled function
     """Of (solution, …) to the solution, or to a block's rows alone where `apart`."""
     table_spec = P(AXIS) if gather == "rows" else P()
-    on_cpu, alone, by_core = _on_cpu(mesh), _share_threads(mesh), apart(mesh, cg_steps)
+    on_cpu, alone, by_core = _on_cpu(mesh), _share_threads(mesh), apart(mesh, gather, cg_steps)
 
     def solve(
         solution: Float32[Array, "slots dim"],
@@ -230,7 +231,7 @@ def solve_side(
     moved = other.astype(dtype)
     moved = _whole(mesh)(moved) if gather == "whole" else moved
     solve, solution = _block_solver(mesh, gather, cg_steps), start
-    if apart(mesh, cg_steps):
+    if apart(mesh, gather, cg_steps):
         return _side_by_side(lambda block: solve(start, moved, gram, *block), blocks, start)
     for number, block in enumerate(blocks, 1):
         solution = solve(solution, moved, gram, *block)
