@@ -56,3 +56,10 @@ def test_ranks_are_compared_by_user_over_the_mean_of_the_seeds(study):
     assert "200 users" in told and told.count("; finds 0.") == 8
     line = next(line for line in told.splitlines() if " warp-uncorrected-10 below warp-cor" in line)
     assert "warp-corrected-10 - warp-uncorrected-10 = 0.0" in line
+
+
+@pytest.mark.parametrize("words", [["--drawn", "0"], ["--steps", "-3"]])
+def test_numbers_that_mean_nothing_are_refused_before_anything_is_trained(study, words, capsys):
+    with pytest.raises(SystemExit):
+        study.main(words)
+    assert f"argument {words[0]}: invalid positive value: '{words[1]}'" in capsys.readouterr().err
