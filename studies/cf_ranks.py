@@ -29,6 +29,7 @@ from collections.abc import Sequence
 import cf_data
 import numpy as np
 from exiting import exit_code
+from scheduling import positive
 
 from ilm_jax.cf import evaluation
 from ilm_jax.cf.interactions import Interactions
@@ -309,7 +310,7 @@ def main() -> int:
     cf_data.add_arguments(parser)
     parser.add_argument("--folder", default="runs/cf_ranks", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=positive, default=10)
     parser.add_argument(
         "--rates",
         type=float,
@@ -317,7 +318,7 @@ def main() -> int:
         default=[5e-3, 1e-2, 2e-2],
         help="learning rates tried for each loss and kind of rank",
     )
-    parser.add_argument("--drawn", type=int, nargs="+", default=DRAWN, help="numbers of negatives")
+    parser.add_argument("--drawn", type=positive, nargs="+", default=DRAWN, help="negatives m")
     parser.add_argument("--recipe", default="", help="of a sequential model; default: factors")
     parser.add_argument("--only_kept", action="store_true", help="table of finished runs")
     arguments = parser.parse_args()

@@ -168,11 +168,6 @@ def _test(mean: PerUser, one: Cell, other: Cell) -> str:
     return f"  {test}; finds {findable(mean[one], mean[other]):.4f}"
 
 
-def positive(word: str) -> int:
-    """A number from 1 on; argparse tells of a ValueError."""
-    return scheduling.jobs(word)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the words and runs the study; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -182,8 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="folder of the raw files (not for toy)")
     parser.add_argument("--cache_dir", help="prepared data (default: $ILM_CACHE or ~/.cache)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--drawn", nargs="+", type=positive, default=[10, 100], help="negatives m")
-    parser.add_argument("--steps", type=positive, default=STEPS)
+    parser.add_argument(
+        "--drawn", nargs="+", type=scheduling.positive, default=[10, 100], help="negatives m"
+    )
+    parser.add_argument("--steps", type=scheduling.positive, default=STEPS)
     folder = pathlib.Path("runs/head_ranks")
     parser.add_argument("--model_dir", default=folder, type=pathlib.Path, help="where runs go")
     parser.add_argument("--jobs", type=scheduling.jobs, default=scheduling.default_jobs())

@@ -35,6 +35,11 @@ def jobs(word: str) -> int:
     return int(word)
 
 
+def positive(word: str) -> int:
+    """A number from 1 on; argparse tells of a ValueError, in this function's name."""
+    return jobs(word)
+
+
 def run_steps(
     study: "Study", steps: Sequence[Step], earlier: Sequence[pathlib.Path] = ()
 ) -> dict[str, float]:
