@@ -3,7 +3,8 @@
 glibc gives large buffers back to the kernel when they are freed, so every step maps and zeroes
 them anew. Kept, they are at hand; but a heap of large and small pieces has holes, and may grow to
 several times what is in use. So memory is kept only by a process that `keep_freed_memory` allows
-to, after its programs have run and their peak was small beside what the machine has.
+to, after its programs have run, and while their peak is small beside what the machine has or would
+fit with all of the heap's holes.
 """
 
 import ctypes
@@ -12,14 +13,31 @@ import pathlib
 import resource
 import sys
 
+from ilm_jax.training import huge_pages
+
 # glibc's mallopt parameters (malloc.h).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
-_KEPT = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+# -1 trims never; any other threshold is an int, less than what large steps free at once.
+_KEPT = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
 # As glibc's own thresholds are once it has seen large buffers.
 _GIVEN_BACK = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
-# Memory is kept while the peak is below this share of what the process may use.
+# Memory is kept while the peak is below this share of what the process may use, whatever its holes,
 SHARE = 1 / 4
+# or the peak and the holes together are below this one.
+SHARE_WITH_HOLES = 4 / 5
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class _Heap(ctypes.Structure):
+    """What glibc's mallinfo2 tells, in bytes but for the numbers of blocks (malloc.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"),
+            *("uordblks", "fordblks", "keepcost"),
+        )
+    ]
 
 
 class HostMemory:
@@ -31,26 +49,28 @@ class HostMemory:
         """Nothing is kept until it is allowed."""
         self.kept = False
         self._allowed = False
-        self._most = 0.0
+        self._available = 0
 
     def allow(self) -> bool:
         """Allows it; call before JAX starts its threads. Returns whether it can take effect."""
         try:
-            self._libc = ctypes.CDLL(None)
+            self._libc = _glibc()
             self._allowed = self._set(((_ARENA_MAX, 1),))
         except (AttributeError, OSError):
             return False
-        self._most = SHARE * available()
+        self._available = available()
         return self._allowed
 
     def settle(self) -> None:
-        """Called between runs of programs that ran before; keeps memory while that is little."""
+        """Called between runs of programs that ran before; keeps memory while that is safe."""
         if not self._allowed:
             return
-        little = peak() < self._most
-        if little and not self.kept:
-            self.kept = self._set(_KEPT)
-        elif not little:
+        most = peak()
+        little = most < SHARE * self._available
+        if little or most + self._holes() < SHARE_WITH_HOLES * self._available:
+            if not self.kept:
+                self.kept = self._keep(most)
+        else:
             self.give_back()
             self._allowed = False
 
@@ -61,9 +81,34 @@ class HostMemory:
             self._libc.malloc_trim(0)
             self.kept = False
 
+    def _holes(self) -> int:
+        """Bytes of the heap that are free but not at its end, where any new buffer fits."""
+        heap = self._libc.mallinfo2()
+        return heap.fordblks - heap.keepcost
+
+    def _keep(self, most: int) -> bool:
+        """Keeps memory, in huge pages: all that is held, and as much room again."""
+        huge_pages.collapse(self._libc)
+        kept = self._set(_KEPT)
+        if start := self._libc.malloc(most):
+            huge_pages.advise(self._libc, start, start + most)
+            self._libc.free(start)
+        return kept
+
     def _set(self, settings: tuple[tuple[int, int], ...]) -> bool:
         set_one = self._libc.mallopt
-        return all([set_one(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings])
+        return all([set_one(*setting) for setting in settings])
+
+
+def _glibc() -> ctypes.CDLL:
+    """The C library with the functions' types; AttributeError if it is not glibc from 2.33 on."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _Heap
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    return libc
 
 
 HOST_MEMORY = HostMemory()

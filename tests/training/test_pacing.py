@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from ilm_jax.training import host_memory, pacing
-from ilm_jax.training.host_memory import HostMemory
+from ilm_jax.training import pacing
 from ilm_jax.training.pacing import Pacer
 from tests.training.small import make_trainer
 
@@ -67,32 +66,9 @@ def growth(*arguments):
 
 @pytest.mark.slow
 def test_a_run_that_is_large_beside_its_machine_takes_two_steps_memory(tmp_path):
-    assert growth(tmp_path, 20, 128, 1024) < 3 * 128
+    assert growth(tmp_path, 20, 128, 640) < 3 * 128
 
 
 @pytest.mark.slow
 def test_memory_is_flat_over_a_hundred_steps_with_a_gigabyte_each(tmp_path):
     assert growth(tmp_path, 100, 1024, 4096) < 3 * 1024
-
-
-def test_memory_is_kept_by_what_is_small_and_given_back_for_good_by_what_is_not(monkeypatch):
-    at = [1 << 30]
-    monkeypatch.setattr(host_memory, "peak", lambda: at[0])
-    monkeypatch.setattr(host_memory, "available", lambda: 8 << 30)
-    memory, asked = HostMemory(), []
-    monkeypatch.setattr(HostMemory, "_set", lambda self, settings: asked.append(settings) or True)
-    memory.settle()
-    assert not memory.kept, "nobody allowed it"
-    memory.allow()
-    memory.settle()
-    memory.settle()
-    assert memory.kept and len(asked) == 2  # arenas; kept, once
-    memory.give_back()
-    assert not memory.kept
-    memory.settle()
-    assert memory.kept
-    at[0] = 3 << 30
-    memory.settle()
-    at[0] = 1 << 30
-    memory.settle()
-    assert not memory.kept

@@ -1,0 +1,100 @@
+"""Freed memory is kept where that is safe, in huge pages, and a step that follows maps none anew."""
+
+import pathlib
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ilm_jax.training import host_memory, huge_pages
+from ilm_jax.training.host_memory import HostMemory
+
+GIB = 1 << 30
+THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+class Machine:
+    """A HostMemory on a machine of 8 GiB whose process has such a peak and such holes."""
+
+    def __init__(self, monkeypatch):
+        self.peak, self.holes, self.asked = GIB, 0, []
+        monkeypatch.setattr(host_memory, "peak", lambda: self.peak)
+        monkeypatch.setattr(host_memory, "available", lambda: 8 * GIB)
+        monkeypatch.setattr(host_memory.huge_pages, "collapse", lambda libc: None)
+        monkeypatch.setattr(HostMemory, "_holes", lambda _: self.holes)
+        monkeypatch.setattr(HostMemory, "_set", lambda _, what: self.asked.append(what) or True)
+        self.memory = HostMemory()
+
+    def keeps(self, peak, holes=0):
+        """Whether memory is kept once that was the process's peak."""
+        self.peak, self.holes = peak, holes
+        self.memory.settle()
+        return self.memory.kept
+
+
+def test_memory_is_kept_by_what_is_small_whatever_its_holes(monkeypatch):
+    machine = Machine(monkeypatch)
+    assert not machine.keeps(GIB), "nobody allowed it"
+    machine.memory.allow()
+    assert machine.keeps(GIB) and machine.keeps(GIB, 7 * GIB)
+    assert len(machine.asked) == 2  # arenas; kept, once
+    machine.memory.give_back()
+    assert not machine.memory.kept
+    assert machine.keeps(GIB)
+
+
+def test_memory_is_kept_by_what_is_large_while_it_would_fit_with_its_holes(monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.memory.allow()
+    assert machine.keeps(5 * GIB) and machine.keeps(5 * GIB, GIB)
+    assert not machine.keeps(5 * GIB, 2 * GIB)
+    assert not machine.keeps(GIB), "given back for good"
+
+
+def test_memory_is_given_back_for_good_by_what_nearly_fills_the_machine(monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.memory.allow()
+    assert machine.keeps(GIB)
+    assert not machine.keeps(7 * GIB) and not machine.keeps(GIB)
+
+
+def faults(gibibytes):
+    """Minor faults of a process's third large buffer; runs in a process of its own."""
+    memory = HostMemory()
+    assert memory.allow()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        buffer = np.ones(int(gibibytes * GIB / 4), np.float32)
+        found = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        del buffer
+        memory.settle()
+    return found
+
+
+# 2 GiB is where a trim threshold that is an int ends.
+@pytest.mark.parametrize("gibibytes", [0.5, 2.25])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory")
+def test_a_large_buffer_is_taken_again_without_mapping_it_anew(gibibytes):
+    code = f"from tests.training import test_host_memory as t; print(t.faults({gibibytes}))"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1000  # 576 Ki pages of 4 KiB, or 1,152 huge ones, if it were
+
+
+def huge():
+    """KiB of this process in huge pages."""
+    lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+
+@pytest.mark.skipif(
+    not THP.is_file() or "[never]" in THP.read_text(), reason="no huge pages on this system"
+)
+def test_what_a_process_holds_is_moved_into_huge_pages_unchanged():
+    held = np.arange(16 << 20, dtype=np.float32)
+    before = huge()
+    huge_pages.collapse(host_memory._glibc())
+    assert huge() - before > 32 << 10 or before > 32 << 10
+    np.testing.assert_array_equal(held, np.arange(16 << 20, dtype=np.float32))
