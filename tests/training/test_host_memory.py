@@ -1,4 +1,4 @@
-"""Freed memory is kept where that is safe, in huge pages, and a step that follows maps none anew."""
+"""Freed memory is kept where that is safe, in huge pages, and is not mapped anew by later steps."""
 
 import pathlib
 import resource
