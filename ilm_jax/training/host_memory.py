@@ -12,6 +12,9 @@ import os
 import pathlib
 import resource
 import sys
+import time
+
+import jax
 
 from ilm_jax.training import huge_pages
 
@@ -25,6 +28,8 @@ _GIVEN_BACK = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD
 SHARE = 1 / 4
 # or the peak and the holes together are below this one.
 SHARE_WITH_HOLES = 4 / 5
+# Seconds between two looks at the holes, which take milliseconds.
+PERIOD = 1.0
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -50,6 +55,7 @@ class HostMemory:
         self.kept = False
         self._allowed = False
         self._moved = False
+        self._due = 0.0
         self._available = 0
 
     def allow(self) -> bool:
@@ -66,14 +72,15 @@ class HostMemory:
         """Called between runs of programs that ran before; keeps memory while that is safe."""
         if not self._allowed:
             return
-        most = peak()
-        little = most < SHARE * self._available
-        if little or most + self._holes() < SHARE_WITH_HOLES * self._available:
-            if not self.kept:
-                self.kept = self._keep(most)
-        else:
-            self.give_back()
-            self._allowed = False
+        most, now = peak(), time.monotonic()
+        if most >= SHARE * self._available and now >= self._due:
+            self._due = now + PERIOD
+            if most + self._holes() >= SHARE_WITH_HOLES * self._available:
+                self.give_back()
+                self._allowed = False
+                return
+        if not self.kept:
+            self.kept = self._keep(most)
 
     def give_back(self) -> None:
         """Gives back what is free; called before a program runs for the first time."""
@@ -89,7 +96,8 @@ class HostMemory:
 
     def _keep(self, most: int) -> bool:
         """Keeps memory, in huge pages: all that is held, and as much room again."""
-        if not self._moved:  # once: what is made later lies in huge pages from the start
+        # Once: what is made later lies in huge pages from the start.
+        if not self._moved and jax.default_backend() == "cpu":
             huge_pages.collapse(self._libc)
             self._moved = True
         kept = self._set(_KEPT)

@@ -23,6 +23,7 @@ class Machine:
         monkeypatch.setattr(host_memory, "peak", lambda: self.peak)
         monkeypatch.setattr(host_memory, "available", lambda: 8 * GIB)
         monkeypatch.setattr(host_memory.huge_pages, "collapse", lambda libc: None)
+        monkeypatch.setattr(host_memory, "PERIOD", 0.0)
         monkeypatch.setattr(HostMemory, "_holes", lambda _: self.holes)
         monkeypatch.setattr(HostMemory, "_set", lambda _, what: self.asked.append(what) or True)
         self.memory = HostMemory()
