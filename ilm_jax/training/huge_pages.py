@@ -2,7 +2,8 @@
 
 A step on CPU walks gigabytes in pages of 4 KiB: each is mapped and cleared for itself, and needs an
 entry of the TLB. Pages of 2 MiB are mapped at once; frozen steps of T5-small and of SmolLM2 take 10
-and 5 % less time with them (docs/speed.md). Elsewhere than on Linux, and where they are off, nothing happens.
+and 5 % less time with them (docs/speed.md). Elsewhere than on Linux, and where they are off,
+nothing happens.
 """
 
 import ctypes
