@@ -90,7 +90,12 @@ class HostMemory:
             self.kept = False
 
     def _holes(self) -> int:
-        """Bytes of the heap that are free but not at its end, where any new buffer fits."""
+        """Bytes of the heap that are free but not at its end, where any new buffer fits.
+
+        All there is where glibc, before 2.33, does not say.
+        """
+        if not hasattr(self._libc, "mallinfo2"):
+            return self._available
         heap = self._libc.mallinfo2()
         return heap.fordblks - heap.keepcost
 
@@ -112,9 +117,10 @@ class HostMemory:
 
 
 def _glibc() -> ctypes.CDLL:
-    """The C library with the functions' types; AttributeError if it is not glibc from 2.33 on."""
+    """The C library with the functions' types; AttributeError if it is not glibc."""
     libc = ctypes.CDLL(None)
-    libc.mallinfo2.restype = _Heap
+    if hasattr(libc, "mallinfo2"):
+        libc.mallinfo2.restype = _Heap
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]

@@ -18,6 +18,7 @@ GIB = 1 << 30
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # From 6.1 on Linux moves memory into huge pages when it is asked to.
 KERNEL = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory")
 
 
 class Machine:
@@ -66,6 +67,14 @@ def test_memory_is_given_back_for_good_by_what_nearly_fills_the_machine(monkeypa
     assert not machine.keeps(7 * GIB) and not machine.keeps(GIB)
 
 
+@LINUX
+def test_holes_are_what_is_free_below_the_heaps_end_and_all_where_glibc_does_not_say():
+    memory = HostMemory()
+    assert memory.allow() and 0 <= memory._holes() < host_memory.available()
+    memory._libc = object()
+    assert memory._holes() == host_memory.available()
+
+
 def faults(gibibytes):
     """Minor faults of a process's third large buffer; runs in a process of its own."""
     memory = HostMemory()
@@ -81,7 +90,7 @@ def faults(gibibytes):
 
 # 2 GiB is where a trim threshold that is an int ends.
 @pytest.mark.parametrize("gibibytes", [0.5, 2.25])
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's memory")
+@LINUX
 def test_a_large_buffer_is_taken_again_without_mapping_it_anew(gibibytes):
     code = f"from tests.training import test_host_memory as t; print(t.faults({gibibytes}))"
     command = [sys.executable, "-c", code]
