@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ilm_jax.errors import UserError
-from ilm_jax.models.products import product
+from ilm_jax.models.products import add_bias, product
 
 DType = DTypeLike  # such as "bfloat16"
 Axes = tuple[str | None, ...]
@@ -154,7 +154,7 @@ class Dense(nn.Module):
         if self.use_bias:
             zeros = nn.initializers.zeros
             bias = make_param(self, "bias", zeros, shape[1:], self.axes[1:], self.param_dtype)
-            y = y + bias.astype(dtype)
+            y = add_bias(y, bias.astype(dtype))
         return y
 
 

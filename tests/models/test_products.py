@@ -1,4 +1,4 @@
-"""Products with weights on a CPU: values, gradients and the number of products are jnp.dot's."""
+"""Products with weights on a CPU: values, gradients and the number of products are jnp's."""
 
 import jax
 import jax.numpy as jnp
@@ -50,9 +50,38 @@ def test_what_does_not_train_costs_no_product_in_a_scan_too(trains, dots):
     assert found == 3 * (3 if trains == (1,) else dots)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_bias_has_the_gradient_of_a_plain_sum(dtype):
+    y, bias = draw(2, 5, 3, dtype=dtype), draw(3, seed=1, dtype=dtype)
+    got, want = (evaluated(f, y, bias) for f in (products.add_bias, jnp.add))
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype and g.shape == w.shape
+        g, w = g.astype(jnp.float32), w.astype(jnp.float32)
+        np.testing.assert_allclose(g, w, rtol=1e-6 if dtype == jnp.float32 else 0.02, atol=1e-6)
+
+
+def test_a_bias_that_does_not_train_costs_nothing():
+    y, bias = draw(5, 4), draw(4, seed=1)
+
+    def loss(y, bias):
+        return products.add_bias(y, bias).sum()
+
+    assert count_dots(jax.make_jaxpr(jax.grad(loss, 0))(y, bias)) == 0
+    assert count_dots(jax.make_jaxpr(jax.grad(loss, 1))(y, bias)) == 1
+
+
+def test_sums_of_many_bfloat16_rows_do_not_stop_growing():
+    assert products.column_sums(jnp.ones((4096, 2), jnp.bfloat16)).tolist() == [4096, 4096]
+
+
 def test_other_devices_get_the_plain_product(monkeypatch):
     monkeypatch.setattr(products, "platform", lambda: "tpu")
     x, weight = draw(5, 4), draw(4, 6, seed=1)
     assert str(jax.make_jaxpr(products.product)(x, weight)) == str(
         jax.make_jaxpr(jnp.dot)(x, weight)
     )
+    programs = [
+        str(jax.make_jaxpr(jax.grad(lambda y, b, f=f: f(y, b).sum(), (0, 1)))(x, weight[0, :4]))
+        for f in (products.add_bias, jnp.add)
+    ]
+    assert programs[0] == programs[1]

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilm_jax.models import products
 from ilm_jax.models.counting import count_dot_flops, count_dots
 from ilm_jax.models.output_layer import OutputLayer
+from ilm_jax.objectives import vocabulary_block
 from ilm_jax.objectives.vocabulary_loss import vocabulary_loss
 from ilm_jax.sharding.partitioning import MeshConfig, Partitioner
 
@@ -122,11 +124,32 @@ PRODUCT = 2 * BATCH * LENGTH * EMBED * 24
 
 
 @pytest.mark.parametrize("block, steps", [(None, 1), (6, 4)])
-@pytest.mark.parametrize("trains, products", [("h", 2), ("htb", 3), ("tb", 2), ("b", 1)])
-def test_products_are_the_logits_and_one_for_each_thing_that_trains(trains, products, block, steps):
+@pytest.mark.parametrize("trains, dots", [("h", 2), ("htb", 3), ("tb", 2), ("b", 1)])
+def test_products_are_the_logits_and_one_for_each_thing_that_trains(trains, dots, block, steps):
     program = traced(trains, block)
-    assert count_dots(program) == products * steps
-    assert count_dot_flops(program) == products * PRODUCT
+    sums = "b" in trains  # a CPU adds up the bias's gradient as a product with ones
+    assert count_dots(program) == (dots + sums) * steps
+    assert count_dot_flops(program) == dots * PRODUCT + sums * PRODUCT / EMBED
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_all_platforms_have_the_same_losses_whatever_stands_where_weights_are_zero(
+    smoothing, monkeypatch
+):
+    params, labels, weights, how = case(24)
+    labels = labels.at[0, :2].set(jnp.array([-1, 24]))
+    weights = weights.at[0, :2].set(0)
+
+    def found(params):
+        total, each = ours(params, labels, weights, how, smoothing, 0.0, 6)
+        return total, each
+
+    on_cpu = jax.value_and_grad(found, has_aux=True)(params)
+    for module in (vocabulary_block, products):
+        monkeypatch.setattr(module, "platform", lambda: "tpu")
+    elsewhere = jax.value_and_grad(found, has_aux=True)(params)
+    for a, b in zip(jax.tree.leaves(on_cpu), jax.tree.leaves(elsewhere), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_value_alone_costs_one_product():
