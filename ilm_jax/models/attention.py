@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ilm_jax.errors import UserError
 from ilm_jax.models import blocked_attention, splash
+from ilm_jax.models.products import add_bias
 
 BACKENDS = ("auto", "xla", "blocked", "splash")
 
@@ -49,7 +50,9 @@ def dot_product_attention(
         scores = soft_cap(scores, softcap)
     if bias is not None:
         shape = (bias.shape[0], *scores.shape[1:3], *bias.shape[2:])
-        scores = scores + bias.astype(jnp.float32).reshape(shape)
+        bias = bias.astype(jnp.float32).reshape(shape)
+        one = bias.shape[1:] == scores.shape[1:] and bias.shape[0] == 1
+        scores = add_bias(scores, bias[0]) if one else scores + bias
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, NEGATIVE)
     weights = _softmax(scores)

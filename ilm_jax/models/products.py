@@ -6,9 +6,12 @@ half of the rate of others (jaxlib 0.10.2). Here the narrower factor is turned f
 which costs a copy of it, and the product has the form of a layer's own.
 
 The gradient of a bias is the sum of g over all tokens. XLA's CPU backend reads what is summed in
-the order of whatever made it, and comes to 1 GB/s where heads or many words lie between
-two tokens; as a product with ones it reads what the weight's gradient reads.
+the order of whatever made it, and comes to 1 GB/s where heads, many words or scores lie
+between two tokens; as a product with ones it reads what the weight's gradient reads.
 """
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +31,9 @@ def product(
     return _product(x, weight) if platform() == "cpu" else jnp.dot(x, weight)
 
 
-def add_bias(
-    y: Float[Array, "*batch out"], bias: Float[Array, " out"]
-) -> Float[Array, "*batch out"]:
-    """y + b."""
-    return _add_bias(y, bias) if platform() == "cpu" else y + bias
+def add_bias(y: Float[Array, " *shape"], bias: Float[Array, " *out"]) -> Float[Array, " *shape"]:
+    """y + b, the same b for all that comes before its dimensions."""
+    return _add_bias(bias.ndim, y, bias) if platform() == "cpu" else y + bias
 
 
 def column_sums(x: Float[Array, "rows columns"]) -> Float[Array, " columns"]:
@@ -67,22 +68,28 @@ def _backward(kept: _Pair, of_out: Array | SymbolicZero) -> _Pair:
 _product.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-@jax.custom_vjp
-def _add_bias(y: Array, bias: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_bias(rank: int, y: Array, bias: Array) -> Array:
     return y + bias
 
 
-def _add_forward(y: CustomVJPPrimal, bias: CustomVJPPrimal) -> tuple[Array, tuple[bool, bool]]:
-    return y.value + bias.value, (y.perturbed, bias.perturbed)
+def _add_forward(
+    rank: int, y: CustomVJPPrimal, bias: CustomVJPPrimal
+) -> tuple[Array, tuple[tuple | None, tuple | None]]:
+    """The sum, and () for each of the two that trains: known when a program is traced."""
+    return y.value + bias.value, (() if y.perturbed else None, () if bias.perturbed else None)
 
 
-def _add_backward(trains: tuple[bool, bool], g: Array | SymbolicZero) -> _Pair:
+def _add_backward(
+    rank: int, trains: tuple[tuple | None, tuple | None], g: Array | SymbolicZero
+) -> _Pair:
     if isinstance(g, SymbolicZero):
         return None, None
-    return (
-        g if trains[0] else None,
-        column_sums(g.reshape(-1, g.shape[-1])) if trains[1] else None,
-    )
+    of_y, of_bias = (None if which is None else g for which in trains)
+    if of_bias is not None:
+        out = g.shape[g.ndim - rank :]
+        of_bias = column_sums(g.reshape(-1, math.prod(out))).reshape(out)
+    return of_y, of_bias
 
 
 _add_bias.defvjp(_add_forward, _add_backward, symbolic_zeros=True)

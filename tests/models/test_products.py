@@ -70,6 +70,19 @@ def test_a_bias_that_does_not_train_costs_nothing():
     assert count_dots(jax.make_jaxpr(jax.grad(loss, 1))(y, bias)) == 1
 
 
+def test_a_bias_of_several_dimensions_has_the_gradient_of_a_plain_sum_in_a_scan_too():
+    y, biases = draw(4, 2, 3, 5), draw(6, 3, 5, seed=1)
+
+    def loss(add):
+        def body(y, bias):
+            return jnp.sin(add(y, bias)), None
+
+        return jax.jit(jax.grad(lambda y, b: jax.lax.scan(body, y, b)[0].sum(), (0, 1)))(y, biases)
+
+    for got, want in zip(loss(products.add_bias), loss(jnp.add), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 def test_sums_of_many_bfloat16_rows_do_not_stop_growing():
     assert products.column_sums(jnp.ones((4096, 2), jnp.bfloat16)).tolist() == [4096, 4096]
 
