@@ -14,7 +14,7 @@ attention.
     lm_8x128      the same, shorter rows
 
     python -m tests.benchmarks.bench_steps [CASE…] [--steps 3] [--peer_python PYTHON | --no_peer]
-        [--device cpu|cuda]
+        [--alone] [--device cpu|cuda]
 
 needs torch and transformers (of another environment: --peer_python). Each case ends with a line of
 JSON; the exit code says whether every ratio reached its bound.
@@ -72,6 +72,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peer_python", default=sys.executable)
     parser.add_argument("--no_peer", action="store_true")
+    alone = "one side after the other, where memory does not hold both"
+    parser.add_argument("--alone", action="store_true", help=alone)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     flags = parser.parse_args()
     if unknown := [case for case in flags.cases if case not in CASES]:
@@ -84,15 +86,18 @@ def measure(case: str, flags: argparse.Namespace, rate: float) -> bool:
     shape, bound = CASES[case]
     given = json.dumps(shape | {"threads": len(os.sched_getaffinity(0)), "device": flags.device})
     ours = [sys.executable, "-m", "tests.benchmarks.steps_ours", given]
-    sides = {"ours": Worker(ours, {"JAX_PLATFORMS": flags.device})}
+    commands = {"ours": (ours, {"JAX_PLATFORMS": flags.device})}
     if not flags.no_peer:
         script = real_lm_peer if shape["model"] == "decoder" else steps_peer
-        sides["peer"] = Worker([flags.peer_python, script.__file__, given], KEEP)
-    for _ in range(flags.steps + 1):
-        for name, side in sides.items():
-            print(f"{case}, {name}: {side.step():.2f} s", file=sys.stderr, flush=True)
-    for side in sides.values():
-        side.close()
+        commands["peer"] = ([flags.peer_python, script.__file__, given], KEEP)
+    sides: dict[str, Worker] = {}
+    for turn in [[name] for name in commands] if flags.alone else [list(commands)]:
+        sides |= {name: Worker(*commands[name]) for name in turn}
+        for _ in range(flags.steps + 1):
+            for name in turn:
+                print(f"{case}, {name}: {sides[name].step():.2f} s", file=sys.stderr, flush=True)
+        for name in turn:
+            sides[name].close()
     flops = sides["ours"].facts["flops"]
     floor = flops / rate
     print(f"{case}: {flops / 1e9:.0f} GFLOP, {floor:.2f} s at {rate / 1e9:.0f} GFLOP/s")
