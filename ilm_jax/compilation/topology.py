@@ -6,6 +6,7 @@ for the shape that they come in.
 """
 
 import dataclasses
+import importlib.metadata
 import math
 import os
 import re
@@ -116,8 +117,8 @@ class Topology:
             import libtpu  # noqa: F401
         except ImportError as error:
             raise UserError(
-                "the TPU compiler is not installed: pip install libtpu (the version that this "
-                "jax asks for: pip install 'jax[tpu]')"
+                "the TPU compiler is not installed: pip install 'jax[tpu]' (libtpu, in the version "
+                "that goes with this jax)"
             ) from error
         from jax.experimental import topologies
 
@@ -133,6 +134,26 @@ class Topology:
                 f"libtpu knows no topology {self.name!r} ({reason}): write it like {EXAMPLES}"
             ) from error
         return tuple(described.devices)
+
+
+def mismatch() -> str | None:
+    """What is wrong with the version of libtpu, and what to do; None if nothing is known to be.
+
+    pip installs the newest libtpu by itself; jax asks for the one that it was built with, and
+    others fail on some programs.
+    """
+    try:
+        jax, libtpu = (importlib.metadata.version(name) for name in ("jax", "libtpu"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    asked = re.compile(r"libtpu\s*==\s*([\d.]+?)(\.\*)?\s*(;|$)")
+    for requirement in importlib.metadata.requires("jax") or ():
+        if found := asked.match(requirement):
+            version, any_patch = found[1], found[2]
+            if libtpu != version and not (any_patch and libtpu.startswith(version + ".")):
+                wanted = f"libtpu=={version}{any_patch or ''}"
+                return f"jax {jax} goes with {wanted}, not {libtpu}: pip install '{wanted}'"
+    return None
 
 
 def prepare_environment(topology: Topology) -> None:

@@ -2,10 +2,14 @@
 
 import types
 
+import jax
 import pytest
 
+from ilm_jax.compilation import report
 from ilm_jax.compilation.report import exceeded, hbm
 from ilm_jax.compilation.tables import lines, markdown
+from ilm_jax.compilation.topology import Topology
+from ilm_jax.errors import UserError
 from ilm_jax.training.chips import GIB, described
 
 
@@ -76,3 +80,22 @@ def test_the_compilers_refusals_are_read(words, peak, room):
 def test_a_v4_chip_is_described_as_its_two_cores():
     assert described("v4", 2).flops * 2 == described("v4", 1).flops
     assert described("v5e", 1).hbm_bytes < 16 * GIB
+
+
+@pytest.mark.parametrize("wrong", [None, "jax 1 goes with libtpu==1.*, not 2: pip install it"])
+def test_a_compiler_that_fails_is_told_beside_its_version(wrong, monkeypatch):
+    def fails():
+        raise jax.errors.JaxRuntimeError("INTERNAL: async-update\ninstruction")
+
+    monkeypatch.setattr(report, "mismatch", lambda: wrong)
+    lowered = types.SimpleNamespace(compile=fails)
+    program = types.SimpleNamespace(
+        name="decode", rows=8, share=1.0, state=None, lower=lambda: lowered
+    )
+    topology = Topology.parse("v5e:2x2")
+    with pytest.raises(UserError if wrong else jax.errors.JaxRuntimeError) as caught:
+        report.compile_program(program, topology, [None] * topology.chips)
+    if wrong:
+        assert str(caught.value) == (
+            f"the TPU compiler fails on decode (INTERNAL: async-update instruction): {wrong}"
+        )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ilm_jax.compilation import topology
 from ilm_jax.compilation.topology import Topology
 from ilm_jax.errors import UserError
 
@@ -50,5 +51,28 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(UserError, match="pip install libtpu"):
+    with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
         Topology.parse("v5e:4x4").devices()
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed", "said"),
+    [
+        ("libtpu==0.0.42.*; extra == 'tpu'", "0.0.42.1", None),
+        ("libtpu==0.0.42; extra == 'tpu'", "0.0.42", None),
+        ("libtpu==0.0.42.*; extra == 'tpu'", "0.0.52", "libtpu==0.0.42.*, not 0.0.52: pip install"),
+        ("libtpu==0.0.4.*; extra == 'tpu'", "0.0.42", "libtpu==0.0.4.*, not 0.0.42: pip install"),
+        ("libtpu>=0.0.1; extra == 'tpu'", "0.0.52", None),
+        ("libtpu==0.0.42.*; extra == 'tpu'", None, None),
+    ],
+)
+def test_a_compiler_of_another_version_is_known(asked, installed, said, monkeypatch):
+    def version(name):
+        if name == "libtpu" and installed is None:
+            raise topology.importlib.metadata.PackageNotFoundError(name)
+        return {"jax": "0.10.2", "libtpu": installed}[name]
+
+    monkeypatch.setattr(topology.importlib.metadata, "version", version)
+    monkeypatch.setattr(topology.importlib.metadata, "requires", lambda name: ["numpy", asked])
+    found = topology.mismatch()
+    assert found is None if said is None else found is not None and said in found
