@@ -19,6 +19,20 @@ FAULTS = (
         "tests/models/test_products.py",
     ),
     Fault(
+        "a frozen bias costs the product of its gradient",
+        "ilm_jax/models/products.py",
+        "() if bias.perturbed else None",
+        "()",
+        "tests/models/test_products.py",
+    ),
+    Fault(
+        "sums of bfloat16 rows stop growing",
+        "ilm_jax/models/products.py",
+        "jnp.dot(ones, x, preferred_element_type=jnp.float32)[0].astype(x.dtype)",
+        "jax.lax.fori_loop(0, len(x), lambda i, y: y + x[i], x[0] * 0)",
+        "tests/models/test_products.py",
+    ),
+    Fault(
         "a caption sees its next token",
         "ilm_jax/models/qformer.py",
         "(column < count) | (column <= row)",

@@ -11,6 +11,7 @@ _PAIRS = "tests/parity/test_stage_one_losses.py -k pair_losses"
 _SMOOTHED = "tests/parity/test_stage_one_losses.py -k label_smoothing"
 _MATCHING = "tests/objectives/test_matching.py"
 _VOCABULARY = "tests/objectives/test_vocabulary_loss.py"
+_NEW_WORDS = "tests/objectives/test_vocabulary_loss_of_new_words.py"
 _RANKING = "tests/objectives/test_ranking.py"
 _LANGUAGE = "tests/objectives/test_language.py"
 _HEAD = "tests/objectives/test_item_head.py"
@@ -116,9 +117,9 @@ FAULTS = (
     ),
     Fault(
         "smoothing takes nothing from the label",
-        "ilm_jax/objectives/vocabulary_loss.py",
-        "chosen = (1 - loss.label_smoothing) * jnp",
-        "chosen = jnp",
+        "ilm_jax/objectives/vocabulary_block.py",
+        "chosen = (1 - terms.label_smoothing) * _at_label(part)",
+        "chosen = _at_label(part)",
         _VOCABULARY,
     ),
     Fault(
@@ -130,21 +131,21 @@ FAULTS = (
     ),
     Fault(
         "cross-entropy is taken in the factors' type",
-        "ilm_jax/objectives/vocabulary_loss.py",
+        "ilm_jax/objectives/vocabulary_block.py",
         "jnp.einsum, preferred_element_type=jnp.float32)",
         "jnp.einsum)",
         _VOCABULARY,
     ),
     Fault(
         "smoothing takes nothing from the label's gradient",
-        "ilm_jax/objectives/vocabulary_loss.py",
-        "jnp.where(label, 1 - loss.label_smoothing, 0)",
-        "jnp.where(label, 1, 0)",
+        "ilm_jax/objectives/vocabulary_block.py",
+        "jnp.where(_is_label(part), 1 - terms.label_smoothing, 0)",
+        "jnp.where(_is_label(part), 1, 0)",
         _VOCABULARY,
     ),
     Fault(
         "every device takes the words of the first",
-        "ilm_jax/objectives/vocabulary_loss.py",
+        "ilm_jax/objectives/vocabulary_block.py",
         "(jax.lax.axis_index(words) if words else 0)",
         "0",
         _VOCABULARY,
@@ -152,9 +153,30 @@ FAULTS = (
     Fault(
         "devices keep the table's gradient of their rows",
         "ilm_jax/objectives/vocabulary_loss.py",
-        "jax.tree.map(functools.partial(_joined, axes=rows), sums)",
+        "jax.tree.map(functools.partial(joined, axes=rows), sums)",
         "sums",
         _VOCABULARY,
+    ),
+    Fault(
+        "a label of other words has the last word's logit",
+        "ilm_jax/objectives/vocabulary_block.py",
+        "jnp.where((part.label >= 0) & (part.label < words), found, 0)",
+        "found",
+        _VOCABULARY,
+    ),
+    Fault(
+        "smoothing counts table words whose ids are new words'",
+        "ilm_jax/objectives/vocabulary_block.py",
+        "jnp.where(part.logits == NEVER, 0, part.logits) if part.gaps else part.logits",
+        "part.logits",
+        _NEW_WORDS,
+    ),
+    Fault(
+        "a new word is a word of the table too",
+        "ilm_jax/objectives/vocabulary_block.py",
+        "jnp.where(is_new, -1, labels - first)",
+        "labels - first",
+        _NEW_WORDS,
     ),
     Fault(
         "a gradient through each loss is lost",
