@@ -45,6 +45,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
+        "packaging>=23",
         "protobuf>=5.28",  # reads what sentencepiece says of spans
         "pyarrow>=16",  # large raw files by columns, parquet
         "safetensors>=0.4.5",

@@ -61,7 +61,7 @@ def versions() -> Iterator[Finding]:
     if ours and theirs and ours.split(".")[:2] != theirs.split(".")[:2]:
         yield Finding("fail", f"jax {ours} with jaxlib {theirs}", f"pip install jaxlib=={ours}")
     if wrong := mismatch():
-        yield Finding("note", *wrong.split(": ", 1))
+        yield Finding("note", *wrong)
 
 
 def _optional(name: str, purpose: str, remedy: str, other: str = "") -> Finding:

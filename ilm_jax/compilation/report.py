@@ -49,10 +49,8 @@ def compile_program(
     except jax.errors.JaxRuntimeError as error:
         too_much = exceeded(str(error))
         if not too_much and (wrong := mismatch()):
-            words = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"the TPU compiler fails on {program.name} ({words}): {wrong}"
-            ) from error
+            words = f"{program.name} ({' '.join(str(error).split())[:200]})"
+            raise UserError(f"the TPU compiler fails on {words}: {': '.join(wrong)}") from error
         if not too_much:
             raise
         return record | {

@@ -12,6 +12,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from packaging.requirements import Requirement
+
 from ilm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,8 +138,8 @@ class Topology:
         return tuple(described.devices)
 
 
-def mismatch() -> str | None:
-    """What is wrong with the version of libtpu, and what to do; None if nothing is known to be.
+def mismatch() -> tuple[str, str] | None:
+    """(What is wrong with libtpu's version, what to do); None if nothing is known to be.
 
     pip installs the newest libtpu by itself; jax asks for the one that it was built with, and
     others fail on some programs.
@@ -146,13 +148,10 @@ def mismatch() -> str | None:
         jax, libtpu = (importlib.metadata.version(name) for name in ("jax", "libtpu"))
     except importlib.metadata.PackageNotFoundError:
         return None
-    asked = re.compile(r"libtpu\s*==\s*([\d.]+?)(\.\*)?\s*(;|$)")
-    for requirement in importlib.metadata.requires("jax") or ():
-        if found := asked.match(requirement):
-            version, any_patch = found[1], found[2]
-            if libtpu != version and not (any_patch and libtpu.startswith(version + ".")):
-                wanted = f"libtpu=={version}{any_patch or ''}"
-                return f"jax {jax} goes with {wanted}, not {libtpu}: pip install '{wanted}'"
+    for asked in map(Requirement, importlib.metadata.requires("jax") or ()):
+        if asked.name == "libtpu" and not asked.specifier.contains(libtpu, prereleases=True):
+            wanted = f"libtpu{asked.specifier}"
+            return f"jax {jax} goes with {wanted}, not {libtpu}", f"pip install '{wanted}'"
     return None
 
 

@@ -82,7 +82,7 @@ def test_a_v4_chip_is_described_as_its_two_cores():
     assert described("v5e", 1).hbm_bytes < 16 * GIB
 
 
-@pytest.mark.parametrize("wrong", [None, "jax 1 goes with libtpu==1.*, not 2: pip install it"])
+@pytest.mark.parametrize("wrong", [None, ("jax 1 goes with libtpu==1.*, not 2", "pip install it")])
 def test_a_compiler_that_fails_is_told_beside_its_version(wrong, monkeypatch):
     def fails():
         raise jax.errors.JaxRuntimeError("INTERNAL: async-update\ninstruction")
@@ -97,5 +97,6 @@ def test_a_compiler_that_fails_is_told_beside_its_version(wrong, monkeypatch):
         report.compile_program(program, topology, [None] * topology.chips)
     if wrong:
         assert str(caught.value) == (
-            f"the TPU compiler fails on decode (INTERNAL: async-update instruction): {wrong}"
+            "the TPU compiler fails on decode (INTERNAL: async-update instruction): "
+            "jax 1 goes with libtpu==1.*, not 2: pip install it"
         )

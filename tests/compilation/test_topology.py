@@ -56,17 +56,17 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("asked", "installed", "said"),
+    ("asked", "installed", "wanted"),
     [
         ("libtpu==0.0.42.*; extra == 'tpu'", "0.0.42.1", None),
         ("libtpu==0.0.42; extra == 'tpu'", "0.0.42", None),
-        ("libtpu==0.0.42.*; extra == 'tpu'", "0.0.52", "libtpu==0.0.42.*, not 0.0.52: pip install"),
-        ("libtpu==0.0.4.*; extra == 'tpu'", "0.0.42", "libtpu==0.0.4.*, not 0.0.42: pip install"),
+        ("libtpu==0.0.42.*; extra == 'tpu'", "0.0.52", "libtpu==0.0.42.*"),
+        ("libtpu==0.0.4.*; extra == 'tpu'", "0.0.42", "libtpu==0.0.4.*"),
         ("libtpu>=0.0.1; extra == 'tpu'", "0.0.52", None),
         ("libtpu==0.0.42.*; extra == 'tpu'", None, None),
     ],
 )
-def test_a_compiler_of_another_version_is_known(asked, installed, said, monkeypatch):
+def test_a_compiler_of_another_version_is_known(asked, installed, wanted, monkeypatch):
     def version(name):
         if name == "libtpu" and installed is None:
             raise topology.importlib.metadata.PackageNotFoundError(name)
@@ -75,4 +75,5 @@ def test_a_compiler_of_another_version_is_known(asked, installed, said, monkeypa
     monkeypatch.setattr(topology.importlib.metadata, "version", version)
     monkeypatch.setattr(topology.importlib.metadata, "requires", lambda name: ["numpy", asked])
     found = topology.mismatch()
-    assert found is None if said is None else found is not None and said in found
+    wrong = f"jax 0.10.2 goes with {wanted}, not {installed}", f"pip install '{wanted}'"
+    assert found == (wanted and wrong)
