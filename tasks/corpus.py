@@ -8,12 +8,14 @@ seen anything informative in an item's place, and a frozen one could not be told
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
-from ilm_jax.checks import Number, check
+from ilm_jax.checks import Choice, Number, check
 from ilm_jax.data import draws
 from ilm_jax.data.catalogue.splits import FOLDS, TRAIN, Splits
+from ilm_jax.data.examples import elm_templates
 from ilm_jax.data.examples.example import Example
 from ilm_jax.data.examples.task_families import TaskFamily
 from ilm_jax.data.examples.task_keys import effective
@@ -28,7 +30,8 @@ from ilm_jax.tasks.prompted import ExampleTokenizer, Prompted
 MOST_DRAWN = 1 << 20
 # Strings that a tokenizer is trained on, about.
 MOST_STRINGS = 1 << 17
-_ITEM, _DESCRIPTION, _SEQUENTIAL, _WORDS = range(4)
+_ITEM, _ASKED, _SEQUENTIAL, _WORDS = range(4)
+_TASKS = tuple(task for task in elm_templates.TASKS if task != elm24.LONG_DESCRIPTION.task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +41,10 @@ class CorpusSettings:
     Attributes:
       sequential_examples: at most so many sequential examples of each split enter it, chosen by
         hash (of more than a million, among an even part of them); 0 takes all.
-      word_variants: renderings per training item that name it by its content words, in several
-        orders; 0 for none.
+      word_variants: renderings per training item, and per task about items, that name it by its
+        content words, in several orders; 0 for none.
+      elm_tasks: ELM's tasks whose texts of training items enter it beside their descriptions: what
+        is frozen without having read such texts cannot be brought to write them.
 
     Raises:
       SettingError: for a value that makes no sense.
@@ -47,9 +52,15 @@ class CorpusSettings:
 
     sequential_examples: Number = 10_000
     word_variants: Number = 4
+    elm_tasks: tuple[Annotated[str, Choice(_TASKS)], ...] = ()
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def _first_variants(index: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The items of an index, each once."""
+    return {name: index[name][index["variant"] == 0] for name in ("row", "other")}
 
 
 class CorpusText:
@@ -67,9 +78,11 @@ class CorpusText:
         self.splits, self.spec = splits, spec
         self.settings = settings.replace(text_only=True)
         self.own = settings.of(CorpusSettings)
-        self._descriptions = elm24.LongDescription(
-            splits, self.settings, spec=elm24.LONG_DESCRIPTION
-        )
+        specs = {made.task: made for made in elm24.FAMILY.specs}
+        self._asked = [
+            specs[task].make(splits, self.settings, spec=specs[task])
+            for task in (elm24.LONG_DESCRIPTION.task, *self.own.elm_tasks)
+        ]
         # The setting says which ids are taught: what the task fixes is left open here.
         self._sequences = openp5.NextItem(splits, self.settings, spec=openp5.SEQUENTIAL_RANDOM)
         self._tokens = ExampleTokenizer(tokenizer)
@@ -77,22 +90,36 @@ class CorpusText:
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Kind of each example, and the integers that its task names it by."""
         rows = self.splits.items_in(FOLDS[split])
-        zero = np.zeros_like(rows)
-        described = self._descriptions.index(split)
+        asked = [task.index(split) for task in self._asked]
         sequences = self._chosen_sequences(split)
         parts = [
-            (_ITEM, rows, zero, zero),
-            (_DESCRIPTION, described["row"], np.zeros_like(described["row"]), described["variant"]),
-            (_SEQUENTIAL, sequences["user"], sequences["position"], sequences["variant"]),
+            {"kind": _ITEM, "row": rows},
+            *({"kind": _ASKED, "task": task, **index} for task, index in enumerate(asked)),
+            {"kind": _SEQUENTIAL, "row": sequences.pop("user"), **sequences},
         ]
         if FOLDS[split] == TRAIN:
-            variants = np.arange(self.own.word_variants)
-            named = np.repeat(rows, len(variants))
-            parts.append((_WORDS, named, np.zeros_like(named), np.tile(variants, len(rows))))
-        kinds = [np.full(len(part[1]), part[0], np.int32) for part in parts]
-        columns = [np.concatenate([part[k] for part in parts]) for k in (1, 2, 3)]
-        names = ("kind", "row", "position", "variant")
-        return dict(zip(names, [np.concatenate(kinds), *columns], strict=True))
+            # Descriptions of all items, and of other tasks what they have.
+            pairs = [{"row": rows}, *(_first_variants(index) for index in asked[1:])]
+            parts += [
+                {"kind": _WORDS, "task": k, **self._in_orders(p)} for k, p in enumerate(pairs)
+            ]
+        sizes = [np.size(part["row"]) for part in parts]
+        columns = {"kind": 0, "row": 0, "position": 0, "variant": 0, "other": -1, "task": 0}
+        return {
+            name: np.concatenate(
+                [
+                    np.broadcast_to(np.asarray(part.get(name, missing), np.int32), size)
+                    for part, size in zip(parts, sizes, strict=True)
+                ]
+            )
+            for name, missing in columns.items()
+        }
+
+    def _in_orders(self, pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Each of the pairs as often as its words have an order."""
+        orders = self.own.word_variants
+        repeated = {name: np.repeat(column, orders) for name, column in pairs.items()}
+        return {**repeated, "variant": np.tile(np.arange(orders), len(pairs["row"]))}
 
     def _chosen_sequences(self, split: str) -> dict[str, np.ndarray]:
         index = self._sequences.index(split)
@@ -113,23 +140,32 @@ class CorpusText:
         return {name: column[chosen] for name, column in index.items()}
 
     def truncations(self, split: str) -> dict[str, int]:
-        """How many sequential examples were left out, and descriptions for what they name."""
+        """How many sequential examples were left out, and texts for what they name."""
         everything = len(self._sequences.index(split)["user"])
         chosen = len(self._chosen_sequences(split)["user"])
-        told = self._descriptions.truncations(split).get(TELLS, 0)
+        told = sum(task.truncations(split).get(TELLS, 0) for task in self._asked)
         return {
             "sequential_examples_left_out": everything - chosen,
             **({TELLS: told} if told else {}),
         }
 
-    def render(self, split: str, kind: int, row: int, position: int, variant: int) -> Prompted:
+    def render(
+        self,
+        split: str,
+        kind: int,
+        row: int,
+        position: int,
+        variant: int,
+        other: int = -1,
+        task: int = 0,
+    ) -> Prompted:
         """The example in words; `row` is an item's or, for a sequence, the user's."""
-        if kind == _DESCRIPTION:
-            return self._descriptions.render(split, row, -1, variant)
+        if kind == _ASKED:
+            return self._asked[task].render(split, row, other, variant)
         if kind == _SEQUENTIAL:
             return self._sequences.render(split, row, position, variant)
         if kind == _WORDS:
-            return self._descriptions.render_words(row, variant)
+            return self._asked[task].render_words(row, other, variant)
         catalogue = self.splits.catalogue
         return Prompted(
             key=catalogue.item_ids[row],
@@ -141,17 +177,19 @@ class CorpusText:
             content=catalogue.content[row],
         )
 
-    def build(self, split: str, kind: int, row: int, position: int, variant: int) -> Example:
+    def build(self, split: str, kind: int, row: int, **named: int) -> Example:
         """The example's features; keys say which kind it is."""
-        features = self._tokens.corpus_features(self.render(split, kind, row, position, variant))
-        prefix = ("item", "description", "sequential", "words")[kind]
+        features = self._tokens.corpus_features(self.render(split, kind, row, **named))
+        task = named["task"]
+        asked = ("description", *self.own.elm_tasks)[task]
+        prefix = ("item", asked, "sequential", f"words/{asked}" if task else "words")[kind]
         return features | {"key": f"{prefix}/{features['key']}"}
 
     def strings(self, split: str, step: int = 1) -> Iterator[str]:
         """Every `step`th example as one string."""
         index = self.index(split)
         for values in zip(*(column[::step].tolist() for column in index.values()), strict=True):
-            example = self.render(split, *values)
+            example = self.render(split, **dict(zip(index, values, strict=True)))
             yield (example.prompt.text if example.prompt else "") + example.target_text
 
     def tokenizer_strings(self) -> Iterator[str]:
@@ -184,6 +222,7 @@ FAMILY = TaskFamily(
                 "elm24.texts_file",
                 "corpus.sequential_examples",
                 "corpus.word_variants",
+                "corpus.elm_tasks",
             ),
             metrics=("nll",),
             what="- | item texts and text-only renderings | stage 0, ours",

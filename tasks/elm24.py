@@ -158,10 +158,15 @@ class ItemTask(PromptTask):
 
     def prompt(self, rows: tuple[int, ...], template: int) -> Rendered:
         """The prompt about these items."""
-        if len(rows) == 1:
-            return self.renderer.described(self.spec.elm.prompts[template], {"item": rows[0]})
-        names = dict(zip(("first", "second"), rows, strict=True))
-        return self.renderer.described(self.spec.elm.prompts[template], names)
+        return self.renderer.described(self.spec.elm.prompts[template], _places(rows))
+
+    def render_words(self, row: int, other: int, variant: int) -> Prompted:
+        """A training example that names items by their content words, for stage 0's corpus."""
+        example = self.render("train", row, other, variant)
+        template = self.spec.elm.prompts[int(example.template.rsplit("/", 1)[1])]
+        places = _places((row,) if other < 0 else (row, other))
+        prompt = self.renderer.described_by_words(template, places, variant)
+        return dataclasses.replace(example, prompt=prompt)
 
     def target(self, rows: tuple[int, ...]) -> tuple[str, Spans | None, str]:
         """(text, spans that carry information or None for all, source)."""
@@ -180,6 +185,12 @@ class ItemTask(PromptTask):
         return composed.FactBook(self.splits)
 
 
+def _places(rows: tuple[int, ...]) -> dict[str, int]:
+    """Row of each place of a prompt about one item or two."""
+    names = ("item",) if len(rows) == 1 else ("first", "second")
+    return dict(zip(names, rows, strict=True))
+
+
 class LongDescription(ItemTask):
     """Examples of `elm24_<dataset>_long_description`: the catalogue's texts."""
 
@@ -189,13 +200,6 @@ class LongDescription(ItemTask):
         text, spans = catalogue.texts[rows[0]], catalogue.content[rows[0]]
         own = spans == [(0, len(text))]
         return text, spans, "catalogue" if own else composed.SOURCE
-
-    def render_words(self, row: int, variant: int) -> Prompted:
-        """A training example that names the item by its content words, for stage 0's corpus."""
-        example = self.render("train", row, -1, variant)
-        template = int(example.template.rsplit("/", 1)[1])
-        prompt = self.renderer.description_of_words(row, template, variant)
-        return dataclasses.replace(example, prompt=prompt)
 
 
 class UserProfile(PromptTask):

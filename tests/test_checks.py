@@ -87,7 +87,7 @@ ZERO = {
     "CheckpointConfig": "every keep_best outlier",
     "Columns": "core",
     "CritiqueConfig": "hidden",
-    "CorpusSettings": "sequential_examples word_variants",
+    "CorpusSettings": "sequential_examples word_variants elm_tasks",
     "DatasetConfig": "max_entities pack block redraw",
     "DecoderConfig": "vocab_size lora_rank norm_eps",
     "DecodingConfig": "pad_id top_k length_penalty",

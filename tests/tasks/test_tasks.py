@@ -227,6 +227,33 @@ def test_the_corpus_names_training_items_by_their_content_words_and_no_others():
         assert catalogue.texts[row][start:end] in prompt
 
 
+def test_the_corpus_holds_the_texts_of_the_tasks_that_it_is_told_of():
+    tasks = ("summary", "why_like_nn")
+    settings = SETTINGS.with_family(CorpusSettings(word_variants=2, elm_tasks=tasks))
+    (corpus_of_tasks,) = made_by(["text"], SPLIT, settings, TOKENIZER)
+    plain = {example["key"]: example["targets"] for example in built(EXAMPLES["text"], "train")}
+    texts = {example["key"]: example["targets"] for example in built(corpus_of_tasks, "train")}
+    for asked in made_by(tasks, SPLIT, SETTINGS.replace(text_only=True), TOKENIZER):
+        task = asked.spec.task
+        examples = built(asked, "train")
+        for example in examples:
+            assert texts[f"{task}/{example['key']}"] == example["inputs"] + example["targets"]
+        in_words = [key for key in texts if key.startswith(f"words/{task}/")]
+        assert len(in_words) == len(examples)  # as many orders as prompts here
+        raws = in_words[0].split("/")[2].partition("#")[0].split(",")
+        named = [CATALOGUE.item_ids.index(raw) for raw in raws]
+        assert len(named) == asked.spec.elm.items
+        told = TOKENIZER.decode(texts[in_words[0]])
+        for row in named:
+            for start, end in some(CATALOGUE.content[row]):
+                assert CATALOGUE.texts[row][start:end] in told
+    of_tasks = {key for key in texts if any(task in key for task in tasks)}
+    others = {key for key in plain if not key.startswith("words/")}
+    assert others == {key for key in texts if key not in of_tasks and not key.startswith("words/")}
+    test = {example["key"].split("/")[0] for example in built(corpus_of_tasks, "test")}
+    assert test == {"item", "description", "sequential", *tasks}
+
+
 def test_a_corpus_text_is_the_prompt_and_its_answer():
     words = SETTINGS.replace(text_only=True)
     prompts = {}

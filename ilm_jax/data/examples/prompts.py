@@ -139,19 +139,23 @@ class PromptRenderer:
         }
         return self.fill(template, named)
 
-    def description_of_words(self, row: int, template: int, variant: int) -> Rendered:
-        """The prompt that asks for the text of an item named by its content words, shuffled.
+    def described_by_words(self, template: str, rows: Mapping[str, int], variant: int) -> Rendered:
+        """A prompt about the items in its places, named by their content words, shuffled.
 
         For training items' renderings alone: it teaches a language model to read what stands in
         an item's place, as a model that has read the world does.
         """
+        return self.fill(
+            template, {place: self._words(row, variant) for place, row in rows.items()}
+        )
+
+    def _words(self, row: int, variant: int) -> list[Segment]:
         assert not self._held_out[row], "a held-out item is never named by its words"
         text = self.catalogue.texts[row]
         words = [text[start:end] for start, end in self.catalogue.content[row]]
         key = (self.settings.seed, "words", self.catalogue.item_ids[row], variant)
         order = sorted(range(len(words)), key=lambda k: draws.uniform(*key, k))
-        mention = [Segment(0, ", ".join(words[k] for k in order))] if words else []
-        return self.fill(templates.DESCRIPTION[template], {"item": mention})
+        return [Segment(0, ", ".join(words[k] for k in order))] if words else []
 
     def templates(self, task: str, prompts: str = "seen") -> tuple[str, ...]:
         """The templates of "sequential" or "straightforward", "seen" in training or "unseen".

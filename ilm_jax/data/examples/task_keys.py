@@ -36,6 +36,7 @@ _LATER = {
     "bare_history": False,
     "knowledge.answer": "title",
     "elm24.train_items": 0,
+    "corpus.elm_tasks": (),
 }
 
 
