@@ -1,7 +1,7 @@
 """Does correcting sampled ranks help WARP and LambdaRank as losses of an item head?
 
     python studies/head_ranks.py [--dataset toy] [--data_dir DIR] [--seeds 0] [--drawn 10 100]
-                                 [--steps 500] [--model_dir runs/head_ranks]
+                                 [--vectors RECIPE] [--steps 500] [--model_dir runs/head_ranks]
 
 The head of `tiny/stage2_items_bare.gin` (histories alone, a trained row an item, behind a frozen
 decoder that was never trained) is trained with each loss at m shared uniform negatives, with the
@@ -36,7 +36,7 @@ from ilm_jax.metrics.intervals import compare, mean_interval
 from ilm_jax.training import finished
 
 RECIPES = ("tiny/stage2_mlp.gin", "tiny/stage2_items_bare.gin")
-VECTORS = ("--gin_file=runs/cf_ml1m.gin", "--gin.HELD_OUT_ITEMS=0", "--gin.ials.IALSConfig.dim=128")
+VECTORS, DIM = "runs/cf_ml1m.gin", 128
 LEARNING_RATE, STEPS = 5e-3, 500
 METRIC = "ndcg@10"
 SOFTMAX = "softmax"
@@ -81,9 +81,15 @@ class Untrained(Study):
 
 @dataclasses.dataclass(frozen=True)
 class HeadRanks(Study):
-    """One seed."""
+    """One seed.
+
+    Attributes:
+      steps: of every cell.
+      vectors: the recipe that fits them, but for their dimension.
+    """
 
     steps: int = STEPS
+    vectors: str = VECTORS
 
     def longer(self, stage: str) -> dict[str, object]:
         """See `Study`: the recipe's lengths are those of histories."""
@@ -116,7 +122,8 @@ class HeadRanks(Study):
     def steps_of(self, chosen: Sequence[Cell]) -> list[Step]:
         """Every step, in order."""
         language = Untrained("toy", 0, self.folder / "language", cache_dir=self.cache_dir)
-        fit = ["fit_cf", *VECTORS, *self.data_flags(), f"--output={self.table}"]
+        fit = ["fit_cf", f"--gin_file={self.vectors}", f"--gin.ials.IALSConfig.dim={DIM}"]
+        fit += ["--gin.HELD_OUT_ITEMS=0", *self.data_flags(), f"--output={self.table}"]
         found: list[Step] = [
             ("cf", [*fit, f"--gin.SEED={self.seed}"], self.table),
             *language.lm_steps(),
@@ -180,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--drawn", nargs="+", type=scheduling.positive, default=[10, 100], help="negatives m"
     )
+    parser.add_argument("--vectors", default=VECTORS, help="recipe of the vectors")
     parser.add_argument("--steps", type=scheduling.positive, default=STEPS)
     folder = pathlib.Path("runs/head_ranks")
     parser.add_argument("--model_dir", default=folder, type=pathlib.Path, help="where runs go")
@@ -196,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flags.cache_dir,
                 flags.jobs,
                 steps=flags.steps,
+                vectors=flags.vectors,
             )
             for seed in flags.seeds
         ]
