@@ -1,10 +1,12 @@
-"""What single settings are worth: queries, item tokens, vectors, how soft tokens start, and steps.
+"""What single settings are worth: queries, item tokens, vectors, start, steps, length of texts.
 
 Each variation (`VARIATIONS`) changes one setting of the tiny recipes; `base` changes none. Behind
 it stage 2 reads the texts of all training items, with stage 1 (`trained`) and without (`fresh`),
 the Q-Former trained, each reader at the learning rate that few_texts.py chose for it. `longer` has
 stage 2 take as many steps more as stage 1 would have cost, without stage 1, the Q-Former trained or
-frozen, at two rates: whether stage 1 is worth its computations. nll_content of test items is
+frozen, at two rates: whether stage 1 is worth its computations. `text-8` and `text-16` cut the
+texts of stage 2 and of the measurement, of 24 to 32 tokens, at their eighth and sixteenth token,
+for every reader: whether stage 1 pays where texts are short. nll_content of test items is
 compared text by text over toy worlds, each with a seed of its own, and world by world. Receipts:
 studies/receipts/ablations.
 
@@ -24,7 +26,9 @@ from variations import Found, Row, Variation, Varied
 
 # Queries of the recipes, texts that share a row there, and that row in lengths of one.
 QUERIES, SHARING, ROOM = 8, 5, 1.8
-LENGTH = 136
+LENGTH, PROMPTS = 136, 100
+# A text has about so many tokens.
+TOKENS = 27
 
 
 def _qformer(**bindings: object) -> dict[str, object]:
@@ -36,6 +40,18 @@ def _queries(count: int) -> Variation:
     room = round(ROOM + SHARING * (count - QUERIES) / LENGTH, 3)
     bound = _qformer(num_queries=count)
     return Variation(bound, {**bound, "PACK_ROOM": room})
+
+
+def _cut(tokens: int) -> Variation:
+    """Texts of so many tokens, in rows as much shorter: a step reads as many texts."""
+    length = PROMPTS + tokens
+    room = round((ROOM * LENGTH - SHARING * (TOKENS - tokens)) / length, 3)
+    bound: dict[str, object] = {
+        "TASK_FEATURE_LENGTHS": {"inputs": PROMPTS, "targets": tokens},
+        "dataset_config.DatasetConfig.truncate_targets": True,
+        "PACK_ROOM": room,
+    }
+    return Variation(stage_two=bound)
 
 
 def _longer(rate: float) -> Variation:
@@ -58,14 +74,24 @@ VARIATIONS = {
     "drawn-start": Variation(stage_two={"READER_START": "drawn"}),
     "longer-.003": _longer(3e-3),
     "longer-.01": _longer(1e-2),
+    "text-8": _cut(8),
+    "text-16": _cut(16),
 }
 LONG = tuple(name for name in VARIATIONS if name.startswith("longer"))
+CUT = tuple(name for name in VARIATIONS if name.startswith("text-"))
 # Rows with stage 1, and rows without that cost as much.
 EQUAL = [
     (Row(with_it, "base"), Row(without, name))
     for with_it, without in (("trained", "fresh"), ("frozen", "fresh-frozen"))
     for name in LONG
 ]
+# Rows with stage 1 and without, of texts of one length.
+SHORT = [
+    (Row(with_it, name), Row(without, name))
+    for with_it, without in (("trained", "fresh"), ("frozen", "fresh-frozen"))
+    for name in CUT
+]
+SETTINGS = tuple(name for name in VARIATIONS if name not in (*LONG, *CUT))
 FOLDER = receipts.FOLDER / "ablations"
 
 
@@ -90,27 +116,32 @@ class Ablations(Varied):
 
     def rows(self, readers: Iterable[str] = (), names: Iterable[str] = ()) -> list[Row]:
         """See `Varied`: with the Q-Former frozen, and of more steps, what is compared alone."""
-        equal = {row for pair in EQUAL for row in pair}
+        paired = {row for pair in (*EQUAL, *SHORT) for row in pair}
         return [
             row
             for row in super().rows(readers, names)
-            if row in equal or ("frozen" not in row.reader and row.variation not in LONG)
+            if row in paired or ("frozen" not in row.reader and row.variation in SETTINGS)
         ]
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every variation with the base."""
-    return [(name, "base") for name in names if name != "base" and "base" in names]
+    """Every variation that reads the same texts as the base, with it."""
+    others = [name for name in names if name not in ("base", *CUT)]
+    return [(name, "base") for name in others if "base" in names]
 
 
 def report(found: Found) -> str:
     """The text to print; errors as `variations.report`."""
     lines = [variations.report(found, pairs)]
-    there = [pair for pair in EQUAL if found.keys() >= set(pair)]
-    lines += ["", "stage 1 less as many computations of stage 2"] if there else []
-    for one, other in there:
-        test = variations.compared(one, found[one], other, found[other])
-        lines.append(variations.line_of(*test))
+    for said, compared in (
+        ("stage 1 less as many computations of stage 2", EQUAL),
+        ("stage 1 less none, texts cut", SHORT),
+    ):
+        there = [pair for pair in compared if found.keys() >= set(pair)]
+        lines += ["", said] if there else []
+        for one, other in there:
+            test = variations.compared(one, found[one], other, found[other])
+            lines.append(variations.line_of(*test))
     return "\n".join(lines)
 
 

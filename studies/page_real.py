@@ -7,7 +7,7 @@ import html
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ablations
 import charts
@@ -17,7 +17,16 @@ import receipts
 import retention
 import variations
 from charts import Span
-from page_parts import ROUNDING, column, figure, scrolling, tests_table, with_all, worlds_of
+from page_parts import (
+    ROUNDING,
+    Worlds,
+    column,
+    figure,
+    scrolling,
+    tests_table,
+    with_all,
+    worlds_of,
+)
 from receipts import Receipt
 from variations import Row
 
@@ -170,9 +179,8 @@ def ablations_section(kept: pathlib.Path) -> str:
     """What each setting is worth, with stage 1 and without; and what stage 1's computations are."""
     worlds = worlds_of(kept / ablations.FOLDER.name)
     parts: list[str] = []
-    settings = [name for name in ablations.VARIATIONS if name not in ablations.LONG]
     for reader, said in (("trained", "After stage 1"), ("fresh", "Without stage 1")):
-        there = {name: str(Row(reader, name)) for name in settings}
+        there = {name: str(Row(reader, name)) for name in ablations.SETTINGS}
         there = {name: row for name, row in there.items() if any(row in c for c in worlds.values())}
         same = with_all(worlds, there.values())
         if "base" not in there or len(there) < 2 or not same:
@@ -188,17 +196,24 @@ def ablations_section(kept: pathlib.Path) -> str:
         parts += [figure(title, chart), tests_table("setting", tested)]
     if parts:
         parts.insert(0, SETTINGS)
-    equal = with_all(worlds, [str(row) for pair in ablations.EQUAL for row in pair])
-    if equal:
-        tested = []
-        for one, other in ablations.EQUAL:
-            cells = column(equal, str(one)), column(equal, str(other))
-            test, over = variations.compared(one, cells[0], other, cells[1])
-            tested.append((f"{one} less {other}", test, over))
-        parts += [
-            "<p>Stage 1, or its computations spent on stage 2 "
-            f"({ablations.LONGER} steps for {few_texts.STEPS}, at two rates), on {len(equal)} "
-            "worlds, with the Q-Former trained and frozen in stage 2:</p>",
-            tests_table("rows", tested),
-        ]
+    steps = (
+        "Stage 1, or its computations spent on stage 2 "
+        f"({ablations.LONGER} steps for {few_texts.STEPS}, at two rates)"
+    )
+    cut = "Stage 1, or none, behind texts that are cut after so many tokens, of 24 to 32"
+    parts += _pairs_of_rows(worlds, ablations.EQUAL, steps)
+    parts += _pairs_of_rows(worlds, ablations.SHORT, cut)
     return "\n".join([*parts, ROUNDING] if parts else [])
+
+
+def _pairs_of_rows(worlds: Worlds, pairs: Sequence[tuple[Row, Row]], said: str) -> list[str]:
+    """Tests of pairs of rows, on the worlds that have them all."""
+    same = with_all(worlds, [str(row) for pair in pairs for row in pair])
+    if not same:
+        return []
+    tested = []
+    for one, other in pairs:
+        cells = column(same, str(one)), column(same, str(other))
+        tested.append((f"{one} less {other}", *variations.compared(one, cells[0], other, cells[1])))
+    told = f"{said}, on {len(same)} worlds, with the Q-Former trained and frozen in stage 2:"
+    return [f"<p>{told}</p>", tests_table("rows", tested)]

@@ -127,7 +127,17 @@ class Varied(Study):
         """The command of a stage 1."""
         table = {"CF_TABLE": str(self.table_of(variation))}
         own = self.variations[variation].stage_one
-        return self.train(f"stage1-{variation}", self.stage1, **table, **own)
+        return self.train(self.stage_one_run(variation), self.stage1, **table, **own)
+
+    def stage_one_run(self, variation: str) -> str:
+        """Name of a stage 1's run: variations whose stage 1 is the same share it."""
+        asked = self.variations[variation]
+        alike = (
+            name
+            for name, other in self.variations.items()
+            if (other.stage_one, other.vectors) == (asked.stage_one, asked.vectors)
+        )
+        return f"stage1-{next(alike)}"
 
     def stage_two(self, row: Row) -> list[str]:
         """The command of a row."""
@@ -136,7 +146,7 @@ class Varied(Study):
         assert recipe is not None
         sources = {"LM_FROM": str(self.lm), "CF_TABLE": str(self.table_of(row.variation))}
         if plain == "ilm":
-            sources["QFORMER_FROM"] = str(self.folder / f"stage1-{row.variation}")
+            sources["QFORMER_FROM"] = str(self.folder / self.stage_one_run(row.variation))
         every = min(few_texts.EVERY, self.most_steps or few_texts.EVERY)
         own = {**few_texts.stage_two(self.rates[row.reader], every), **bindings}
         own |= self.variations[row.variation].stage_two
@@ -166,9 +176,12 @@ class Varied(Study):
         for name in dict.fromkeys(row.variation for row in rows):
             if self.variations[name].vectors:
                 found.append((f"cf-{name}", self.fit(name), self.table_of(name)))
-        for name in dict.fromkeys(r.variation for r in rows if READERS[r.reader][0] == "ilm"):
-            run = self.folder / f"stage1-{name}"
-            found.append((run.name, self.stage_one(name), run / finished.FILE))
+        first: dict[str, str] = {}
+        for row in rows:
+            if READERS[row.reader][0] == "ilm":
+                first.setdefault(self.stage_one_run(row.variation), row.variation)
+        for name, variation in first.items():
+            found.append((name, self.stage_one(variation), self.folder / name / finished.FILE))
         for row in rows:
             run = self.folder / str(row)
             found.append((str(row), self.stage_two(row), run / finished.FILE))
@@ -233,9 +246,13 @@ def compared(
 
 
 def over_worlds(ours: Sequence[Receipt], theirs: Sequence[Receipt]) -> float:
+    """`paired_p` of two rows' means."""
+    return paired_p(*([receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)))
+
+
+def paired_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """p of a paired t test whose units are worlds, or seeds."""
-    means = [[receipt.mean(METRIC) for receipt in rows] for rows in (ours, theirs)]
-    return float(stats.ttest_rel(*means).pvalue)
+    return float(stats.ttest_rel(ours, theirs).pvalue)
 
 
 def report(found: Found, pairs: Callable[[Sequence[str]], Iterable[tuple[str, str]]]) -> str:

@@ -71,14 +71,28 @@ def test_rates_are_those_that_were_chosen_with_few_texts(study):
 def test_steps_are_asked_where_rows_cost_the_same(study, tmp_path):
     made = study.Ablations("toy", 0, tmp_path)
     rows = made.rows()
-    assert len(rows) == len(set(rows)) == 2 * (len(study.VARIATIONS) - 2) + 2 + 1 + 2
-    assert made.rows(["frozen"]) == [study.Row("frozen", "base")]
+    assert len(rows) == len(set(rows)) == 2 * len(study.SETTINGS) + 2 + 1 + 2 + 4 * len(study.CUT)
+    assert made.rows(["frozen"], study.SETTINGS) == [study.Row("frozen", "base")]
     assert {row for pair in study.EQUAL for row in pair} <= set(rows)
     for one, longer in study.EQUAL:
         run, shorter = run_of(made.stage_two(longer)), run_of(made.stage_two(one))
         assert run.trainer.total_steps == study.LONGER > shorter.trainer.total_steps == 120
         assert run.trainer.trainable == shorter.trainer.trainable
         assert not any("QFORMER_FROM" in word for word in made.stage_two(longer))
+
+
+def test_short_texts_are_asked_of_every_reader_in_steps_of_as_many(study, tmp_path):
+    made = study.Ablations("toy", 0, tmp_path)
+    assert {row for pair in study.SHORT for row in pair} == set(made.rows(names=study.CUT))
+    for row in made.rows(names=study.CUT):
+        dataset, tokens = run_of(made.stage_two(row)).dataset, int(row.variation.split("-")[1])
+        assert dataset.truncate_targets
+        # Five texts share a row, each shorter by what is cut.
+        room = dataset.pack_room * (100 + tokens)
+        assert room == pytest.approx(1.8 * 136 - 5 * (27 - tokens), abs=0.1)
+    steps = [name for name, *_ in made.steps_of(made.rows(["frozen"]))]
+    assert [name for name in steps if name.startswith("stage1")] == ["stage1-base"]
+    assert steps.index("stage1-base") < steps.index("frozen-base")
 
 
 def test_a_variations_vectors_are_fitted_before_what_reads_them(study, tmp_path):
@@ -116,7 +130,12 @@ def test_rows_are_compared_with_the_base_of_their_reader(study):
         study.Row("fresh", "base"): cells(1.6),
         study.Row("fresh", "longer-.01"): cells(1.65),
     }
+    found |= {
+        study.Row("frozen", "text-8"): cells(1.2),
+        study.Row("fresh-frozen", "text-8"): cells(1.3),
+    }
     told = study.report(found)
+    assert "frozen-text-8 below fresh-frozen-text-8: frozen-text-8 - fresh-" in told
     assert "base below queries-1: queries-1 - base = 0.2000 [" in told
     assert "base           1.6940  1.7040   1.6990" in told and told.count(" - base = ") == 2
     assert "fresh-longer-.01 below trained-base: trained-base - fresh-longer-.01 = 0.0500 [" in told
