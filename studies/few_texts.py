@@ -78,6 +78,7 @@ class FewTexts(Study):
       rows: name -> (row of the comparison, whether its Q-Former is frozen).
       grid: learning rates that a row is trained at, for the first seed.
       scored: flags of `ilm evaluate`.
+      metrics: those that a receipt keeps.
     """
 
     receipts: pathlib.Path = FOLDER
@@ -85,6 +86,7 @@ class FewTexts(Study):
     rows: ClassVar[Mapping[str, tuple[str, bool]]] = ROWS
     grid: ClassVar[Sequence[float]] = GRID
     scored: ClassVar[Sequence[str]] = MEASURED
+    metrics: ClassVar[Sequence[str]] = METRICS
 
     @property
     def all_texts(self) -> int:
@@ -302,7 +304,9 @@ def run(study: FewTexts, cells: Sequence[Cell], rates: Mapping[str, float]) -> N
         folder = study.folder / place(cell, rate)
         made_from, curve = study.made_from(cell, rate), validations(folder)
         stored = results.read(_evaluation(study, cell, rate))
-        receipt = receipts.of_evaluation(study.name(cell), made_from, took, curve, stored, METRICS)
+        receipt = receipts.of_evaluation(
+            study.name(cell), made_from, took, curve, stored, study.metrics
+        )
         metrics = {**receipt.metrics, **study.further_metrics(folder)}
         receipt = dataclasses.replace(receipt, metrics=metrics)
         receipts.write(study.receipts, receipt)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import page_parts
 import page_real
 import page_sections
+import page_tasks
 import receipts
 from exiting import exit_code
 
@@ -42,6 +43,7 @@ def page(kept: pathlib.Path = receipts.FOLDER) -> str:
         ("kept", "What language is kept", page_real.retention_section(kept)),
         ("texts", "Where stage 1 pays", page_sections.texts_section(kept)),
         ("losses", "Which of its losses pay", page_sections.losses_section(kept)),
+        ("tasks", "ELM's tasks", page_tasks.tasks_section(kept)),
         ("settings", "What single settings do", page_real.ablations_section(kept)),
         ("curves", "How rows learn", page_sections.curves_section(kept)),
         ("lists", "What it recommends", page_sections.lists_section(kept)),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ablations
+import elm_tasks
 import few_texts
 import few_texts_check
 import item_map
@@ -16,6 +17,7 @@ import receipts
 import retention
 import variations
 from ablations import Ablations
+from elm_tasks import ElmTasks
 from few_texts import FewTexts
 from losses import Losses
 from real_texts import RealTexts
@@ -26,6 +28,8 @@ from variations import Row, Varied
 # Of the rows of one world, two at a time on two cores, with stages 0 and 1; the latter by estimate.
 LOSSES_SECONDS, SETTINGS_SECONDS = 1200, 3600
 MAP_SECONDS = 900
+# Of one row, on one core.
+TASKS_SECONDS = 300
 # Of one row through SmolLM2, on one core.
 REAL_SECONDS, RETENTION_SECONDS = 990, 1200
 # Of the smoke: one loss beside all of them, one setting beside none.
@@ -40,6 +44,7 @@ class Whole:
       texts: where stage 1 pays, a study for each toy world.
       worlds: for the losses of stage 1.
       settings: for single settings, of the same worlds.
+      tasks: ELM's, all at once, of the same worlds; the smoke has none.
       items: of which a map is drawn, if any.
       real: on written texts through a published model, a study for each seed, if there are texts.
       language: what is kept of it, if there are texts.
@@ -51,6 +56,7 @@ class Whole:
     texts: Sequence[FewTexts]
     worlds: Sequence[Varied]
     settings: Sequence[Varied]
+    tasks: Sequence[ElmTasks]
     items: Study | None
     real: Sequence[RealTexts]
     language: Retention | None
@@ -77,6 +83,9 @@ class Whole:
             _left("losses:  ", self.worlds, self.rows, LOSSES_SECONDS),
             _left("settings:", self.settings, self.setting_rows, SETTINGS_SECONDS),
         ]
+        if self.tasks:
+            told = few_texts_check.budget(self.tasks, [0], seconds=TASKS_SECONDS)
+            lines.append(f"tasks:  {told}")
         if self.real:
             lines.append(f"real:   {few_texts_check.budget(self.real, [0], seconds=REAL_SECONDS)}")
         if self.language is not None:
@@ -102,6 +111,8 @@ class Whole:
         few_texts.measure(self.texts, counts, grid)
         variations.measure(self.worlds, self.rows)
         variations.measure(self.settings, self.setting_rows)
+        if self.tasks:
+            few_texts.measure(self.tasks, [0])
         if self.real:
             few_texts.measure(self.real, [0], grid if self.smoke else ())
         if self.language is not None:
@@ -179,6 +190,17 @@ def of(
         ]
         for kind, where in ((Losses, losses.FOLDER), (Ablations, ablations.FOLDER))
     )
+    tasks = [
+        ElmTasks(
+            world.dataset,
+            world.seed,
+            folder / f"{elm_tasks.FOLDER.name}/world{world.seed}",
+            cache_dir=cache_dir,
+            jobs=jobs,
+        )
+        for world in texts
+        if not smoke
+    ]
     items = None
     if data_dir:
         place = folder / f"map_{pathlib.Path(data_dir).name}"
@@ -189,7 +211,7 @@ def of(
     if data_dir and written:
         own = {"data_dir": data_dir, "cache_dir": cache_dir, "jobs": jobs, "most_steps": most}
         real, language = _written(folder, seeds, kept, {**own, **written})
-    return Whole(texts, worlds, settings, items, real, language, page_at, kept, smoke)
+    return Whole(texts, worlds, settings, tasks, items, real, language, page_at, kept, smoke)
 
 
 def _written(

@@ -95,7 +95,7 @@ class CorpusText:
         parts = [
             {"kind": _ITEM, "row": rows},
             *({"kind": _ASKED, "task": task, **index} for task, index in enumerate(asked)),
-            {"kind": _SEQUENTIAL, "row": sequences.pop("user"), **sequences},
+            {"kind": _SEQUENTIAL, "row": sequences["user"], **sequences},
         ]
         if FOLDS[split] == TRAIN:
             # Descriptions of all items, and of other tasks what they have.

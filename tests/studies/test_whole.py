@@ -17,13 +17,15 @@ def test_every_part_is_of_the_same_worlds_and_a_smoke_touches_no_receipt(whole, 
     made = whole.of(tmp_path, [0, 1], (None, None), 1)
     assert [s.dataset for s in made.texts] == [s.dataset for s in made.worlds]
     assert made.kept == whole.receipts.FOLDER and made.output == whole.page.OUTPUT
-    studies = (*made.texts, *made.worlds, *made.settings)
+    studies = (*made.texts, *made.worlds, *made.settings, *made.tasks)
+    assert [(s.dataset, s.seed) for s in made.tasks] == [(s.dataset, s.seed) for s in made.texts]
     assert {study.receipts.parent for study in studies} == {made.kept}
-    assert len({study.folder for study in studies}) == len(studies) == 6
+    assert len({study.folder for study in studies}) == len(studies) == 8
     assert len(made.rows) == len(whole.losses.STAGE_ONE) and made.items is None
     assert not made.real and made.language is None
     smoke = whole.of(tmp_path, [0], (str(tmp_path / "own"), None), 1, smoke=True)
     studies = (*smoke.texts, *smoke.worlds, *smoke.settings)
+    assert not smoke.tasks
     for path in (smoke.kept, smoke.output, *(s.receipts for s in studies)):
         assert path.is_relative_to(tmp_path)
     assert smoke.items.dataset == "custom" and len(smoke.rows) == 2
