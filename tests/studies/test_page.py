@@ -65,6 +65,7 @@ def test_the_page_is_whole_by_itself_and_has_every_study(script):
         "kept",
         "texts",
         "losses",
+        "tasks",
         "settings",
         "curves",
         "lists",
