@@ -7,6 +7,7 @@ from ilm_jax.data.catalogue.splits import make_splits
 from ilm_jax.data.examples.prompt_tokens import target_tokens
 from ilm_jax.data.examples.prompts import ITEM_SLOT, USER_SLOT
 from ilm_jax.data.examples.task_families import DEFAULT_TASKS, find_specs
+from ilm_jax.data.examples.task_keys import plain_settings
 from ilm_jax.data.examples.task_settings import SPLITS, TaskSettings
 from ilm_jax.data.streams import task_cache
 from ilm_jax.data.streams.streams import Mixture
@@ -243,15 +244,19 @@ def test_the_corpus_holds_the_texts_of_the_tasks_that_it_is_told_of():
         raws = in_words[0].split("/")[2].partition("#")[0].split(",")
         named = [CATALOGUE.item_ids.index(raw) for raw in raws]
         assert len(named) == asked.spec.elm.items
-        told = TOKENIZER.decode(texts[in_words[0]])
+        number = 1 + tasks.index(task)
+        prompt = corpus_of_tasks.render("train", 3, named[0], 0, 0, ([*named[1:], -1])[0], number)
         for row in named:
             for start, end in some(CATALOGUE.content[row]):
-                assert CATALOGUE.texts[row][start:end] in told
+                assert CATALOGUE.texts[row][start:end] in prompt.prompt.text
     of_tasks = {key for key in texts if any(task in key for task in tasks)}
     others = {key for key in plain if not key.startswith("words/")}
     assert others == {key for key in texts if key not in of_tasks and not key.startswith("words/")}
     test = {example["key"].split("/")[0] for example in built(corpus_of_tasks, "test")}
     assert test == {"item", "description", "sequential", *tasks}
+    # Caches that were made before there was the setting are still read.
+    assert "corpus.elm_tasks" not in plain_settings(EXAMPLES["text"].spec, SETTINGS)
+    assert "corpus.elm_tasks" in plain_settings(EXAMPLES["text"].spec, settings)
 
 
 def test_a_corpus_text_is_the_prompt_and_its_answer():
