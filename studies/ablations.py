@@ -79,18 +79,14 @@ VARIATIONS = {
 }
 LONG = tuple(name for name in VARIATIONS if name.startswith("longer"))
 CUT = tuple(name for name in VARIATIONS if name.startswith("text-"))
+# Readers with stage 1, and without.
+STAGE_ONE = (("trained", "fresh"), ("frozen", "fresh-frozen"))
 # Rows with stage 1, and rows without that cost as much.
 EQUAL = [
-    (Row(with_it, "base"), Row(without, name))
-    for with_it, without in (("trained", "fresh"), ("frozen", "fresh-frozen"))
-    for name in LONG
+    (Row(with_it, "base"), Row(without, name)) for with_it, without in STAGE_ONE for name in LONG
 ]
 # Rows with stage 1 and without, of texts of one length.
-SHORT = [
-    (Row(with_it, name), Row(without, name))
-    for with_it, without in (("trained", "fresh"), ("frozen", "fresh-frozen"))
-    for name in CUT
-]
+SHORT = [(Row(with_it, name), Row(without, name)) for with_it, without in STAGE_ONE for name in CUT]
 SETTINGS = tuple(name for name in VARIATIONS if name not in (*LONG, *CUT))
 FOLDER = receipts.FOLDER / "ablations"
 

@@ -18,7 +18,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import few_texts
 import numpy as np
@@ -82,6 +82,14 @@ class ElmTasks(FewTexts):
     grid: ClassVar[Sequence[float]] = (3e-3, 1e-2)
     scored: ClassVar[Sequence[str]] = SCORED
     metrics: ClassVar[Sequence[str]] = tuple(named(t, m) for t in TASKS for m in MEASURES)
+
+    @classmethod
+    def of_world(
+        cls, number: int, folder: pathlib.Path, cache_dir: str | None = None, jobs: int = 1
+    ) -> Self:
+        """The study of one toy world, whose number is the seed, in a folder of its own there."""
+        own = folder / f"world{number}"
+        return cls(toy_world(number), number, own, cache_dir=cache_dir, jobs=jobs)
 
     def train(self, stage: str, *recipes: str, **bindings: object) -> list[str]:
         """See `Study`: every stage's tokenizer is that of the corpus."""
@@ -181,13 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         worlds = [
-            ElmTasks(
-                toy_world(world),
-                world,
-                flags.model_dir / f"world{world}",
-                cache_dir=flags.cache_dir,
-                jobs=flags.jobs,
-            )
+            ElmTasks.of_world(world, flags.model_dir, flags.cache_dir, flags.jobs)
             for world in flags.worlds
         ]
         found = few_texts.measure(worlds, [0], rows=flags.rows)

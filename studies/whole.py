@@ -190,17 +190,8 @@ def of(
         ]
         for kind, where in ((Losses, losses.FOLDER), (Ablations, ablations.FOLDER))
     )
-    tasks = [
-        ElmTasks(
-            world.dataset,
-            world.seed,
-            folder / f"{elm_tasks.FOLDER.name}/world{world.seed}",
-            cache_dir=cache_dir,
-            jobs=jobs,
-        )
-        for world in texts
-        if not smoke
-    ]
+    at = folder / elm_tasks.FOLDER.name
+    tasks = [] if smoke else [ElmTasks.of_world(seed, at, cache_dir, jobs) for seed in seeds]
     items = None
     if data_dir:
         place = folder / f"map_{pathlib.Path(data_dir).name}"
